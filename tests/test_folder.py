@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Anyone's own pictures: what becomes a sample, what a reject, and what an error."""
+
+import csv
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from viewsynth import data
+from viewsynth.data import folder
+from viewsynth.data.images import read
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 20, 3), dtype=np.uint8))
+
+
+def put(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PICTURE.save(path, "PNG")
+    return root
+
+
+def write_csv(root: Path, *rows: dict, bom: bool = False, end: str = "\n") -> Path:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    encoding = "utf-8-sig" if bom else "utf-8"
+    with (root / "metadata.csv").open("w", encoding=encoding, newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator=end)
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+def write_jsonl(root: Path, *lines: dict | str | bytes) -> Path:
+    texts = [json.dumps(line) if isinstance(line, dict) else line for line in lines]
+    raw = [text.encode() if isinstance(text, str) else text for text in texts]
+    (root / "metadata.jsonl").write_bytes(b"\n".join(raw) + b"\n")
+    return root
+
+
+def pids(root: Path) -> dict[str, str]:
+    return {sample.name: sample.pid for sample in folder.load(root)[0]}
+
+
+def reasons(root: Path) -> dict[str, str]:
+    return {reject.source: reject.reason for reject in folder.load(root)[1]}
+
+
+def test_a_folder_is_a_person(tmp_path):
+    put(tmp_path, "bob/2.PNG", "bob/1.jpeg", "anna/x.WebP", "anna/y.bmp")
+    samples, rejects = data.load("folder", tmp_path)
+    assert [(s.pid, s.name) for s in samples] == [
+        ("anna", "anna/x.WebP"), ("anna", "anna/y.bmp"),
+        ("bob", "bob/1.jpeg"), ("bob", "bob/2.PNG"),
+    ]  # fmt: skip
+    assert not rejects and read(samples[0].paths[0]).shape == (32, 20, 3)
+
+
+def test_a_file_of_a_flat_folder_is_a_person(tmp_path):
+    assert pids(put(tmp_path, "b.jpg", "a.b.jpg")) == {"b.jpg": "b", "a.b.jpg": "a.b"}
+
+
+def test_same_stem_is_not_the_same_person(tmp_path):
+    put(tmp_path, "a.jpg", "a.png", "b.jpg", "b/1.jpg", "c.jpg")
+    assert pids(tmp_path) == {
+        "a.jpg": "a.jpg", "a.png": "a.png", "b.jpg": "b.jpg", "b/1.jpg": "b", "c.jpg": "c",
+    }  # fmt: skip
+
+
+def test_hidden_is_ignored_and_the_rest_counted(tmp_path):
+    put(tmp_path, "p/a.jpg", ".hidden/a.jpg", "p/.a.jpg")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "p" / "notes.TXT").write_text("x")
+    (tmp_path / "p" / "README").write_text("x")
+    samples, (skipped,) = folder.load(tmp_path)
+    assert [s.name for s in samples] == ["p/a.jpg"]
+    assert (skipped.kind, skipped.scores["count"]) == ("skipped", 3)
+    assert "2 .txt" in skipped.reason and "1 without extension" in skipped.reason
+
+
+def test_folders_too_deep_are_said(tmp_path):
+    put(tmp_path, "p/a.jpg", "p/monday/b.jpg")
+    assert "one level down" in reasons(tmp_path)["p/monday"]
+
+
+def test_links_and_pipes_are_refused(tmp_path):
+    root = put(tmp_path / "root", "p/a.jpg")
+    put(tmp_path / "other", "b.jpg")
+    (root / "p" / "link.jpg").symlink_to(tmp_path / "other" / "b.jpg")
+    (root / "q").symlink_to(tmp_path / "other")
+    os.mkfifo(root / "p" / "pipe.jpg")
+    assert list(pids(root)) == ["p/a.jpg"]
+    said = reasons(root)
+    assert "symbolic" in said["p/link.jpg"] and "symbolic" in said["q"]
+    assert "regular" in said["p/pipe.jpg"]
+
+
+def test_root_itself_may_be_a_link(tmp_path):
+    put(tmp_path / "root", "p/a.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "root")
+    assert pids(tmp_path / "link") == {"p/a.jpg": "p"}
+
+
+def test_missing_and_empty_folders_are_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none"):
+        folder.load(tmp_path / "none")
+    with pytest.raises(ValueError, match="no pictures in .*expected .*metadata.csv"):
+        folder.load(tmp_path)
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"no pictures.*1 \.txt"):
+        folder.load(tmp_path)
+    with pytest.raises(ValueError, match="must be a folder"):
+        folder.load(tmp_path / "a.txt")
+
+
+def test_name_that_is_no_unicode_is_refused(tmp_path):
+    put(tmp_path, "p/a.jpg")
+    try:
+        PICTURE.save(os.fsencode(tmp_path) + b"/p/\xff.jpg", "PNG")
+    except OSError:
+        pytest.skip("this file system has Unicode names only")
+    samples, (reject,) = folder.load(tmp_path)
+    assert len(samples) == 1 and "UTF-8" in reject.reason
+    reject.source.encode()
+
+
+NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs", "Cc"]), min_size=1)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(names=st.sets(NAME, min_size=1, max_size=4), inner=NAME)
+@example(names={"a b", "100%", "ü", "é", "#2", "a\\b", "x" * 250}, inner="..,;'\"")
+def test_any_name_that_a_file_can_have(tmp_path_factory, names, inner):
+    """Whatever the names, each picture is one sample, or hidden; the same on a second look."""
+    root = tmp_path_factory.mktemp("names")
+    names = {name for name in names if name not in (".", "..") and len(name.encode()) <= 250}
+    assume(names and len(inner.encode()) <= 250)
+    for name in names:
+        put(root, f"{name}.jpg", f"{name}/{inner}.png")
+    expected = [n for n in os.listdir(root) if not n.startswith(".")]  # noqa: PTH208
+    if not expected:
+        return
+    if inner.startswith("."):
+        expected = [name for name in expected if (root / name).is_file()]
+    samples, rejects = folder.load(root)
+    assert len({s.name for s in samples}) == len(samples) == len(expected) and not rejects
+    assert all((root / s.name) == s.paths[0] and s.paths[0].is_file() for s in samples)
+    assert (samples, rejects) == folder.load(root)
+
+
+def test_metadata_csv_with_every_column(tmp_path):
+    put(tmp_path, "in/a.jpg", "in/b.jpg")
+    full = {
+        "file_name": "in/a.jpg", "pid": "cargo/0012", "camid": "3", "view": "ground",
+        "platform": "cctv", "outfit": "red", "session": "am", "split": "query", "source": "real",
+        "modality": "ir", "elevation": "12.5", "azimuth": "-90", "altitude": "3", "distance": "9",
+        "attributes": "hat;bag", "caption": "A man, \"walking\"", "box": "1 2 19 30",
+    }  # fmt: skip
+    write_csv(tmp_path, full, {"file_name": "in/b.jpg", "pid": "7"}, bom=True, end="\r\n")
+    (b, a), rejects = folder.load(tmp_path)
+    assert not rejects
+    assert (b.pid, b.camid, b.platform, b.view, b.elevation) == (
+        "7",
+        "0",
+        "unknown",
+        "ground",
+        None,
+    )
+    assert (a.pid, a.split, a.elevation, a.azimuth, a.box, a.attributes, a.caption) == (
+        "cargo/0012", "query", 12.5, -90.0, (1, 2, 19, 30), ("hat", "bag"), 'A man, "walking"',
+    )  # fmt: skip
+
+
+def test_metadata_jsonl_with_json_types(tmp_path):
+    put(tmp_path, "a.jpg")
+    write_jsonl(
+        tmp_path,
+        b"\xef\xbb\xbf" + json.dumps({"file_name": "a.jpg", "pid": 7, "elevation": 10}).encode(),
+        "",
+        {"file_name": "a.jpg", "pid": "8", "box": [0, 0, 20, 30], "attributes": ["hat"]},
+    )
+    samples, rejects = folder.load(tmp_path)
+    assert not rejects
+    assert [(s.pid, s.name, s.elevation, s.box) for s in samples] == [
+        ("7", "a.jpg", 10.0, None), ("8", "a.jpg#2", None, (0, 0, 20, 30)),
+    ]  # fmt: skip
+
+
+BAD_ROWS = [
+    ({"file_name": "../out/x.jpg"}, "out of the folder"),
+    ({"file_name": "{out}/x.jpg"}, "out of the folder"),
+    ({"file_name": "../root-evil/x.jpg"}, "out of the folder"),
+    ({"file_name": "link.jpg"}, "symbolic link"),
+    ({"file_name": "inner.jpg"}, "symbolic link"),
+    ({"file_name": "linked/x.jpg"}, "symbolic link"),
+    ({"file_name": "loop.jpg"}, "symbolic|cannot be read"),
+    ({"file_name": "none.jpg"}, "does not exist"),
+    ({"file_name": "x" * 5000}, "cannot be read|does not exist"),
+    ({"file_name": "sub"}, "not a regular file"),
+    ({"file_name": "a.jpg\0"}, "control characters"),
+    ({"file_name": ""}, "file_name is empty"),
+    ({"file_name": None}, "file_name is empty"),
+    ({"file_name": ["a.jpg"]}, "file_name must be a text"),
+    ({"file_name": "good.jpg"}, "named before"),
+    ({"pid": ""}, "pid must be"),
+    ({"pid": ".."}, "pid must be"),
+    ({"pid": None}, "pid must be"),
+    ({"pid": True}, "pid must be"),
+    ({"pid": "a\nb"}, "control characters"),
+    ({"platform": "uav"}, "platform must be one of drone, cctv.*'uav'"),
+    ({"view": "top"}, "view must be one of aerial, ground"),
+    ({"split": "test"}, "split must be one of"),
+    ({"elevation": "steep"}, r"elevation must be a number in \[-90, 90\], got 'steep'"),
+    ({"elevation": 91}, "elevation must be"),
+    ({"azimuth": "nan"}, "azimuth must be"),
+    ({"distance": 0}, "distance must be"),
+    ({"box": [0, 0, 5]}, "box must be"),
+    ({"box": "5 5 1 9"}, "box must be"),
+    ({"box": [0, 0, 1e400, 5]}, "box must be"),
+    ({"caption": "\ud800"}, "UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), BAD_ROWS)
+def test_a_bad_row_is_a_reject_and_nothing_else_is_lost(tmp_path, change, reason):
+    root, out = put(tmp_path / "root", "a.jpg", "good.jpg", "sub/x.jpg"), tmp_path / "out"
+    put(out, "x.jpg")
+    put(tmp_path / "root-evil", "x.jpg")
+    (root / "link.jpg").symlink_to(out / "x.jpg")
+    (root / "inner.jpg").symlink_to("a.jpg")
+    (root / "linked").symlink_to(out)
+    (root / "loop.jpg").symlink_to("loop.jpg")
+    row = {"file_name": "a.jpg", "pid": "1"} | change
+    if isinstance(row["file_name"], str):
+        row["file_name"] = row["file_name"].replace("{out}", str(out))
+    write_jsonl(root, {"file_name": "good.jpg", "pid": "0"}, row)
+    samples, (reject,) = folder.load(root)
+    assert [s.name for s in samples] == ["good.jpg"]
+    assert reject.source == "metadata.jsonl:2" and reject.stage == "input"
+    assert re.search(reason, reject.reason)
+    json.dumps(reject.reason, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[1]", "3", '{"a": 1} x', b'{"pid": "\xff"}', "[" * 100_000, " " * (folder.MAX_LINE + 5)],
+    ids=["open", "list", "number", "tail", "latin", "deep", "long"],
+)
+def test_a_bad_json_line_is_a_reject_with_its_number(tmp_path, line):
+    put(tmp_path, "a.jpg", "b.jpg")
+    good = [{"file_name": f"{name}.jpg", "pid": name} for name in "ab"]
+    write_jsonl(tmp_path, good[0], line, good[1])
+    samples, (reject,) = folder.load(tmp_path)
+    assert [s.pid for s in samples] == ["a", "b"]
+    assert reject.source == "metadata.jsonl:2"
+    assert re.search("JSON object|more than 1 MiB", reject.reason)
+
+
+def test_bad_csv_rows_are_rejects(tmp_path):
+    put(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "metadata.csv").write_bytes(
+        b"file_name,pid\r\na.jpg,a,b,c\r\n\r\nb.jpg\r\n\xff.jpg,x\r\nb.jpg,b\r\n"
+        + b"c" * 200_000 + b",c\r\na.jpg,a\r\n"
+    )  # fmt: skip
+    samples, rejects = folder.load(tmp_path)
+    assert [s.pid for s in samples] == ["a", "b"]
+    assert [r.source for r in rejects] == [f"metadata.csv:{k}" for k in (2, 4, 5, 7)]
+
+
+def test_metadata_that_cannot_be_read_at_all_is_an_error(tmp_path):
+    put(tmp_path, "a.jpg")
+    (tmp_path / "metadata.csv").write_text("file_name;pid\na.jpg;1\n")
+    with pytest.raises(ValueError, match="separated by commas; missing: file_name, pid"):
+        folder.load(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,pid,pid\na.jpg,1,2\n")
+    with pytest.raises(ValueError, match="twice"):
+        folder.load(tmp_path)
+    write_jsonl(tmp_path)
+    with pytest.raises(ValueError, match="both"):
+        folder.load(tmp_path)
+
+
+def test_unknown_columns_are_said(tmp_path):
+    put(tmp_path, "a.jpg")
+    write_csv(tmp_path, {"file_name": "a.jpg", "pid": "1", "elevatoin": "3"})
+    (sample,), (skipped,) = folder.load(tmp_path)
+    assert skipped.kind == "skipped" and "'elevatoin'; known: file_name, pid" in skipped.reason
+
+
+def test_unknown_data_set():
+    with pytest.raises(ValueError, match="data.name must be one of folder"):
+        data.load("images", ".")

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures that nobody vouches for: every one is read right or refused with a reason."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from viewsynth.data import images
+from viewsynth.data.images import BadImage, read
+
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(0, 256, (40, 24, 3), dtype=np.uint8)
+
+
+def save(path: Path, image, **options) -> Path:
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(path, **options)
+    return path
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes = b"") -> bytes:
+    """A PNG written by hand: whatever header one likes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("extension", ["png", "bmp", "webp"])
+def test_lossless_formats_are_read_exactly(tmp_path, extension):
+    options = {"lossless": True} if extension == "webp" else {}
+    assert (read(save(tmp_path / f"a.{extension}", PICTURE, **options)) == PICTURE).all()
+
+
+def test_wrong_extension_of_a_real_picture_is_fine(tmp_path):
+    path = save(tmp_path / "a.png", PICTURE).rename(tmp_path / "a.jpg")
+    assert (read(path) == PICTURE).all()
+
+
+def test_cmyk(tmp_path):
+    plain = Image.new("RGB", (20, 20), (200, 40, 90))
+    path = save(tmp_path / "a.jpg", plain.convert("CMYK"), quality=100)
+    assert abs(read(path).astype(int) - (200, 40, 90)).max() <= 4
+
+
+@pytest.mark.parametrize("colour", [0, 2, 4, 6])
+def test_16_bit_is_scaled_not_clipped(tmp_path, colour):
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    values = np.linspace(0, 65535, 16 * 16).astype(">u2").reshape(16, 16, 1)
+    values = np.repeat(values, channels, 2)
+    if channels in (2, 4):
+        values[..., -1] = 65535
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    (tmp_path / "a.png").write_bytes(png(16, 16, 16, colour, rows))
+    expected = np.repeat(values[..., :1].astype(float) / 257, 3, 2)
+    assert abs(read(tmp_path / "a.png") - expected).max() <= 1
+
+
+def test_grey_and_black_and_white(tmp_path):
+    grey = Image.fromarray(PICTURE).convert("L")
+    expected = np.repeat(np.asarray(grey)[..., None], 3, 2)
+    assert (read(save(tmp_path / "a.png", grey)) == expected).all()
+    bits = Image.fromarray(PICTURE).convert("1")
+    assert (read(save(tmp_path / "b.png", bits))[..., 0] == np.asarray(bits) * 255).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_is_put_on_white(tmp_path, mode):
+    image = Image.new("RGBA", (20, 20), (50, 50, 50, 255))
+    image.paste((9, 9, 9, 0), (0, 0, 10, 20))
+    image = image.quantize(4) if mode == "P" else image.convert(mode)
+    rgb = read(save(tmp_path / "a.png", image))
+    assert (rgb[:, :10] == 255).all() and abs(rgb[:, 10:].astype(int) - 50).max() <= 1
+
+
+def test_palette_with_one_transparent_colour(tmp_path):
+    image = Image.new("P", (20, 20), 0)
+    image.putpalette([10, 20, 30, 200, 100, 0])
+    image.paste(1, (10, 0, 20, 20))
+    rgb = read(save(tmp_path / "a.png", image, transparency=0))
+    assert (rgb[:, :10] == 255).all() and (rgb[:, 10:] == (200, 100, 0)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_undone(tmp_path, orientation):
+    turned = Image.fromarray(PICTURE)
+    if orientation > 1:
+        back = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
+        turned = turned.transpose(images.UPRIGHT[back])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = save(tmp_path / "a.png", turned, exif=exif)
+    assert (read(path) == PICTURE).all()
+    assert (read(path, (3, 5, 21, 30)) == PICTURE[5:30, 3:21]).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_damaged_exif_does_not_lose_the_picture(tmp_path):
+    path = save(
+        tmp_path / "a.jpg", PICTURE, exif=b"Exif\0\0II*\0\xff\xff\xff\xff\xff\xff", quality=95
+    )
+    assert read(path).shape == PICTURE.shape
+
+
+def test_phone_pictures_with_a_preview_are_read(tmp_path):
+    path = tmp_path / "a.jpg"
+    first, second = Image.fromarray(PICTURE), Image.new("RGB", (20, 20))
+    first.save(path, format="MPO", save_all=True, append_images=[second])
+    assert read(path).shape == PICTURE.shape
+
+
+def bad_file(name: str, folder: Path) -> Path:
+    path = folder / "bad.jpg"
+    buffer = io.BytesIO()
+    picture = Image.fromarray(PICTURE)
+    if name == "truncated jpeg":
+        Image.fromarray(RNG.integers(0, 256, (300, 200, 3), dtype=np.uint8)).save(buffer, "JPEG")
+        path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    elif name == "truncated png":
+        picture.save(buffer, "PNG")
+        path.write_bytes(buffer.getvalue()[:-400])
+    elif name == "animated gif":
+        frames = [Image.new("P", (20, 20), k) for k in range(3)]
+        frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
+    elif name == "animated webp":
+        frames = [Image.new("RGB", (20, 20), (k * 99, 0, 0)) for k in range(3)]
+        frames[0].save(path, "WEBP", save_all=True, append_images=frames[1:])
+    elif name == "folder":
+        path.mkdir()
+    elif name == "pipe":
+        os.mkfifo(path)
+    elif name == "link":
+        path.symlink_to(save(folder / "good.png", PICTURE))
+    else:
+        path.write_bytes({
+            "zero bytes": b"",
+            "text": b"I am a text file.\n",
+            "tiff": b"II*\0" + bytes(40),
+            "1x1": png(1, 1, 8, 2, bytes(4)),
+            "20000x20000": png(20_000, 20_000, 8, 2),
+            "9000x9000": png(9_000, 9_000, 8, 2),
+            "0x20": png(0, 20, 8, 2),
+        }[name])  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("zero bytes", "empty"), ("truncated jpeg", "truncated"), ("truncated png", "truncated"),
+        ("text", "no picture"), ("tiff", "a TIFF.*expected JPEG"), ("1x1", "at least 16 a side"),
+        ("20000x20000", "limit is 64 megapixels"), ("9000x9000", "limit is 64 megapixels"),
+        ("0x20", "damaged"), ("animated gif", "GIF"), ("animated webp", "animated WEBP"),
+        ("folder", "regular file|directory"), ("pipe", "regular file"), ("link", "symbolic link"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_bad_picture_is_refused_with_a_reason(tmp_path, name, reason):
+    with pytest.raises(BadImage, match=reason):
+        read(bad_file(name, tmp_path))
+
+
+def test_missing_file_is_refused(tmp_path):
+    with pytest.raises(BadImage, match="No such file"):
+        read(tmp_path / "none.jpg")
+
+
+def test_unreadable_file_is_refused(tmp_path):
+    path = save(tmp_path / "a.png", PICTURE)
+    path.chmod(0)
+    root = os.geteuid() == 0  # root may read everything: be somebody else for a moment
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(BadImage, match="cannot be read.*[Pp]ermission"):
+            read(path)
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_large_file_is_refused_unread(tmp_path):
+    path = tmp_path / "a.bmp"
+    with path.open("wb") as file:
+        file.truncate(images.MAX_BYTES + 1)  # sparse: takes no room
+    with pytest.raises(BadImage, match="64,000,001 bytes"):
+        read(path)
+
+
+@pytest.mark.parametrize("box", [(20, 0, 30, 40), (0, 0, 4, 40), (100, 100, 200, 200)])
+def test_box_off_the_picture_is_refused(tmp_path, box):
+    with pytest.raises(BadImage, match="box"):
+        read(save(tmp_path / "a.png", PICTURE), box)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "BMP"]),
+    edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
+    length=st.floats(0, 1),
+)
+def test_damaged_bytes_give_a_picture_or_a_reason(tmp_path, kind, edits, length):
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).save(buffer, kind)
+    data = bytearray(buffer.getvalue())
+    for place, value in edits:
+        data[int(place * (len(data) - 1))] = value
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data[: int(length * len(data)) + 1] if length < 0.5 else data)
+    try:
+        image = read(path)
+    except BadImage:
+        return
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert images.sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")

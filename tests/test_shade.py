@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Per-pixel normals, uv, colour and seen of small meshes with known answers."""
+
+import pytest
+import torch
+
+from viewsynth.cameras import Cameras, focal_length, orbit, pinhole
+from viewsynth.render import shade
+from viewsynth.render.zbuffer import rasterize
+
+
+def ball(count=24, radius=0.9):
+    """A sphere around (0, 0.9, 0) with a latitude-longitude atlas.  vertices, faces, uvs, face_uvs"""
+    a = torch.arange(count + 1) / count * 2 * torch.pi
+    b = torch.arange(count + 1) / count * torch.pi
+    a, b = torch.meshgrid(a, b, indexing="ij")
+    points = torch.stack([b.sin() * a.sin(), b.cos(), b.sin() * a.cos()], -1).view(-1, 3) * radius
+    points[:, 1] += 0.9
+    uvs = torch.stack([a / (2 * torch.pi), 1 - b / torch.pi], -1).view(-1, 2)
+    i, j = torch.meshgrid(torch.arange(count), torch.arange(count), indexing="ij")
+    one = (i * (count + 1) + j).reshape(-1)
+    two, three, four = one + 1, one + count + 2, one + count + 1
+    faces = torch.cat([torch.stack([one, two, three], 1), torch.stack([one, three, four], 1)])
+    return points, faces, uvs, faces
+
+
+def orbiting(angles, size=(64, 48), distance=6.0):
+    e, a = (torch.tensor(v, dtype=torch.float32) for v in zip(*angles, strict=True))
+    pose = orbit(e, a, torch.full_like(e, distance), torch.full_like(e, 0.9))
+    focal = torch.full_like(e, focal_length(20, size[0]))
+    return Cameras(pose, pinhole(focal, size), size)
+
+
+def draw(texture, seen, cameras, mesh=None, **options):
+    points, faces, uvs, face_uvs = ball()
+    people = len(texture)
+    scales = torch.linspace(1, 0.8, people)[:, None, None]
+    mesh = torch.arange(len(cameras)) % people if mesh is None else mesh
+    return shade.render(
+        points * scales, faces, cameras, mesh, uvs, face_uvs, texture, seen, **options
+    )
+
+
+def noise(people, side=32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    texture = torch.randint(0, 256, (people, side, side, 3), generator=generator).byte()
+    return texture, torch.randint(0, 256, (people, side, side), generator=generator).byte()
+
+
+def test_winding_of_the_test_mesh_is_outward():
+    points, faces, *_ = ball()
+    normals = shade.vertex_normals(points[None], faces)[0]
+    inner = (points[:, 1] - 0.9).abs() < 0.85
+    assert ((normals * (points - torch.tensor([0, 0.9, 0]))).sum(1)[inner] > 0.85).all()
+
+
+def test_vertex_normals_against_a_plain_sum():
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn(2, 20, 3, generator=generator)
+    faces = torch.randint(0, 19, (50, 3), generator=generator)  # vertex 19 has no face
+    total = torch.zeros_like(points)
+    for a, b, c in faces.tolist():
+        cross = torch.linalg.cross(points[:, b] - points[:, a], points[:, c] - points[:, a])
+        for corner in (a, b, c):
+            total[:, corner] += cross
+    expected = torch.nn.functional.normalize(total, dim=-1)
+    found = shade.vertex_normals(points, faces)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert (found[:, 19] == 0).all()
+
+
+def test_every_output_of_a_sphere():
+    """Normal, depth and uv have closed forms on a sphere."""
+    texture, seen = noise(1)
+    cameras = orbiting([(0, 0), (40, 130), (90, 20)])
+    out = draw(texture, seen, cameras)
+    for n in range(3):
+        row, column = (out.face[n] >= 0).nonzero().unbind(1)
+        assert len(row) > 300
+        matrix, pose = cameras.intrinsics[n], cameras.world_to_camera[n]
+        x = (column + 0.5 - matrix[0, 2]) / matrix[0, 0]
+        y = (row + 0.5 - matrix[1, 2]) / matrix[1, 1]
+        depth = out.depth[n, row, column]
+        local = torch.stack([x, y, torch.ones_like(x)], 1) * depth[:, None]
+        world = (local - pose[:3, 3]) @ pose[:3, :3]
+        radial = world - torch.tensor([0, 0.9, 0])
+        assert ((radial.norm(dim=1) - 0.9).abs() < 0.012).all()  # facets lie a little inside
+        normal = out.normal[n, row, column]
+        assert torch.allclose(normal.norm(dim=1), torch.ones(len(row)), atol=1e-5)
+        assert ((normal * radial).sum(1) / radial.norm(dim=1) > 0.985).float().mean() > 0.98
+        away = radial[:, 1].abs() < 0.75
+        longitude = torch.atan2(radial[:, 0], radial[:, 2]) / (2 * torch.pi) % 1
+        error = (out.uv[n, row, column, 0] - longitude + 0.5) % 1 - 0.5
+        assert error[away].abs().max() < 0.01
+        latitude = torch.acos((radial[:, 1] / 0.9).clamp(-1, 1)) / torch.pi
+        assert (out.uv[n, row, column, 1] - 1 + latitude)[away].abs().max() < 0.01
+
+
+def test_texture_orientation():
+    """u grows to the right of the atlas, v upwards: the upper half of the ball shows the first rows."""
+    texture = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
+    texture[:, :8, :, 0] = 255  # upper rows red
+    texture[:, :, :8, 1] = 255  # left columns, 0 < azimuth < 180, green
+    out = draw(texture, texture[..., 0], orbiting([(0, 90), (0, 270)]))
+    assert (out.colour[0, 20, 24] - torch.tensor([1.0, 1, 0])).abs().max() < 0.01
+    assert (out.colour[0, 44, 24] - torch.tensor([0.0, 1, 0])).abs().max() < 0.01
+    assert (out.colour[1, 20, 24] - torch.tensor([1.0, 0, 0])).abs().max() < 0.01
+    assert torch.allclose(out.seen, out.colour[..., 0])
+
+
+def test_off_the_mesh_there_is_nothing():
+    out = draw(*noise(1), orbiting([(30, 0)]))
+    off = out.face[0] < 0
+    for name in ("bary", "normal", "uv", "colour", "seen"):
+        assert (getattr(out, name)[0][off] == 0).all()
+    assert out.depth[0][off].isinf().all()
+
+
+def test_bilinear_look_up_against_the_formula():
+    texture, seen = noise(2, side=5)
+    image = torch.cat([texture, seen[..., None]], -1)
+    generator = torch.Generator().manual_seed(1)
+    row, column = (torch.rand(2, 200, generator=generator) * 7 - 1.5).unbind()
+    which = torch.randint(0, 2, (200,), generator=generator)
+    found = torch.stack(shade.sample(image, row, column, which), 1)
+    for k in range(200):
+        r, c = row[k].clamp(0, 4), column[k].clamp(0, 4)
+        total = torch.zeros(4)
+        for i in range(5):
+            for j in range(5):
+                weight = (1 - (r - i).abs()).clamp_min(0) * (1 - (c - j).abs()).clamp_min(0)
+                total += weight * image[which[k], i, j] / 255
+        assert torch.allclose(found[k], total, atol=1e-5)
+
+
+def test_atlas_matches_the_texture_convention():
+    """The uv of a texel, rebuilt from its triangle, is the uv of the texel's centre."""
+    _, _, uvs, face_uvs = ball()
+    face, bary = shade.atlas(uvs, face_uvs, 40)
+    assert (face >= 0).all()
+    uv = (uvs[face_uvs[face.long()]] * bary[..., None]).sum(2)
+    row, column = torch.meshgrid(torch.arange(40), torch.arange(40), indexing="ij")
+    assert (uv[..., 0] - (column + 0.5) / 40).abs().max() < 1e-4
+    assert (uv[..., 1] - 1 + (row + 0.5) / 40).abs().max() < 1e-4
+
+
+def test_a_person_in_a_batch_is_the_same_alone(monkeypatch):
+    texture, seen = noise(3)
+    angles = [(10 * k, 50 * k) for k in range(9)]
+    monkeypatch.setitem(shade.GROUP, "cpu", 64 * 48 * 2)
+    batch = draw(texture, seen, orbiting(angles))
+    for k, angle in enumerate(angles):
+        alone = draw(texture, seen, orbiting([angle]), mesh=torch.tensor([k % 3]))
+        differs = batch.face[k] != alone.face[0]
+        gap = (batch.depth[k] - alone.depth[0]).abs()
+        assert not (differs & ~(gap < 1e-5)).any(), "only ties in depth may differ"
+        same = ~differs
+        for name in ("colour", "seen", "normal"):
+            gap = (getattr(batch, name)[k] - getattr(alone, name)[0])[same].abs()
+            assert gap.max() < 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(dict(backend="gl"), "backend must be one of"), (dict(mesh=torch.tensor([3])), "mesh must")],
+)
+def test_bad_input(change, message):
+    with pytest.raises(ValueError, match=message):
+        draw(*noise(1), orbiting([(0, 0)]), **change)
+
+
+def test_seen_must_fit_the_texture():
+    texture, seen = noise(1)
+    with pytest.raises(ValueError, match="textures must be uint8"):
+        draw(texture, seen[:, :4], orbiting([(0, 0)]))
+
+
+def test_open_sheets_are_drawn_from_both_sides():
+    triangle = torch.tensor([[[0.0, 0], [8, 0], [0, 8]]])
+    for faces in ([[0, 1, 2]], [[0, 2, 1]]):
+        assert (rasterize(triangle, torch.ones(1, 3), torch.tensor(faces), (8, 8)).face == 0).any()

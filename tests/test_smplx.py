@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SMPL-X behind our interface, on a file of our own (see smplx_file.py)."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("smplx")
+import smplx_file
+
+from viewsynth import bodies
+from viewsynth.bodies.smplx import NOTICE
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return smplx_file.write(tmp_path_factory.mktemp("smplx") / "SMPLX_NEUTRAL.npz")
+
+
+def test_t_pose_is_the_template(path):
+    """Undoing the standing pose gives the package's own zero pose: pins order and convention."""
+    body = smplx_file.body(path)
+    undo = torch.zeros(1, 22, 3)
+    for side, sign in (("left", 1), ("right", -1)):
+        angles = {f"{side}_shoulder_abduction": torch.tensor([90.0])}
+        undo += body.from_angles(angles)
+        assert sign * undo[0, body.bones.index(f"{side}_shoulder"), 2] > 0
+    raised = bodies.keypoints(body, body.vertices(body.shape_mean[None], undo))[0]
+    wrist, shoulder = (bodies.KEYPOINTS.index(f"left_{name}") for name in ("wrist", "shoulder"))
+    reach = raised[wrist] - raised[shoulder]
+    assert reach[0] > 0.45 and reach[1].abs() < 0.12
+
+
+def test_every_rotation_equals_plain_skinning(path):
+    """Local rotations handed to the package reproduce turns about world axes, joint by joint."""
+    body = smplx_file.body(path)
+    pose = torch.randn(1, 22, 3, generator=torch.Generator().manual_seed(0)) * 0.3
+    ours = body.vertices(body.shape_mean[None], pose)[0]
+    model, standing = body._model, body._standing
+    joints = model.J_regressor @ model.v_template
+    from viewsynth.bodies.anny import rotation_matrix
+
+    turn, origin = [], []
+    for bone, parent in enumerate(body._parents):
+        own = rotation_matrix(pose[0, bone])
+        if parent < 0:
+            turn.append(own)
+            origin.append(joints[0])
+        else:
+            turn.append(turn[parent] @ own)
+            swing = turn[parent] @ standing[parent] @ (joints[bone] - joints[parent])
+            origin.append(origin[parent] + swing)
+    for bone in range(22):
+        own = (model.lbs_weights[:, bone] == 1).nonzero()[:, 0]
+        rest = model.v_template[own] - joints[bone]
+        expected = rest @ (turn[bone] @ standing[bone]).T + origin[bone]
+        assert torch.allclose(ours[own], expected, atol=1e-5), body.bones[bone]
+
+
+def test_atlas_of_the_file_is_used(tmp_path, path):
+    with_atlas = smplx_file.body(smplx_file.write(tmp_path / "SMPLX_NEUTRAL.npz", atlas=True))
+    file = np.load(tmp_path / "SMPLX_NEUTRAL.npz")
+    assert np.allclose(with_atlas.uvs.numpy(), file["vt"], atol=1e-6)
+    charts = smplx_file.body(path)
+    corner = charts.uvs[charts.face_uvs]
+    assert corner.min() > 0 and corner.max() < 1 and len(corner) == len(charts.faces)
+    a, b = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
+    area = 0.5 * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+    assert (area > 0).all() and area.sum() < 1
+
+
+def test_notice_and_errors(tmp_path, path, monkeypatch):
+    with pytest.warns(UserWarning, match="non-commercial"):
+        body = bodies.load("smplx", path=path)
+    assert "non-commercial" in body.licence and "surveillance" in NOTICE
+    monkeypatch.delenv("VIEWSYNTH_SMPLX", raising=False)
+    with pytest.raises(ValueError, match="VIEWSYNTH_SMPLX"):
+        bodies.load("smplx")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        bodies.load("smplx", path=tmp_path / "none.npz")
+    np.savez(tmp_path / "bad.npz", f=np.zeros((1, 3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="not an SMPL-X model"):
+            bodies.load("smplx", path=tmp_path / "bad.npz")

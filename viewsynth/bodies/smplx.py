@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SMPL-X (Max Planck), for those who have signed its licence: code and model are extras.
+
+Source: Pavlakos et al., Expressive Body Capture, CVPR 2019; run by the `smplx` package.
+Both the package and the model are for non-commercial research only, and their terms exclude
+surveillance: nothing of them is in this project. Install `viewsynth[smplx]` and name the file that
+you got from smpl-x.is.tue.mpg.de.
+
+Zero pose: standing, legs straight down, arms hanging. A pose is one rotation vector a bone, in our
+world axes, applied on top of the standing pose, as in `anny`. SMPL-X is y up and faces +z already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from viewsynth.bodies import KEYPOINTS, PARTS
+from viewsynth.bodies.anny import rotation_matrix
+
+NOTICE = (
+    "SMPL-X: model and code are licensed by the Max Planck Society for non-commercial scientific "
+    "research only, and their terms exclude surveillance uses. What you make with it inherits "
+    "this; the default body, anny, is free of it."
+)
+SHAPES = 10
+# bone: (part of the vertices that follow it, prior's std in degrees about x, y, z)
+_BONES = {
+    "pelvis": ("torso", (4, 6, 3)),
+    "spine1": ("torso", (4, 3, 3)),
+    "spine2": ("torso", (3, 3, 3)),
+    "spine3": ("torso", (3, 4, 3)),
+    "neck": ("neck", (7, 10, 5)),
+    "head": ("head", (8, 12, 6)),
+}
+_SIDED = {
+    "hip": ("thigh", (18, 7, 5)),
+    "knee": ("shank", (20, 3, 2)),
+    "ankle": ("foot", (8, 5, 3)),
+    "foot": ("foot", (3, 1, 1)),
+    "collar": ("torso", (3, 5, 4)),
+    "shoulder": ("upper_arm", (26, 14, 11)),
+    "elbow": ("forearm", (30, 12, 6)),
+    "wrist": ("hand", (6, 6, 6)),
+}
+_LIMITS = {  # degrees: (low, high) about x where a joint cannot bend both ways
+    "elbow": (-125, 4), "knee": (-4, 110), "hip": (-75, 40), "shoulder": (-120, 45),
+}  # fmt: skip
+# The standing pose: where bones point, x counted outward.
+_AIMS = (
+    ("shoulder", "elbow", (0.10, -1.0, -0.04)),
+    ("elbow", "wrist", (0.06, -1.0, 0.17)),
+    ("hip", "knee", (0.02, -1.0, 0.0)),
+    ("knee", "ankle", (0.0, -1.0, -0.02)),
+)
+# Points of `KEYPOINTS` that are vertices, by the names of the smplx package; the rest are joints.
+_AT_VERTEX = {
+    "nose": "nose", "left_eye": "leye", "right_eye": "reye", "left_ear": "lear",
+    "right_ear": "rear", "left_big_toe": "LBigToe", "right_big_toe": "RBigToe",
+    "left_heel": "LHeel", "right_heel": "RHeel",
+}  # fmt: skip
+
+
+def build(device: torch.device, path: str | Path | None = None) -> SmplxBody:
+    """The SMPL-X body of a licensed file.
+
+    Args:
+        path: An SMPLX_*.npz; None = what the environment variable VIEWSYNTH_SMPLX names.
+    Raises:
+        ValueError: if no file is given, the extra is not installed, or the file is not SMPL-X.
+        FileNotFoundError: if the file does not exist.
+    """
+    path = path or os.environ.get("VIEWSYNTH_SMPLX")
+    if not path:
+        raise ValueError(
+            "body smplx needs the licensed model file (SMPLX_NEUTRAL.npz from "
+            "smpl-x.is.tue.mpg.de): name it in VIEWSYNTH_SMPLX=FILE. " + NOTICE
+        )
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"SMPL-X model file {path} does not exist")
+    try:
+        import smplx
+        from smplx.joint_names import JOINT_NAMES
+        from smplx.vertex_ids import vertex_ids
+    except ImportError as error:
+        raise ValueError(
+            "body smplx needs its extra: pip install 'viewsynth[smplx]'. " + NOTICE
+        ) from error
+    warnings.warn(NOTICE, stacklevel=2)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            model = smplx.SMPLXLayer(
+                str(path), ext="npz", use_pca=False, flat_hand_mean=True, num_betas=SHAPES,
+                num_expression_coeffs=10,
+            )  # fmt: skip
+        with np.load(path, allow_pickle=False) as file:
+            atlas = [file[key] for key in ("vt", "ft") if key in file.files]
+    except (KeyError, AttributeError, IndexError, RuntimeError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not an SMPL-X model in npz form (such as SMPLX_NEUTRAL.npz): {error}"
+        ) from error
+    return SmplxBody(model, list(JOINT_NAMES[:55]), vertex_ids["smplx"], atlas, device)
+
+
+class SmplxBody:
+    """`viewsynth.bodies.Body` on the smplx package; see there for the attributes."""
+
+    name = "smplx"
+    licence = "non-commercial (SMPL-X model and code licence, Max Planck Society; no surveillance)"
+
+    def __init__(self, model, joints: list[str], marks: dict, atlas: list, device: torch.device):
+        self.device = device
+        self._model = model.to(device).requires_grad_(False)
+        self.bones = tuple(joints[:22])
+        self.faces = model.faces_tensor.long().to(device)
+        self._parents = model.parents[:22].tolist()
+        template = model.v_template
+        self.uvs, self.face_uvs = _atlas(atlas, self.faces)
+        part = torch.tensor([PARTS.index(_part(joint)) for joint in joints], device=device)
+        self.parts = part[model.lbs_weights.argmax(1)]
+        self.mirror = _mirror(template)
+        self._standing = _standing_rotations(self.bones, model.J_regressor @ template)
+        self._priors()
+        self.keypoint_vertices, self.keypoint_weights = _keypoints(model, joints, marks)
+
+    def _priors(self):
+        std = torch.tensor([_row(bone)[1] for bone in self.bones], device=self.device)
+        self.pose_std = torch.deg2rad(std.float())
+        self.pose_mean = torch.zeros_like(self.pose_std)
+        self.pose_low, self.pose_high = -3.5 * self.pose_std, 3.5 * self.pose_std
+        for row, bone in enumerate(self.bones):
+            if (name := bone.rpartition("_")[2]) in _LIMITS:
+                low, high = torch.deg2rad(torch.tensor(_LIMITS[name]).float())
+                self.pose_low[row, 0], self.pose_high[row, 0] = low, high
+        self.shapes = tuple(f"beta{k}" for k in range(SHAPES))
+        self.shape_mean = torch.zeros(SHAPES, device=self.device)
+        self.shape_std = torch.ones(SHAPES, device=self.device)
+        self.shape_low, self.shape_high = self.shape_mean - 2.5, self.shape_mean + 2.5
+
+    def vertices(self, shape: Tensor, pose: Tensor, subset: Tensor | None = None) -> Tensor:
+        """See `Body.vertices`."""
+        batch = max(len(shape), len(pose))
+        turn = rotation_matrix(pose).expand(batch, -1, -1, -1)
+        above = self._standing[[max(parent, 0) for parent in self._parents]].clone()
+        above[0] = torch.eye(3, device=self.device)
+        local = above.mT @ turn @ self._standing
+        # Every parameter is given: what the package fills in itself has a batch of one.
+        rest = torch.eye(3, device=self.device).expand(batch, 33, 3, 3)
+        out = self._model(
+            betas=shape.expand(batch, -1),
+            global_orient=local[:, :1],
+            body_pose=local[:, 1:],
+            jaw_pose=rest[:, :1],
+            leye_pose=rest[:, :1],
+            reye_pose=rest[:, :1],
+            left_hand_pose=rest[:, :15],
+            right_hand_pose=rest[:, :15],
+            expression=shape.new_zeros(batch, 10),
+            transl=shape.new_zeros(batch, 3),
+        )
+        return out.vertices if subset is None else out.vertices[:, subset]
+
+    def from_angles(self, angles: dict[str, Tensor]) -> Tensor:
+        """See `Body.from_angles`."""
+        batch = len(next(iter(angles.values())))
+        pose = torch.zeros(batch, len(self.bones), 3, device=self.device)
+        rules = [(f"spine{k}", 0, 1 / 3, "trunk_flexion") for k in (1, 2, 3)]
+        for side, out in (("left", 1.0), ("right", -1.0)):
+            rules += [
+                (f"{side}_hip", 0, -1.0, f"{side}_hip_flexion"),
+                (f"{side}_hip", 2, out, f"{side}_hip_abduction"),
+                (f"{side}_knee", 0, 1.0, f"{side}_knee_flexion"),
+                (f"{side}_ankle", 0, -1.0, f"{side}_ankle_flexion"),
+                (f"{side}_shoulder", 0, -1.0, f"{side}_shoulder_flexion"),
+                (f"{side}_shoulder", 2, out, f"{side}_shoulder_abduction"),
+                (f"{side}_elbow", 0, -1.0, f"{side}_elbow_flexion"),
+            ]
+        known = {key for *_, key in rules}
+        if unknown := set(angles) - known:
+            raise ValueError(f"unknown angles {sorted(unknown)}; expected some of {sorted(known)}")
+        for bone, axis, sign, key in rules:
+            if key in angles:
+                turn = sign * torch.deg2rad(angles[key].float())
+                pose[:, self.bones.index(bone), axis] += turn.to(self.device)
+        return pose
+
+
+def _row(bone: str) -> tuple[str, tuple[int, int, int]]:
+    return (_BONES | _SIDED)[bone.rpartition("_")[2]]
+
+
+def _part(joint: str) -> str:
+    """The part of `PARTS` that a joint moves; fingers are hands, jaw and eyes the head."""
+    side, _, name = joint.rpartition("_")
+    if name in _BONES or name in _SIDED:
+        part = _row(joint)[0]
+        return f"{side}_{part}" if side and part != "torso" else part
+    if joint == "jaw" or "eye" in joint:
+        return "head"
+    return f"{joint.partition('_')[0]}_hand"
+
+
+def _standing_rotations(bones: tuple[str, ...], joints: Tensor) -> Tensor:
+    """Rotation of every bone from the T-pose to standing with hanging arms.  [P, 3, 3]"""
+    total = torch.eye(3, device=joints.device).repeat(len(bones), 1, 1)
+    for side, out in (("left", 1.0), ("right", -1.0)):
+        for bone, child, aim in _AIMS:
+            row = bones.index(f"{side}_{bone}")
+            direction = joints[bones.index(f"{side}_{child}")] - joints[row]
+            aim = torch.tensor(aim, device=joints.device) * torch.tensor([out, 1.0, 1.0]).to(joints)
+            a, b = torch.nn.functional.normalize(torch.stack([direction, aim]), dim=1)
+            axis = torch.nn.functional.normalize(torch.linalg.cross(a, b), dim=0)
+            total[row] = rotation_matrix(axis * torch.acos((a @ b).clamp(-1, 1)))
+        total[bones.index(f"{side}_wrist")] = total[bones.index(f"{side}_elbow")]
+    return total
+
+
+def _mirror(template: Tensor) -> Tensor:
+    """The nearest vertex after reflection in x = 0.  [V, 3] -> [V]"""
+    from scipy.spatial import cKDTree
+
+    points = template.cpu().numpy()
+    return torch.from_numpy(cKDTree(points).query(points * [-1, 1, 1])[1]).to(template.device)
+
+
+def _keypoints(model, joints: list[str], marks: dict, count: int = 64) -> tuple[Tensor, Tensor]:
+    """`KEYPOINTS` from named vertices, and from the joint regressor's strongest vertices."""
+    vertices, weights = [], []
+    for name in KEYPOINTS:
+        if name in _AT_VERTEX:
+            row = torch.zeros_like(model.J_regressor[0])
+            row[marks[_AT_VERTEX[name]]] = 1
+        else:
+            row = model.J_regressor[joints.index(name)]
+        strongest, vertex = row.topk(count)
+        vertices.append(vertex)
+        weights.append(strongest / strongest.sum())
+    return torch.stack(vertices), torch.stack(weights)
+
+
+def _atlas(given: list[np.ndarray], faces: Tensor) -> tuple[Tensor, Tensor]:
+    """The file's texture coordinates; else a tiny chart a face, two to a square of a grid."""
+    device = faces.device
+    if len(given) == 2 and given[1].shape == tuple(faces.shape):
+        uvs, corners = torch.from_numpy(given[0]), torch.from_numpy(given[1].astype(np.int64))
+        return uvs.float().to(device), corners.to(device)
+    side = int(np.ceil(np.sqrt(len(faces) / 2)))
+    number = torch.arange(len(faces), device=device)
+    cell, upper = number // 2, number % 2
+    corner = torch.stack([cell % side, cell // side], -1)[:, None]
+    low = torch.tensor([[0.1, 0.1], [0.75, 0.1], [0.1, 0.75]], device=device)
+    chart = torch.where(upper[:, None, None] == 0, low, 1 - low)
+    return ((corner + chart) / side).view(-1, 2), torch.arange(3 * len(faces), device=device).view(
+        -1, 3
+    )

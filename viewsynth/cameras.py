@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras, and every geometric convention of the project, stated once.
+
+World: metres, y up, origin on the ground between the feet; the person faces +z, so +x is the
+person's left. Camera: OpenCV axes (x right, y down, z forward), `world_to_camera` [4, 4].
+Angles and distance are about the *target*, the middle of the standing height on the y axis.
+
+- elevation: degrees above the horizon; 0 = level, 90 = straight above.
+- azimuth: degrees from +z towards +x; 0 = the camera sees the person's front, 90 = the left side.
+- Camera up is world y; at elevation 90 the image's up is the limit of elevation -> 90 at that azimuth.
+- Pixel coordinates: (0, 0) is the outer corner of the top left pixel, whose centre is (0.5, 0.5).
+- Intrinsics [3, 3] in pixels; `vfov` is the vertical field of view in degrees.
+
+Degrees in everything public; radians only in locals that end in `_rad`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """N pinhole cameras that draw on canvases of one size.
+
+    Args:
+        world_to_camera: OpenCV pose.  float32 [N, 4, 4]
+        intrinsics: Pixels of the canvas.  float32 [N, 3, 3]
+        size: Canvas (height, width), pixels.
+    """
+
+    world_to_camera: Tensor
+    intrinsics: Tensor
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.world_to_camera)
+
+    def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """World points to canvas pixels and depth.
+
+        Args:
+            points: World, metres.  [N, P, 3]
+        Returns: pixels [N, P, 2] and depth along the optical axis, metres [N, P].
+        """
+        local = points @ self.world_to_camera[:, :3, :3].mT + self.world_to_camera[:, None, :3, 3]
+        homogeneous = local @ self.intrinsics.mT
+        return homogeneous[..., :2] / homogeneous[..., 2:].clamp_min(1e-6), local[..., 2]
+
+    def window(self, boxes: Tensor, size: tuple[int, int]) -> Cameras:
+        """The same cameras, looking at a part of their picture on a canvas of another size.
+
+        Args:
+            boxes: left, top, right, bottom in the present canvas, pixels.  [N, 4]
+            size: New canvas (height, width); each box is stretched to fill it.
+        """
+        scale = torch.stack(
+            [size[1] / (boxes[:, 2] - boxes[:, 0]), size[0] / (boxes[:, 3] - boxes[:, 1])], dim=1
+        )
+        intrinsics = self.intrinsics.clone()
+        intrinsics[:, :2, 2] -= boxes[:, :2]
+        intrinsics[:, :2] *= scale[:, :, None]
+        return Cameras(self.world_to_camera, intrinsics, size)
+
+
+def orbit(elevation: Tensor, azimuth: Tensor, distance: Tensor, target_height: Tensor) -> Tensor:
+    """World-to-camera poses of cameras that look at the target from around it.
+
+    Source: ours; the conventions are this module's.
+    Args:
+        elevation: Degrees above the horizon, [-90, 90].  [N]
+        azimuth: Degrees from the person's front towards the person's left, any value.  [N]
+        distance: Metres from the target, > 0.  [N]
+        target_height: Height of the target above the ground, metres.  [N]
+    Returns: OpenCV world_to_camera, metres.  [N, 4, 4]
+    Raises: ValueError: if an elevation is out of range or a distance is not positive.
+    """
+    if bool(((elevation < -90) | (elevation > 90)).any()):
+        raise ValueError(f"elevation must be in [-90, 90] degrees, got {elevation.tolist()}")
+    if bool((distance <= 0).any()):
+        raise ValueError(f"distance must be > 0 metres, got {distance.tolist()}")
+    e_rad, a_rad = torch.deg2rad(elevation.double()), torch.deg2rad(azimuth.double())
+    zero = torch.zeros_like(e_rad)
+    outward = torch.stack([e_rad.cos() * a_rad.sin(), e_rad.sin(), e_rad.cos() * a_rad.cos()], -1)
+    # d(outward)/d(elevation): points up in the image at every elevation, also at the zenith.
+    up = torch.stack([-e_rad.sin() * a_rad.sin(), e_rad.cos(), -e_rad.sin() * a_rad.cos()], -1)
+    right = torch.stack([a_rad.cos(), zero, -a_rad.sin()], -1)
+    rotation = torch.stack([right, -up, -outward], dim=1)
+    centre = outward * distance.double()[:, None]
+    centre[:, 1] += target_height.double()
+    pose = torch.eye(4, dtype=torch.float64, device=elevation.device).repeat(len(e_rad), 1, 1)
+    pose[:, :3, :3] = rotation
+    pose[:, :3, 3] = -(rotation @ centre[..., None])[..., 0]
+    return pose.float()
+
+
+def angles_of(world_to_camera: Tensor, target_height: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Elevation, azimuth (degrees, azimuth in [0, 360)) and distance (metres) of given poses.
+
+    The inverse of `orbit`; at elevation 90 the azimuth is read from the image's up direction.
+    Args:
+        world_to_camera: OpenCV poses that look at the target.  [N, 4, 4]
+        target_height: Metres.  [N]
+    """
+    pose = world_to_camera.double()
+    rotation = pose[:, :3, :3]
+    centre = -(rotation.mT @ pose[:, :3, 3:])[..., 0]
+    offset = centre - torch.stack([0 * centre[:, 0], target_height.double(), 0 * centre[:, 0]], -1)
+    distance = offset.norm(dim=1)
+    elevation = torch.rad2deg(torch.asin((offset[:, 1] / distance).clamp(-1, 1)))
+    right = rotation[:, 0]
+    azimuth = torch.rad2deg(torch.atan2(-right[:, 2], right[:, 0])) % 360
+    return elevation.float(), azimuth.float(), distance.float()
+
+
+def focal_length(vfov: float, height: int) -> float:
+    """Focal length in pixels of a camera whose picture of `height` pixels spans `vfov` degrees."""
+    if not 0 < vfov < 180:
+        raise ValueError(f"vfov must be in (0, 180) degrees, got {vfov}")
+    return height / 2 / math.tan(math.radians(vfov) / 2)
+
+
+def pinhole(focal: Tensor, size: tuple[int, int]) -> Tensor:
+    """Intrinsics [N, 3, 3] of centred pinhole cameras; `focal` in pixels [N], `size` (height, width)."""
+    matrix = torch.eye(3, device=focal.device).repeat(len(focal), 1, 1)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = focal
+    matrix[:, 0, 2], matrix[:, 1, 2] = size[1] / 2, size[0] / 2
+    return matrix
+
+
+# ---- other people's conventions ----------------------------------------------------------------
+
+
+def to_opengl(world_to_camera: Tensor) -> Tensor:
+    """OpenCV pose to OpenGL / Blender / nerfstudio axes (x right, y up, z backward).  [N, 4, 4]
+
+    Its own inverse.
+    """
+    return torch.diag(torch.tensor([1.0, -1, -1, 1], device=world_to_camera.device)) @ world_to_camera
+
+
+def to_pytorch3d(world_to_camera: Tensor) -> tuple[Tensor, Tensor]:
+    """OpenCV pose to pytorch3d's (R [N, 3, 3], T [N, 3]): x left, y up, row vectors, X @ R + T."""
+    flip = torch.tensor([-1.0, -1, 1], device=world_to_camera.device)
+    return (world_to_camera[:, :3, :3] * flip[:, None]).mT, world_to_camera[:, :3, 3] * flip
+
+
+def from_pytorch3d(rotation: Tensor, translation: Tensor) -> Tensor:
+    """pytorch3d's (R, T) to an OpenCV pose [N, 4, 4]; the inverse of `to_pytorch3d`."""
+    flip = torch.tensor([-1.0, -1, 1], device=rotation.device)
+    pose = torch.eye(4, device=rotation.device).repeat(len(rotation), 1, 1)
+    pose[:, :3, :3] = rotation.mT * flip[:, None]
+    pose[:, :3, 3] = translation * flip
+    return pose
+
+
+def to_zero123(
+    source: tuple[float, float, float], target: tuple[float, float, float]
+) -> tuple[float, float, float, float]:
+    """The camera token of zero123 (Liu et al., ICCV 2023): how to get from one camera to another.
+
+    Args:
+        source, target: (elevation, azimuth, distance) of each camera, degrees and metres.
+    Returns: polar change in radians (polar = 90 - elevation), sine and cosine of the azimuth change,
+        and the change of distance in metres.  zero123 turns the other way round than we do, so the
+        azimuth's sign is flipped.
+    """
+    d_azimuth_rad = -math.radians(target[1] - source[1])
+    return (
+        math.radians(source[0] - target[0]),
+        math.sin(d_azimuth_rad),
+        math.cos(d_azimuth_rad),
+        target[2] - source[2],
+    )

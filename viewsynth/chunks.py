@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker does around a chunk: load once, make, write beside the computation, part last.
+
+Pictures are encoded and written by threads while the worker computes on. What goes wrong with one
+chunk is a fault of its people and written down in its part; a disk that cannot be written stops
+the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from viewsynth import manifest
+from viewsynth.files import WriteError, settle, write
+from viewsynth.records import Reject, to_dict
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know of its run.
+
+    Args:
+        run: Folder of the run.
+        root: Folder of the input pictures.
+        config: Configuration of `generate`.
+        device: For tensors, e.g. "cpu" or "cuda:0".
+        models: Name -> file of each model.
+        revisions: Name -> version or SHA-256 of whatever shapes the pixels; goes into every row.
+        licences: Part -> licence; goes into every row.
+    """
+
+    run: Path
+    root: Path
+    config: Any
+    device: str
+    models: dict[str, Path]
+    revisions: dict[str, str]
+    licences: dict[str, str]
+
+
+Made = tuple[list[dict], list[dict], list[Reject]]  # people, rows, rejects
+
+
+def start(job: Job, load: Callable, make: Callable) -> Callable[[manifest.Task], None]:
+    """Load the tools of a worker, and return the function that does one task.
+
+    Args:
+        load: `load(job) -> tools`.
+        make: `make(task, job, tools, put) -> Made`, with `put(name, encode, *args)` to write the
+            file `name` of the run with the bytes of `encode(*args)`.
+    """
+    tools = load(job)
+    return functools.partial(_do, job=job, tools=tools, make=make)
+
+
+def _do(task: manifest.Task, job: Job, tools, make: Callable) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        writer = Writer(job.run, pool)
+        try:
+            made, rows, rejects = make(task, job, tools, writer.put)
+            writer.finish()
+        except WriteError:
+            raise
+        except Exception as error:  # the chunk is lost, the run is not
+            writer.discard()
+            made, rows, rejects = [], [], all_failed(task, job, _because(error))
+    manifest.write_part(job.run, task, made, rows, [to_dict(reject) for reject in rejects])
+
+
+def _because(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+
+
+def all_failed(task: manifest.Task, job: Job, why: str) -> list[Reject]:
+    """A fault for everyone in a task."""
+    people = [(relative(e.samples[0].paths[0], job.root), e.pid) for e in task.entries]
+    people = people or [(made["file"], made["pid"]) for made in task.made]
+    return [
+        Reject(source=source, stage="chunk", reason=why, kind="fault", pid=pid)
+        for source, pid in people
+    ]
+
+
+class Writer:
+    """Encodes and writes files in the threads of `pool`, while the worker computes on."""
+
+    def __init__(self, run: Path, pool: ThreadPoolExecutor):
+        self.run, self.pool = run, pool
+        self.files: dict[Path, Future] = {}
+
+    def put(self, name: str, encode: Callable[..., bytes], *args) -> None:
+        """Write the file `name` of the run, later."""
+        path = self.run / name
+        assert path not in self.files, f"{name} is written twice"
+        self.files[path] = self.pool.submit(lambda: write(path, encode(*args)))
+
+    def finish(self) -> None:
+        """Wait until everything is on the disk."""
+        for future in self.files.values():
+            future.result()
+        settle({path.parent for path in self.files})
+
+    def discard(self) -> None:
+        """Remove what was written: nobody will speak of it."""
+        for path, future in self.files.items():
+            future.exception()
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def relative(path: Path, root: Path) -> str:
+    """A source file as rows name it: relative to the data's root, with slashes."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()

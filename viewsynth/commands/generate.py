@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make aerial views of the people in ground pictures.
+
+    accelerate launch generate.py                                a few people that we draw
+    accelerate launch generate.py --data.root DIR                your own pictures
+    accelerate launch generate.py preset.yaml --views.sample 8   a preset, one thing different
+
+Run the same command again to go on after a stop; more people or more views extend the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from viewsynth import chunks, manifest, sheet, synthesis
+from viewsynth.config import dump, to_dict, within
+from viewsynth.facts import facts
+from viewsynth.files import LEFTOVER, clean, lines, write
+from viewsynth.licences import require_commercial
+from viewsynth.records import to_dict as to_json
+from viewsynth.render.sensor import Sensor
+from viewsynth.workers import Progress, end_with_parent, spread
+
+ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
+FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
+OURS = {"demo", "images", "seen", "people", "parts", "report", "ranks", "run.json", "config.yaml",
+        "metadata.jsonl", "rejects.jsonl", "contact_sheet.png"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the ground pictures come from."""
+
+    root: Path | None = None
+    """Folder: <person>/*.jpg, or *.jpg (a person each), or metadata.csv; None draws people."""
+    people: int = 6
+    """How many people to draw when there is no root."""
+    crops: Literal["auto", "yes", "no"] = "auto"
+    """Whether each picture is a tight crop of one person already; auto tells by size and shape."""
+    licence: str = "unknown"
+    """Licence of the pictures, an SPDX identifier; the output inherits it."""
+
+    def __post_init__(self):
+        within("data.people", self.people, 1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which cameras: a grid of elevations x azimuths, or a number of random ones."""
+
+    elevations: tuple[float, ...] | None = None
+    """Degrees above the horizon, 90 looks straight down; None = 30 45 60 90."""
+    azimuths: tuple[float, ...] | None = None
+    """Degrees, 0 sees the front, 90 the person's left; None = 0 90 180 270."""
+    sample: int | None = None
+    """Random cameras per person instead of a grid."""
+    range: tuple[float, float] = (25.0, 90.0)
+    """Elevations of the random cameras, lowest and highest, degrees."""
+
+    def __post_init__(self):
+        for key, values, low, high in (
+            ("elevations", self.elevations, 0, 90),
+            ("azimuths", self.azimuths, -360, 360),
+            ("range", self.range, 0, 90),
+        ):
+            for value in values or ():
+                within(f"views.{key}", value, low, high, "degrees")
+            if values == ():
+                raise ValueError(f"views.{key} must have at least one value, got none")
+        within("views.sample", self.sample, 1, 10_000)
+        if self.range[0] > self.range[1]:
+            raise ValueError(f"views.range must go from low to high, got {self.range}")
+        if self.sample is not None and (self.elevations or self.azimuths):
+            raise ValueError(
+                "views.sample draws random cameras, so views.elevations and views.azimuths must be "
+                f"absent; got sample {self.sample} and {self.elevations or self.azimuths}"
+            )
+
+    def names(self) -> tuple[str, ...]:
+        """The views by name; `synthesis.camera` reads them."""
+        if self.sample is not None:
+            low, high = (f"{round(x, 2):g}" for x in self.range)
+            return tuple(f"s{low}-{high}_{number:03d}" for number in range(self.sample))
+        grid = [
+            f"e{round(e, 2):g}_a{round(a, 2) % 360:g}"
+            for e in self.elevations or ELEVATIONS
+            for a in self.azimuths or AZIMUTHS
+        ]
+        return tuple(dict.fromkeys(grid))
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the people stand."""
+
+    mode: Literal["fitted", "relaxed", "walk"] = "relaxed"
+    """As in the picture, half way to a walking pose (truer from above), or walking."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Model files of your own; None = fetched once and cached."""
+
+    pose: Path | None = None
+    """pose_landmark_full.tflite."""
+    detector: Path | None = None
+    """pose_detection.tflite."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Ground pictures of people in, aerial views of the same people out."""
+
+    data: Data = field(default_factory=Data)
+    views: Views = field(default_factory=Views)
+    pose: Pose = field(default_factory=Pose)
+    sensor: Sensor = field(default_factory=Sensor)
+    weights: Weights = field(default_factory=Weights)
+    body: str = "anny"
+    """Body model, a module of viewsynth.bodies."""
+    output: Path | None = None
+    """Folder of the run; None = outputs/<name of data.root>, or outputs/demo."""
+    seed: int = 0
+    """Every random draw hangs on it."""
+    chunk: int = 8
+    """People that are computed together; part of what decides the bytes."""
+    workers: int = 0
+    """Processes per rank; 0 = all cores. On a GPU always one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where tensors live."""
+    report: Literal["yes", "no"] = "yes"
+    """Whether to make the contact sheet and the report."""
+    retry_failed: bool = False
+    """Do chunks again in which something broke (not those who were rejected for quality)."""
+    commercial: bool = False
+    """Fail unless every part, the pictures too, allows commercial use."""
+
+    def __post_init__(self):
+        within("seed", self.seed, 0, 2**63 - 1)
+        within("chunk", self.chunk, 1, 10_000)
+        within("workers", self.workers, 0, 1024)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run goes."""
+        name = self.data.root.expanduser().resolve().name if self.data.root else "demo"
+        return (self.output or Path("outputs") / (name or "root")).expanduser().absolute()
+
+
+def run(
+    config: Config,
+    prepare: Callable | None = None,
+    load: Callable = synthesis.load_tools,
+    make: Callable = synthesis.make_chunk,
+) -> int:
+    """Make the data set; what is finished already is kept.
+
+    Args:
+        prepare: `prepare(config) -> (models, revisions, licences)`: has everything that the
+            workers load in its place; None = ours.
+        load, make: What a worker does, see `chunks.start`.
+    Returns: 0, or 1 if more than 1 % of the people were lost to faults.
+    """
+    started = time.perf_counter()
+    folder = config.folder
+    check(config)
+    accelerator = _accelerator(config)
+    first = accelerator.is_main_process
+    if first:
+        _claim(folder)
+        root, samples, rejects = _input(config)
+        settings = settings_of(config, accelerator.device.type)
+        entries = manifest.entries(samples)
+        manifest.freeze(folder, settings, root, entries, rejects, config.chunk)
+        write(folder / "config.yaml", dump(config).encode())
+    with accelerator.main_process_first():
+        models, revisions, licences = (prepare or _prepare)(config)
+    frozen = manifest.read(folder)
+    todo = manifest.tasks(folder, frozen, config.views.names(), config.retry_failed)
+    accelerator.wait_for_everyone()  # everyone has seen the same state; from here on only files
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    job = chunks.Job(
+        folder, frozen.root, config, str(accelerator.device), models, revisions, licences
+    )
+    lost = _work(todo, job, load, make, rank, ranks)
+    if first:
+        lost += _gather(folder, ranks)
+        status = _finish(config, frozen, todo, lost, licences, time.perf_counter() - started)
+    else:
+        write(folder / "ranks" / f"{rank}.json", lines(lost))
+        status = 0
+    accelerator.end_training()
+    return status
+
+
+# ---- before anything is computed -------------------------------------------------------------
+
+
+def check(config: Config) -> None:
+    """Everything that can be told to be wrong before a model is loaded.
+
+    Raises: ValueError, FileNotFoundError: with what to do.
+    """
+    from viewsynth import bodies, weights
+
+    if config.body not in bodies.names():
+        raise ValueError(f"body must be one of {', '.join(bodies.names())}; got {config.body!r}")
+    for given, known in ((config.weights.pose, weights.pose_model),
+                         (config.weights.detector, weights.detector_model)):  # fmt: skip
+        if given:
+            known(given)
+    root = config.data.root
+    if root is not None:
+        root = root.expanduser().resolve()
+        if not root.is_dir():
+            what = "is a file, not a folder" if root.exists() else "does not exist"
+            raise FileNotFoundError(f"data.root: {config.data.root} {what}")
+        if config.folder.resolve().is_relative_to(root):
+            raise ValueError(
+                f"output must not lie in data.root, or the next run would read it; got "
+                f"{config.folder} in {root}"
+            )
+    if config.commercial:
+        require_commercial({"data": _data_licence(config)})
+
+
+def _data_licence(config: Config) -> str:
+    """Whoever draws the pictures (we) gives them the project's licence."""
+    return config.data.licence if config.data.root else "Apache-2.0"
+
+
+def _accelerator(config: Config):
+    import torch
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device must be cpu or auto here: torch sees no CUDA device; got cuda")
+    if {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys():
+        # Started by a launcher: do not outlive it, whatever kills it.
+        end_with_parent()
+    # The first start fetches and builds for minutes while the other ranks wait.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
+    return Accelerator(cpu=config.device == "cpu", kwargs_handlers=[patience])
+
+
+def settings_of(config: Config, device: str) -> dict:
+    """The configuration as far as it changes pixels or rows; views and people may be added."""
+    tree = to_dict(config)
+    for key in ("views", "weights", "output", "workers", "report", "retry_failed", "commercial"):
+        del tree[key]
+    del tree["data"]["people"]
+    if config.data.root:
+        tree["data"]["root"] = config.data.root.expanduser().resolve().as_posix()
+    return tree | {"device": device}
+
+
+def _claim(folder: Path) -> None:
+    """Take the folder of the run, if it is empty or ours, and remove what a kill left behind."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output: cannot make the folder {folder}: {error.strerror}") from error
+    foreign = [p.name for p in folder.iterdir() if p.name not in OURS | {".gitkeep"}]
+    foreign = sorted(name for name in foreign if not name.startswith(LEFTOVER))
+    if foreign and not (folder / "run.json").exists():
+        raise ValueError(
+            f"output: {folder} holds other things ({', '.join(foreign[:3])}) and no run; give an "
+            "empty or a new folder"
+        )
+    clean(folder)
+    shutil.rmtree(folder / "ranks", ignore_errors=True)
+
+
+def _input(config: Config) -> tuple[Path, list, list]:
+    """The samples, and what is no sample; the demo draws them first."""
+    from viewsynth import data
+
+    root = config.data.root
+    if root is None:
+        from viewsynth.world import people
+
+        root = config.folder / "demo"
+        _say(f"drawing {config.data.people} people into {root}")
+        people.write(root, config.data.people, config.seed)
+    samples, rejects = data.load("folder", root)
+    return root.expanduser().resolve(), samples, rejects
+
+
+def _prepare(config: Config) -> tuple[dict, dict, dict]:
+    """Fetch and build, once and in the main process, what the workers load."""
+    from viewsynth import bodies, weights
+
+    models = {
+        "pose": weights.pose_model(config.weights.pose),
+        "detector": weights.detector_model(config.weights.detector),
+    }
+    _say(f"loading the body {config.body} (the very first time it is built: about a minute)")
+    body = bodies.load(config.body)
+    revisions = {name: weights.sha256(path) for name, path in models.items()}
+    licences = {"data": _data_licence(config), "body": body.licence, "viewsynth": "Apache-2.0"}
+    licences |= {name: weights.licence(path) for name, path in models.items()}
+    if config.commercial:
+        require_commercial(licences)
+    return models, revisions, licences
+
+
+# ---- the work --------------------------------------------------------------------------------
+
+
+def _work(todo, job: chunks.Job, load, make, rank: int, ranks: int) -> list[dict]:
+    """Do this rank's share; returns rejects for the people whose worker died."""
+    mine = todo[rank::ranks]
+    lost: list[dict] = []
+    parts = {job.run / "parts" / f"{task.part}.jsonl": task.people for task in todo}
+    workers = _workers(job, len(mine), ranks)
+    with Progress(parts if rank == 0 else {}) as progress:
+        for outcome in spread(mine, chunks.start, (job, load, make), workers):
+            progress.update()
+            if outcome is not None and outcome[1]:
+                task, why = outcome
+                lost += [to_json(reject) for reject in chunks.all_failed(task, job, why)]
+        while rank == 0 and len(list((job.run / "ranks").glob("[0-9]*.json"))) < ranks - 1:
+            progress.update()
+            time.sleep(0.5)
+        progress.update()
+    return lost
+
+
+def _workers(job: chunks.Job, tasks: int, ranks: int) -> int:
+    if job.device.startswith("cuda"):
+        return 1
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(job.config.workers or cores // here, tasks))
+
+
+def _gather(folder: Path, ranks: int) -> list[dict]:
+    """What the other ranks lost."""
+    texts = [(folder / "ranks" / f"{rank}.json").read_text() for rank in range(1, ranks)]
+    return [json.loads(line) for text in texts for line in text.splitlines()]
+
+
+# ---- afterwards ------------------------------------------------------------------------------
+
+
+def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) -> int:
+    """Join the parts, make sheet and report, say what came out; returns the exit status."""
+    folder = config.folder
+    shutil.rmtree(folder / "ranks", ignore_errors=True)
+    rows, rejects = manifest.join(folder, frozen, lost)
+    manifest.sweep(folder, frozen, rows)
+    people = sum(task.people for task in todo)
+    views = sum(task.people * len(task.views) for task in todo)
+    session = {"people": people, "views": views, "seconds": round(seconds, 2)}
+    frozen.facts = facts() | {"licences": licences, "last_session": session}
+    manifest.save(folder, frozen)
+    if config.report == "yes":
+        sheet.write_report(folder)
+    faults = {r["pid"] or r["source"] for r in rejects if r["kind"] == "fault"}
+    made = len({row["person"] for row in rows})
+    _say(
+        f"{made} of {len(frozen.people)} people made, {len(rows)} views kept, "
+        f"{len(rejects)} rejects; {seconds:.0f} s"
+        + (f", {people / seconds:.2f} people/s, {views / seconds:.1f} views/s" if people else "")
+    )
+    for (stage, reason), count in Counter((r["stage"], r["reason"]) for r in rejects).most_common(
+        8
+    ):
+        _say(f"  {count} x {stage}: {reason}")
+    _say("licences: " + ", ".join(f"{part} {text}" for part, text in licences.items()))
+    _say(f"look at {folder / 'report' / 'index.html'} or {folder / 'contact_sheet.png'}")
+    if len(faults) > FAULTS * len(frozen.people):
+        _say(
+            f"failed: {len(faults)} of {len(frozen.people)} people were lost to faults, see "
+            f"{folder / 'rejects.jsonl'}; run again with --retry-failed"
+        )
+        return 1
+    return 0
+
+
+def _say(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(text + "\n")

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make the contact sheet and the page of a run again.
+
+viewsynth report outputs/demo
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from viewsynth import sheet
+
+
+@dataclass(frozen=True)
+class Config:
+    """Contact sheet and report/index.html from what a run has finished so far."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+
+
+def run(config: Config) -> None:
+    """Write both files and say where they are."""
+    sheet.write_report(config.run)
+    sys.stderr.write(
+        f"wrote {config.run / 'report' / 'index.html'} and {config.run / 'contact_sheet.png'}\n"
+    )

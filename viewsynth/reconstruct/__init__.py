@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reconstruct: the crops of a person -> a textured body with a seen map and FitQuality numbers.
+
+parse -> facing -> fit -> project -> harmonise -> fuse -> fill, for all people of a chunk at once.
+Nothing here decides what is kept: numbers and flags go into the person, `viewsynth.judge` decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from viewsynth import bodies
+from viewsynth.bodies import poses
+from viewsynth.reconstruct import facing, fill, fit, quality, texture
+from viewsynth.reconstruct.parse import Parse, parse
+from viewsynth.reconstruct.tflite import Model
+from viewsynth.reconstruct.volume import Clothier
+from viewsynth.records import Person, Reject, Sample
+
+MODES = ("fitted", "relaxed", "walk")
+MOST_CROPS = 8  # of one person: more add time, hardly texels
+TALLEST = 320  # pixels: a taller crop is shrunk, the atlas has no room for more
+REVISION = 1  # goes into the fingerprint; raise it when the same photo would give another person
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Everything that reconstruction loads once per process."""
+
+    body: bodies.Body
+    fitter: fit.Fitter
+    clothier: Clothier
+    atlas: texture.Atlas
+    bank: Tensor
+    pose_model: Model
+    detector: Model
+
+
+@dataclass
+class Outcome:
+    """What became of one person's crops.
+
+    Args:
+        person: None when no crop could be used.
+        rejects: Crops that were not used, with reasons.
+        overlays: Per used crop (photo, mask on the photo, fit on the photo), uint8 RGB, for sheets.
+    """
+
+    person: Person | None
+    rejects: list[Reject] = field(default_factory=list)
+    overlays: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+
+def load(body: bodies.Body, pose_model, detector_model) -> Tools:
+    """Load the models and prepare the body.
+
+    Args:
+        body: See `viewsynth.bodies.load`.
+        pose_model, detector_model: Files, see `viewsynth.weights`.
+    """
+    return Tools(
+        body=body, fitter=fit.Fitter(body), clothier=Clothier(body), atlas=texture.prepare(body),
+        bank=poses.bank(body), pose_model=Model(pose_model), detector=Model(detector_model),
+    )  # fmt: skip
+
+
+@dataclass
+class _Crop:
+    owner: int
+    sample: Sample
+    image: np.ndarray
+    parse: Parse
+
+
+@torch.no_grad()
+def reconstruct(
+    people: list[list[Sample]],
+    images: list[list[np.ndarray]],
+    tools: Tools,
+    digests: list[list[str]] | None = None,
+) -> list[Outcome]:
+    """Reconstruct the people of a chunk.
+
+    Args:
+        people: The samples of each person; one (pid, outfit) each.
+        images: The crop of every sample, uint8 RGB.
+        digests: SHA-256 of every source file, for the record.
+    Returns: one outcome a person, in their order.
+    """
+    outcomes = [Outcome(person=None) for _ in people]
+    digests = digests or [[""] * len(samples) for samples in people]
+    crops = _parse_all(people, images, tools, outcomes)
+    if not crops:
+        return outcomes
+    facing.resolve(crops)
+    owners = sorted({crop.owner for crop in crops})
+    goal = fit.targets(
+        [crop.parse for crop in crops], [owners.index(crop.owner) for crop in crops],
+        [crop.sample.elevation for crop in crops], tools.bank.device,
+    )  # fmt: skip
+    with torch.enable_grad():
+        found = fit.fit(tools.fitter, goal)
+    vertices = tools.body.vertices(found.shape[goal.person], found.pose)
+    vertices = tools.clothier.dress(
+        vertices, found.offsets[goal.person], vertices.new_zeros(len(crops))
+    )
+    paints, overlaps, fronts = texture.project(
+        tools.body, tools.atlas, found, vertices,
+        [crop.image for crop in crops], [crop.parse.mask for crop in crops],
+    )  # fmt: skip
+    scores = [
+        quality.of_crop(crop.parse, found, row, overlaps[row]) for row, crop in enumerate(crops)
+    ]
+    for place, owner in enumerate(owners):
+        rows = [row for row, crop in enumerate(crops) if crop.owner == owner]
+        outcome = outcomes[owner]
+        outcome.person = _assemble(
+            [crops[row] for row in rows], [paints[row] for row in rows],
+            [scores[row] for row in rows], found, rows, place, tools,
+            [_digest(people[owner], digests[owner], crops[row].sample) for row in rows],
+        )  # fmt: skip
+        outcome.overlays = [_overlay(crops[row], fronts[row]) for row in rows]
+    return outcomes
+
+
+def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[_Crop]:
+    crops = []
+    for owner, (samples, pictures) in enumerate(zip(people, images, strict=True)):
+        order = sorted(range(len(samples)), key=lambda k: -_worth(pictures[k]))[:MOST_CROPS]
+        for k in sorted(order):
+            picture = _shrunk(pictures[k])
+            found = parse(picture, tools.pose_model)
+            if reason := quality.unusable(found):
+                outcomes[owner].rejects.append(
+                    Reject(
+                        source=samples[k].name, pid=samples[k].pid, stage="parse", reason=reason,
+                        scores={"presence": round(found.presence, 3)},
+                    )  # fmt: skip
+                )
+                continue
+            crops.append(_Crop(owner, samples[k], picture, found))
+    return crops
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    """The crop, at most `TALLEST` pixels high or wide."""
+    factor = max(image.shape[:2]) / TALLEST
+    if factor <= 1:
+        return image
+    size = [max(round(side / factor), 1) for side in image.shape[1::-1]]
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def _worth(image: np.ndarray) -> float:
+    """How much a crop can tell: its height times its sharpness."""
+    grey = image.mean(2)
+    return image.shape[0] * float(np.abs(np.diff(grey, axis=0)).mean() + 1)
+
+
+def _digest(samples, digests, sample) -> str:
+    return next(d for s, d in zip(samples, digests, strict=True) if s is sample)
+
+
+def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, digests) -> Person:
+    """One person of his crops: bad crops do not paint where a good one could."""
+    good = [k for k, score in enumerate(scores) if len(score["flags"]) < 2] or list(range(len(crops)))
+    toned = texture.harmonise([paints[k] for k in good], tools.atlas, [scores[k]["trust"] for k in good])
+    colours, seen, notes = fill.complete(texture.fuse(toned), tools.atlas)
+    best = min(range(len(crops)), key=lambda k: (len(scores[k]["flags"]), scores[k]["error"]))
+    fallback = quality.fallback(scores[best])
+    shape, offsets = found.shape[place], found.offsets[place]
+    if fallback == "mean":
+        shape, offsets = tools.body.shape_mean, 0 * offsets
+    sources = [
+        {
+            "file": crop.sample.name, "sha256": digest, "camid": crop.sample.camid,
+            "platform": crop.sample.platform,
+            "elevation": round(float(found.elevation[row]), 2),
+            "azimuth": round(float(found.azimuth[row]), 2), "used": k in good, "quality": score,
+        }
+        for k, (crop, digest, row, score) in enumerate(zip(crops, digests, rows, scores, strict=True))
+    ]  # fmt: skip
+    return Person(
+        pid=crops[0].sample.pid, body=tools.body.name,
+        shape=shape.cpu().numpy(), pose=found.pose[rows[best]].cpu().numpy(),
+        offsets=offsets.cpu().numpy(), scale=1.0, texture=colours, seen=seen,
+        quality={**scores[best], **notes, "crops": len(good)}, fallback=fallback, sources=sources,
+        fingerprint=hashlib.sha256(
+            json.dumps([REVISION, tools.body.name, sources], sort_keys=True).encode()
+        ).hexdigest(),
+    )  # fmt: skip
+
+
+def _overlay(crop: _Crop, front: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Photo, mask on the photo, fitted body on the photo."""
+    photo = crop.image.astype(np.float32)
+    mask = crop.parse.mask[..., None]
+    masked = photo * mask + (1 - mask) * (0.25 * photo + np.array([150, 40, 150]) * 0.75)
+    body = front[..., None]
+    fitted = photo * (1 - 0.6 * body) + 0.6 * body * np.array([40, 190, 230])
+    return crop.image, masked.astype(np.uint8), fitted.astype(np.uint8)
+
+
+def posed(people: list[Person], tools: Tools, mode: str = "relaxed") -> Tensor:
+    """The people's meshes as they are rendered: clothed, on the ground, facing +z.
+
+    Args:
+        mode: "fitted", "walk" (the nearest pose of the bank), or "relaxed": half way between them,
+            with the arms nearer to the bank. A person whose fit failed always walks.
+    Returns: vertices, metres.  [N, V, 3]
+    Raises: ValueError: if the mode is unknown.
+    """
+    if mode not in MODES:
+        raise ValueError(f"pose.mode must be one of {', '.join(MODES)}; got {mode!r}")
+    device = tools.bank.device
+    shape = torch.from_numpy(np.stack([person.shape for person in people])).to(device)
+    fitted = torch.from_numpy(np.stack([person.pose for person in people])).to(device)
+    nearest = tools.bank[_nearest(tools, fitted)]
+    share = _share(tools.body).to(device) if mode == "relaxed" else {"fitted": 1.0, "walk": 0.0}[mode]
+    sound = torch.tensor([not person.fallback for person in people], device=device)[:, None, None]
+    pose = nearest + share * sound * (fitted - nearest)
+    hair = torch.tensor([0.0 if p.quality.get("bald") else 1.0 for p in people], device=device)
+    offsets = torch.from_numpy(np.stack([person.offsets for person in people])).to(device)
+    vertices = tools.clothier.dress(tools.body.vertices(shape, pose), offsets, hair)
+    scale = torch.tensor([person.scale for person in people], device=device)
+    return bodies.stand(vertices * scale[:, None, None])
+
+
+def _share(body) -> Tensor:
+    """How much of the fitted pose each bone keeps in relaxed mode.  [P, 1]"""
+    arms = ("arm", "wrist")
+    return torch.tensor([[0.35 if any(a in bone for a in arms) else 0.5] for bone in body.bones])
+
+
+def _nearest(tools: Tools, pose: Tensor) -> Tensor:
+    """The pose of the bank whose legs are most like the fitted ones.  [N]"""
+    legs = [k for k, bone in enumerate(tools.body.bones) if "leg" in bone or "hip" in bone or "knee" in bone]
+    swing = (pose[:, None, legs, 0] - tools.bank[None, :, legs, 0]).square().sum(2)
+    return swing.argmin(1)

@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit: skeletons, depth hints and masks of all crops of a chunk -> pose, shape, offsets, cameras.
+
+Source: ours, in the line of SMPLify (Bogo et al., ECCV 2016), with an orthographic camera. What it
+took to look right from above, none of which the source view alone would tell:
+- an upright prior in world axes (without it the source view fits best and people lie down);
+- the camera's elevation is a parameter (10 +- 10 degrees unless the data says otherwise);
+- depth hints are damped, limb by limb; feet get none;
+- crops are stretched sideways as often as not: an aspect parameter takes that up;
+- clothing is an offset along the normals, weak where the normal points at the camera, so that
+  silhouette growth does not become a belly.
+Crops of one person share shape and offsets. No soft rasteriser: a distance transform does.
+
+All image quantities are in units of the person's height in the crop, so weights have one meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from viewsynth.bodies import KEYPOINTS, PARTS, Body
+from viewsynth.reconstruct.parse import Parse
+from viewsynth.render.shade import vertex_normals
+
+# (upper end, lower end, damping of the depth hint: the pose model over-estimates depth)
+LIMBS = (
+    ("shoulder", "elbow", 0.69), ("elbow", "wrist", 0.62),
+    ("hip", "knee", 0.43), ("knee", "ankle", 0.72),
+)  # fmt: skip
+AXES = (("left_shoulder", "right_shoulder"), ("left_hip", "right_hip"))
+ITERATIONS = (60, 60)  # skeleton; skeleton, silhouette and offsets
+POINT_WEIGHTS = {"eye": 0.5, "ear": 0.7, "toe": 0.5, "heel": 0.5, "hip": 0.8}
+BOUNDARY, SUBSET, HANDLES = 160, 1100, 90
+THICKEST = 0.06  # metres of clothing at most
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result for N crops of P people.
+
+    Args:
+        shape: [P, S].
+        offsets: Along the vertex normals, metres.  [P, V]
+        pose: [N, B, 3] radians.
+        elevation, azimuth: Camera of every crop, degrees.  [N]
+        scale: Crop pixels per metre, vertical.  [N]
+        aspect: Horizontal stretch of the crop.  [N]
+        shift: Crop pixel of the world origin.  [N, 2]
+        error: Mean keypoint error, person heights.  [N]
+        silhouette: Silhouette loss, dimensionless.  [N]
+    """
+
+    shape: Tensor
+    offsets: Tensor
+    pose: Tensor
+    elevation: Tensor
+    azimuth: Tensor
+    scale: Tensor
+    aspect: Tensor
+    shift: Tensor
+    error: Tensor
+    silhouette: Tensor
+
+    def project(self, vertices: Tensor, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """World points seen by the crops' cameras: crop pixels [n, V, 2] and depth, metres [n, V]."""
+        local = vertices @ view_rotation(self.elevation[crops], self.azimuth[crops]).mT
+        stretch = torch.stack([self.scale * self.aspect, self.scale], 1)[crops]
+        return local[..., :2] * stretch[:, None] + self.shift[crops][:, None], local[..., 2]
+
+
+def view_rotation(elevation: Tensor, azimuth: Tensor) -> Tensor:
+    """Rows right, down, forward of a camera on the orbit, differentiable; degrees.  [N, 3, 3]"""
+    e_rad, a_rad = torch.deg2rad(elevation), torch.deg2rad(azimuth)
+    zero = torch.zeros_like(e_rad)
+    right = torch.stack([a_rad.cos(), zero, -a_rad.sin()], -1)
+    down = torch.stack([e_rad.sin() * a_rad.sin(), -e_rad.cos(), e_rad.sin() * a_rad.cos()], -1)
+    forward = torch.stack([-e_rad.cos() * a_rad.sin(), -e_rad.sin(), -e_rad.cos() * a_rad.cos()], -1)
+    return torch.stack([right, down, forward], 1)
+
+
+@dataclass
+class Targets:
+    """What the crops say, as tensors in person heights; N crops."""
+
+    points: Tensor  # [N, K, 2]
+    weight: Tensor  # [N, K]
+    depth: Tensor  # [N, L] damped depth change over length of every limb
+    axis: Tensor  # [N, 2] the same for the shoulder and the hip axis
+    height: Tensor  # [N] pixels
+    distance: Tensor  # [N, R, R] signed distance to the mask's edge, outside positive
+    window: Tensor  # [N, 3] corner and side of that map, person heights
+    boundary: Tensor  # [N, BOUNDARY, 2] points on the mask's edge
+    person: Tensor  # [N] person of the crop
+    elevation: Tensor  # [N, 2] prior mean and std, degrees
+
+
+class Fitter:
+    """What a fit needs of a body, prepared once."""
+
+    def __init__(self, body: Body):
+        self.body = body
+        rest = body.vertices(body.shape_mean[None], 0 * body.pose_mean[None])[0]
+        self.normals = vertex_normals(rest[None], body.faces)[0]
+        self.subset = _spread_out(rest, SUBSET)
+        self.handles = _spread_out(rest, HANDLES)
+        self.key_index, inverse = body.keypoint_vertices.unique(return_inverse=True)
+        regressor = torch.zeros(len(KEYPOINTS), len(self.key_index), device=rest.device)
+        self.regressor = regressor.scatter_add_(1, inverse, body.keypoint_weights)
+        self.both = torch.cat([self.key_index, self.subset])
+        distance = torch.cdist(rest, rest[self.handles])
+        gauss = torch.exp(-0.5 * (distance / 0.09).square())
+        self.spread = gauss / gauss.sum(1, keepdim=True).clamp_min(1e-3)  # [V, H]
+        part = body.parts[self.handles]
+        stiff = torch.ones(len(self.handles), device=rest.device)
+        for name, factor in (("head", 15.0), ("neck", 6.0), ("hand", 40.0), ("foot", 15.0)):
+            stiff[[name in PARTS[int(number)] for number in part]] = factor
+        self.stiffness = stiff
+        # Handles reach 9 cm: hands, feet and head would swell with the sleeve next to them.
+        thin = torch.ones(len(PARTS), device=rest.device)
+        for name, factor in (("hand", 0.05), ("head", 0.3), ("neck", 0.5), ("foot", 0.5)):
+            thin[[row for row, part_name in enumerate(PARTS) if name in part_name]] = factor
+        self.spread *= thin[body.parts][:, None]
+        near = torch.cdist(rest[self.handles], rest[self.handles])
+        self.neighbours = near.topk(5, largest=False).indices[:, 1:]
+        self.free_shape = body.shape_std > 0
+
+    def offsets(self, handles: Tensor) -> Tensor:
+        """Handle values (unbounded) to offsets of all vertices, metres.  [P, H] -> [P, V]
+
+        At most `THICKEST` outwards and a centimetre inwards.
+        """
+        return limited(handles) @ self.spread.T
+
+
+def limited(handles: Tensor) -> Tensor:
+    outward = THICKEST * torch.tanh(handles.clamp_min(0) / THICKEST)
+    inward = 0.01 * torch.tanh(handles.clamp_max(0) / 0.01)
+    return outward + inward
+
+
+def _spread_out(points: Tensor, count: int) -> Tensor:
+    """Indices of `count` points, farthest point sampling from the first; sorted, deterministic."""
+    chosen = [0]
+    distance = (points - points[0]).norm(dim=1)
+    for _ in range(count - 1):
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).norm(dim=1))
+    return torch.tensor(sorted(set(chosen)), device=points.device)
+
+
+# ---- targets -----------------------------------------------------------------------------------
+
+
+def targets(
+    parses: list[Parse], person: list[int], elevations: list[float | None], device
+) -> Targets:
+    """Gather the parses of all crops.  `elevations`: degrees, None = unknown."""
+    index = {name: k for k, name in enumerate(KEYPOINTS)}
+    base = np.ones(len(KEYPOINTS), np.float32)
+    for name, row in index.items():
+        for key, value in POINT_WEIGHTS.items():
+            if key in name:
+                base[row] = value
+    rows: dict[str, list] = {key: [] for key in ("points", "weight", "depth", "axis", "map", "window", "edge")}
+    for one in parses:
+        spread = one.spread / 0.04
+        rows["points"].append(one.points / one.height)
+        rows["weight"].append(base / (1 + spread**2))
+        rows["depth"].append(_slopes(one, [(f"{s}_{a}", f"{s}_{b}", d) for s in ("left", "right") for a, b, d in LIMBS]))
+        rows["axis"].append(_slopes(one, [(a, b, 1.0) for a, b in AXES]))
+        for key, value in zip(("map", "window", "edge"), _silhouette(one), strict=True):
+            rows[key].append(value)
+    prior = [(10.0, 10.0) if e is None else (float(e), 1.0) for e in elevations]
+    stack = {key: torch.from_numpy(np.stack(value).astype(np.float32)).to(device) for key, value in rows.items()}
+    return Targets(
+        points=stack["points"], weight=stack["weight"], depth=stack["depth"], axis=stack["axis"],
+        height=torch.tensor([one.height for one in parses], device=device),
+        distance=stack["map"], window=stack["window"], boundary=stack["edge"],
+        person=torch.tensor(person, device=device), elevation=torch.tensor(prior, device=device),
+    )  # fmt: skip
+
+
+def _slopes(one: Parse, pairs) -> np.ndarray:
+    """Damped depth change of each pair of points over its length, in the model's metres."""
+    index = {name: k for k, name in enumerate(KEYPOINTS)}
+    change = np.stack([one.length[index[a]] - one.length[index[b]] for a, b, _ in pairs])
+    slope = change[:, 2] / np.maximum(np.linalg.norm(change, axis=1), 0.05)
+    return slope * np.array([damping for *_, damping in pairs])
+
+
+def _silhouette(one: Parse, size: int = 96) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Signed distance map in heights on a square window around the person, and edge points."""
+    pad = int(np.ceil(0.25 * max(one.mask.shape)))
+    mask = np.pad(one.mask > 0.5, pad)
+    if not mask.any():
+        mask[pad + one.mask.shape[0] // 2, pad + one.mask.shape[1] // 2] = True
+    signed = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
+    signed = (signed + 0.7) / one.height  # masks are slightly fat
+    side = max(mask.shape)
+    square = np.pad(signed, ((0, side - mask.shape[0]), (0, side - mask.shape[1])), mode="edge")
+    zoom = ndimage.map_coordinates(
+        square, np.mgrid[:size, :size] * (side - 1) / (size - 1), order=1, mode="nearest"
+    )
+    edge = mask & ~ndimage.binary_erosion(mask)
+    inside = np.zeros_like(mask)
+    inside[pad + 1 : pad + one.mask.shape[0] - 1, pad + 1 : pad + one.mask.shape[1] - 1] = True
+    rows, columns = np.nonzero(edge & inside)  # where the crop cuts the person there is no edge
+    if len(rows) == 0:
+        rows, columns = np.nonzero(edge)
+    pick = np.linspace(0, len(rows) - 1, BOUNDARY).round().astype(int)
+    points = np.stack([columns[pick] - pad + 0.5, rows[pick] - pad + 0.5], 1) / one.height
+    return zoom, np.array([-pad, -pad, side]) / one.height, points
+
+
+# ---- the fit -----------------------------------------------------------------------------------
+
+
+def fit(fitter: Fitter, goal: Targets) -> Fit:
+    """Fit all crops of a chunk in one batch.
+
+    Args:
+        fitter: The prepared body.
+        goal: See `targets`.
+    Returns: `Fit`; the offsets and the shape are shared by the crops of a person.
+    """
+    body, count = fitter.body, len(goal.points)
+    people = int(goal.person.max()) + 1
+    device = goal.points.device
+    state = {
+        "pose": torch.zeros(count, len(body.bones), 3, device=device),
+        "shape": torch.zeros(people, len(body.shapes), device=device),
+        "handles": torch.zeros(people, len(fitter.handles), device=device),
+        "azimuth": _first_azimuth(goal),
+        "elevation": torch.zeros(count, device=device),
+        "aspect": torch.zeros(count, device=device),
+        "camera": torch.zeros(count, 3, device=device),
+    }
+    _first_camera(fitter, goal, state)
+    for value in state.values():
+        value.requires_grad_(True)
+    rates = {
+        "pose": 0.04, "shape": 0.2, "handles": 0.015, "azimuth": 0.04, "elevation": 0.12,
+        "aspect": 0.015, "camera": 0.01,
+    }  # fmt: skip
+    normals = None
+    for stage, iterations in enumerate(ITERATIONS):
+        free = [key for key in state if stage == 1 or key != "handles"]
+        optimiser = torch.optim.Adam(
+            [{"params": [state[key]], "lr": rates[key], "base": rates[key]} for key in free],
+            betas=(0.9, 0.98),
+        )
+        if stage == 1:
+            normals = _posed_normals(fitter, goal, state)
+        for step in range(iterations):
+            decay = 0.5 * (1 + np.cos(np.pi * step / iterations)) * 0.9 + 0.1
+            for group in optimiser.param_groups:
+                group["lr"] = group["base"] * decay
+            optimiser.zero_grad()
+            loss = _loss(fitter, goal, state, normals)[0].sum()
+            loss.backward()
+            optimiser.step()
+    with torch.no_grad():
+        _, error, silhouette = _loss(fitter, goal, state, normals)
+        return _result(fitter, goal, state, error, silhouette)
+
+
+def _first_azimuth(goal: Targets) -> Tensor:
+    """Azimuth in radians from the shoulder and hip axes, left minus right; [N]."""
+    index = {name: k for k, name in enumerate(KEYPOINTS)}
+    total = torch.zeros(len(goal.points), 2, device=goal.points.device)
+    for row, (left, right) in enumerate(AXES):
+        across = goal.points[:, index[left], 0] - goal.points[:, index[right], 0]
+        slope = goal.axis[:, row].clamp(-0.98, 0.98)
+        total += torch.stack([-slope, across.sign() * (1 - slope.square()).sqrt()], 1) * (1.0, 0.5)[row]
+    return torch.atan2(total[:, 0], total[:, 1])
+
+
+def _first_camera(fitter: Fitter, goal: Targets, state: dict) -> None:
+    """Scale and shift that lay the standing body over the skeleton; in place."""
+    with torch.no_grad():
+        points, _, _ = _project(fitter, goal, state, None)
+        index = [KEYPOINTS.index(name) for name in ("nose", "left_ankle", "right_ankle")]
+        trunk = [k for k, name in enumerate(KEYPOINTS) if "shoulder" in name or "hip" in name]
+        have = goal.points[:, trunk].mean(1)[:, 1], goal.points[:, index].amax(1)[:, 1]
+        model = points[:, trunk].mean(1)[:, 1], points[:, index].amax(1)[:, 1]
+        scale = ((have[1] - have[0]) / (model[1] - model[0]).clamp_min(0.1)).clamp(0.3, 1.5)
+        state["camera"][:, 0] = scale.log()
+        points, _, _ = _project(fitter, goal, state, None)
+        state["camera"][:, 1:] += goal.points[:, trunk].mean(1) - points[:, trunk].mean(1)
+
+
+def _angles(goal: Targets, state: dict) -> tuple[Tensor, Tensor]:
+    elevation = goal.elevation[:, 0] + goal.elevation[:, 1] * state["elevation"]
+    return elevation.clamp(-10, 60), torch.rad2deg(state["azimuth"])
+
+
+def _values(fitter: Fitter, state: dict) -> tuple[Tensor, Tensor]:
+    """Shape and pose in the body's own units, inside its limits."""
+    body = fitter.body
+    shape = body.shape_mean + body.shape_std * state["shape"]
+    pose = body.pose_mean + state["pose"] * 1.0
+    return shape.clamp(min=body.shape_low, max=body.shape_high), pose
+
+
+def _project(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None):
+    """Keypoints and silhouette samples in person heights, their 3D, for the present state."""
+    shape, pose = _values(fitter, state)
+    vertices = fitter.body.vertices(shape[goal.person], pose, fitter.both)
+    keys, samples = vertices.split([len(fitter.key_index), len(fitter.subset)], 1)
+    joints = fitter.regressor @ keys
+    rotation = view_rotation(*_angles(goal, state))
+    if normals is not None:
+        thick = fitter.offsets(state["handles"])[:, fitter.subset][goal.person]
+        toward = (normals @ rotation[:, 2, :, None])[..., 0].abs()
+        samples = samples + normals * (thick * (1 - 0.75 * toward))[..., None]
+    scale, shift = state["camera"][:, 0].exp(), state["camera"][:, 1:]
+    stretch = torch.stack([scale * state["aspect"].exp(), scale], 1)
+    seen = [
+        points @ rotation[:, :2].mT * stretch[:, None] + shift[:, None] for points in (joints, samples)
+    ]
+    return seen[0], seen[1], joints
+
+
+def _posed_normals(fitter: Fitter, goal: Targets, state: dict) -> Tensor:
+    """Vertex normals of the subset in the present pose, held fixed.  [N, SUBSET, 3]"""
+    with torch.no_grad():
+        shape, pose = _values(fitter, state)
+        vertices = fitter.body.vertices(shape[goal.person], pose)
+        return vertex_normals(vertices, fitter.body.faces)[:, fitter.subset]
+
+
+def _loss(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None):
+    """Loss, mean keypoint error and silhouette loss of every crop; the weights are from practice."""
+    body = fitter.body
+    points, samples, joints = _project(fitter, goal, state, normals)
+    squared = (points - goal.points).square().sum(-1)
+    weight = goal.weight / goal.weight.mean(1, keepdim=True)
+    error = (squared.sqrt() * weight).mean(1)
+    if normals is not None:
+        squared = squared / (1 + squared / 0.05**2)
+    loss = 90 * (squared * weight).sum(1)
+    loss = loss + 0.06 * _depth_loss(goal, state, joints)
+    _, pose = _values(fitter, state)
+    loss = loss + 0.004 * ((pose - body.pose_mean) / body.pose_std).square().sum((1, 2))
+    over = (pose - body.pose_high).clamp_min(0) + (body.pose_low - pose).clamp_min(0)
+    loss = loss + 5.0 * over.square().sum((1, 2)) + 0.01 * _upright(joints)
+    loss = loss + 0.02 * state["elevation"].square() + 0.012 * (state["aspect"] / 0.06).square()
+    shape = state["shape"][:, fitter.free_shape].square().sum(1)[goal.person]
+    loss = loss + 0.02 * shape
+    silhouette = torch.zeros_like(error)
+    if normals is not None:
+        silhouette = _silhouette_loss(goal, samples)
+        handles = state["handles"] / 0.03
+        rough = (handles[:, :, None] - handles[:, fitter.neighbours]).square().mean((1, 2))
+        stiff = (handles.square() * fitter.stiffness).mean(1)
+        loss = loss + silhouette + (0.04 * rough + 0.03 * stiff)[goal.person]
+    return loss, error, silhouette
+
+
+def _depth_loss(goal: Targets, state: dict, joints: Tensor) -> Tensor:
+    """Depth change over length of the limbs and of the trunk's two axes against the hints.  [N]"""
+    forward = view_rotation(*_angles(goal, state))[:, 2]
+    index = {name: k for k, name in enumerate(KEYPOINTS)}
+    limbs = [(f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for a, b, _ in LIMBS]
+    pairs = torch.tensor([(index[a], index[b]) for a, b in (*limbs, *AXES)], device=joints.device)
+    change = joints[:, pairs[:, 0]] - joints[:, pairs[:, 1]]
+    slope = (change @ forward[..., None])[..., 0] / change.norm(dim=-1).clamp_min(0.05)
+    miss = (slope - torch.cat([goal.depth, goal.axis], 1)).square()
+    return miss[:, :-2].sum(1) + 4 * miss[:, -2:].sum(1)
+
+
+def _upright(joints: Tensor) -> Tensor:
+    """Squared deviations from standing upright, in world axes, over their usual size.  [N]"""
+    index = {name: k for k, name in enumerate(KEYPOINTS)}
+
+    def middle(name: str) -> Tensor:
+        return (joints[:, index[f"left_{name}"]] + joints[:, index[f"right_{name}"]]) / 2
+
+    shoulders, hips, ankles, ears = middle("shoulder"), middle("hip"), middle("ankle"), middle("ear")
+    flat = [0, 2]
+    step = joints[:, index["left_ankle"], 1] - joints[:, index["right_ankle"], 1]
+    return (
+        ((shoulders - hips)[:, flat] / 0.05).square().sum(1)
+        + ((ankles - hips)[:, flat] / 0.07).square().sum(1)
+        + ((ears - shoulders)[:, flat] / 0.08).square().sum(1)
+        + (step / 0.07).square()
+    )
+
+
+def _silhouette_loss(goal: Targets, samples: Tensor) -> Tensor:
+    """Samples outside the mask, and edge points without a sample near them, robust.  [N]"""
+    corner, side = goal.window[:, None, :2], goal.window[:, 2, None, None]
+    grid = (samples - corner) / side * 2 - 1
+    distance = torch.nn.functional.grid_sample(
+        goal.distance[:, None], grid[:, :, None], align_corners=False, padding_mode="border"
+    )[:, 0, :, 0]
+    outside = distance.clamp_min(0).square()
+    gap = torch.cdist(goal.boundary, samples).amin(2).square()
+    robust = [value / (1 + value / 0.04**2) for value in (outside, gap)]
+    return 1500 * (robust[0].mean(1) + 0.9 * robust[1].mean(1))
+
+
+def _result(fitter: Fitter, goal: Targets, state: dict, error: Tensor, silhouette: Tensor) -> Fit:
+    shape, pose = _values(fitter, state)
+    elevation, azimuth = _angles(goal, state)
+    return Fit(
+        shape=shape.detach(), pose=pose.detach(),
+        offsets=fitter.offsets(state["handles"]).detach(),
+        elevation=elevation.detach(), azimuth=azimuth.detach() % 360,
+        scale=(state["camera"][:, 0].exp() * goal.height).detach(),
+        aspect=state["aspect"].exp().detach(),
+        shift=(state["camera"][:, 1:] * goal.height[:, None]).detach(),
+        error=error.detach(), silhouette=silhouette.detach(),
+    )  # fmt: skip

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parse: one crop -> skeleton, depth hints, mask, and how far the passes agree.
+
+Source: MediaPipe's `pose_landmark_full` (BlazePose GHUM, Google, Apache-2.0), run without its
+detector: a person crop already is the region of interest. One pass costs a few milliseconds, so we
+make several (scales, shifts, mirrored or not), let them vote on which way the person faces, and take
+the median skeleton of those that agree. The model's own "visibility" says nothing about back views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from viewsynth.bodies import KEYPOINTS
+
+SIDE = 256  # the model's input
+# Landmarks of the model in the order of `KEYPOINTS`.
+LANDMARKS = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28, 31, 29, 32, 30)
+SWAP = tuple(
+    KEYPOINTS.index(
+        name.replace("left", "right") if "left" in name else name.replace("right", "left")
+    )
+    for name in KEYPOINTS
+)
+SHOULDERS = (KEYPOINTS.index("left_shoulder"), KEYPOINTS.index("right_shoulder"))
+# scale of the square relative to the person's height, shift in heights, mirrored
+PASSES = (
+    (1.25, 0.00, False), (1.25, 0.00, True), (1.10, 0.03, False), (1.10, -0.03, True),
+    (1.40, -0.04, False), (1.40, 0.04, True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parse:
+    """What the pose model says of one crop.
+
+    Args:
+        points: `KEYPOINTS` in crop pixels.  float32 [K, 2]
+        depth: Distance from the hips along the viewing direction, metres, positive = farther away;
+            damping is left to the fit.  float32 [K]
+        length: Points in metres about the hips, all three axes (x right, y down).  float32 [K, 3]
+        spread: Standard deviation of each point over the passes, in person heights.  float32 [K]
+        mask: Person probability.  float32 [H, W]
+        presence: The model's confidence that there is a person, median over passes, [0, 1].
+        vote: Agreement on the facing, 0 = coin toss, 1 = unanimous.
+        front: Whether the person faces the camera.
+        height: Height of the person in the crop, pixels.
+    """
+
+    points: np.ndarray
+    depth: np.ndarray
+    length: np.ndarray
+    spread: np.ndarray
+    mask: np.ndarray
+    presence: float
+    vote: float
+    front: bool
+    height: float
+
+
+@dataclass(frozen=True)
+class _Pass:
+    points: np.ndarray
+    world: np.ndarray
+    mask: np.ndarray
+    corner: np.ndarray
+    side: float
+    presence: float
+    mirrored: bool
+
+
+def parse(image: np.ndarray, model) -> Parse:
+    """Parse one crop.
+
+    Args:
+        image: RGB crop of one person.  uint8 [H, W, 3]
+        model: The pose model, see `viewsynth.reconstruct.tflite.Model`.
+    """
+    height, width = image.shape[:2]
+    first = _run(image, model, np.array([width / 2, height / 2]), 1.25 * max(height, width), False)
+    centre, size = _region(first, (height, width))
+    passes = [first]
+    for scale, shift, mirrored in PASSES:
+        passes.append(_run(image, model, centre + [0, shift * size], scale * size, mirrored))
+    return _combine(passes, (height, width))
+
+
+def _run(image, model, centre: np.ndarray, side: float, mirrored: bool) -> _Pass:
+    """One pass over the square around `centre`; pixels outside the crop repeat its edge."""
+    corner = centre - side / 2
+    square = _square(image, corner, side)
+    if mirrored:
+        square = square[:, ::-1]
+    outputs = model((square.astype(np.float32) / 255)[None])
+    mask = 1 / (1 + np.exp(-np.clip(outputs["mask"], -30, 30)))
+    points = outputs["landmarks"][list(LANDMARKS), :2] / SIDE
+    world = outputs["world"][list(LANDMARKS)]
+    presence = float(outputs["presence"][0])
+    if mirrored:
+        mask = mask[:, ::-1]
+        points = points[list(SWAP)] * [-1, 1] + [1, 0]
+        world = world[list(SWAP)] * [-1, 1, 1]
+    return _Pass(points * side + corner, world, mask, corner, side, presence, mirrored)
+
+
+def _square(image: np.ndarray, corner: np.ndarray, side: float) -> np.ndarray:
+    """The square region resampled to the model's input, edges repeated."""
+    pad = int(np.ceil(max(0, -corner.min(), *(corner + side - image.shape[1::-1])))) + 1
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+    left, top = corner + pad
+    return np.asarray(
+        Image.fromarray(padded).resize(
+            (SIDE, SIDE), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+        )
+    )
+
+
+def _region(first: _Pass, shape: tuple[int, int]) -> tuple[np.ndarray, float]:
+    """Centre and height of the person after the first pass: its mask and its skeleton together."""
+    mask = main_component(to_crop(first, shape) > 0.4, first.points)
+    rows, columns = np.nonzero(mask)
+    low, high = first.points.min(0), first.points.max(0)
+    if len(rows) > 20:
+        low = np.minimum(low, [columns.min(), rows.min()])
+        high = np.maximum(high, [columns.max() + 1, rows.max() + 1])
+    limit = 0.15 * np.array(shape[::-1])
+    low, high = np.maximum(low, -limit), np.minimum(high, np.array(shape[::-1]) + limit)
+    return (low + high) / 2, float(max(high[1] - low[1], 0.4 * shape[0]))
+
+
+def to_crop(one: _Pass, shape: tuple[int, int]) -> np.ndarray:
+    """The mask of one pass in crop pixels.  float32 [H, W]"""
+    mask = Image.fromarray(one.mask.astype(np.float32), mode="F")
+    scale = SIDE / one.side
+    left, top = -one.corner * scale
+    box = (left, top, left + shape[1] * scale, top + shape[0] * scale)
+    inside = (max(box[0], 0), max(box[1], 0), min(box[2], SIDE), min(box[3], SIDE))
+    size = [
+        max(round((inside[2] - inside[0]) / scale), 1), max(round((inside[3] - inside[1]) / scale), 1)
+    ]  # fmt: skip
+    small = np.asarray(mask.resize(size, Image.Resampling.BOX, box=inside))
+    result = np.zeros(shape, np.float32)
+    x, y = round((inside[0] - box[0]) / scale), round((inside[1] - box[1]) / scale)
+    x, y = min(x, shape[1] - 1), min(y, shape[0] - 1)
+    small = small[: shape[0] - y, : shape[1] - x]
+    result[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return result
+
+
+def main_component(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The connected part that holds most of the trunk's points, else the largest.  bool [H, W]"""
+    labels, count = ndimage.label(mask)
+    if count <= 1:
+        return mask
+    trunk = [KEYPOINTS.index(f"{side}_{name}") for side in ("left", "right") for name in ("shoulder", "hip")]
+    inside = np.clip(points[trunk].astype(int), 0, np.array(mask.shape[::-1]) - 1)
+    hits = np.bincount(labels[inside[:, 1], inside[:, 0]], minlength=count + 1)
+    hits[0] = 0
+    if hits.max() == 0:
+        hits = np.bincount(labels.ravel())
+        hits[0] = 0
+    return labels == hits.argmax()
+
+
+def _combine(passes: list[_Pass], shape: tuple[int, int]) -> Parse:
+    """Vote on the facing, then the median of the passes that agree, and one good mask."""
+    left, right = SHOULDERS
+    ballots = np.array([np.sign(one.points[left, 0] - one.points[right, 0]) for one in passes])
+    weights = np.array([one.presence for one in passes]) + 1e-3
+    verdict = float((ballots * weights).sum() / weights.sum())
+    front = verdict >= 0
+    agreeing = [one for one, ballot in zip(passes, ballots, strict=True) if (ballot >= 0) == front]
+    stack = np.stack([one.points for one in agreeing])
+    points = np.median(stack, axis=0)
+    world = np.median(np.stack([one.world for one in agreeing]), axis=0)
+    extent = max(float(np.ptp(points[:, 1])), 1.0)
+    spread = stack.std(axis=0).max(axis=1) / extent
+    # A mean of masks loses feet on bright ground: take that of the pass nearest the median skeleton.
+    misfit = [np.abs(one.points - points).mean() / extent - 0.05 * one.presence for one in agreeing]
+    masks = [to_crop(agreeing[k], shape) for k in np.argsort(misfit)[:3]]
+    mask = np.sort(np.stack(masks), axis=0)[-2 if len(masks) > 1 else -1]
+    mask = mask * main_component(mask > 0.3, points)
+    return Parse(
+        points=points.astype(np.float32), depth=world[:, 2].astype(np.float32),
+        length=world.astype(np.float32), spread=spread.astype(np.float32),
+        mask=mask.astype(np.float32), presence=float(np.median([one.presence for one in passes])),
+        vote=abs(verdict), front=bool(front), height=extent,
+    )  # fmt: skip

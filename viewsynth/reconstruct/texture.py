@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texture: project the crops onto the fitted body, fuse them, and say texel by texel what was seen.
+
+Weight of a texel in a crop = cos(normal, ray) ** 1.5, for visible texels inside the person's mask.
+Colours are read from the crop with everything near the mask's edge replaced by the nearest inner
+pixel, so that no background bleeds in. Crops of one person are brought to one tone before they are
+fused, because exposures differ by a factor of two between cameras. What no crop saw is filled by
+`viewsynth.reconstruct.fill`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from viewsynth.bodies import KEYPOINTS, PARTS, Body, keypoints
+from viewsynth.reconstruct.fit import Fit, view_rotation
+from viewsynth.render import shade, zbuffer
+
+SIZE = 256  # texels along a side of the atlas
+PRIOR = 10.0**2  # grey levels squared, of a tone that stays as it is
+OVERSAMPLE = 3  # of the visibility test, relative to crop pixels
+# Parts whose colour is one profile over height, left and right together.
+GROUPS = ("head", "neck", "torso", "upper_arm", "forearm", "hand", "thigh", "shank", "foot")
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """The valid texels of a body's atlas, M of them, on the standing mean body.
+
+    Args:
+        texel: Flat index into the T x T atlas.  [M]
+        vertex: Corners of the triangle each texel lies on.  [M, 3]
+        weight: Barycentric weights of those corners.  [M, 3]
+        position: On the standing mean body, metres.  [M, 3]
+        group: Index into `GROUPS`.  [M]
+        mirror: The texel (0..M) on the other side of the body.  [M]
+        hair: Whether it lies where hair grows (scalp, back of the head).  bool [M]
+        gutter: For every texel of the atlas the nearest valid one, index into M.  [T * T]
+    """
+
+    texel: np.ndarray
+    vertex: np.ndarray
+    weight: np.ndarray
+    position: np.ndarray
+    group: np.ndarray
+    mirror: np.ndarray
+    hair: np.ndarray
+    gutter: np.ndarray
+
+
+def prepare(body: Body, size: int = SIZE) -> Atlas:
+    """The atlas of a body."""
+    face, bary = (array.cpu().numpy() for array in shade.atlas(body.uvs, body.face_uvs, size))
+    texel = np.flatnonzero(face.ravel() >= 0)
+    vertex = body.faces.cpu().numpy()[face.ravel()[texel]]
+    weight = bary.reshape(-1, 3)[texel].astype(np.float32)
+    rest = body.vertices(body.shape_mean[None], 0 * body.pose_mean[None])
+    position = (rest[0].cpu().numpy()[vertex] * weight[..., None]).sum(1)
+    part = body.parts.cpu().numpy()[vertex[np.arange(len(vertex)), weight.argmax(1)]]
+    names = [name.removeprefix("left_").removeprefix("right_") for name in PARTS]
+    group = np.array([GROUPS.index(name) for name in names])[part]
+    mirror = cKDTree(position).query(position * [-1, 1, 1])[1]
+    _, (rows, columns) = ndimage.distance_transform_edt(face < 0, return_indices=True)
+    number = np.full(size * size, -1)
+    number[texel] = np.arange(len(texel))
+    return Atlas(
+        texel=texel, vertex=vertex, weight=weight, position=position.astype(np.float32),
+        group=group, mirror=mirror, hair=hair_region(body, rest, position) & (group <= 1),
+        gutter=number[(rows * size + columns).ravel()],
+    )  # fmt: skip
+
+
+def hair_region(body: Body, rest: Tensor, points: np.ndarray) -> np.ndarray:
+    """Which points of the standing mean body lie on the scalp or the back of the head.  bool [M]"""
+    key = dict(zip(KEYPOINTS, keypoints(body, rest)[0].cpu().numpy(), strict=True))
+    eye, ear = key["left_eye"], key["left_ear"]
+    top = float(rest[0, :, 1].max())
+    above = points[:, 1] > eye[1] + 0.5 * (top - eye[1])
+    behind = (points[:, 2] < ear[2] + 0.01) & (points[:, 1] > ear[1] - 0.055)
+    return above | behind
+
+
+@dataclass(frozen=True)
+class Paint:
+    """What one crop says of the texels.
+
+    Args:
+        colour: RGB in [0, 255].  float32 [M, 3]
+        weight: 0 = not seen.  float32 [M]
+    """
+
+    colour: np.ndarray
+    weight: np.ndarray
+
+
+def project(
+    body: Body, atlas: Atlas, fit: Fit, vertices: Tensor, images: list[np.ndarray], masks: list[np.ndarray]
+) -> tuple[list[Paint], list[float], list[np.ndarray]]:
+    """Read the texels' colours from the crops.
+
+    Args:
+        vertices: Posed with offsets, one per crop.  [N, V, 3]
+        images: uint8 [H, W, 3] each.
+        masks: Person probability [H, W] each.
+    Returns: the paint of every crop, the overlap (IoU) of the rendered body with its mask, and the
+        share of every crop pixel that the rendered body covers, float32 [H, W].
+    """
+    normals = shade.vertex_normals(vertices, body.faces)
+    forward = view_rotation(fit.elevation, fit.azimuth)[:, 2]
+    paints, overlaps, covered = [], [], []
+    for crop, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        at = torch.tensor([crop], device=vertices.device)
+        pixels, depth = fit.project(vertices[crop : crop + 1], at)
+        size = (image.shape[0] * OVERSAMPLE, image.shape[1] * OVERSAMPLE)
+        front = zbuffer.rasterize(pixels * OVERSAMPLE, depth + 10, body.faces, size)
+        facing = -(normals[crop] @ forward[crop]).cpu().numpy()
+        place, distance = pixels[0].cpu().numpy(), depth[0].cpu().numpy() + 10
+        paints.append(
+            _read(atlas, place, distance, facing, front.depth[0].cpu().numpy(), image, mask)
+        )
+        body_pixels = front.face[0].cpu().numpy() >= 0
+        overlaps.append(_overlap(body_pixels, mask))
+        small = body_pixels.reshape(mask.shape[0], OVERSAMPLE, mask.shape[1], OVERSAMPLE)
+        covered.append(small.mean((1, 3), dtype=np.float32))
+    return paints, overlaps, covered
+
+
+def _overlap(body: np.ndarray, mask: np.ndarray) -> float:
+    """Intersection over union of the rendered body (oversampled) and the mask."""
+    person = np.kron(mask > 0.5, np.ones((OVERSAMPLE, OVERSAMPLE), bool))
+    return float((body & person).sum() / max((body | person).sum(), 1))
+
+
+def _read(atlas: Atlas, place, distance, facing, nearest, image, mask) -> Paint:
+    """One crop's paint: place, distance, facing are per vertex, nearest is the depth buffer."""
+    mixed = [
+        (array[atlas.vertex] * (atlas.weight[..., None] if array.ndim == 2 else atlas.weight)).sum(1)
+        for array in (place, distance, facing)
+    ]
+    where, far, cosine = mixed
+    at = np.floor(where * OVERSAMPLE).astype(int)
+    inside = ((at >= 0) & (at < nearest.shape[::-1])).all(1)
+    at = np.clip(at, 0, np.array(nearest.shape[::-1]) - 1)
+    visible = inside & (far < nearest[at[:, 1], at[:, 0]] + 0.015) & (cosine > 0.2)
+    inner, trust = inner_colours(image, mask)
+    coordinates = [where[:, 1] - 0.5, where[:, 0] - 0.5]
+    colour = np.stack(
+        [ndimage.map_coordinates(inner[..., k], coordinates, order=1, mode="nearest") for k in range(3)], 1
+    )
+    trusted = ndimage.map_coordinates(trust, coordinates, order=1, mode="constant")
+    weight = np.where(visible, np.maximum(cosine, 0) ** 1.5 * trusted, 0)
+    return Paint(colour.astype(np.float32), weight.astype(np.float32))
+
+
+def inner_colours(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The crop with everything near or beyond the mask's edge replaced by the nearest inner pixel.
+
+    Returns: float32 [H, W, 3], and how far a pixel may be trusted: 1 inside the mask, falling to 0
+        a few pixels outside.  float32 [H, W]
+    """
+    person = mask > 0.55
+    depth = ndimage.distance_transform_edt(person)
+    height = max(np.ptp(np.nonzero(person)[0]) if person.any() else 1, 1)
+    # Thin limbs have no pixel that deep: they keep their own ridge.
+    ridge = ndimage.maximum_filter(depth, size=5)
+    # Head and feet are a few pixels high: there a narrow margin, or hair and shoes are lost.
+    rows = np.nonzero(person.any(1))[0]
+    share = (np.arange(len(person)) - rows[0]) / height if len(rows) else np.zeros(len(person))
+    margin = np.where((share < 0.17) | (share > 0.93), 0.8, 0.018 * height + 0.5)[:, None]
+    inner = person & ((depth > margin) | ((depth >= ridge) & (depth > 0)))
+    if not inner.any():
+        return image.astype(np.float32), np.zeros(mask.shape, np.float32)
+    _, (rows, columns) = ndimage.distance_transform_edt(~inner, return_indices=True)
+    outside = ndimage.distance_transform_edt(~person)
+    return image[rows, columns].astype(np.float32), np.clip(1 - outside / (0.05 * height), 0, 1)
+
+
+def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[Paint]:
+    """Bring the crops of one person to the tone of the best exposed one.
+
+    Source: ours. A hazy or dark camera is undone by out = gain * (in - black), fitted robustly to
+    the medians of the parts that both crops see, with a weak prior at no change; what is left of a
+    part's difference is then taken away too, unless it is so large that the part must really differ
+    front to back (a backpack).
+    Args:
+        quality: How far each crop is trusted to be right, any scale.
+    """
+    if len(paints) == 1:
+        return paints
+    medians = [_medians(paint, atlas) for paint in paints]
+    contrast = []
+    for paint, trust in zip(paints, quality, strict=True):
+        sure = paint.weight > 0.1
+        light = paint.colour[sure].mean(1) if sure.any() else np.zeros(1)
+        contrast.append(float(np.subtract(*np.percentile(light, [92, 8]))) * trust)
+    best = int(np.argmax(contrast))
+    return [
+        paint if k == best else Paint(_retone(paint, atlas, medians[k], medians[best]), paint.weight)
+        for k, paint in enumerate(paints)
+    ]
+
+
+def _part(atlas: Atlas) -> np.ndarray:
+    """The group of every texel, with hair as one more.  [M]"""
+    return np.where(atlas.hair, len(GROUPS), atlas.group)
+
+
+def _medians(paint: Paint, atlas: Atlas) -> dict[int, np.ndarray]:
+    """Median colour of every part that the crop sees; hair is a part of its own."""
+    part = _part(atlas)
+    found = {}
+    for number in range(len(GROUPS) + 1):
+        mine = (part == number) & (paint.weight > 0.15)
+        if mine.sum() > 60:
+            found[number] = np.median(paint.colour[mine], axis=0)
+    return found
+
+
+def _retone(paint: Paint, atlas: Atlas, mine: dict, theirs: dict) -> np.ndarray:
+    colour = paint.colour
+    common = sorted(set(mine) & set(theirs))
+    if len(common) < 2:
+        return colour
+    x = np.stack([mine[part] for part in common])
+    y = np.stack([theirs[part] for part in common])
+    weight = np.ones(len(common))
+    for _ in range(10):
+        w = weight[:, None] / weight.sum()
+        middle, aim = (w * x).sum(0), (w * y).sum(0)
+        x0, y0 = w * (x - middle), y - aim
+        pooled = ((x0 * y0).sum() / 3 + PRIOR) / ((x0 * (x - middle)).sum() / 3 + PRIOR)
+        gain = ((x0 * y0).sum(0) + 3 * PRIOR * pooled) / ((x0 * (x - middle)).sum(0) + 3 * PRIOR)
+        gain = np.clip(gain, 0.5, 2.2)
+        miss = np.abs(gain * (x - middle) + aim - y).max(1)
+        weight = 1 / (1 + (miss / 25) ** 2)
+    toned = gain * (colour - middle) + aim
+    part = _part(atlas)
+    for number, row in zip(common, gain * (x - middle) + aim, strict=True):
+        rest = theirs[number] - row
+        same = np.clip((110 - np.abs(rest).max()) / 40, 0, 1)
+        if GROUPS[min(number, len(GROUPS) - 1)] == "torso":
+            same *= np.clip((0.5 - _bag(mine, theirs)) / 0.2, 0, 1)
+        toned[part == number] += same * rest
+    return np.clip(0.9 * toned + 0.1 * colour, 0, 255).astype(np.float32)
+
+
+def _bag(mine: dict, theirs: dict) -> float:
+    """How differently two crops see the trunk relative to the sleeves, natural logarithms."""
+    torso, sleeve = GROUPS.index("torso"), GROUPS.index("upper_arm")
+    if sleeve not in mine or sleeve not in theirs:
+        return 0.0
+    ratio = [np.log(m[torso].mean() + 4) - np.log(m[sleeve].mean() + 4) for m in (mine, theirs)]
+    return abs(float(ratio[0] - ratio[1]))
+
+
+def fuse(paints: list[Paint]) -> Paint:
+    """One paint of all crops: the best view of a texel counts most (weights squared)."""
+    weight = np.stack([paint.weight for paint in paints])
+    share = weight**2 / np.maximum((weight**2).sum(0), 1e-9)
+    colour = sum(s[:, None] * paint.colour for s, paint in zip(share, paints, strict=True))
+    return Paint(colour.astype(np.float32), weight.max(0))
