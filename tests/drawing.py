@@ -4,7 +4,7 @@
 python tests/drawing.py [--options of generate]
 
 A source file whose name starts with `bad` is a quality reject, with `fault` raises (until a file
-`mended` lies beside it), with `die` kills the worker (likewise). DRAWING_SECONDS slows each view.
+`.mended` lies beside it), with `die` kills the worker (likewise). DRAWING_SECONDS slows each view.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def make(task, job, tools, put):
 def _person(entry, job):
     path = entry.samples[0].paths[0]
     source = relative(path, job.root)
-    mended = (path.parent / "mended").exists()
+    mended = (path.parent / ".mended").exists()
     if path.name.startswith("bad"):
         return Reject(source=source, stage="parse", reason="no person in it", pid=entry.pid)
     if path.name.startswith("fault") and not mended:
@@ -86,17 +86,17 @@ def _view(person, outfit, name, job, tools, put):
     return {
         "file_name": f"images/{stem}.jpg", "seen_file_name": f"seen/{stem}.png", "pid": person.pid,
         "outfit": outfit, "person": f"people/{stem_of(person.pid, outfit)}.safetensors",
-        "elevation": elevation, "azimuth": azimuth, "seen_ratio": 1.0, "weight": 1.0,
-        "fallback": "", "sources": person.sources,
+        "elevation": elevation, "azimuth": azimuth, "seen_ratio": 1.0, "weight": 1.0, "height": 40,
+        "fallback": "", "sources": [{k: s[k] for k in ("file", "sha256")} for s in person.sources],
     }  # fmt: skip
 
 
 def photos(root: Path, names: list[str]) -> Path:
     """A folder of small pictures, `<pid>/<name>.jpg` each."""
-    for index, name in enumerate(names):
-        path = root / name
+    for name in names:
+        path, colour = root / name, hashlib.sha256(name.encode()).digest()[0]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(np.full((60, 30, 3), (37 * index) % 256, np.uint8)))
+        path.write_bytes(jpeg(np.full((60, 30, 3), colour, np.uint8)))
     return root
 
 

@@ -10,7 +10,7 @@ from viewsynth.render.zbuffer import rasterize
 
 
 def ball(count=24, radius=0.9):
-    """A sphere around (0, 0.9, 0) with a latitude-longitude atlas.  vertices, faces, uvs, face_uvs"""
+    """A sphere around (0, 0.9, 0), longitude-latitude atlas: vertices, faces, uvs, face_uvs."""
     a = torch.arange(count + 1) / count * 2 * torch.pi
     b = torch.arange(count + 1) / count * torch.pi
     a, b = torch.meshgrid(a, b, indexing="ij")
@@ -97,7 +97,7 @@ def test_every_output_of_a_sphere():
 
 
 def test_texture_orientation():
-    """u grows to the right of the atlas, v upwards: the upper half of the ball shows the first rows."""
+    """u grows to the right of the atlas, v upwards: the top of the ball shows the first rows."""
     texture = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
     texture[:, :8, :, 0] = 255  # upper rows red
     texture[:, :, :8, 1] = 255  # left columns, 0 < azimuth < 180, green

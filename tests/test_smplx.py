@@ -11,6 +11,7 @@ pytest.importorskip("smplx")
 import smplx_file
 
 from viewsynth import bodies
+from viewsynth.bodies.anny import rotation_matrix
 from viewsynth.bodies.smplx import NOTICE
 
 
@@ -33,23 +34,31 @@ def test_t_pose_is_the_template(path):
     assert reach[0] > 0.45 and reach[1].abs() < 0.12
 
 
-def test_every_rotation_equals_plain_skinning(path):
-    """Local rotations handed to the package reproduce turns about world axes, joint by joint."""
+def test_skinning_equals_the_package(path):
+    body = smplx_file.body(path)
+    generator = torch.Generator().manual_seed(0)
+    body._model.posedirs.copy_(torch.randn(body._model.posedirs.shape, generator=generator) * 0.01)
+    pose = torch.randn(2, 22, 3, generator=generator) * 0.3
+    shape = torch.randn(2, 10, generator=generator)
+    local = body._above.mT @ rotation_matrix(pose) @ body._standing
+    expected = body._model(betas=shape, global_orient=local[:, :1], body_pose=local[:, 1:])
+    assert torch.allclose(body.vertices(shape, pose), expected.vertices, atol=1e-5)
+
+
+def test_a_pose_turns_bones_about_world_axes(path):
+    """Our convention, written out joint by joint."""
     body = smplx_file.body(path)
     pose = torch.randn(1, 22, 3, generator=torch.Generator().manual_seed(0)) * 0.3
     ours = body.vertices(body.shape_mean[None], pose)[0]
     model, standing = body._model, body._standing
     joints = model.J_regressor @ model.v_template
-    from viewsynth.bodies.anny import rotation_matrix
-
     turn, origin = [], []
     for bone, parent in enumerate(body._parents):
         own = rotation_matrix(pose[0, bone])
+        turn.append(turn[parent] @ own if parent >= 0 else own)
         if parent < 0:
-            turn.append(own)
             origin.append(joints[0])
         else:
-            turn.append(turn[parent] @ own)
             swing = turn[parent] @ standing[parent] @ (joints[bone] - joints[parent])
             origin.append(origin[parent] + swing)
     for bone in range(22):

@@ -7,7 +7,8 @@ Angles and distance are about the *target*, the middle of the standing height on
 
 - elevation: degrees above the horizon; 0 = level, 90 = straight above.
 - azimuth: degrees from +z towards +x; 0 = the camera sees the person's front, 90 = the left side.
-- Camera up is world y; at elevation 90 the image's up is the limit of elevation -> 90 at that azimuth.
+- Camera up is world y; at elevation 90 the image's up is the limit of elevation -> 90 at that
+  azimuth.
 - Pixel coordinates: (0, 0) is the outer corner of the top left pixel, whose centre is (0.5, 0.5).
 - Intrinsics [3, 3] in pixels; `vfov` is the vertical field of view in degrees.
 
@@ -125,7 +126,7 @@ def focal_length(vfov: float, height: int) -> float:
 
 
 def pinhole(focal: Tensor, size: tuple[int, int]) -> Tensor:
-    """Intrinsics [N, 3, 3] of centred pinhole cameras; `focal` in pixels [N], `size` (height, width)."""
+    """Intrinsics [N, 3, 3] of centred pinhole cameras; `focal` in pixels [N]."""
     matrix = torch.eye(3, device=focal.device).repeat(len(focal), 1, 1)
     matrix[:, 0, 0] = matrix[:, 1, 1] = focal
     matrix[:, 0, 2], matrix[:, 1, 2] = size[1] / 2, size[0] / 2
@@ -140,7 +141,9 @@ def to_opengl(world_to_camera: Tensor) -> Tensor:
 
     Its own inverse.
     """
-    return torch.diag(torch.tensor([1.0, -1, -1, 1], device=world_to_camera.device)) @ world_to_camera
+    return (
+        torch.diag(torch.tensor([1.0, -1, -1, 1], device=world_to_camera.device)) @ world_to_camera
+    )
 
 
 def to_pytorch3d(world_to_camera: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,8 +168,8 @@ def to_zero123(
 
     Args:
         source, target: (elevation, azimuth, distance) of each camera, degrees and metres.
-    Returns: polar change in radians (polar = 90 - elevation), sine and cosine of the azimuth change,
-        and the change of distance in metres.  zero123 turns the other way round than we do, so the
+    Returns: polar change in radians (polar = 90 - elevation), sine and cosine of the azimuth
+        change, and the change of distance in metres.  zero123 turns the other way round than we do, so the
         azimuth's sign is flipped.
     """
     d_azimuth_rad = -math.radians(target[1] - source[1])

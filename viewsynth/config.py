@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import os
 import re
 import sys
@@ -59,9 +60,13 @@ def parse(cls: type[T], argv: list[str] | None = None, prog: str | None = None) 
         fail(prog, str(error))
 
 
-def fail(prog: str, message: str, status: int = 2) -> NoReturn:
-    """Say what is wrong on standard error and leave; of several processes only the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
+def fail(prog: str, message: str, status: int = 2, everyone: bool = False) -> NoReturn:
+    """Say what is wrong on standard error and leave.
+
+    Args:
+        everyone: Whether each of several processes speaks, or only the first.
+    """
+    if everyone or os.environ.get("RANK", "0") == "0":
         sys.stderr.write(f"{prog}: error: {message}\n")
     raise SystemExit(status)
 
@@ -239,8 +244,10 @@ def _tyro(cls: type[T], options: list[list[str]], prog: str) -> T:
         with contextlib.redirect_stderr(said), _wide():
             return tyro.cli(cls, args=[token for option in options for token in option], prog=prog)
     except SystemExit:
-        lines = [line.strip("╭╮╰╯│─ ") for line in said.getvalue().splitlines()[1:]]
-        raise _Refused(lines[0] if lines else "the options do not fit together") from None
+        # A box: its title, then the message. Its border depends on the terminal's encoding.
+        lines = [line.strip("╭╮╰╯│─+|- ") for line in said.getvalue().strip().splitlines()[1:]]
+        message = itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines))
+        raise _Refused(" ".join(message) or "the options do not fit together") from None
 
 
 @contextlib.contextmanager

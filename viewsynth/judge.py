@@ -35,18 +35,31 @@ def judge_person(person: Person) -> Verdict:
     reasons = []
     if quality["seen_texels"] < LEAST_SEEN:
         reasons.append(
-            f"only {quality['seen_texels']:.0%} of the body was seen, at least {LEAST_SEEN:.0%} is needed"
+            f"only {quality['seen_texels']:.0%} of the body was seen, "
+            f"at least {LEAST_SEEN:.0%} is needed"
         )
     if quality["overlap"] < LEAST_OVERLAP or len(flags) >= 3:
         what = "; ".join(FLAG_TEXT[flag] for flag in flags) or "the body misses the outline"
         reasons.append(f"the fit failed: {what}")
     scores = {
         key: quality[key]
-        for key in ("error", "silhouette", "spread", "vote", "presence", "aspect", "overlap", "seen_texels")
+        for key in (
+            "error",
+            "silhouette",
+            "spread",
+            "vote",
+            "presence",
+            "aspect",
+            "overlap",
+            "seen_texels",
+        )
     }
     weight = FALLBACK_WEIGHT[person.fallback] / (1 + 0.25 * len(flags))
     return Verdict(
-        keep=not reasons, weight=round(weight, 4), reasons=tuple(reasons), scores={**scores, "flags": flags}
+        keep=not reasons,
+        weight=round(weight, 4),
+        reasons=tuple(reasons),
+        scores={**scores, "flags": flags},
     )
 
 

@@ -123,10 +123,7 @@ def freeze(
         first, last = len(frozen.people), len(frozen.people) + len(people[start : start + chunk])
         frozen.people += people[start : start + chunk]
         frozen.chunks.append((f"{len(frozen.chunks):05d}", first, last))
-    known = {json.dumps(reject, sort_keys=True) for reject in frozen.rejects}
-    for reject in map(to_dict, rejects):
-        if json.dumps(reject, sort_keys=True) not in known:
-            frozen.rejects.append(reject)
+    frozen.rejects = [to_dict(reject) for reject in rejects]
     save(run, frozen)
     return frozen
 

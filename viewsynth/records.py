@@ -194,8 +194,9 @@ class View:
 
 
 def seed_of(run_seed: int, *names: str | float) -> int:
-    """The seed of a random draw: a hash of the run's seed and of what is drawn for, never of a rank,
-    an order or a clock.
+    """The seed of a random draw: a hash of the run's seed and of what is drawn for.
+
+    Never of a rank, an order or a clock.
 
     Returns: int in [0, 2**63).
     """
@@ -206,5 +207,7 @@ def seed_of(run_seed: int, *names: str | float) -> int:
 def to_dict(record) -> dict:
     """A record as plain JSON types: paths as POSIX strings, tuples as lists."""
     return json.loads(
-        json.dumps(asdict(record), default=lambda p: p.as_posix() if isinstance(p, Path) else p.item())
+        json.dumps(
+            asdict(record), default=lambda p: p.as_posix() if isinstance(p, Path) else p.item()
+        )
     )

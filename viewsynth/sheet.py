@@ -49,7 +49,7 @@ def write_report(run: Path) -> None:
         people.setdefault(row["person"], []).append(row)
     shown = [(title(views), list(tiles(run, views))) for views in list(people.values())[:PEOPLE]]
     write(run / "contact_sheet.png", draw(shown))
-    write(run / "report" / "index.html", page(run.name, people, rejects, len(rows)).encode())
+    write(run / "report" / "index.html", page(people, rejects, len(rows)).encode())
 
 
 def title(views: list[dict]) -> str:
@@ -76,9 +76,12 @@ def tiles(run: Path, views: list[dict]) -> Iterator[Tile]:
     first = _open(inside(run, chosen[0]["file_name"]))
     seen = _open(inside(run, chosen[0]["seen_file_name"]), "L")
     yield Tile(f"seen {chosen[0]['elevation']:g}°", overlay(first, seen))
+    factor = HEIGHT / max(row["height"] for row in chosen)  # one scale for all views of a person
     for row in chosen:
         label = f"{row['elevation']:g}° / {row['azimuth']:g}°"
-        yield Tile(label, _open(inside(run, row["file_name"])))
+        image = _open(inside(run, row["file_name"]))
+        size = [max(round(side * factor), 1) for side in image.size]
+        yield Tile(label, image.resize(size, Image.Resampling.LANCZOS))
 
 
 def _open(path: Path, mode: str = "RGB") -> Image.Image:
@@ -123,7 +126,9 @@ def draw(rows: list[tuple[str, list[Tile]]]) -> bytes:
         pen.text((x, y), _printable(head), "black", font)
         for tile in row:
             sheet.paste(tile.image, (x, y + LINE))
-            pen.text((x, y + LINE + HEIGHT + 1), _printable(tile.label), (90, 90, 90), font)
+            pen.text(
+                (x, y + LINE + tile.image.height + 1), _printable(tile.label), (90, 90, 90), font
+            )
             x += _width(tile, font) + GAP
     file = io.BytesIO()
     sheet.save(file, "PNG")
@@ -131,6 +136,9 @@ def draw(rows: list[tuple[str, list[Tile]]]) -> bytes:
 
 
 def _fitted(image: Image.Image) -> Image.Image:
+    """A picture no higher than a tile; smaller ones stay as they are."""
+    if image.height <= HEIGHT:
+        return image
     size = (max(round(image.width * HEIGHT / image.height), 1), HEIGHT)
     return image.resize(size, Image.Resampling.LANCZOS)
 
@@ -158,7 +166,7 @@ img { max-width: 100% } .sheet { overflow-x: auto } .sheet img { max-width: none
 """
 
 
-def page(name: str, people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
+def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
     """The page of a run: numbers, sheet, people, rejects. All links are relative."""
     e = html.escape
     reasons = Counter((r["stage"], r["kind"], r["reason"]) for r in rejects).most_common()
@@ -186,8 +194,8 @@ def page(name: str, people: dict[str, list[dict]], rejects: list[dict], count: i
                   [(e(r["source"]), e(r["pid"]), e(r["stage"]), e(r["reason"]))
                    for r in rejects[:REJECTS]])  # fmt: skip
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{e(name)}</title>'
-        f"<style>{STYLE}</style></head><body>\n<h1>{e(name)}</h1>\n"
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>viewsynth</title>'
+        f"<style>{STYLE}</style></head><body>\n<h1>Aerial views</h1>\n"
         "<p>Every view is synthetic: a body model with the texture of the source pictures.</p>\n"
         f"{summary}\n<h2>Contact sheet</h2>\n<p>Captions: elevation / azimuth in degrees. In the "
         "seen overlay green was seen, red was inferred, grey was invented or is ground.</p>\n"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Body models: shape and pose in, a posed mesh in our world frame out.
 
-A body is one file of this folder with a function `build(device, **options) -> Body`; `load` finds it
-by name. Everything else in the project talks to `Body` only, so that a new body needs no second edit.
+A body is one file of this folder with a function `build(device, **options) -> Body`; `load` finds
+it by name. Everything else in the project talks to `Body` only: a new body needs no second edit.
 """
 
 from __future__ import annotations
@@ -91,15 +91,17 @@ class Body(Protocol):
         """A pose from anatomic angles.
 
         Args:
-            angles: Keys `left_` and `right_` + a name of `ANGLES`, and `trunk_flexion`; degrees [B].
-                Missing keys are zero.
+            angles: Keys `left_` and `right_` + a name of `ANGLES`, and `trunk_flexion`; degrees
+                [B]. Missing keys are zero.
         Returns: [B, P, 3], radians.
         """
 
 
 def names() -> list[str]:
     """The bodies that there are."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "poses")
+    return sorted(
+        module.name for module in pkgutil.iter_modules(__path__) if module.name != "poses"
+    )
 
 
 def load(name: str, device: torch.device | str = "cpu", **options) -> Body:
@@ -109,7 +111,9 @@ def load(name: str, device: torch.device | str = "cpu", **options) -> Body:
     """
     if name not in names():
         raise ValueError(f"body must be one of {', '.join(names())}; got {name!r}")
-    return importlib.import_module(f"viewsynth.bodies.{name}").build(torch.device(device), **options)
+    return importlib.import_module(f"viewsynth.bodies.{name}").build(
+        torch.device(device), **options
+    )
 
 
 def keypoints(body: Body, vertices: Tensor) -> Tensor:
@@ -118,7 +122,7 @@ def keypoints(body: Body, vertices: Tensor) -> Tensor:
 
 
 def stand(vertices: Tensor) -> Tensor:
-    """Move bodies so that they stand on the ground, y = 0, with their middle on the y axis. [B, V, 3]
+    """Move bodies to stand on the ground, y = 0, with their middle on the y axis.  [B, V, 3]
 
     The middle is that of the horizontal box around the person, so a camera that aims at the y axis
     has the person in the middle of the picture.

@@ -114,10 +114,14 @@ class AnnyBody:
         self.faces = renumber[model.faces]
         self.uvs = model.texture_coordinates
         self.face_uvs = model.face_texture_coordinate_indices
-        part_of_bone = torch.tensor([PARTS.index(_part(bone)) for bone in self.bones], device=device)
+        part_of_bone = torch.tensor(
+            [PARTS.index(_part(bone)) for bone in self.bones], device=device
+        )
         self.parts = part_of_bone[self._skin[used].argmax(1)]
         self._priors()
-        rest = self.vertices(self.shape_mean[None], torch.zeros(1, len(self.bones), 3, device=device))
+        rest = self.vertices(
+            self.shape_mean[None], torch.zeros(1, len(self.bones), 3, device=device)
+        )
         self.mirror = _mirror(rest[0])
         self.keypoint_vertices, self.keypoint_weights = _keypoints(model, renumber)
 
@@ -151,7 +155,9 @@ class AnnyBody:
         coefficients = self._model._get_phenotype_blendshape_coefficients(
             shape, shape.new_zeros(1, 0), shape.new_zeros(1, 0)
         )
-        rest = self._template[index] + (coefficients @ self._blend_of(index)).view(len(shape), -1, 3)
+        rest = self._template[index] + (coefficients @ self._blend_of(index)).view(
+            len(shape), -1, 3
+        )
         heads = self._heads + (coefficients @ self._heads_blend).view(len(shape), -1, 3)
         rotations, origins = self._forward_kinematics(pose, heads)
         # sum_c w_c (G_c (v - h_c) + q_c) with the translation of each bone folded into one vector
@@ -247,7 +253,7 @@ def _part(bone: str) -> str:
 
 
 def _skeleton(model) -> tuple[tuple[str, ...], list[int], Tensor]:
-    """Posed bones, their parents among themselves, and the posed bone each of Anny's bones follows."""
+    """Posed bones, their parents, and the posed bone that each of Anny's bones follows."""
     posed = set(_BONES) | {f"{bone}.{side}" for bone in _SIDED for side in "LR"}
     labels, parents = model.bone_labels, model.bone_parents
     bones = [label for label in labels if label in posed]
@@ -300,8 +306,8 @@ def _standing_rotations(bones: tuple[str, ...], parents: list[int], heads: Tenso
 def _levels(parents: list[int]) -> tuple[list[tuple[list[int], list[int], list[int]]], list[int]]:
     """Bones by depth, so that the kinematic chain takes one batched product a level.
 
-    Returns: per level (bones, their parents, the parents' places in the growing list), and the place
-        of every bone in the complete list.
+    Returns: per level (bones, their parents, the parents' places in the growing list), and the
+        place of every bone in the complete list.
     """
     depth = []
     for parent in parents:
@@ -309,7 +315,9 @@ def _levels(parents: list[int]) -> tuple[list[tuple[list[int], list[int], list[i
     listed, levels = [0], []
     for level in range(1, max(depth) + 1):
         bones = [bone for bone, d in enumerate(depth) if d == level]
-        levels.append((bones, [parents[b] for b in bones], [listed.index(parents[b]) for b in bones]))
+        levels.append(
+            (bones, [parents[b] for b in bones], [listed.index(parents[b]) for b in bones])
+        )
         listed += bones
     return levels, [listed.index(bone) for bone in range(len(parents))]
 
@@ -323,7 +331,7 @@ def _mirror(rest: Tensor) -> Tensor:
 
 
 def _keypoints(model, renumber: Tensor, count: int = 48) -> tuple[Tensor, Tensor]:
-    """Anny's COCO regressors, thinned to the `count` strongest vertices of each point. [K, N] each"""
+    """Anny's COCO regressors, thinned to the `count` strongest vertices.  [K, N] each"""
     from anny import KeypointsRegressor
 
     dense = KeypointsRegressor.coco(model, labels=list(KEYPOINTS)).regression_weights
@@ -345,5 +353,7 @@ def _read_group(name: str) -> list[list[int]]:
             corner = [int(word.split("/")[0]) - 1 for word in line.split()[1:]]
             triangles += [[corner[0], corner[k], corner[k + 1]] for k in range(1, len(corner) - 1)]
     if not triangles:
-        raise ValueError(f"no group {name!r} in {path.name}; expected helper-tights, -skirt or -hair")
+        raise ValueError(
+            f"no group {name!r} in {path.name}; expected helper-tights, -skirt or -hair"
+        )
     return triangles

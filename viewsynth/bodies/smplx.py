@@ -31,6 +31,7 @@ NOTICE = (
     "this; the default body, anny, is free of it."
 )
 SHAPES = 10
+POSED = 22  # the body's joints; jaw, eyes and fingers stay as they are
 # bone: (part of the vertices that follow it, prior's std in degrees about x, y, z)
 _BONES = {
     "pelvis": ("torso", (4, 6, 3)),
@@ -110,7 +111,11 @@ def build(device: torch.device, path: str | Path | None = None) -> SmplxBody:
 
 
 class SmplxBody:
-    """`viewsynth.bodies.Body` on the smplx package; see there for the attributes."""
+    """`viewsynth.bodies.Body` on the smplx package; see there for the attributes.
+
+    The skinning is the package's formula on the vertices that are asked for and on the body's
+    joints only, which makes a fit many times faster; a test holds it against the package's own.
+    """
 
     name = "smplx"
     licence = "non-commercial (SMPL-X model and code licence, Max Planck Society; no surveillance)"
@@ -118,15 +123,22 @@ class SmplxBody:
     def __init__(self, model, joints: list[str], marks: dict, atlas: list, device: torch.device):
         self.device = device
         self._model = model.to(device).requires_grad_(False)
-        self.bones = tuple(joints[:22])
+        self.bones = tuple(joints[:POSED])
         self.faces = model.faces_tensor.long().to(device)
-        self._parents = model.parents[:22].tolist()
+        self._parents = model.parents[:POSED].tolist()
         template = model.v_template
         self.uvs, self.face_uvs = _atlas(atlas, self.faces)
         part = torch.tensor([PARTS.index(_part(joint)) for joint in joints], device=device)
         self.parts = part[model.lbs_weights.argmax(1)]
         self.mirror = _mirror(template)
         self._standing = _standing_rotations(self.bones, model.J_regressor @ template)
+        self._above = self._standing[[max(parent, 0) for parent in self._parents]].clone()
+        self._above[0] = torch.eye(3, device=device)
+        self._joints = (model.J_regressor @ template)[:POSED]
+        dirs = torch.einsum("jv,vcs->sjc", model.J_regressor, model.shapedirs[..., :SHAPES])
+        self._joint_dirs = dirs[:, :POSED].flatten(1)
+        self._skin = _carried(model.lbs_weights, model.parents.tolist())
+        self._kept: tuple = (None, ())
         self._priors()
         self.keypoint_vertices, self.keypoint_weights = _keypoints(model, joints, marks)
 
@@ -146,26 +158,28 @@ class SmplxBody:
 
     def vertices(self, shape: Tensor, pose: Tensor, subset: Tensor | None = None) -> Tensor:
         """See `Body.vertices`."""
+        from smplx.lbs import batch_rigid_transform
+
         batch = max(len(shape), len(pose))
-        turn = rotation_matrix(pose).expand(batch, -1, -1, -1)
-        above = self._standing[[max(parent, 0) for parent in self._parents]].clone()
-        above[0] = torch.eye(3, device=self.device)
-        local = above.mT @ turn @ self._standing
-        # Every parameter is given: what the package fills in itself has a batch of one.
-        rest = torch.eye(3, device=self.device).expand(batch, 33, 3, 3)
-        out = self._model(
-            betas=shape.expand(batch, -1),
-            global_orient=local[:, :1],
-            body_pose=local[:, 1:],
-            jaw_pose=rest[:, :1],
-            leye_pose=rest[:, :1],
-            reye_pose=rest[:, :1],
-            left_hand_pose=rest[:, :15],
-            right_hand_pose=rest[:, :15],
-            expression=shape.new_zeros(batch, 10),
-            transl=shape.new_zeros(batch, 3),
-        )
-        return out.vertices if subset is None else out.vertices[:, subset]
+        local = self._above.mT @ rotation_matrix(pose).expand(batch, -1, -1, -1) @ self._standing
+        joints = self._joints + (shape.expand(batch, -1) @ self._joint_dirs).unflatten(1, (-1, 3))
+        _, transforms = batch_rigid_transform(local, joints, self._model.parents[:POSED])
+        rest, blend, correct, skin = self._part(subset)
+        # Jaw, eyes and fingers never move: their pose corrections are zero and left out.
+        bent = (local[:, 1:] - torch.eye(3, device=self.device)).flatten(1)
+        vertices = rest + (shape @ blend + bent @ correct).unflatten(1, (-1, 3))
+        moved = (skin @ transforms.flatten(2)).unflatten(2, (4, 4))
+        return (moved[..., :3, :3] @ vertices[..., None])[..., 0] + moved[..., :3, 3]
+
+    def _part(self, subset: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Template [N, 3], shape [S, 3 N] and pose blend shapes [189, 3 N], weights [N, P]."""
+        if self._kept[0] is not subset or not self._kept[1]:
+            index = slice(None) if subset is None else subset
+            model = self._model
+            blend = model.shapedirs[index, :, :SHAPES].flatten(0, 1).T.contiguous()
+            correct = model.posedirs[: 9 * (POSED - 1)].unflatten(1, (-1, 3))[:, index].flatten(1)
+            self._kept = (subset, (model.v_template[index], blend, correct, self._skin[index]))
+        return self._kept[1]
 
     def from_angles(self, angles: dict[str, Tensor]) -> Tensor:
         """See `Body.from_angles`."""
@@ -190,6 +204,14 @@ class SmplxBody:
                 turn = sign * torch.deg2rad(angles[key].float())
                 pose[:, self.bones.index(bone), axis] += turn.to(self.device)
         return pose
+
+
+def _carried(weights: Tensor, parents: list[int]) -> Tensor:
+    """Skinning weights on the posed bones: what fingers, jaw and eyes hold goes to the parents."""
+    carried = weights.clone()
+    for joint in range(weights.shape[1] - 1, POSED - 1, -1):
+        carried[:, parents[joint]] += carried[:, joint]
+    return carried[:, :POSED]
 
 
 def _row(bone: str) -> tuple[str, tuple[int, int, int]]:

@@ -176,15 +176,17 @@ def run(
     check(config)
     accelerator = _accelerator(config)
     first = accelerator.is_main_process
-    if first:
-        _claim(folder)
-        root, samples, rejects = _input(config)
-        settings = settings_of(config, accelerator.device.type)
-        entries = manifest.entries(samples)
-        manifest.freeze(folder, settings, root, entries, rejects, config.chunk)
-        write(folder / "config.yaml", dump(config).encode())
     with accelerator.main_process_first():
+        if first:
+            settings = settings_of(config, accelerator.device.type)
+            _claim(folder, settings)
+            root, samples, rejects = _input(config)
+            people = manifest.entries(samples)
         models, revisions, licences = (prepare or _prepare)(config)
+        if first:
+            settings |= {"models": revisions}
+            manifest.freeze(folder, settings, root, people, rejects, config.chunk)
+            write(folder / "config.yaml", dump(config).encode())
     frozen = manifest.read(folder)
     todo = manifest.tasks(folder, frozen, config.views.names(), config.retry_failed)
     accelerator.wait_for_everyone()  # everyone has seen the same state; from here on only files
@@ -264,8 +266,8 @@ def settings_of(config: Config, device: str) -> dict:
     return tree | {"device": device}
 
 
-def _claim(folder: Path) -> None:
-    """Take the folder of the run, if it is empty or ours, and remove what a kill left behind."""
+def _claim(folder: Path, settings: dict) -> None:
+    """Take the folder of the run, if it is empty or holds this run, and tidy up after a kill."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -277,6 +279,9 @@ def _claim(folder: Path) -> None:
             f"output: {folder} holds other things ({', '.join(foreign[:3])}) and no run; give an "
             "empty or a new folder"
         )
+    if (folder / "run.json").exists():
+        old = manifest.read(folder).settings
+        manifest.refuse_other_settings(folder, old, settings | {"models": old.get("models")})
     clean(folder)
     shutil.rmtree(folder / "ranks", ignore_errors=True)
 
@@ -289,9 +294,12 @@ def _input(config: Config) -> tuple[Path, list, list]:
     if root is None:
         from viewsynth.world import people
 
-        root = config.folder / "demo"
-        _say(f"drawing {config.data.people} people into {root}")
-        people.write(root, config.data.people, config.seed)
+        root, done = config.folder / "demo", set()
+        if (root / "metadata.jsonl").exists():  # written last
+            done = {sample.pid for sample in data.load("folder", root)[0]}
+        if len(done) < config.data.people:
+            _say(f"drawing {config.data.people} people into {root}")
+            people.write(root, config.data.people, config.seed)
     samples, rejects = data.load("folder", root)
     return root.expanduser().resolve(), samples, rejects
 

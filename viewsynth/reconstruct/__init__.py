@@ -140,7 +140,10 @@ def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[_C
             if reason := quality.unusable(found):
                 outcomes[owner].rejects.append(
                     Reject(
-                        source=samples[k].name, pid=samples[k].pid, stage="parse", reason=reason,
+                        source=samples[k].name,
+                        pid=samples[k].pid,
+                        stage="parse",
+                        reason=reason,
                         scores={"presence": round(found.presence, 3)},
                     )  # fmt: skip
                 )
@@ -170,8 +173,12 @@ def _digest(samples, digests, sample) -> str:
 
 def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, digests) -> Person:
     """One person of his crops: bad crops do not paint where a good one could."""
-    good = [k for k, score in enumerate(scores) if len(score["flags"]) < 2] or list(range(len(crops)))
-    toned = texture.harmonise([paints[k] for k in good], tools.atlas, [scores[k]["trust"] for k in good])
+    good = [k for k, score in enumerate(scores) if len(score["flags"]) < 2] or list(
+        range(len(crops))
+    )
+    toned = texture.harmonise(
+        [paints[k] for k in good], tools.atlas, [scores[k]["trust"] for k in good]
+    )
     colours, seen, notes = fill.complete(texture.fuse(toned), tools.atlas)
     best = min(range(len(crops)), key=lambda k: (len(scores[k]["flags"]), scores[k]["error"]))
     fallback = quality.fallback(scores[best])
@@ -180,12 +187,13 @@ def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, 
         shape, offsets = tools.body.shape_mean, 0 * offsets
     sources = [
         {
-            "file": crop.sample.name, "sha256": digest, "camid": crop.sample.camid,
+            "file": crop.sample.name, "sha256": digests[k], "camid": crop.sample.camid,
             "platform": crop.sample.platform,
-            "elevation": round(float(found.elevation[row]), 2),
-            "azimuth": round(float(found.azimuth[row]), 2), "used": k in good, "quality": score,
+            "elevation": round(float(found.elevation[rows[k]]), 2),
+            "azimuth": round(float(found.azimuth[rows[k]]), 2),
+            "used": k in good, "quality": scores[k],
         }
-        for k, (crop, digest, row, score) in enumerate(zip(crops, digests, rows, scores, strict=True))
+        for k, crop in enumerate(crops)
     ]  # fmt: skip
     return Person(
         pid=crops[0].sample.pid, body=tools.body.name,
@@ -223,7 +231,9 @@ def posed(people: list[Person], tools: Tools, mode: str = "relaxed") -> Tensor:
     shape = torch.from_numpy(np.stack([person.shape for person in people])).to(device)
     fitted = torch.from_numpy(np.stack([person.pose for person in people])).to(device)
     nearest = tools.bank[_nearest(tools, fitted)]
-    share = _share(tools.body).to(device) if mode == "relaxed" else {"fitted": 1.0, "walk": 0.0}[mode]
+    share = (
+        _share(tools.body).to(device) if mode == "relaxed" else {"fitted": 1.0, "walk": 0.0}[mode]
+    )
     sound = torch.tensor([not person.fallback for person in people], device=device)[:, None, None]
     pose = nearest + share * sound * (fitted - nearest)
     hair = torch.tensor([0.0 if p.quality.get("bald") else 1.0 for p in people], device=device)
@@ -241,6 +251,10 @@ def _share(body) -> Tensor:
 
 def _nearest(tools: Tools, pose: Tensor) -> Tensor:
     """The pose of the bank whose legs are most like the fitted ones.  [N]"""
-    legs = [k for k, bone in enumerate(tools.body.bones) if "leg" in bone or "hip" in bone or "knee" in bone]
+    legs = [
+        k
+        for k, bone in enumerate(tools.body.bones)
+        if "leg" in bone or "hip" in bone or "knee" in bone
+    ]
     swing = (pose[:, None, legs, 0] - tools.bank[None, :, legs, 0]).square().sum(2)
     return swing.argmin(1)

@@ -63,7 +63,7 @@ def _patch(image: np.ndarray, mask: np.ndarray, centre: np.ndarray, radius: floa
 
 
 def turned(found: Parse) -> Parse:
-    """The same skeleton seen from the other side: left is right, near is far; no longer in doubt."""
+    """The skeleton seen from the other side: left is right, near is far; the doubt is over."""
     swap = list(SWAP)
     return replace(
         found, points=found.points[swap], depth=-found.depth[swap],

@@ -3,8 +3,8 @@
 
 In this order, each only where the one before has nothing to say:
 1. mirror: the same place on the other side of the body (seen 0.5);
-2. profile: the median colour of the same garment at the same height, so that stripes, waistbands and
-   hems go round the body while prints, necklines and straps stay where they were seen (seen 0.3);
+2. profile: the median colour of the same garment at the same height, so that stripes, waistbands
+   and hems go round the body while prints, necklines and straps stay where they were (seen 0.3);
 3. neighbour: a part of which nothing was seen takes its neighbour's colour (seen 0).
 The head is a case of its own: hair comes from hair, skin from skin.
 """
@@ -37,7 +37,7 @@ def complete(paint: Paint, atlas: Atlas) -> tuple[np.ndarray, np.ndarray, dict]:
         texels that was seen, hair and skin colour.
     """
     paint = _plain_limbs(paint, atlas)
-    sure = np.clip(paint.weight / 0.3, 0, 1)
+    sure = np.clip((paint.weight - 0.05) / 0.35, 0, 1)
     profile, backing = _profiles(paint, atlas)
     skin = _skin(paint, atlas)
     hair, bald = _hair(paint, atlas, skin)
@@ -130,7 +130,10 @@ def _curve(colour: np.ndarray, band: np.ndarray, bands: int, smooth: float = 0.8
     filled, first, count = np.unique(band, return_index=True, return_counts=True)
     # the mean of the middle third is as robust as the median and less grainy
     middle = np.stack(
-        [colour[f + c // 3 : f + c // 3 + max(c // 3, 1)].mean(0) for f, c in zip(first, count, strict=True)]
+        [
+            colour[f + c // 3 : f + c // 3 + max(c // 3, 1)].mean(0)
+            for f, c in zip(first, count, strict=True)
+        ]
     )
     keep = count >= max(3, 0.1 * np.median(count))
     filled, middle = filled[keep], middle[keep]

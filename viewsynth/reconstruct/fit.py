@@ -67,7 +67,7 @@ class Fit:
     silhouette: Tensor
 
     def project(self, vertices: Tensor, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """World points seen by the crops' cameras: crop pixels [n, V, 2] and depth, metres [n, V]."""
+        """World points in the crops: pixels [n, V, 2] and depth in metres [n, V]."""
         local = vertices @ view_rotation(self.elevation[crops], self.azimuth[crops]).mT
         stretch = torch.stack([self.scale * self.aspect, self.scale], 1)[crops]
         return local[..., :2] * stretch[:, None] + self.shift[crops][:, None], local[..., 2]
@@ -79,7 +79,9 @@ def view_rotation(elevation: Tensor, azimuth: Tensor) -> Tensor:
     zero = torch.zeros_like(e_rad)
     right = torch.stack([a_rad.cos(), zero, -a_rad.sin()], -1)
     down = torch.stack([e_rad.sin() * a_rad.sin(), -e_rad.cos(), e_rad.sin() * a_rad.cos()], -1)
-    forward = torch.stack([-e_rad.cos() * a_rad.sin(), -e_rad.sin(), -e_rad.cos() * a_rad.cos()], -1)
+    forward = torch.stack(
+        [-e_rad.cos() * a_rad.sin(), -e_rad.sin(), -e_rad.cos() * a_rad.cos()], -1
+    )
     return torch.stack([right, down, forward], 1)
 
 
@@ -122,7 +124,13 @@ class Fitter:
         self.stiffness = stiff
         # Handles reach 9 cm: hands, feet and head would swell with the sleeve next to them.
         thin = torch.ones(len(PARTS), device=rest.device)
-        for name, factor in (("hand", 0.05), ("head", 0.3), ("neck", 0.5), ("foot", 0.5)):
+        for name, factor in (
+            ("arm", 0.6),
+            ("hand", 0.05),
+            ("head", 0.3),
+            ("neck", 0.5),
+            ("foot", 0.5),
+        ):
             thin[[row for row, part_name in enumerate(PARTS) if name in part_name]] = factor
         self.spread *= thin[body.parts][:, None]
         near = torch.cdist(rest[self.handles], rest[self.handles])
@@ -166,17 +174,26 @@ def targets(
         for key, value in POINT_WEIGHTS.items():
             if key in name:
                 base[row] = value
-    rows: dict[str, list] = {key: [] for key in ("points", "weight", "depth", "axis", "map", "window", "edge")}
+    rows: dict[str, list] = {
+        key: [] for key in ("points", "weight", "depth", "axis", "map", "window", "edge")
+    }
     for one in parses:
         spread = one.spread / 0.04
         rows["points"].append(one.points / one.height)
         rows["weight"].append(base / (1 + spread**2))
-        rows["depth"].append(_slopes(one, [(f"{s}_{a}", f"{s}_{b}", d) for s in ("left", "right") for a, b, d in LIMBS]))
+        rows["depth"].append(
+            _slopes(
+                one, [(f"{s}_{a}", f"{s}_{b}", d) for s in ("left", "right") for a, b, d in LIMBS]
+            )
+        )
         rows["axis"].append(_slopes(one, [(a, b, 1.0) for a, b in AXES]))
         for key, value in zip(("map", "window", "edge"), _silhouette(one), strict=True):
             rows[key].append(value)
     prior = [(10.0, 10.0) if e is None else (float(e), 1.0) for e in elevations]
-    stack = {key: torch.from_numpy(np.stack(value).astype(np.float32)).to(device) for key, value in rows.items()}
+    stack = {
+        key: torch.from_numpy(np.stack(value).astype(np.float32)).to(device)
+        for key, value in rows.items()
+    }
     return Targets(
         points=stack["points"], weight=stack["weight"], depth=stack["depth"], axis=stack["axis"],
         height=torch.tensor([one.height for one in parses], device=device),
@@ -276,7 +293,9 @@ def _first_azimuth(goal: Targets) -> Tensor:
     for row, (left, right) in enumerate(AXES):
         across = goal.points[:, index[left], 0] - goal.points[:, index[right], 0]
         slope = goal.axis[:, row].clamp(-0.98, 0.98)
-        total += torch.stack([-slope, across.sign() * (1 - slope.square()).sqrt()], 1) * (1.0, 0.5)[row]
+        total += (
+            torch.stack([-slope, across.sign() * (1 - slope.square()).sqrt()], 1) * (1.0, 0.5)[row]
+        )
     return torch.atan2(total[:, 0], total[:, 1])
 
 
@@ -321,7 +340,8 @@ def _project(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None)
     scale, shift = state["camera"][:, 0].exp(), state["camera"][:, 1:]
     stretch = torch.stack([scale * state["aspect"].exp(), scale], 1)
     seen = [
-        points @ rotation[:, :2].mT * stretch[:, None] + shift[:, None] for points in (joints, samples)
+        points @ rotation[:, :2].mT * stretch[:, None] + shift[:, None]
+        for points in (joints, samples)
     ]
     return seen[0], seen[1], joints
 
@@ -335,7 +355,7 @@ def _posed_normals(fitter: Fitter, goal: Targets, state: dict) -> Tensor:
 
 
 def _loss(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None):
-    """Loss, mean keypoint error and silhouette loss of every crop; the weights are from practice."""
+    """Loss, mean keypoint error and silhouette loss of every crop; weights from practice."""
     body = fitter.body
     points, samples, joints = _project(fitter, goal, state, normals)
     squared = (points - goal.points).square().sum(-1)
@@ -349,7 +369,7 @@ def _loss(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None):
     loss = loss + 0.004 * ((pose - body.pose_mean) / body.pose_std).square().sum((1, 2))
     over = (pose - body.pose_high).clamp_min(0) + (body.pose_low - pose).clamp_min(0)
     loss = loss + 5.0 * over.square().sum((1, 2)) + 0.01 * _upright(joints)
-    loss = loss + 0.02 * state["elevation"].square() + 0.012 * (state["aspect"] / 0.06).square()
+    loss = loss + 0.02 * state["elevation"].square() + 0.006 * (state["aspect"] / 0.06).square()
     shape = state["shape"][:, fitter.free_shape].square().sum(1)[goal.person]
     loss = loss + 0.02 * shape
     silhouette = torch.zeros_like(error)
@@ -358,7 +378,7 @@ def _loss(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None):
         handles = state["handles"] / 0.03
         rough = (handles[:, :, None] - handles[:, fitter.neighbours]).square().mean((1, 2))
         stiff = (handles.square() * fitter.stiffness).mean(1)
-        loss = loss + silhouette + (0.04 * rough + 0.03 * stiff)[goal.person]
+        loss = loss + silhouette + (0.04 * rough + 0.06 * stiff)[goal.person]
     return loss, error, silhouette
 
 
@@ -381,7 +401,12 @@ def _upright(joints: Tensor) -> Tensor:
     def middle(name: str) -> Tensor:
         return (joints[:, index[f"left_{name}"]] + joints[:, index[f"right_{name}"]]) / 2
 
-    shoulders, hips, ankles, ears = middle("shoulder"), middle("hip"), middle("ankle"), middle("ear")
+    shoulders, hips, ankles, ears = (
+        middle("shoulder"),
+        middle("hip"),
+        middle("ankle"),
+        middle("ear"),
+    )
     flat = [0, 2]
     step = joints[:, index["left_ankle"], 1] - joints[:, index["right_ankle"], 1]
     return (

@@ -3,8 +3,8 @@
 
 Source: MediaPipe's `pose_landmark_full` (BlazePose GHUM, Google, Apache-2.0), run without its
 detector: a person crop already is the region of interest. One pass costs a few milliseconds, so we
-make several (scales, shifts, mirrored or not), let them vote on which way the person faces, and take
-the median skeleton of those that agree. The model's own "visibility" says nothing about back views.
+make several (scales, shifts, mirrored or not), let them vote on which way the person faces, and
+take the median skeleton of those that agree. The model's own "visibility" says nothing about back views.
 """
 
 from __future__ import annotations
@@ -134,21 +134,11 @@ def _region(first: _Pass, shape: tuple[int, int]) -> tuple[np.ndarray, float]:
 
 def to_crop(one: _Pass, shape: tuple[int, int]) -> np.ndarray:
     """The mask of one pass in crop pixels.  float32 [H, W]"""
-    mask = Image.fromarray(one.mask.astype(np.float32), mode="F")
     scale = SIDE / one.side
-    left, top = -one.corner * scale
-    box = (left, top, left + shape[1] * scale, top + shape[0] * scale)
-    inside = (max(box[0], 0), max(box[1], 0), min(box[2], SIDE), min(box[3], SIDE))
-    size = [
-        max(round((inside[2] - inside[0]) / scale), 1), max(round((inside[3] - inside[1]) / scale), 1)
-    ]  # fmt: skip
-    small = np.asarray(mask.resize(size, Image.Resampling.BOX, box=inside))
-    result = np.zeros(shape, np.float32)
-    x, y = round((inside[0] - box[0]) / scale), round((inside[1] - box[1]) / scale)
-    x, y = min(x, shape[1] - 1), min(y, shape[0] - 1)
-    small = small[: shape[0] - y, : shape[1] - x]
-    result[y : y + small.shape[0], x : x + small.shape[1]] = small
-    return result
+    rows = (np.arange(shape[0]) + 0.5 - one.corner[1]) * scale - 0.5
+    columns = (np.arange(shape[1]) + 0.5 - one.corner[0]) * scale - 0.5
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    return ndimage.map_coordinates(one.mask.astype(np.float32), grid, order=1)
 
 
 def main_component(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -156,7 +146,11 @@ def main_component(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
     labels, count = ndimage.label(mask)
     if count <= 1:
         return mask
-    trunk = [KEYPOINTS.index(f"{side}_{name}") for side in ("left", "right") for name in ("shoulder", "hip")]
+    trunk = [
+        KEYPOINTS.index(f"{side}_{name}")
+        for side in ("left", "right")
+        for name in ("shoulder", "hip")
+    ]
     inside = np.clip(points[trunk].astype(int), 0, np.array(mask.shape[::-1]) - 1)
     hits = np.bincount(labels[inside[:, 1], inside[:, 0]], minlength=count + 1)
     hits[0] = 0
@@ -179,7 +173,7 @@ def _combine(passes: list[_Pass], shape: tuple[int, int]) -> Parse:
     world = np.median(np.stack([one.world for one in agreeing]), axis=0)
     extent = max(float(np.ptp(points[:, 1])), 1.0)
     spread = stack.std(axis=0).max(axis=1) / extent
-    # A mean of masks loses feet on bright ground: take that of the pass nearest the median skeleton.
+    # A mean of masks loses feet on bright ground: take the passes nearest the median skeleton.
     misfit = [np.abs(one.points - points).mean() / extent - 0.05 * one.presence for one in agreeing]
     masks = [to_crop(agreeing[k], shape) for k in np.argsort(misfit)[:3]]
     mask = np.sort(np.stack(masks), axis=0)[-2 if len(masks) > 1 else -1]

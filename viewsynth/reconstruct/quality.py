@@ -13,7 +13,7 @@ from viewsynth.reconstruct.fit import Fit
 from viewsynth.reconstruct.parse import Parse
 
 # A flag fires beyond its limit.
-LIMITS = {"error": 0.021, "silhouette": 0.7, "spread": 0.06, "doubt": 0.3, "aspect": 1.3}
+LIMITS = {"error": 0.021, "silhouette": 0.7, "spread": 0.06, "doubt": 0.3, "aspect": 1.4}
 
 
 def unusable(found: Parse) -> str:
@@ -52,7 +52,7 @@ def of_crop(found: Parse, fit: Fit, row: int, overlap: float) -> dict:
 
 
 def fallback(scores: dict) -> str:
-    """"" = the fit stands, "walk" = its pose does not, "mean" = its shape does not either."""
+    """ "" = the fit stands, "walk" = its pose does not, "mean" = its shape does not either."""
     if len(scores["flags"]) >= 4 or scores["error"] > 0.05:
         return "mean"
     return "walk" if len(scores["flags"]) >= 2 else ""

@@ -100,7 +100,12 @@ class Paint:
 
 
 def project(
-    body: Body, atlas: Atlas, fit: Fit, vertices: Tensor, images: list[np.ndarray], masks: list[np.ndarray]
+    body: Body,
+    atlas: Atlas,
+    fit: Fit,
+    vertices: Tensor,
+    images: list[np.ndarray],
+    masks: list[np.ndarray],
 ) -> tuple[list[Paint], list[float], list[np.ndarray]]:
     """Read the texels' colours from the crops.
 
@@ -140,7 +145,9 @@ def _overlap(body: np.ndarray, mask: np.ndarray) -> float:
 def _read(atlas: Atlas, place, distance, facing, nearest, image, mask) -> Paint:
     """One crop's paint: place, distance, facing are per vertex, nearest is the depth buffer."""
     mixed = [
-        (array[atlas.vertex] * (atlas.weight[..., None] if array.ndim == 2 else atlas.weight)).sum(1)
+        (array[atlas.vertex] * (atlas.weight[..., None] if array.ndim == 2 else atlas.weight)).sum(
+            1
+        )
         for array in (place, distance, facing)
     ]
     where, far, cosine = mixed
@@ -151,7 +158,11 @@ def _read(atlas: Atlas, place, distance, facing, nearest, image, mask) -> Paint:
     inner, trust = inner_colours(image, mask)
     coordinates = [where[:, 1] - 0.5, where[:, 0] - 0.5]
     colour = np.stack(
-        [ndimage.map_coordinates(inner[..., k], coordinates, order=1, mode="nearest") for k in range(3)], 1
+        [
+            ndimage.map_coordinates(inner[..., k], coordinates, order=1, mode="nearest")
+            for k in range(3)
+        ],
+        1,
     )
     trusted = ndimage.map_coordinates(trust, coordinates, order=1, mode="constant")
     weight = np.where(visible, np.maximum(cosine, 0) ** 1.5 * trusted, 0)
@@ -178,7 +189,7 @@ def inner_colours(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.n
         return image.astype(np.float32), np.zeros(mask.shape, np.float32)
     _, (rows, columns) = ndimage.distance_transform_edt(~inner, return_indices=True)
     outside = ndimage.distance_transform_edt(~person)
-    return image[rows, columns].astype(np.float32), np.clip(1 - outside / (0.05 * height), 0, 1)
+    return image[rows, columns].astype(np.float32), np.clip(1 - outside / (0.025 * height), 0, 1)
 
 
 def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[Paint]:
@@ -201,7 +212,9 @@ def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[P
         contrast.append(float(np.subtract(*np.percentile(light, [92, 8]))) * trust)
     best = int(np.argmax(contrast))
     return [
-        paint if k == best else Paint(_retone(paint, atlas, medians[k], medians[best]), paint.weight)
+        paint
+        if k == best
+        else Paint(_retone(paint, atlas, medians[k], medians[best]), paint.weight)
         for k, paint in enumerate(paints)
     ]
 
@@ -244,9 +257,15 @@ def _retone(paint: Paint, atlas: Atlas, mine: dict, theirs: dict) -> np.ndarray:
     for number, row in zip(common, gain * (x - middle) + aim, strict=True):
         rest = theirs[number] - row
         same = np.clip((110 - np.abs(rest).max()) / 40, 0, 1)
-        if GROUPS[min(number, len(GROUPS) - 1)] == "torso":
+        if number == len(GROUPS):
+            same = 1.0  # hair is hair on every side
+        elif GROUPS[number] == "torso":
             same *= np.clip((0.5 - _bag(mine, theirs)) / 0.2, 0, 1)
-        toned[part == number] += same * rest
+        mine_too = part == number
+        near = np.exp(
+            -((np.abs(toned[mine_too] - row).max(1) / 70) ** 2)
+        )  # not the belt, not a hem
+        toned[mine_too] += same * near[:, None] * rest
     return np.clip(0.9 * toned + 0.1 * colour, 0, 255).astype(np.float32)
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volume: from a bare body to a clothed outline.
 
-A garment has no navel, buttocks or toes: the mesh is low-passed where clothes and shoes go (Taubin's
-lambda-mu filter, SIGGRAPH 1995, which does not shrink), then moved along its normals by the fitted
-offsets and, where hair grows, by its thickness.
+A garment has no navel, buttocks or toes: the mesh is low-passed where clothes and shoes go
+(Taubin's lambda-mu filter, SIGGRAPH 1995, which does not shrink), then moved along its normals by
+the fitted offsets and, where hair grows, by its thickness.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from viewsynth.render.shade import vertex_normals
 
 PASSES, SHRINK, GROW = 10, 0.55, -0.57
 # How strongly each part is smoothed, [0, 1]: hands and face keep their form.
-SMOOTH = {"torso": 1.0, "upper_arm": 0.9, "forearm": 0.5, "thigh": 1.0, "shank": 0.8, "foot": 1.0, "neck": 0.5}
+SMOOTH = {
+    "torso": 1.0,
+    "upper_arm": 0.9,
+    "forearm": 0.5,
+    "thigh": 1.0,
+    "shank": 0.8,
+    "foot": 1.0,
+    "neck": 0.5,
+}
 HAIR = 0.012  # metres
 
 
@@ -63,9 +71,13 @@ def _averaging(faces: Tensor, count: int) -> Tensor:
     degree = torch.bincount(edges[:, 0], minlength=count).clamp_min(1)
     with warnings.catch_warnings():  # torch calls its CSR format beta at every first use
         warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_coo_tensor(
-            edges.T, 1.0 / degree[edges[:, 0]], (count, count), check_invariants=False
-        ).coalesce().to_sparse_csr()
+        return (
+            torch.sparse_coo_tensor(
+                edges.T, 1.0 / degree[edges[:, 0]], (count, count), check_invariants=False
+            )
+            .coalesce()
+            .to_sparse_csr()
+        )
 
 
 def _scalp(body: Body, average: Tensor) -> Tensor:

@@ -94,9 +94,8 @@ def expose(image: Tensor, sensor: Sensor, generator: torch.Generator) -> np.ndar
         fine = torch.randn(image.shape, generator=generator)
         coarse = gaussian(torch.randn((1, *image.shape), generator=generator), 0.7)[0] * 2
         image = image + sensor.noise * (0.6 + 0.8 * image.clamp(0, 1)) * (fine + coarse) * 0.7
-    # Rounded to 1/4096 first: noise in the last bits of the renderer must not flip a grey level.
-    stored = ((image.clamp(0, 1) * 4096).round() * (255 / 4096)).round()
-    stored = stored.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    stored = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    stored = stored.permute(1, 2, 0).contiguous().numpy()
     if not sensor.jpeg:
         return stored
     file = io.BytesIO()

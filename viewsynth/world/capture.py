@@ -33,6 +33,12 @@ class Place:
     Args:
         sun: Direction towards the sun, unit.  [3]
         strength: Share of the light that is the sun's, [0, 1).
+        ground, wall: sRGB in [0, 1].  [3]
+        paving: Side of the slabs, metres; 0 = none.
+        wall_distance, wall_height: Of the wall or hedge behind the person, metres.
+        rough: How uneven the wall's brightness is; a hedge's is more than a house's.
+        gain: Exposure and white balance of the camera, a factor a channel.  [3]
+        grain: Table of random numbers that all textures are made of.  [64, 64]
     """
 
     sun: np.ndarray
@@ -95,6 +101,8 @@ def photograph(
 
     Source: ours.
     Args:
+        person, outfit, mannequin: See `garments.dress`.
+        where: Light and surroundings.
         view: Elevation and azimuth in degrees, distance in metres, about the middle of the person.
         height: Of the crop, pixels; the width follows from the person's box.
         rng: For the crop's margins and the sensor's noise.

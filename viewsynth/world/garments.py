@@ -306,8 +306,8 @@ def _skin(rest: np.ndarray, outfit: Outfit, m: Mannequin) -> np.ndarray:
 
     colour[spot(0.026, nose[1] - 0.004, 0.024, 0.018)] *= np.float32([1.03, 0.95, 0.94])
     colour[spot(eye[0], eye[1] + 0.023, 0.018, 0.004)] *= np.float32([0.68, 0.62, 0.6])
-    colour[spot(eye[0], eye[1], 0.013, 0.0065)] = (0.80, 0.78, 0.76)
-    colour[spot(eye[0], eye[1], 0.0055, 0.0065)] = (0.14, 0.10, 0.08)
+    colour[spot(eye[0], eye[1], 0.012, 0.005)] = np.float32(outfit.skin) * 0.5 + 0.32
+    colour[spot(eye[0], eye[1], 0.006, 0.006)] = (0.14, 0.10, 0.08)
     colour[spot(0, nose[1] - 0.038, 0.023, 0.0065)] *= np.float32([0.92, 0.68, 0.68])
     return colour
 

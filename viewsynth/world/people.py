@@ -121,7 +121,7 @@ def one(number: int, seed: int, shot: Shot) -> Picture:
     person = garments.dress(m, outfit, shape, pose)
     rng = _generator(seed, "picture", number, shot.name)
     azimuth = (shot.azimuth + rng.uniform(-1, 1) * shot.jitter) % 360
-    where = capture.place(_generator(seed, "place", shot.camid or shot.name))
+    where = capture.place(_generator(seed, "place", shot.camid or shot.name, number))
     angles = (shot.elevation, azimuth, shot.distance)
     photo = capture.photograph(person, outfit, m, where, angles, shot.height, rng)
     return Picture(
@@ -179,7 +179,7 @@ def identity(seed: int, number: int) -> tuple[garments.Outfit, torch.Tensor]:
     bottom = pick(("trousers", "trousers", "trousers", "shorts"))
     if woman and kind != "coat" and rng.random() < 0.3:
         bottom = "skirt"
-    leg = {"trousers": 0.985, "shorts": rng.uniform(0.36, 0.52), "skirt": rng.uniform(0.4, 0.62)}
+    leg = {"trousers": 1.0, "shorts": rng.uniform(0.36, 0.52), "skirt": rng.uniform(0.4, 0.62)}
     top, accent = rng.permutation(len(TOPS))[:2]
     women, men = ("bob", "long", "long", "short"), ("short", "short", "crop", "crop", "bald")
     outfit = garments.Outfit(
