@@ -16,6 +16,7 @@ from PIL import Image
 from viewsynth import bodies, cameras, glb
 from viewsynth.commands import export
 from viewsynth.files import folder_of, stem_of
+from viewsynth.reconstruct.posing import Poser
 from viewsynth.records import Person
 from viewsynth.render import shade
 
@@ -151,11 +152,11 @@ def test_glb_looks_like_the_person(run, tmp_path, body):
     """Render the file again, with its own vertices, normals, uv and picture."""
     export.run(export.Config("body", run, str(tmp_path / "out")))
     data = (tmp_path / "out" / f"{stem_of(PIDS[0])}.glb").read_bytes()
-    tools = glb.poser(body)
+    tools = Poser(body)
     person = Person.load(run / f"people/{stem_of(PIDS[0])}.safetensors")
     assert data == glb.write(person, tools)
     mesh = trimesh.load(io.BytesIO(data), file_type="glb", process=False).geometry["person"]
-    from viewsynth.reconstruct import posed
+    from viewsynth.reconstruct.posing import posed
 
     ours = posed([person], tools, "relaxed")
     expected = _views(ours, body.faces, body.uvs, body.face_uvs, person.texture)
@@ -186,7 +187,7 @@ def _views(vertices, faces, uvs, face_uvs, texture):
 
 def test_glb_file_follows_gltf(body):
     """Read the file by hand: the version, v downwards, the front towards +z."""
-    data = glb.write(_person(body, "p"), glb.poser(body))
+    data = glb.write(_person(body, "p"), Poser(body))
     magic, version, length = struct.unpack("<4sII", data[:12])
     assert (magic, version, length) == (b"glTF", 2, len(data))
     size = struct.unpack("<I", data[12:16])[0]

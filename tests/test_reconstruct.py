@@ -10,7 +10,7 @@ import torch
 
 from viewsynth import bodies, reconstruct, weights
 from viewsynth.judge import judge_person
-from viewsynth.reconstruct import facing, fill, fit, quality, texture
+from viewsynth.reconstruct import facing, fill, fit, posing, quality, targets, texture
 from viewsynth.reconstruct.parse import parse
 from viewsynth.records import Person, Sample
 from viewsynth.render.sensor import Sensor
@@ -66,7 +66,8 @@ def test_sources_at_any_elevation_give_upright_bodies_and_the_right_camera(tools
     parses = [parse(picture.image, tools.pose_model) for picture in pictures]
     elevations = [picture.elevation if known else None for picture in pictures]
     found = fit.fit(
-        tools.fitter, fit.targets(parses, list(range(len(parses))), elevations, tools.bank.device)
+        tools.fitter,
+        targets.targets(parses, list(range(len(parses))), elevations, tools.body.faces.device),
     )
     vertices = bodies.stand(tools.body.vertices(found.shape, found.pose))
     joints = bodies.keypoints(tools.body, vertices).numpy()
@@ -96,7 +97,7 @@ def test_a_person_in_a_batch_equals_the_same_person_alone(tools, drawn, fused):
     together = fused[1]
     joints, pictures = [], []
     for person in (alone, together):
-        vertices = reconstruct.posed([person], tools, "relaxed")
+        vertices = posing.posed([person], tools.poser, "relaxed")
         joints.append(bodies.keypoints(tools.body, vertices))
         shots = [Shot(0, e, 30.0, f"e{e}") for e in (30.0, 60.0, 90.0)]
         pictures.append(
@@ -133,7 +134,7 @@ def test_fusion_sees_more_and_each_side_keeps_its_own(tools, drawn, fused):
 def test_colours_of_the_parts_survive(tools, drawn, fused, number):
     """The rendered body has the photo's colours, part by part, where both show the same side."""
     person, picture = fused[number], drawn[number, "front"]
-    vertices = reconstruct.posed([person], tools, "relaxed")
+    vertices = posing.posed([person], tools.poser, "relaxed")
     sensor = Sensor(noise=0.0)
     view = take(
         vertices, tools.body, [person.texture], [person.seen], ["a"],
@@ -155,7 +156,7 @@ def test_colours_of_the_parts_survive(tools, drawn, fused, number):
 
 
 def test_modes_of_the_pose(tools, fused):
-    meshes = {mode: reconstruct.posed(fused, tools, mode) for mode in reconstruct.MODES}
+    meshes = {mode: posing.posed(fused, tools.poser, mode) for mode in posing.MODES}
     for vertices in meshes.values():
         assert torch.allclose(vertices[:, :, 1].amin(1), torch.zeros(3), atol=1e-5)
     whole = (meshes["fitted"] - meshes["walk"]).norm(dim=-1).mean()
@@ -164,10 +165,10 @@ def test_modes_of_the_pose(tools, fused):
     with pytest.raises(
         ValueError, match=r"pose.mode must be one of fitted, relaxed, walk; got 'sit'"
     ):
-        reconstruct.posed(fused, tools, "sit")
+        posing.posed(fused, tools.poser, "sit")
     fallen = dataclasses.replace(fused[0], fallback="walk")
     assert torch.equal(
-        reconstruct.posed([fallen], tools, "fitted"), reconstruct.posed([fallen], tools, "walk")
+        posing.posed([fallen], tools.poser, "fitted"), posing.posed([fallen], tools.poser, "walk")
     )
 
 

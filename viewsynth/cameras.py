@@ -169,8 +169,8 @@ def to_zero123(
     Args:
         source, target: (elevation, azimuth, distance) of each camera, degrees and metres.
     Returns: polar change in radians (polar = 90 - elevation), sine and cosine of the azimuth
-        change, and the change of distance in metres.  zero123 turns the other way round than we do, so the
-        azimuth's sign is flipped.
+        change, and the change of distance in metres.  zero123 turns the other way round than we
+        do, so the azimuth's sign is flipped.
     """
     d_azimuth_rad = -math.radians(target[1] - source[1])
     return (

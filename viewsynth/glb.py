@@ -7,41 +7,30 @@ turns it round on writing.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 from PIL import Image
 
-from viewsynth import bodies
 from viewsynth.records import Person
 
 SYNTHETIC = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeSynthetic"
 
 
-def poser(body: bodies.Body) -> SimpleNamespace:
-    """What `reconstruct.posed` needs, without the pose models that only photos need."""
-    from viewsynth.bodies import poses
-    from viewsynth.reconstruct.volume import Clothier
-
-    return SimpleNamespace(body=body, bank=poses.bank(body), clothier=Clothier(body))
-
-
-def write(person: Person, tools, mode: str = "relaxed") -> bytes:
+def write(person: Person, poser, mode: str = "relaxed") -> bytes:
     """The person, standing as the pictures of the run show him, as a GLB file.
 
     Args:
-        tools: See `poser`.
-        mode: See `viewsynth.reconstruct.posed`.
+        poser: See `viewsynth.reconstruct.posing.Poser`.
+        mode: See `viewsynth.reconstruct.posing.posed`.
     Returns: the bytes, the same for the same person.
     """
     import trimesh
     from trimesh.visual.material import PBRMaterial
 
-    from viewsynth.reconstruct import posed
+    from viewsynth.reconstruct.posing import posed
     from viewsynth.render.shade import vertex_normals
 
-    body = tools.body
-    vertices = posed([person], tools, mode)
+    body = poser.body
+    vertices = posed([person], poser, mode)
     normals = vertex_normals(vertices, body.faces)[0].cpu().numpy()
     corner, place = _split(body.faces.cpu().numpy(), body.face_uvs.cpu().numpy())
     material = PBRMaterial(

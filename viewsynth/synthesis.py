@@ -205,7 +205,7 @@ def _cut(sample: Sample, picture: np.ndarray, box) -> tuple[Sample, np.ndarray]:
 
 def _views(people, outfits, names, job: Job, tools):
     """All pictures of all people of the task: (person, outfit, view name, View)."""
-    from viewsynth import reconstruct
+    from viewsynth.reconstruct import posing
     from viewsynth.render import views as render_views
 
     if not people:
@@ -217,7 +217,7 @@ def _views(people, outfits, names, job: Job, tools):
             elevation, azimuth = camera(name, config.seed, person.pid, outfit)
             shots.append(render_views.Shot(index, elevation, azimuth, name))
             asked.append((person, outfit, name))
-    vertices = reconstruct.posed(people, tools, config.pose.mode)
+    vertices = posing.posed(people, tools.poser, config.pose.mode)
     textures, seens = [p.texture for p in people], [p.seen for p in people]
     pids = [person.pid for person in people]
     # No view depends on another: slices bound the memory, and what is done is written meanwhile.

@@ -168,15 +168,16 @@ def _people(config: Config, rows: list[dict]) -> Iterator[tuple[str, list[dict]]
 def _bodies(config: Config, rows: list[dict], target: Target) -> list[dict]:
     """One GLB a person."""
     from viewsynth import bodies, glb
+    from viewsynth.reconstruct.posing import Poser
     from viewsynth.records import Person
 
-    written, tools = [], {}
+    written, posers = [], {}
     for file, views in _people(config, rows):
         person = Person.load(inside(config.run, file))
-        if person.body not in tools:
-            tools[person.body] = glb.poser(bodies.load(person.body))
+        if person.body not in posers:
+            posers[person.body] = Poser(bodies.load(person.body))
         name = f"{Path(file).stem}.glb"
-        target.put(name, glb.write(person, tools[person.body], views[0]["pose_mode"]))
+        target.put(name, glb.write(person, posers[person.body], views[0]["pose_mode"]))
         written.append({"file_name": name, "pid": person.pid, "person": file})
     return written
 

@@ -33,8 +33,10 @@ from viewsynth.workers import Progress, end_with_parent, spread
 
 ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
-OURS = {"demo", "images", "seen", "people", "parts", "report", "ranks", "run.json", "config.yaml",
-        "metadata.jsonl", "rejects.jsonl", "contact_sheet.png"}  # fmt: skip
+OURS = set(
+    "demo images seen people parts report ranks run.json config.yaml metadata.jsonl rejects.jsonl "
+    "contact_sheet.png .gitkeep".split()
+)
 
 
 @dataclass(frozen=True)
@@ -184,16 +186,15 @@ def run(
             people = manifest.entries(samples)
         models, revisions, licences = (prepare or _prepare)(config)
         if first:
-            settings |= {"models": revisions}
+            settings["models"] = revisions
             manifest.freeze(folder, settings, root, people, rejects, config.chunk)
             write(folder / "config.yaml", dump(config).encode())
     frozen = manifest.read(folder)
     todo = manifest.tasks(folder, frozen, config.views.names(), config.retry_failed)
     accelerator.wait_for_everyone()  # everyone has seen the same state; from here on only files
     rank, ranks = accelerator.process_index, accelerator.num_processes
-    job = chunks.Job(
-        folder, frozen.root, config, str(accelerator.device), models, revisions, licences
-    )
+    device = str(accelerator.device)
+    job = chunks.Job(folder, frozen.root, config, device, models, revisions, licences)
     lost = _work(todo, job, load, make, rank, ranks)
     if first:
         lost += _gather(folder, ranks)
@@ -272,8 +273,8 @@ def _claim(folder: Path, settings: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"output: cannot make the folder {folder}: {error.strerror}") from error
-    foreign = [p.name for p in folder.iterdir() if p.name not in OURS | {".gitkeep"}]
-    foreign = sorted(name for name in foreign if not name.startswith(LEFTOVER))
+    names = sorted(path.name for path in folder.iterdir())
+    foreign = [name for name in names if name not in OURS and not name.startswith(LEFTOVER)]
     if foreign and not (folder / "run.json").exists():
         raise ValueError(
             f"output: {folder} holds other things ({', '.join(foreign[:3])}) and no run; give an "
@@ -347,9 +348,9 @@ def _work(todo, job: chunks.Job, load, make, rank: int, ranks: int) -> list[dict
 def _workers(job: chunks.Job, tasks: int, ranks: int) -> int:
     if job.device.startswith("cuda"):
         return 1
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(job.config.workers or cores // here, tasks))
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    return max(1, min(job.config.workers or cores, tasks))
 
 
 def _gather(folder: Path, ranks: int) -> list[dict]:

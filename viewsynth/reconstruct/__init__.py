@@ -14,17 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from viewsynth import bodies
-from viewsynth.bodies import poses
-from viewsynth.reconstruct import facing, fill, fit, quality, texture
+from viewsynth.reconstruct import facing, fill, fit, quality, targets, texture
 from viewsynth.reconstruct.parse import Parse, parse
+from viewsynth.reconstruct.posing import Poser
 from viewsynth.reconstruct.tflite import Model
-from viewsynth.reconstruct.volume import Clothier
 from viewsynth.records import Person, Reject, Sample
 
-MODES = ("fitted", "relaxed", "walk")
 MOST_CROPS = 8  # of one person: more add time, hardly texels
 TALLEST = 320  # pixels: a taller crop is shrunk, the atlas has no room for more
 REVISION = 1  # goes into the fingerprint; raise it when the same photo would give another person
@@ -36,9 +33,8 @@ class Tools:
 
     body: bodies.Body
     fitter: fit.Fitter
-    clothier: Clothier
+    poser: Poser
     atlas: texture.Atlas
-    bank: Tensor
     pose_model: Model
     detector: Model
 
@@ -66,8 +62,8 @@ def load(body: bodies.Body, pose_model, detector_model) -> Tools:
         pose_model, detector_model: Files, see `viewsynth.weights`.
     """
     return Tools(
-        body=body, fitter=fit.Fitter(body), clothier=Clothier(body), atlas=texture.prepare(body),
-        bank=poses.bank(body), pose_model=Model(pose_model), detector=Model(detector_model),
+        body=body, fitter=fit.Fitter(body), poser=Poser(body), atlas=texture.prepare(body),
+        pose_model=Model(pose_model), detector=Model(detector_model),
     )  # fmt: skip
 
 
@@ -101,14 +97,14 @@ def reconstruct(
         return outcomes
     facing.resolve(crops)
     owners = sorted({crop.owner for crop in crops})
-    goal = fit.targets(
+    goal = targets.targets(
         [crop.parse for crop in crops], [owners.index(crop.owner) for crop in crops],
-        [crop.sample.elevation for crop in crops], tools.bank.device,
+        [crop.sample.elevation for crop in crops], tools.body.faces.device,
     )  # fmt: skip
     with torch.enable_grad():
         found = fit.fit(tools.fitter, goal)
     vertices = tools.body.vertices(found.shape[goal.person], found.pose)
-    vertices = tools.clothier.dress(
+    vertices = tools.poser.clothier.dress(
         vertices, found.offsets[goal.person], vertices.new_zeros(len(crops))
     )
     paints, overlaps, fronts = texture.project(
@@ -214,47 +210,3 @@ def _overlay(crop: _Crop, front: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     body = front[..., None]
     fitted = photo * (1 - 0.6 * body) + 0.6 * body * np.array([40, 190, 230])
     return crop.image, masked.astype(np.uint8), fitted.astype(np.uint8)
-
-
-def posed(people: list[Person], tools: Tools, mode: str = "relaxed") -> Tensor:
-    """The people's meshes as they are rendered: clothed, on the ground, facing +z.
-
-    Args:
-        mode: "fitted", "walk" (the nearest pose of the bank), or "relaxed": half way between them,
-            with the arms nearer to the bank. A person whose fit failed always walks.
-    Returns: vertices, metres.  [N, V, 3]
-    Raises: ValueError: if the mode is unknown.
-    """
-    if mode not in MODES:
-        raise ValueError(f"pose.mode must be one of {', '.join(MODES)}; got {mode!r}")
-    device = tools.bank.device
-    shape = torch.from_numpy(np.stack([person.shape for person in people])).to(device)
-    fitted = torch.from_numpy(np.stack([person.pose for person in people])).to(device)
-    nearest = tools.bank[_nearest(tools, fitted)]
-    share = (
-        _share(tools.body).to(device) if mode == "relaxed" else {"fitted": 1.0, "walk": 0.0}[mode]
-    )
-    sound = torch.tensor([not person.fallback for person in people], device=device)[:, None, None]
-    pose = nearest + share * sound * (fitted - nearest)
-    hair = torch.tensor([0.0 if p.quality.get("bald") else 1.0 for p in people], device=device)
-    offsets = torch.from_numpy(np.stack([person.offsets for person in people])).to(device)
-    vertices = tools.clothier.dress(tools.body.vertices(shape, pose), offsets, hair)
-    scale = torch.tensor([person.scale for person in people], device=device)
-    return bodies.stand(vertices * scale[:, None, None])
-
-
-def _share(body) -> Tensor:
-    """How much of the fitted pose each bone keeps in relaxed mode.  [P, 1]"""
-    arms = ("arm", "wrist")
-    return torch.tensor([[0.35 if any(a in bone for a in arms) else 0.5] for bone in body.bones])
-
-
-def _nearest(tools: Tools, pose: Tensor) -> Tensor:
-    """The pose of the bank whose legs are most like the fitted ones.  [N]"""
-    legs = [
-        k
-        for k, bone in enumerate(tools.body.bones)
-        if "leg" in bone or "hip" in bone or "knee" in bone
-    ]
-    swing = (pose[:, None, legs, 0] - tools.bank[None, :, legs, 0]).square().sum(2)
-    return swing.argmin(1)

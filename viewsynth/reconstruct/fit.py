@@ -10,8 +10,6 @@ took to look right from above, none of which the source view alone would tell:
 - clothing is an offset along the normals, weak where the normal points at the camera, so that
   silhouette growth does not become a belly.
 Crops of one person share shape and offsets. No soft rasteriser: a distance transform does.
-
-All image quantities are in units of the person's height in the crop, so weights have one meaning.
 """
 
 from __future__ import annotations
@@ -20,22 +18,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from viewsynth.bodies import KEYPOINTS, PARTS, Body
-from viewsynth.reconstruct.parse import Parse
+from viewsynth.reconstruct.targets import AXES, INDEX, LIMBS, Targets
 from viewsynth.render.shade import vertex_normals
 
-# (upper end, lower end, damping of the depth hint: the pose model over-estimates depth)
-LIMBS = (
-    ("shoulder", "elbow", 0.69), ("elbow", "wrist", 0.62),
-    ("hip", "knee", 0.43), ("knee", "ankle", 0.72),
-)  # fmt: skip
-AXES = (("left_shoulder", "right_shoulder"), ("left_hip", "right_hip"))
 ITERATIONS = (60, 60)  # skeleton; skeleton, silhouette and offsets
-POINT_WEIGHTS = {"eye": 0.5, "ear": 0.7, "toe": 0.5, "heel": 0.5, "hip": 0.8}
-BOUNDARY, SUBSET, HANDLES = 160, 1100, 90
+SUBSET, HANDLES = 1100, 90  # vertices for the outline; control points of the offsets
 THICKEST = 0.06  # metres of clothing at most
 
 
@@ -83,22 +73,6 @@ def view_rotation(elevation: Tensor, azimuth: Tensor) -> Tensor:
         [-e_rad.cos() * a_rad.sin(), -e_rad.sin(), -e_rad.cos() * a_rad.cos()], -1
     )
     return torch.stack([right, down, forward], 1)
-
-
-@dataclass
-class Targets:
-    """What the crops say, as tensors in person heights; N crops."""
-
-    points: Tensor  # [N, K, 2]
-    weight: Tensor  # [N, K]
-    depth: Tensor  # [N, L] damped depth change over length of every limb
-    axis: Tensor  # [N, 2] the same for the shoulder and the hip axis
-    height: Tensor  # [N] pixels
-    distance: Tensor  # [N, R, R] signed distance to the mask's edge, outside positive
-    window: Tensor  # [N, 3] corner and side of that map, person heights
-    boundary: Tensor  # [N, BOUNDARY, 2] points on the mask's edge
-    person: Tensor  # [N] person of the crop
-    elevation: Tensor  # [N, 2] prior mean and std, degrees
 
 
 class Fitter:
@@ -161,82 +135,6 @@ def _spread_out(points: Tensor, count: int) -> Tensor:
     return torch.tensor(sorted(set(chosen)), device=points.device)
 
 
-# ---- targets -----------------------------------------------------------------------------------
-
-
-def targets(
-    parses: list[Parse], person: list[int], elevations: list[float | None], device
-) -> Targets:
-    """Gather the parses of all crops.  `elevations`: degrees, None = unknown."""
-    index = {name: k for k, name in enumerate(KEYPOINTS)}
-    base = np.ones(len(KEYPOINTS), np.float32)
-    for name, row in index.items():
-        for key, value in POINT_WEIGHTS.items():
-            if key in name:
-                base[row] = value
-    rows: dict[str, list] = {
-        key: [] for key in ("points", "weight", "depth", "axis", "map", "window", "edge")
-    }
-    for one in parses:
-        spread = one.spread / 0.04
-        rows["points"].append(one.points / one.height)
-        rows["weight"].append(base / (1 + spread**2))
-        rows["depth"].append(
-            _slopes(
-                one, [(f"{s}_{a}", f"{s}_{b}", d) for s in ("left", "right") for a, b, d in LIMBS]
-            )
-        )
-        rows["axis"].append(_slopes(one, [(a, b, 1.0) for a, b in AXES]))
-        for key, value in zip(("map", "window", "edge"), _silhouette(one), strict=True):
-            rows[key].append(value)
-    prior = [(10.0, 10.0) if e is None else (float(e), 1.0) for e in elevations]
-    stack = {
-        key: torch.from_numpy(np.stack(value).astype(np.float32)).to(device)
-        for key, value in rows.items()
-    }
-    return Targets(
-        points=stack["points"], weight=stack["weight"], depth=stack["depth"], axis=stack["axis"],
-        height=torch.tensor([one.height for one in parses], device=device),
-        distance=stack["map"], window=stack["window"], boundary=stack["edge"],
-        person=torch.tensor(person, device=device), elevation=torch.tensor(prior, device=device),
-    )  # fmt: skip
-
-
-def _slopes(one: Parse, pairs) -> np.ndarray:
-    """Damped depth change of each pair of points over its length, in the model's metres."""
-    index = {name: k for k, name in enumerate(KEYPOINTS)}
-    change = np.stack([one.length[index[a]] - one.length[index[b]] for a, b, _ in pairs])
-    slope = change[:, 2] / np.maximum(np.linalg.norm(change, axis=1), 0.05)
-    return slope * np.array([damping for *_, damping in pairs])
-
-
-def _silhouette(one: Parse, size: int = 96) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Signed distance map in heights on a square window around the person, and edge points."""
-    pad = int(np.ceil(0.25 * max(one.mask.shape)))
-    mask = np.pad(one.mask > 0.5, pad)
-    if not mask.any():
-        mask[pad + one.mask.shape[0] // 2, pad + one.mask.shape[1] // 2] = True
-    signed = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
-    signed = (signed + 0.7) / one.height  # masks are slightly fat
-    side = max(mask.shape)
-    square = np.pad(signed, ((0, side - mask.shape[0]), (0, side - mask.shape[1])), mode="edge")
-    zoom = ndimage.map_coordinates(
-        square, np.mgrid[:size, :size] * (side - 1) / (size - 1), order=1, mode="nearest"
-    )
-    edge = mask & ~ndimage.binary_erosion(mask)
-    inside = np.zeros_like(mask)
-    inside[pad + 1 : pad + one.mask.shape[0] - 1, pad + 1 : pad + one.mask.shape[1] - 1] = True
-    rows, columns = np.nonzero(edge & inside)  # where the crop cuts the person there is no edge
-    if len(rows) == 0:
-        rows, columns = np.nonzero(edge)
-    pick = np.linspace(0, len(rows) - 1, BOUNDARY).round().astype(int)
-    points = np.stack([columns[pick] - pad + 0.5, rows[pick] - pad + 0.5], 1) / one.height
-    return zoom, np.array([-pad, -pad, side]) / one.height, points
-
-
-# ---- the fit -----------------------------------------------------------------------------------
-
-
 def fit(fitter: Fitter, goal: Targets) -> Fit:
     """Fit all crops of a chunk in one batch.
 
@@ -288,10 +186,9 @@ def fit(fitter: Fitter, goal: Targets) -> Fit:
 
 def _first_azimuth(goal: Targets) -> Tensor:
     """Azimuth in radians from the shoulder and hip axes, left minus right; [N]."""
-    index = {name: k for k, name in enumerate(KEYPOINTS)}
     total = torch.zeros(len(goal.points), 2, device=goal.points.device)
     for row, (left, right) in enumerate(AXES):
-        across = goal.points[:, index[left], 0] - goal.points[:, index[right], 0]
+        across = goal.points[:, INDEX[left], 0] - goal.points[:, INDEX[right], 0]
         slope = goal.axis[:, row].clamp(-0.98, 0.98)
         total += (
             torch.stack([-slope, across.sign() * (1 - slope.square()).sqrt()], 1) * (1.0, 0.5)[row]
@@ -385,9 +282,8 @@ def _loss(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None):
 def _depth_loss(goal: Targets, state: dict, joints: Tensor) -> Tensor:
     """Depth change over length of the limbs and of the trunk's two axes against the hints.  [N]"""
     forward = view_rotation(*_angles(goal, state))[:, 2]
-    index = {name: k for k, name in enumerate(KEYPOINTS)}
     limbs = [(f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for a, b, _ in LIMBS]
-    pairs = torch.tensor([(index[a], index[b]) for a, b in (*limbs, *AXES)], device=joints.device)
+    pairs = torch.tensor([(INDEX[a], INDEX[b]) for a, b in (*limbs, *AXES)], device=joints.device)
     change = joints[:, pairs[:, 0]] - joints[:, pairs[:, 1]]
     slope = (change @ forward[..., None])[..., 0] / change.norm(dim=-1).clamp_min(0.05)
     miss = (slope - torch.cat([goal.depth, goal.axis], 1)).square()
@@ -396,10 +292,9 @@ def _depth_loss(goal: Targets, state: dict, joints: Tensor) -> Tensor:
 
 def _upright(joints: Tensor) -> Tensor:
     """Squared deviations from standing upright, in world axes, over their usual size.  [N]"""
-    index = {name: k for k, name in enumerate(KEYPOINTS)}
 
     def middle(name: str) -> Tensor:
-        return (joints[:, index[f"left_{name}"]] + joints[:, index[f"right_{name}"]]) / 2
+        return (joints[:, INDEX[f"left_{name}"]] + joints[:, INDEX[f"right_{name}"]]) / 2
 
     shoulders, hips, ankles, ears = (
         middle("shoulder"),
@@ -408,7 +303,7 @@ def _upright(joints: Tensor) -> Tensor:
         middle("ear"),
     )
     flat = [0, 2]
-    step = joints[:, index["left_ankle"], 1] - joints[:, index["right_ankle"], 1]
+    step = joints[:, INDEX["left_ankle"], 1] - joints[:, INDEX["right_ankle"], 1]
     return (
         ((shoulders - hips)[:, flat] / 0.05).square().sum(1)
         + ((ankles - hips)[:, flat] / 0.07).square().sum(1)

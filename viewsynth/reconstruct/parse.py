@@ -4,7 +4,8 @@
 Source: MediaPipe's `pose_landmark_full` (BlazePose GHUM, Google, Apache-2.0), run without its
 detector: a person crop already is the region of interest. One pass costs a few milliseconds, so we
 make several (scales, shifts, mirrored or not), let them vote on which way the person faces, and
-take the median skeleton of those that agree. The model's own "visibility" says nothing about back views.
+take the median skeleton of those that agree. The model's own "visibility" says nothing about back
+views.
 """
 
 from __future__ import annotations
