@@ -96,7 +96,7 @@ def test_workers_and_processes_do_not_matter(photos, undisturbed, tmp_path):
     )  # fmt: skip
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert said.count("7 of 7 people made") == 1
+    assert said.count("7 people of 7 made") == 1
     assert content(tmp_path / "out") == content(undisturbed)
 
 

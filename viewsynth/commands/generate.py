@@ -375,28 +375,25 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     manifest.save(folder, frozen)
     if config.report == "yes":
         sheet.write_report(folder)
-    faults = {r["pid"] or r["source"] for r in rejects if r["kind"] == "fault"}
-    made = len({row["person"] for row in rows})
-    _say(
-        f"{made} of {len(frozen.people)} people made, {len(rows)} views kept, "
-        f"{len(rejects)} rejects; {seconds:.0f} s"
-        + (f", {people / seconds:.2f} people/s, {views / seconds:.1f} views/s" if people else "")
-    )
-    for (stage, reason), count in Counter((r["stage"], r["reason"]) for r in rejects).most_common(
-        8
-    ):
-        _say(f"  {count} x {stage}: {reason}")
+    speed = f", {people / seconds:.2f} people/s, {views / seconds:.1f} views/s" if people else ""
+    made, asked = len({row["person"] for row in rows}), len(frozen.people)
+    _say(f"{made} people of {asked} made, {len(rows)} views kept, {len(rejects)} rejects", end="; ")
+    _say(f"{seconds:.0f} s{speed}")
+    reasons = Counter(f"{reject['stage']}: {reject['reason']}" for reject in rejects)
+    for reason, count in reasons.most_common(8):
+        _say(f"  {count} x {reason}")
     _say("licences: " + ", ".join(f"{part} {text}" for part, text in licences.items()))
     _say(f"look at {folder / 'report' / 'index.html'} or {folder / 'contact_sheet.png'}")
-    if len(faults) > FAULTS * len(frozen.people):
-        _say(
-            f"failed: {len(faults)} of {len(frozen.people)} people were lost to faults, see "
-            f"{folder / 'rejects.jsonl'}; run again with --retry-failed"
-        )
-        return 1
-    return 0
+    faults = len({r["pid"] or r["source"] for r in rejects if r["kind"] == "fault"})
+    if faults <= FAULTS * asked:
+        return 0
+    _say(
+        f"failed: {faults} people of {asked} were lost to faults, see {folder}/rejects.jsonl", "; "
+    )
+    _say("run again with --retry-failed")
+    return 1
 
 
-def _say(text: str) -> None:
+def _say(text: str, end: str = "\n") -> None:
     if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(text + end)

@@ -75,6 +75,9 @@ def _plain_limbs(paint: Paint, atlas: Atlas) -> Paint:
         usual = _curve(paint.colour[mine], band[mine], band.max() + 1, smooth=4.0)[band[mine]]
         apart = np.abs(paint.colour[mine] - usual).max(1)
         weight[mine] /= 1 + (apart / 45) ** 4
+    # A hand is three pixels: what does not look like skin there is what is behind it.
+    hand = atlas.group == GROUPS.index("hand")
+    weight[hand] /= 1 + (np.abs(paint.colour[hand] - _skin(paint, atlas)).max(1) / 60) ** 4
     return Paint(paint.colour, weight)
 
 
@@ -157,7 +160,10 @@ def _hair(paint: Paint, atlas: Atlas, skin: np.ndarray) -> tuple[np.ndarray, boo
     sure = head & (paint.weight > 0.15)
     if sure.sum() < 40:
         return 0.35 * skin, False
-    hair = _typical(paint.colour[sure], 20, 60)
+    colour = paint.colour[sure]
+    # Bright sky and skin are mixed into the few pixels of dark hair: its darker part counts.
+    dark = np.median(colour.mean(1)) < skin.mean()
+    hair = _typical(colour, *((5, 35) if dark else (30, 70)))
     return hair, bool(np.abs(hair - skin).max() < 28)
 
 

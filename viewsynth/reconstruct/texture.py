@@ -236,13 +236,34 @@ def _medians(paint: Paint, atlas: Atlas) -> dict[int, np.ndarray]:
 
 
 def _retone(paint: Paint, atlas: Atlas, mine: dict, theirs: dict) -> np.ndarray:
-    colour = paint.colour
+    colour, torso = paint.colour, GROUPS.index("torso")
     common = sorted(set(mine) & set(theirs))
     if len(common) < 2:
         return colour
-    x = np.stack([mine[part] for part in common])
-    y = np.stack([theirs[part] for part in common])
-    weight = np.ones(len(common))
+    bag = np.clip((_bag(mine, theirs) - 0.3) / 0.2, 0, 1) if torso in common else 0.0
+    gain, middle, aim = _tone_curve(mine, theirs, [p for p in common if bag < 0.5 or p != torso])
+    toned = gain * (colour - middle) + aim
+    part = _part(atlas)
+    for number in common:
+        whole = part == number
+        if number == torso:  # a bag keeps the tone that it has, halfway
+            toned[whole] += 0.6 * bag * (colour[whole] - toned[whole])
+        row = gain * (mine[number] - middle) + aim
+        rest = theirs[number] - row
+        same = np.clip((110 - np.abs(rest).max()) / 40, 0, 1)
+        if number == len(GROUPS):
+            same = 1.0  # hair is hair on every side
+        elif number == torso:
+            same *= 1 - bag
+        near = np.exp(-((np.abs(toned[whole] - row).max(1) / 70) ** 2))  # not the belt, not a hem
+        toned[whole] += same * near[:, None] * rest
+    return np.clip(0.9 * toned + 0.1 * colour, 0, 255).astype(np.float32)
+
+
+def _tone_curve(mine: dict, theirs: dict, parts: list[int]):
+    """Robust fit of theirs = gain * (mine - middle) + aim, each [3], over the parts' medians."""
+    x, y = (np.stack([medians[part] for part in parts]) for medians in (mine, theirs))
+    weight = np.ones(len(parts))
     for _ in range(10):
         w = weight[:, None] / weight.sum()
         middle, aim = (w * x).sum(0), (w * y).sum(0)
@@ -252,30 +273,17 @@ def _retone(paint: Paint, atlas: Atlas, mine: dict, theirs: dict) -> np.ndarray:
         gain = np.clip(gain, 0.5, 2.2)
         miss = np.abs(gain * (x - middle) + aim - y).max(1)
         weight = 1 / (1 + (miss / 25) ** 2)
-    toned = gain * (colour - middle) + aim
-    part = _part(atlas)
-    for number, row in zip(common, gain * (x - middle) + aim, strict=True):
-        rest = theirs[number] - row
-        same = np.clip((110 - np.abs(rest).max()) / 40, 0, 1)
-        if number == len(GROUPS):
-            same = 1.0  # hair is hair on every side
-        elif GROUPS[number] == "torso":
-            same *= np.clip((0.5 - _bag(mine, theirs)) / 0.2, 0, 1)
-        mine_too = part == number
-        near = np.exp(
-            -((np.abs(toned[mine_too] - row).max(1) / 70) ** 2)
-        )  # not the belt, not a hem
-        toned[mine_too] += same * near[:, None] * rest
-    return np.clip(0.9 * toned + 0.1 * colour, 0, 255).astype(np.float32)
+    return gain, middle, aim
 
 
 def _bag(mine: dict, theirs: dict) -> float:
-    """How differently two crops see the trunk relative to the sleeves, natural logarithms."""
+    """How much darker the trunk is in one crop than in the other, relative to the sleeves, in
+    natural logarithms: a dark bag on the back; 0 where it is not darker."""
     torso, sleeve = GROUPS.index("torso"), GROUPS.index("upper_arm")
     if sleeve not in mine or sleeve not in theirs:
         return 0.0
     ratio = [np.log(m[torso].mean() + 4) - np.log(m[sleeve].mean() + 4) for m in (mine, theirs)]
-    return abs(float(ratio[0] - ratio[1]))
+    return max(float(ratio[1] - ratio[0]), 0.0)
 
 
 def fuse(paints: list[Paint]) -> Paint:
