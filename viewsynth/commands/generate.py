@@ -156,7 +156,7 @@ class Config:
     def folder(self) -> Path:
         """Where the run goes."""
         name = self.data.root.expanduser().resolve().name if self.data.root else "demo"
-        return (self.output or Path("outputs") / (name or "root")).expanduser().absolute()
+        return (self.output or Path("outputs") / (name or "root")).expanduser().resolve()
 
 
 def run(
