@@ -61,8 +61,8 @@ def _person(body, pid: str) -> Person:
     )  # fmt: skip
 
 
-def _metadata(folder) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+def _metadata(folder, name="metadata.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def _metadata(folder) -> list[dict]:
 )
 def test_renamed_pictures_lead_back(run, tmp_path, kind, pattern, first):
     assert export.run(export.Config(kind, run, str(tmp_path / "out"))) == 0
-    rows = _metadata(tmp_path / "out")
+    rows = _metadata(tmp_path / "out", "sources.jsonl")
     assert len(rows) == len(_metadata(run)) == len({row["file_name"] for row in rows})
     for row in rows:
         match = re.fullmatch(pattern, row["file_name"])
@@ -100,7 +100,7 @@ def test_webdataset_shards_are_whole_and_deterministic(run, tmp_path):
     for shard in ("000000.tar", "000001.tar"):
         assert (tmp_path / "a" / shard).read_bytes() == (tmp_path / "b" / shard).read_bytes()
     seen = {}
-    for entry in _metadata(tmp_path / "a"):
+    for entry in _metadata(tmp_path / "a", "sources.jsonl"):
         with tarfile.open(tmp_path / "a" / entry["shard"]) as tar:
             names = tar.getnames()
             assert all(names[k].split(".")[0] == names[k + 1].split(".")[0]
@@ -130,7 +130,7 @@ def test_export_to_a_url_and_never_twice(run, tmp_path):
 def test_the_run_s_own_export_can_be_made_again(run):
     for _ in range(2):
         assert export.run(export.Config("cargo", run)) == 0
-    assert len(_metadata(run / "export" / "cargo")) == 6
+    assert len(_metadata(run / "export" / "cargo", "sources.jsonl")) == 6
 
 
 def test_bad_runs_are_refused(run, tmp_path):

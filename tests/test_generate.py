@@ -71,7 +71,7 @@ def undisturbed(photos, tmp_path_factory):
 
 
 def test_what_a_run_leaves(undisturbed):
-    assert {p.name for p in undisturbed.iterdir()} == generate.OURS - {"demo", "ranks", ".gitkeep"}
+    assert {p.name for p in undisturbed.iterdir()} == generate.OURS - {"ranks", ".gitkeep"}
     listed = rows(undisturbed)
     assert len(listed) == 7 * 4 and next(iter(listed[0])) == "file_name"
     assert listed == sorted(listed, key=lambda row: row["file_name"])

@@ -178,6 +178,7 @@ class View:
         mask: Pixels of the person.  bool [H, W]
         elevation, azimuth: Degrees, about the target (see `viewsynth.cameras`).
         distance: Metres from the target.
+        target_height: Height of the target above the ground, metres.
         vfov: Vertical field of view of the whole camera picture, degrees.
         box: The crop in the camera's picture, (left, top, right, bottom), pixels.
     """
@@ -189,6 +190,7 @@ class View:
     elevation: float
     azimuth: float
     distance: float
+    target_height: float
     vfov: float
     box: tuple[float, float, float, float]
 

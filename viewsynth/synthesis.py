@@ -266,6 +266,7 @@ def _row(person: Person, outfit: str, name: str, view: View, job: Job):
         "elevation": float(view.elevation),
         "azimuth": float(view.azimuth),
         "distance": float(view.distance),
+        "target_height": float(view.target_height),
         "vfov": float(view.vfov),
         "box": [float(x) for x in view.box],
         "width": width,

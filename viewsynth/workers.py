@@ -148,6 +148,8 @@ def _serve(pipe: Connection, start: Callable, args: tuple) -> None:
 def end_with_parent() -> None:
     """End this process as soon as the one that started it is gone, however that one died."""
     parent = os.getppid()
+    if parent == 1 and not _is_launcher(1):  # it died before we could look
+        os._exit(1)
 
     def watch():
         while os.getppid() == parent:
@@ -155,6 +157,17 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_launcher(pid: int) -> bool:
+    """Whether that process is a launcher; in a container it may well be process 1."""
+    import psutil
+
+    try:
+        words = " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+    return any(word in words for word in ("accelerate", "torchrun", "torch.distributed", "pytest"))
 
 
 class Progress:

@@ -33,7 +33,7 @@ def walk(phase: Tensor, stride: float = 1.0) -> dict[str, Tensor]:
         angles[f"{side}_ankle_flexion"] = stride * (4 * loading - 6 * swing)
         angles[f"{side}_shoulder_flexion"] = stride * (2 - 15 * at_rad.cos())
         angles[f"{side}_shoulder_abduction"] = torch.full_like(phase, 4.0)
-        angles[f"{side}_elbow_flexion"] = 12 + stride * (8 - 8 * at_rad.cos())
+        angles[f"{side}_elbow_flexion"] = 8 + stride * (6 - 6 * at_rad.cos())
     return angles
 
 

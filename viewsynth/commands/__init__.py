@@ -44,7 +44,7 @@ def main(name: str, argv: list[str] | None = None, prog: str | None = None) -> N
     except (ValueError, OSError) as error:
         if os.environ.get("VIEWSYNTH_DEBUG"):
             raise
-        # Every process sees what the user gave; a full disk or a lost model may be one process's own.
+        # What the user gave, every process sees; a full disk may be one process's own.
         own = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         config.fail(prog, str(error), everyone=own)
     sys.exit(status or 0)

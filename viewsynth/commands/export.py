@@ -11,7 +11,7 @@ viewsynth export body|sheet|market|cargo|webdataset outputs/demo [--output DIR o
 - webdataset: `000000.tar`, ... with `<key>.jpg` and `<key>.json`, the same bytes for the same run.
 
 Synthetic pictures go into the training set only. Where all pids end in a number of their own they
-keep it, so `cargo/2519` is person 2519 again. `metadata.jsonl` beside the files says for every new
+keep it, so `cargo/2519` is person 2519 again. `sources.jsonl` beside the files says for every new
 name which row of the run it was.
 """
 
@@ -88,7 +88,7 @@ def run(config: Config) -> int:
     target = Target(config.output or own.as_posix())
     write = {"body": _bodies, "sheet": _sheets, "webdataset": _webdataset}.get(config.kind)
     written = write(config, rows, target) if write else _renamed(config, rows, target)
-    target.put("metadata.jsonl", lines(written))
+    target.put("sources.jsonl", lines(written))
     sys.stderr.write(f"wrote {len(written)} {config.kind} entries to {target.url}\n")
     return 0
 

@@ -34,7 +34,7 @@ from viewsynth.workers import Progress, end_with_parent, spread
 ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
 OURS = set(
-    "demo images seen people parts report ranks run.json config.yaml metadata.jsonl rejects.jsonl "
+    "images seen people parts report ranks run.json config.yaml metadata.jsonl rejects.jsonl "
     "contact_sheet.png .gitkeep".split()
 )
 
@@ -43,6 +43,8 @@ OURS = set(
 class Data:
     """Where the ground pictures come from."""
 
+    name: str = "folder"
+    """Layout of the folder, a module of viewsynth.data."""
     root: Path | None = None
     """Folder: <person>/*.jpg, or *.jpg (a person each), or metadata.csv; None draws people."""
     people: int = 6
@@ -214,8 +216,11 @@ def check(config: Config) -> None:
 
     Raises: ValueError, FileNotFoundError: with what to do.
     """
-    from viewsynth import bodies, weights
+    from viewsynth import bodies, data, weights
 
+    if config.data.name not in data.names():
+        known = ", ".join(data.names())
+        raise ValueError(f"data.name must be one of {known}; got {config.data.name!r}")
     if config.body not in bodies.names():
         raise ValueError(f"body must be one of {', '.join(bodies.names())}; got {config.body!r}")
     for given, known in ((config.weights.pose, weights.pose_model),
@@ -295,13 +300,14 @@ def _input(config: Config) -> tuple[Path, list, list]:
     if root is None:
         from viewsynth.world import people
 
-        root, done = config.folder / "demo", set()
+        # Beside the run, not in it: tools that read the run would take the photos for its pictures.
+        root, done = config.folder.with_name(f"{config.folder.name}_photos"), set()
         if (root / "metadata.jsonl").exists():  # written last
             done = {sample.pid for sample in data.load("folder", root)[0]}
         if len(done) < config.data.people:
             _say(f"drawing {config.data.people} people into {root}")
             people.write(root, config.data.people, config.seed)
-    samples, rejects = data.load("folder", root)
+    samples, rejects = data.load(config.data.name, root)
     return root.expanduser().resolve(), samples, rejects
 
 

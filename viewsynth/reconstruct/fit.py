@@ -226,11 +226,13 @@ def _values(fitter: Fitter, state: dict) -> tuple[Tensor, Tensor]:
 def _project(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None):
     """Keypoints and silhouette samples in person heights, their 3D, for the present state."""
     shape, pose = _values(fitter, state)
-    vertices = fitter.body.vertices(shape[goal.person], pose, fitter.both)
-    keys, samples = vertices.split([len(fitter.key_index), len(fitter.subset)], 1)
+    outlined = normals is not None
+    wanted = fitter.both if outlined else fitter.key_index
+    vertices = fitter.body.vertices(shape[goal.person], pose, wanted)
+    keys, samples = vertices[:, : len(fitter.key_index)], vertices[:, len(fitter.key_index) :]
     joints = fitter.regressor @ keys
     rotation = view_rotation(*_angles(goal, state))
-    if normals is not None:
+    if outlined:
         thick = fitter.offsets(state["handles"])[:, fitter.subset][goal.person]
         toward = (normals @ rotation[:, 2, :, None])[..., 0].abs()
         samples = samples + normals * (thick * (1 - 0.75 * toward))[..., None]
@@ -320,7 +322,10 @@ def _silhouette_loss(goal: Targets, samples: Tensor) -> Tensor:
         goal.distance[:, None], grid[:, :, None], align_corners=False, padding_mode="border"
     )[:, 0, :, 0]
     outside = distance.clamp_min(0).square()
-    gap = torch.cdist(goal.boundary, samples).amin(2).square()
+    with torch.no_grad():  # which sample is nearest has no gradient; its distance has
+        nearest = torch.cdist(goal.boundary, samples).argmin(2)
+    nearest = samples.gather(1, nearest[..., None].expand(-1, -1, 2))
+    gap = (goal.boundary - nearest).square().sum(-1)
     robust = [value / (1 + value / 0.04**2) for value in (outside, gap)]
     return 1500 * (robust[0].mean(1) + 0.9 * robust[1].mean(1))
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from viewsynth.cameras import Cameras
 
-BACKENDS = ("zbuffer", "pytorch3d")
 GROUP = {"cpu": 1 << 19, "cuda": 1 << 24}  # pixels that are shaded at once, for the CPU's cache
 
 
@@ -212,9 +212,15 @@ def _mix(weights: list[Tensor], values: list[Tensor]) -> Tensor:
     return weights[0] * values[0] + weights[1] * values[1] + weights[2] * values[2]
 
 
+def backends() -> list[str]:
+    """The rasterisers that there are: the modules of `viewsynth.render` that define `rasterize`."""
+    here = Path(__file__).parent.glob("*.py")
+    return sorted(path.stem for path in here if "\ndef rasterize(" in path.read_text("utf-8"))
+
+
 def _backend(name: str):
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {name!r}")
+    if name not in backends():
+        raise ValueError(f"backend must be one of {', '.join(backends())}; got {name!r}")
     return importlib.import_module(f"viewsynth.render.{name}").rasterize
 
 

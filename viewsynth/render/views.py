@@ -46,6 +46,7 @@ class _Frame:
 
     pose: Tensor
     distance: float
+    target_height: float
     box: tuple[int, int, int, int]
 
     @property
@@ -144,7 +145,7 @@ def _frame(points: Tensor, shot: Shot, sensor: Sensor, seed: int) -> _Frame:
             f"{MAX_SIDE} along a side; lower sensor.pixels or sensor.margin, or raise "
             "sensor.distance"
         )
-    return _Frame(pose[0], distance, (left, top, right, bottom))
+    return _Frame(pose[0], distance, height / 2, (left, top, right, bottom))
 
 
 def _batches(sizes: list[tuple[int, int]], limit: int) -> list[list[int]]:
@@ -192,6 +193,7 @@ def _finish(layers, frame: _Frame, shot: Shot, pid: str, sensor: Sensor, seed: i
         elevation=float(shot.elevation),
         azimuth=float(shot.azimuth),
         distance=frame.distance,
+        target_height=frame.target_height,
         vfov=sensor.vfov,
         box=tuple(float(value) for value in frame.box),
     )
