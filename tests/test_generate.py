@@ -110,6 +110,7 @@ def test_kills_and_resumes(photos, undisturbed, tmp_path):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    (output / "images" / "p0").mkdir(parents=True, exist_ok=True)
     (output / "images" / "p0" / ".tmp-of-a-killed-write").touch()
     assert not (output / "metadata.jsonl").exists()
     assert run(photos, output) == 0
