@@ -82,7 +82,8 @@ def build(device: torch.device, path: str | Path | None = None) -> SmplxBody:
     if not path:
         raise ValueError(
             "body smplx needs the licensed model file (SMPLX_NEUTRAL.npz from "
-            "smpl-x.is.tue.mpg.de): name it in VIEWSYNTH_SMPLX=FILE. " + NOTICE
+            "smpl-x.is.tue.mpg.de): give it with --weights.smplx FILE or VIEWSYNTH_SMPLX=FILE. "
+            + NOTICE
         )
     if not Path(path).is_file():
         raise FileNotFoundError(f"SMPL-X model file {path} does not exist")

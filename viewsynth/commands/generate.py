@@ -119,6 +119,8 @@ class Weights:
     """pose_landmark_full.tflite."""
     detector: Path | None = None
     """pose_detection.tflite."""
+    smplx: Path | None = None
+    """SMPLX_NEUTRAL.npz, which you have a licence for; with --body smplx."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,11 @@ def check(config: Config) -> None:
                          (config.weights.detector, weights.detector_model)):  # fmt: skip
         if given:
             known(given)
+    if config.weights.smplx:
+        if not config.weights.smplx.expanduser().is_file():
+            raise FileNotFoundError(f"weights.smplx: {config.weights.smplx} is not a file")
+        # The workers inherit it; exports of the run later need it set by hand.
+        os.environ["VIEWSYNTH_SMPLX"] = str(config.weights.smplx.expanduser().resolve())
     root = config.data.root
     if root is not None:
         root = root.expanduser().resolve()
