@@ -87,7 +87,8 @@ def to_dict(config) -> dict:
 
 def dump(config) -> str:
     """A configuration as a YAML preset that `parse` reads back to an equal one."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=1000)
+    # Everything beyond ASCII escaped: PyYAML writes U+0085 as it is and reads it back as a line end.
+    return yaml.safe_dump(to_dict(config), sort_keys=False, width=1000)
 
 
 def differences(a: dict, b: dict, prefix: str = "") -> list[tuple[str, Any, Any]]:
