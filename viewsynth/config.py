@@ -87,7 +87,7 @@ def to_dict(config) -> dict:
 
 def dump(config) -> str:
     """A configuration as a YAML preset that `parse` reads back to an equal one."""
-    # Everything beyond ASCII escaped: PyYAML writes U+0085 as it is and reads it back as a line end.
+    # ASCII only: PyYAML writes U+0085 as it is and reads it back as a line end.
     return yaml.safe_dump(to_dict(config), sort_keys=False, width=1000)
 
 
