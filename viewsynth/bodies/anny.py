@@ -214,7 +214,8 @@ class AnnyBody:
         def add(bone: str, axis: int, sign: float, key: str):
             known.add(key)
             if key in angles:
-                pose[:, self.bones.index(bone), axis] += sign * torch.deg2rad(angles[key].float())
+                turn = torch.deg2rad(angles[key].float()).to(self.device)
+                pose[:, self.bones.index(bone), axis] += sign * turn
 
         add("spine04", 0, 0.5, "trunk_flexion")
         add("spine02", 0, 0.5, "trunk_flexion")
