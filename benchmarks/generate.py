@@ -39,7 +39,7 @@ from render import machine
 from viewsynth import chunks, data, manifest, synthesis, weights, workers
 from viewsynth.commands.generate import Config, Views
 from viewsynth.config import to_dict
-from viewsynth.world import people as drawn
+from viewsynth.world import shots as drawn
 
 ROOT = Path(__file__).resolve().parents[1]
 BESIDE = "encode + write"  # goes on in threads beside the rest
@@ -98,9 +98,9 @@ class Clock:
 
         return timed
 
-    def install(self) -> None:
-        """Put a timer round every function of `STAGES`."""
-        for stage, places in STAGES.items():
+    def install(self, stages: dict[str, tuple[str, ...]]) -> None:
+        """Put a timer round every function of the stages."""
+        for stage, places in stages.items():
             for place in places:
                 module, _, name = place.partition(":")
                 owner = importlib.import_module(f"viewsynth.{module}")
@@ -152,7 +152,7 @@ def one_worker(root: Path, count: int, views: Views) -> dict[str, np.ndarray]:
     Runs in a process of its own, with one thread.
     """
     clock = Clock()
-    clock.install()
+    clock.install(STAGES)
     with tempfile.TemporaryDirectory() as folder:
         config = Config(views=views, device="cpu", output=Path(folder))
         models = {"pose": weights.pose_model(), "detector": weights.detector_model()}

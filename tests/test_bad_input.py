@@ -14,14 +14,14 @@ from PIL import Image
 
 from viewsynth import config, weights
 from viewsynth.commands import generate
-from viewsynth.world import people
+from viewsynth.world import shots
 
 VIEWS = ("--views.elevations", "60", "--views.azimuths", "0", "--report", "no", "--workers", "1")
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[people.Picture]:
-    return people.draw(2, seed=2)
+def drawn() -> list[shots.Picture]:
+    return shots.draw(2, seed=2)
 
 
 def run(root: Path, output: Path, *options: str) -> int:
@@ -44,7 +44,7 @@ def huge_png(path: Path) -> None:
     )
 
 
-def scene(*pictures: people.Picture, gap: float = 1.0) -> Image.Image:
+def scene(*pictures: shots.Picture, gap: float = 1.0) -> Image.Image:
     """Several drawn people, cut out and side by side on grey, each 240 pixels high."""
     width = round(120 * gap * (len(pictures) - 1)) + 130
     result = Image.new("RGB", (width, 260), (150, 152, 155))

@@ -142,6 +142,38 @@ def test_a_window_shows_the_same_points(numbers, left, top, width, height):
     assert torch.allclose(b, expected, rtol=1e-4, atol=2e-2)
 
 
+LENSES = st.floats(-0.15, 0.1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(LENSES, st.floats(-1.3, 1.3), st.floats(-0.7, 0.7))
+def test_a_lens_and_back(k1, x, y):
+    """`undistort` inverts `distort`, over more than the widest picture."""
+    flat, k1 = torch.tensor([x, y], dtype=torch.float64), torch.tensor(k1, dtype=torch.float64)
+    bent = cameras.distort(flat, k1)
+    assert torch.allclose(bent, flat * (1 + k1 * (flat**2).sum()), atol=1e-9)
+    if 1 + 3 * k1 * (flat**2).sum() > 0.1:  # near the fold the inverse is ill-conditioned
+        assert torch.allclose(cameras.undistort(bent, k1), flat, atol=1e-6)
+
+
+def test_a_lens_by_hand():
+    """A point at x / z = 0.5 with k1 = -0.1 goes to 0.5 (1 - 0.025); windows keep the lens."""
+    size = (100, 200)
+    matrix, pose = cameras.pinhole(torch.tensor([100.0]), size), torch.eye(4)[None]
+    bent = cameras.Cameras(pose, matrix, size, torch.tensor([-0.1]))
+    plain = cameras.Cameras(pose, matrix, size)
+    points = torch.tensor([[[1.0, 0.0, 2.0], [0.0, 0.0, 3.0], [40.0, 0.0, 1.0]]])
+    (found, depth), (pin, _) = bent.project(points), plain.project(points)
+    assert torch.allclose(found[0, :2], torch.tensor([[100 + 48.75, 50.0], [100.0, 50.0]]))
+    assert torch.equal(depth, points[..., 2])
+    assert found[0, 2, 0] > 200  # a barrel does not fold what is far outside back into the picture
+    box = torch.tensor([[20.0, 10, 60, 90]])
+    part = bent.window(box, (160, 80))
+    assert torch.allclose(part.project(points)[0], (found - box[:, None, :2]) * 2, atol=1e-3)
+    none = cameras.Cameras(pose, matrix, size, torch.tensor([0.0]))
+    assert torch.allclose(none.project(points)[0], pin)
+
+
 # ---- measured from pictures --------------------------------------------------------------------
 
 MARKS = np.float32([

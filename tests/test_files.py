@@ -91,3 +91,9 @@ def test_inside_refuses(tmp_path, name):
     with pytest.raises(ValueError, match="leads out"):
         files.inside(tmp_path, name)
     assert files.inside(tmp_path, "a/b.jpg") == tmp_path / "a" / "b.jpg"
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert files.sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")
+    assert files.sha256(tmp_path / "none") == ""

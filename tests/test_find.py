@@ -8,7 +8,7 @@ from PIL import Image
 from viewsynth import weights
 from viewsynth.reconstruct import find
 from viewsynth.reconstruct.tflite import Model
-from viewsynth.world import people
+from viewsynth.world import shots
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def detector(models) -> Model:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[people.Picture]:
-    return people.draw(3, seed=0)
+def drawn() -> list[shots.Picture]:
+    return shots.draw(3, seed=0)
 
 
 def place(size, pictures, corners, heights) -> tuple[np.ndarray, list[tuple]]:

@@ -225,8 +225,3 @@ def test_damaged_bytes_give_a_picture_or_a_reason(tmp_path, kind, edits, length)
     except BadImage:
         return
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-
-
-def test_sha256(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    assert images.sha256(tmp_path / "a").startswith("ba7816bf8f01cfea")

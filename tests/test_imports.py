@@ -21,9 +21,9 @@ LEVELS = (
     ("bodies", "render", "metrics"),
     ("data", "world", "reconstruct"),
     ("diffusion", "reid"),
-    ("judge",),
+    ("judge", "observer"),
     ("workers", "sheet", "chunks", "glb"),
-    ("synthesis",),
+    ("synthesis", "population", "fidelity"),
     ("commands",),
     ("cli",),
 )

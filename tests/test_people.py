@@ -1,89 +1,254 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The people that we draw: deterministic, true to their truth, and clothed."""
+"""Who the people of our world are: adults, clothed, all different, and said in the right words."""
 
+import collections
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
 from viewsynth import bodies
-from viewsynth.data import folder
-from viewsynth.world import garments, people
+from viewsynth.world import cloth, colours, fabrics, outfits, people, words
 
-FRONT = people.Shot(name="front", elevation=0, azimuth=0, height=160)
+COUNT = 3_000  # 4.5 million pairs
+JND = 2.3  # a just noticeable difference of colours, in L*a*b*
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    return people.draw(2, seed=3)
+def crowd():
+    return [people.identity(0, number) for number in range(COUNT)]
 
 
-def test_a_person_does_not_depend_on_who_else_is_drawn(pictures):
-    again = people.draw(1, seed=3, shots=people.SHOTS[1:], first=1)[0]
-    assert (again.image == pictures[3].image).all()
-    assert (people.draw(1, seed=4)[0].image.shape != pictures[0].image.shape) or (
-        people.draw(1, seed=4)[0].image != pictures[0].image
-    ).any()
+@pytest.fixture(scope="module")
+def body():
+    return bodies.load("anny")
 
 
-def test_truth_lies_on_the_person(pictures):
-    for picture in pictures:
-        column, row = np.floor(picture.keypoints).astype(int).T
-        grown = np.pad(picture.mask, 4)
-        touched = np.stack([grown[row + dy, column + dx] for dy in (0, 4, 8) for dx in (0, 4, 8)])
-        assert touched.any(0).mean() > 0.9, picture.name
-        assert picture.mask[:2].sum() == 0  # the crop has a margin
+def garments_of(who):
+    outfit = who.outfit
+    worn = (outfit.top, outfit.outer, outfit.bottom, outfit.shoes, outfit.headwear)
+    return [garment for garment in (*worn, *outfit.carried) if garment]
 
 
-@pytest.mark.parametrize("azimuth, right_in_picture", [(0, "left"), (180, "right")])
-def test_azimuth_says_which_side_is_seen(azimuth, right_in_picture):
-    picture = people.one(0, 0, dataclasses.replace(FRONT, azimuth=azimuth))
-    at = dict(zip(bodies.KEYPOINTS, picture.keypoints, strict=True))
-    other = {"left": "right", "right": "left"}[right_in_picture]
-    assert at[f"{right_in_picture}_shoulder"][0] > at[f"{other}_shoulder"][0] + 10
+def test_a_person_is_a_function_of_seed_and_number(crowd):
+    assert people.identity(0, 7) == crowd[7]
+    assert people.identity(1, 7) != crowd[7]
+    assert (crowd[7].pid, people.identity(0, 12345).pid) == ("0007", "12345")
 
 
-def test_elevation_moves_the_head_down_in_the_picture():
-    spans = []
-    for elevation in (0, 60):
-        at = people.one(0, 0, dataclasses.replace(FRONT, elevation=elevation, moment="m")).keypoints
-        spans.append(np.ptp(at[:, 1]) / np.ptp(at[:, 0]))
-    assert spans[1] < 0.75 * spans[0]
+def test_values_stay_in_their_ranges(crowd, body):
+    for who in crowd:
+        assert set(who.phenotype) == set(body.shapes) and set(who.local) == set(people.LOCAL)
+        assert 2 / 3 - 1e-9 <= who.phenotype["age"] <= 1 and 18 <= who.years <= 88  # adults only
+        assert all(0 <= value <= 1 for value in who.phenotype.values())
+        assert all(-1 <= value <= 1 for value in who.local.values())
+        assert who.hair.kind in people.HAIRS and not (who.female and who.hair.beard)
+        for colour in (who.skin, who.lips, who.eyes, who.hair.colour, who.outfit.socks):
+            assert all(0 <= value <= 1 for value in colour)
 
 
-def test_shots_of_one_moment_share_the_pose():
-    shots = [dataclasses.replace(FRONT, name=name, moment="m") for name in ("a", "b")]
-    a, b = people.draw(1, shots=tuple(shots))
-    assert (a.joints == b.joints).all()
-    c = people.one(0, 0, dataclasses.replace(FRONT, name="c"))
-    assert not np.allclose(a.joints, c.joints)
+def test_everyone_is_clothed(crowd):
+    for who in crowd:
+        outfit = who.outfit
+        assert outfit.top.kind in outfits.TOPS and outfit.top.length >= 0.38
+        assert (outfit.bottom is None) == (outfit.top.kind == "dress")
+        lower = outfit.bottom or outfit.top
+        assert lower.kind == "dress" or lower.kind in outfits.BOTTOMS
+        assert lower.length >= (0.33 if lower.kind == "shorts" else 0.38)
+        for garment in garments_of(who):
+            assert garment.neckline <= 0.12 and 0 <= garment.loose <= 0.05
+            assert 0 <= garment.open <= 0.12 and garment.fabric.kind in fabrics.KINDS
+        assert not outfit.top.open  # only what is worn over something stands open
+        head = outfit.headwear.kind if outfit.headwear else ""
+        if head == "hijab":
+            long = lower.kind in ("trousers", "jeans") or lower.length > 0.85
+            assert who.female and outfit.top.sleeve > 0.9 and outfit.top.neckline == 0 and long
+        if head == "hood":
+            assert outfit.outer.kind in ("hoodie", "coat")
 
 
-def test_everyone_is_clothed_and_stands_on_the_ground():
-    m = people.mannequin()
-    torso = [bodies.PARTS.index("torso")]
-    trunk = m.body.base_index[torch.isin(m.body.parts, torch.tensor(torso))].numpy()
-    hip, shoulder = m.line("hip"), m.line("shoulder")
-    low, high = hip[1] - 0.1, shoulder[1] - 0.1
-    trunk = trunk[(m.rest[trunk, 1] > low) & (m.rest[trunk, 1] < high)]
-    trunk = trunk[abs(m.rest[trunk, 0]) < shoulder[0] - 0.05]
-    for number in range(40):
-        outfit, shape = people.identity(0, number)
-        worn = np.maximum(
-            garments.top_depth(m.rest[trunk], outfit, m),
-            garments.bottom_depth(m.rest[trunk], outfit, m),
-        )
-        assert worn.min() > 0, number
-        assert float(shape[m.body.shapes.index("age")]) >= 0.6
-    person = garments.dress(m, outfit, shape, people.moment(0, number, "m"))
-    assert abs(person.vertices[np.unique(person.faces), 1].min()) < 1e-5
+def test_seasons_are_not_mixed(crowd):
+    for who in crowd:
+        outfit = who.outfit
+        if outfit.outer and outfit.outer.kind == "coat":
+            assert outfit.outer.sleeve > 0.9 and (
+                not outfit.bottom or outfit.bottom.kind != "shorts"
+            )
+        if outfit.top.kind == "tank" and outfit.headwear:
+            assert outfit.headwear.kind != "beanie" or outfit.outer
 
 
-def test_folder_reads_what_is_written(tmp_path):
-    shots = tuple(dataclasses.replace(shot, height=80) for shot in people.SHOTS)
-    people.write(tmp_path / "people", 2, shots=shots)
-    samples, rejects = folder.load(tmp_path / "people")
-    assert not rejects and len(samples) == 4
-    assert len({sample.pid for sample in samples}) == 2
-    assert {(s.platform, s.elevation) for s in samples} == {("wearable", 5.0), ("cctv", 12.0)}
+def test_bodies_have_the_stature_that_was_drawn(crowd, body):
+    old = max(crowd, key=lambda who: who.phenotype["age"] * who.phenotype["weight"])
+    chosen = [old, *crowd[:11]]
+    shape = torch.tensor([[who.phenotype[name] for name in body.shapes] for who in chosen])
+    y = body.vertices(shape.float(), torch.zeros(1, len(body.bones), 3))[..., 1]
+    measured = (y.amax(1) - y.amin(1)).numpy() * [who.scale for who in chosen]
+    np.testing.assert_allclose(measured, [who.stature for who in chosen], atol=0.006)
+
+
+@pytest.mark.parametrize("female, mean", [(False, 1.75), (True, 1.62)])
+def test_statures_and_builds_are_those_of_a_population(crowd, female, mean):
+    group = [who for who in crowd if who.female == female]
+    assert 0.48 < len(group) / COUNT < 0.52
+    tall = np.array([who.stature for who in group])
+    years, bulk = (np.array([getattr(who, key) for who in group]) for key in ("years", "bulk"))
+    assert abs(tall.mean() - mean) < 0.015 and 0.055 < tall.std() < 0.08
+    assert np.corrcoef(years, bulk)[0, 1] > 0.15 and np.corrcoef(years, tall)[0, 1] < -0.1
+    assert (years < 30).mean() > 0.2 and (years > 65).mean() > 0.05
+    values = {key: [who.phenotype[key] for who in group] for key in ("weight", "muscle")}
+    assert np.corrcoef(values["weight"], bulk)[0, 1] > 0.7
+    assert np.corrcoef(values["muscle"], bulk)[0, 1] < -0.1
+    skins = colours.lab(np.array([who.skin for who in group]))[:, 0]
+    dark = np.array([who.phenotype["african"] for who in group])
+    assert -0.95 < np.corrcoef(skins, dark)[0, 1] < -0.5  # related, not determined
+    grey = [colours.hair_name(who.hair.colour) in ("grey", "white") for who in group]
+    assert np.mean(np.array(grey)[years > 70]) > 0.4 > 0.1 > np.mean(np.array(grey)[years < 40])
+
+
+def looks(who):
+    """What must be equal for two people to be mixed up, and colours in units of a JND."""
+    outfit = who.outfit
+    shown = [g for g in words._visible(who) if g.kind != "umbrella"]
+    kinds = tuple((g.kind, g.fabric.kind, g.fabric.front, g.fabric.back) for g in shown)
+    lengths = [round(g.length, 1) for g in shown[:3]]
+    key = (who.female, who.hair.kind, outfit.glasses, kinds)
+    tints = colours.lab(
+        np.array([who.skin, who.hair.colour, *(g.fabric.colours[0] for g in shown)])
+    )
+    build = [who.stature / 0.02, who.bulk / 1.0, *(10 * np.array(lengths))]
+    return key, np.concatenate([tints.ravel() / JND, build])
+
+
+def test_people_are_distinguishable_but_some_look_alike(crowd):
+    groups = collections.defaultdict(list)
+    for who in crowd:
+        key, values = looks(who)
+        groups[key].append(values)
+    nearest, twins = [], 0
+    for rows in groups.values():
+        if len(rows) > 1:
+            near = cKDTree(np.array(rows)).query(rows, 2, p=np.inf)[0][:, 1]
+            twins += int((near < 1).sum())
+            nearest.append(near)
+    nearest = np.concatenate(nearest)
+    assert twins == 0  # nobody is within a just noticeable difference in everything
+    assert (nearest < 6).mean() > 0.01 and nearest.min() < 4.5  # but some are easily mixed up
+
+
+def entropy(things):
+    share = np.array(list(collections.Counter(things).values())) / len(things)
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def test_outfits_are_diverse(crowd):
+    outer = [who.outfit.outer or who.outfit.top for who in crowd]
+    lower = [who.outfit.bottom or who.outfit.top for who in crowd]
+    assert entropy([g.kind for g in outer]) > 8
+    assert entropy([g.kind for g in lower]) > 4
+    assert entropy([colours.name(g.fabric.colours[0]) for g in outer]) > 13
+    both = [
+        (g.kind, colours.family(g.fabric.colours[0]))
+        + (h.kind, colours.family(h.fabric.colours[0]))
+        for g, h in zip(outer, lower, strict=True)
+    ]
+    assert entropy(both) > 400
+    plain = [g.fabric.kind in ("plain", "knit", "heather") for g in outer]
+    assert 0.6 < np.mean(plain) < 0.9
+
+
+def test_colours_are_worn_as_often_as_in_the_street(crowd):
+    outer = [
+        colours.family((who.outfit.outer or who.outfit.top).fabric.colours[0]) for who in crowd
+    ]
+    share = {key: count / COUNT for key, count in collections.Counter(outer).items()}
+    assert sum(share[name] for name in ("black", "grey", "white", "blue")) > 0.55
+    assert set(share) == set(colours.FAMILIES) and min(share.values()) > 0.004
+    lower = [who.outfit.bottom.fabric.colours[0] for who in crowd if who.outfit.bottom]
+    assert np.mean(colours.lab(np.array(lower))[:, 0] < 45) > 0.65
+    kinds = collections.Counter(g.kind for who in crowd for g in who.outfit.carried)
+    for kind, about in (("backpack", 0.2), ("shoulder_bag", 0.12), ("tote", 0.08)):
+        assert 0.65 * about < kinds[kind] / COUNT < 1.35 * about, kind
+    assert 0.01 < kinds["umbrella"] / COUNT < 0.03
+
+
+def test_every_kind_is_worn(crowd):
+    kinds = {garment.kind for who in crowd for garment in garments_of(who)}
+    assert kinds == {
+        *outfits.TOPS, *outfits.OUTERS, *outfits.BOTTOMS, *outfits.SHOES, *outfits.HEADWEAR,
+        *outfits.CARRIED,
+    }  # fmt: skip
+    assert {who.hair.kind for who in crowd} == set(people.HAIRS)
+    assert {g.fabric.kind for who in crowd for g in garments_of(who)} == set(fabrics.KINDS)
+    patterns = {p for _, table, _ in cloth.KINDS.values() for p in table.things}
+    assert patterns == set(fabrics.KINDS)
+
+
+def test_names_are_read_back_from_colours():
+    for name, (_, percent) in colours.NAMED.items():
+        assert colours.name(tuple(np.array(percent) / 100)) == name.replace("denim ", "")
+    rng = np.random.default_rng(0)
+    drawn = [colours.family(colours.vary(rng, colours.NAMED["red"][1])) for _ in range(200)]
+    assert drawn.count("red") > 170
+
+
+def test_captions_say_what_is_seen(crowd):
+    for who in crowd[:500]:
+        caption, said = people.caption(who), people.words(who)
+        assert caption.startswith(("A ", "An ")) and caption.endswith(".")
+        for wrong in (" a a", " a o", "  ", "None", " and and ", " a trousers", " a jeans", ",,"):
+            assert wrong not in caption, caption
+        assert all(isinstance(word, str) and word for word in said)
+        assert ("woman" in said) == who.female and (" woman " in caption) == who.female
+        bottom = who.outfit.bottom
+        if bottom and bottom.fabric.kind != "camouflage":
+            assert colours.name(bottom.fabric.colours[0]) in caption
+        outer = who.outfit.outer
+        if outer and not outer.open and outer.kind != "vest":
+            assert " over a" not in caption  # a closed coat hides the top
+        if who.outfit.headwear and who.outfit.headwear.kind == "hijab":
+            assert "hair" not in caption and "headscarf" in caption
+
+
+def test_the_caption_of_a_known_person(crowd):
+    def plain(kind, name, **more):
+        percent = colours.NAMED[name][1]
+        fabric = fabrics.Fabric(colours=(tuple(value / 100 for value in percent),))
+        return outfits.Garment(kind=kind, fabric=fabric, **more)
+
+    outfit = outfits.Outfit(
+        top=plain("tshirt", "white"), outer=plain("jacket", "red", open=0.05, sleeve=1.0),
+        bottom=plain("jeans", "dark blue", length=1.0), shoes=plain("sneakers", "white"),
+        headwear=None, carried=(plain("backpack", "black"),), socks=(0.5,) * 3, glasses="",
+    )  # fmt: skip
+    hair = people.Hair(kind="long", colour=(0.1, 0.09, 0.08))
+    who = dataclasses.replace(
+        crowd[0], female=True, years=24, stature=1.62, bulk=21, hair=hair, outfit=outfit
+    )
+    assert people.caption(who) == (
+        "A young woman with long black hair wears an open red jacket over a white T-shirt, "
+        "dark blue jeans and white sneakers, and carries a black backpack."
+    )
+    yes = {n for n, a in zip(people.ATTRIBUTES, people.attributes(who), strict=True) if a}
+    assert yes == {
+        "female", "age 18-29", "medium height", "average build", "hair black", "long hair",
+        "jacket", "tshirt", "open outer", "long sleeves", "upper red", "jeans", "lower blue",
+        "sneakers", "feet white", "backpack",
+    }  # fmt: skip
+
+
+def test_attributes_are_answers(crowd):
+    table = np.array([people.attributes(who) for who in crowd[:1500]])
+    assert table.dtype == np.uint8 and table.shape[1] == len(people.ATTRIBUTES)
+    assert len(set(people.ATTRIBUTES)) == len(people.ATTRIBUTES)
+    column = {name: table[:, k] for k, name in enumerate(people.ATTRIBUTES)}
+    for prefix in ("age ",):
+        assert (sum(v for n, v in column.items() if n.startswith(prefix)) == 1).all()
+    assert (column["short"] + column["medium height"] + column["tall"] == 1).all()
+    for part in ("upper", "lower", "feet"):
+        found = sum(column[f"{part} {family}"] for family in colours.FAMILIES)
+        assert ((found >= 1) & (found <= 2)).all()
+    answered = [name for name, values in column.items() if values.any()]
+    assert len(answered) > len(people.ATTRIBUTES) - 4

@@ -15,7 +15,7 @@ from viewsynth.reconstruct.parse import parse
 from viewsynth.records import Person, Sample
 from viewsynth.render.sensor import Sensor
 from viewsynth.render.views import Shot, take
-from viewsynth.world import people
+from viewsynth.world import shots
 
 AT = {name: row for row, name in enumerate(bodies.KEYPOINTS)}
 
@@ -30,18 +30,18 @@ def tools() -> reconstruct.Tools:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[tuple[int, str], people.Picture]:
-    shots = (
-        *people.SHOTS,
-        people.Shot(name="level", elevation=0, azimuth=0, height=180),
-        people.Shot(name="raised", elevation=15, azimuth=20, height=180),
-        people.Shot(name="high", elevation=30, azimuth=160, height=180),
+def drawn() -> dict[tuple[int, str], shots.Picture]:
+    asked = (
+        *shots.SHOTS,
+        shots.Simple(name="level", elevation=0, azimuth=0, height=180),
+        shots.Simple(name="raised", elevation=15, azimuth=20, height=180),
+        shots.Simple(name="high", elevation=30, azimuth=160, height=180),
     )
-    return {(int(p.pid), p.name): p for p in people.draw(3, seed=1, shots=shots)}
+    return {(int(p.pid), p.shot.name): p for p in shots.draw(3, seed=1, shots=asked)}
 
 
-def sample(picture: people.Picture, elevation=None) -> Sample:
-    name = f"{picture.pid}/{picture.name}.jpg"
+def sample(picture: shots.Picture, elevation=None) -> Sample:
+    name = f"{picture.pid}/{picture.shot.name}.jpg"
     return Sample(paths=(Path(name),), pid=picture.pid, name=name, elevation=elevation)
 
 
@@ -64,7 +64,7 @@ def fused(tools, drawn) -> list[Person]:
 def test_sources_at_any_elevation_give_upright_bodies_and_the_right_camera(tools, drawn, known):
     pictures = [drawn[n, name] for n in range(3) for name in ("level", "raised", "high")]
     parses = [parse(picture.image, tools.pose_model) for picture in pictures]
-    elevations = [picture.elevation if known else None for picture in pictures]
+    elevations = [picture.station.elevation if known else None for picture in pictures]
     found = fit.fit(
         tools.fitter,
         targets.targets(parses, list(range(len(parses))), elevations, tools.body.faces.device),
@@ -77,7 +77,7 @@ def test_sources_at_any_elevation_give_upright_bodies_and_the_right_camera(tools
     trunk = shoulders - hips
     lean = np.degrees(np.arctan2(np.linalg.norm(trunk[:, [0, 2]], axis=1), trunk[:, 1]))
     assert lean.max() < 12
-    turn = (found.azimuth.numpy() - [p.azimuth for p in pictures] + 180) % 360 - 180
+    turn = (found.azimuth.numpy() - [p.station.azimuth for p in pictures] + 180) % 360 - 180
     assert np.abs(turn).max() < 25 and np.median(np.abs(turn)) < 12
     assert float(found.error.max()) < 0.02
     if known:
@@ -99,9 +99,9 @@ def test_a_person_in_a_batch_equals_the_same_person_alone(tools, drawn, fused):
     for person in (alone, together):
         vertices = posing.posed([person], tools.poser, "relaxed")
         joints.append(bodies.keypoints(tools.body, vertices))
-        shots = [Shot(0, e, 30.0, f"e{e}") for e in (30.0, 60.0, 90.0)]
+        views = [Shot(0, e, 30.0, f"e{e}") for e in (30.0, 60.0, 90.0)]
         pictures.append(
-            take(vertices, tools.body, [person.texture], [person.seen], ["a"], shots, Sensor(), 0)
+            take(vertices, tools.body, [person.texture], [person.seen], ["a"], views, Sensor(), 0)
         )
     height = float(vertices[0, :, 1].max())
     assert float((joints[0] - joints[1]).norm(dim=-1).max()) < 0.01 * height
@@ -142,7 +142,7 @@ def test_colours_of_the_parts_survive(tools, drawn, fused, number):
     sensor = Sensor(noise=0.0)
     view = take(
         vertices, tools.body, [person.texture], [person.seen], ["a"],
-        [Shot(0, picture.elevation, picture.azimuth, "same")], sensor, 0,
+        [Shot(0, picture.station.elevation, picture.station.azimuth, "same")], sensor, 0,
     )[0]  # fmt: skip
 
     def thirds(image, mask):

@@ -26,17 +26,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cameras:
-    """N pinhole cameras that draw on canvases of one size.
+    """N cameras that draw on canvases of one size.
 
     Args:
         world_to_camera: OpenCV pose.  float32 [N, 4, 4]
         intrinsics: Pixels of the canvas.  float32 [N, 3, 3]
         size: Canvas (height, width), pixels.
+        k1: Radial distortion in normalised coordinates, x_d = x (1 + k1 r^2); below 0 = barrel;
+            None = pinholes.  float32 [N]
     """
 
     world_to_camera: Tensor
     intrinsics: Tensor
     size: tuple[int, int]
+    k1: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.world_to_camera)
@@ -49,6 +52,11 @@ class Cameras:
         Returns: pixels [N, P, 2] and depth along the optical axis, metres [N, P].
         """
         local = points @ self.world_to_camera[:, :3, :3].mT + self.world_to_camera[:, None, :3, 3]
+        if self.k1 is not None:
+            flat = local[..., :2] / local[..., 2:].clamp_min(1e-6)
+            flat = distort(flat, self.k1[:, None])
+            bent = flat @ self.intrinsics[:, :2, :2].mT + self.intrinsics[:, None, :2, 2]
+            return bent, local[..., 2]
         homogeneous = local @ self.intrinsics.mT
         return homogeneous[..., :2] / homogeneous[..., 2:].clamp_min(1e-6), local[..., 2]
 
@@ -65,7 +73,37 @@ class Cameras:
         intrinsics = self.intrinsics.clone()
         intrinsics[:, :2, 2] -= boxes[:, :2]
         intrinsics[:, :2] *= scale[:, :, None]
-        return Cameras(self.world_to_camera, intrinsics, size)
+        return Cameras(self.world_to_camera, intrinsics, size, self.k1)
+
+
+def distort(flat: Tensor, k1: Tensor) -> Tensor:
+    """Normalised pinhole coordinates to where a lens puts them: x (1 + k1 r^2).
+
+    A barrel's curve turns back at r^2 = -1 / (3 k1); from there on the scale stays, so that no
+    point far outside the picture lands in it.
+    Args:
+        flat: x / z and y / z.  [..., 2]
+        k1: Broadcasts to [...].
+    """
+    radius = (flat**2).sum(-1)
+    turn = torch.where(k1 < 0, -1 / (3 * k1.clamp_max(-1e-9)), torch.inf)
+    return flat * (1 + k1 * torch.minimum(radius, turn))[..., None]
+
+
+def undistort(bent: Tensor, k1: Tensor) -> Tensor:
+    """The inverse of `distort` within the lens' circle, by Newton's method on the radius.
+
+    Args:
+        bent: Distorted normalised coordinates.  [..., 2]
+        k1: Broadcasts to [...].
+    """
+    goal = (bent**2).sum(-1).sqrt()
+    turn = torch.where(k1 < 0, (-1 / (3 * k1.clamp_max(-1e-9))).sqrt(), torch.inf)
+    radius = torch.minimum(goal, turn)
+    for _ in range(6):
+        slope = (1 + 3 * k1 * radius**2).clamp_min(0.05)
+        radius = torch.minimum(radius - (radius * (1 + k1 * radius**2) - goal) / slope, turn)
+    return bent * (radius / goal.clamp_min(1e-9)).where(goal > 1e-9, 1.0)[..., None]
 
 
 def orbit(elevation: Tensor, azimuth: Tensor, distance: Tensor, target_height: Tensor) -> Tensor:

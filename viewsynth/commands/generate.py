@@ -25,11 +25,11 @@ from typing import Literal
 from viewsynth import chunks, manifest, sheet, synthesis
 from viewsynth.config import dump, to_dict, within
 from viewsynth.facts import facts
-from viewsynth.files import LEFTOVER, clean, lines, write
+from viewsynth.files import claim, clean, lines, write
 from viewsynth.licences import require_commercial
 from viewsynth.records import to_dict as to_json
 from viewsynth.render.sensor import Sensor
-from viewsynth.workers import Progress, end_with_parent, spread
+from viewsynth.workers import Progress, cores, end_with_parent, spread
 
 ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
@@ -281,18 +281,7 @@ def settings_of(config: Config, device: str) -> dict:
 
 def _claim(folder: Path, settings: dict) -> None:
     """Take the folder of the run, if it is empty or holds this run, and tidy up after a kill."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"output: cannot make the folder {folder}: {error.strerror}") from error
-    names = sorted(path.name for path in folder.iterdir())
-    foreign = [name for name in names if name not in OURS and not name.startswith(LEFTOVER)]
-    if foreign and not (folder / "run.json").exists():
-        raise ValueError(
-            f"output: {folder} holds other things ({', '.join(foreign[:3])}) and no run; give an "
-            "empty or a new folder"
-        )
-    if (folder / "run.json").exists():
+    if claim(folder, OURS, "run.json"):
         old = manifest.read(folder).settings
         manifest.refuse_other_settings(folder, old, settings | {"models": old.get("models")})
     clean(folder)
@@ -305,7 +294,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
 
     root = config.data.root
     if root is None:
-        from viewsynth.world import people
+        from viewsynth.world import shots
 
         # Beside the run, not in it: tools that read the run would take the photos for its pictures.
         root, done = config.folder.with_name(f"{config.folder.name}_photos"), set()
@@ -313,7 +302,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
             done = {sample.pid for sample in data.load("folder", root)[0]}
         if len(done) < config.data.people:
             _say(f"drawing {config.data.people} people into {root}")
-            people.write(root, config.data.people, config.seed)
+            shots.write(root, config.data.people, config.seed)
     samples, rejects = data.load(config.data.name, root)
     return root.expanduser().resolve(), samples, rejects
 
@@ -361,9 +350,8 @@ def _work(todo, job: chunks.Job, load, make, rank: int, ranks: int) -> list[dict
 def _workers(job: chunks.Job, tasks: int, ranks: int) -> int:
     if job.device.startswith("cuda"):
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
-    return max(1, min(job.config.workers or cores, tasks))
+    share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    return max(1, min(job.config.workers or share, tasks))
 
 
 def _gather(folder: Path, ranks: int) -> list[dict]:

@@ -8,7 +8,6 @@ anything is decoded, the format is told by content, and nothing of a broken pict
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
 import stat
@@ -73,12 +72,6 @@ def read(path: str | Path, box: tuple[int, int, int, int] | None = None) -> np.n
             f"the box {list(box)} holds less than {MIN_SIDE} pixels of the {width}x{height} picture"
         )
     return np.ascontiguousarray(image[top:bottom, left:right])
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bytes(path: Path) -> bytes:

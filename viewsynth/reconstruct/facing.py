@@ -66,7 +66,7 @@ def turned(found: Parse) -> Parse:
     """The skeleton seen from the other side: left is right, near is far; the doubt is over."""
     swap = list(SWAP)
     return replace(
-        found, points=found.points[swap], depth=-found.depth[swap],
+        found, points=found.points[swap],
         length=found.length[swap] * np.array([1, 1, -1], np.float32), spread=found.spread[swap],
         front=not found.front, vote=SURE,
     )  # fmt: skip

@@ -41,9 +41,8 @@ class Parse:
 
     Args:
         points: `KEYPOINTS` in crop pixels.  float32 [K, 2]
-        depth: Distance from the hips along the viewing direction, metres, positive = farther away;
-            damping is left to the fit.  float32 [K]
-        length: Points in metres about the hips, all three axes (x right, y down).  float32 [K, 3]
+        length: Points in metres about the hips (x right, y down, z away from the camera; damping of
+            z is left to the fit).  float32 [K, 3]
         spread: Standard deviation of each point over the passes, in person heights.  float32 [K]
         mask: Person probability.  float32 [H, W]
         presence: The model's confidence that there is a person, median over passes, [0, 1].
@@ -53,7 +52,6 @@ class Parse:
     """
 
     points: np.ndarray
-    depth: np.ndarray
     length: np.ndarray
     spread: np.ndarray
     mask: np.ndarray
@@ -180,7 +178,7 @@ def _combine(passes: list[_Pass], shape: tuple[int, int]) -> Parse:
     mask = np.sort(np.stack(masks), axis=0)[-2 if len(masks) > 1 else -1]
     mask = mask * main_component(mask > 0.3, points)
     return Parse(
-        points=points.astype(np.float32), depth=world[:, 2].astype(np.float32),
+        points=points.astype(np.float32),
         length=world.astype(np.float32), spread=spread.astype(np.float32),
         mask=mask.astype(np.float32), presence=float(np.median([one.presence for one in passes])),
         vote=abs(verdict), front=bool(front), height=extent,

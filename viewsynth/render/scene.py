@@ -130,7 +130,7 @@ def compose(
     for n, where in enumerate(places):
         # The ground filters itself (see `paving`), so it needs no supersampling.
         ground = _ground(coarse, n, where, shadow[n]).permute(2, 0, 1)
-        person = buffers.colour[n] * _light(buffers.normal[n], where)[..., None]
+        person = buffers.colour[n] * light(buffers.normal[n], where)[..., None]
         person = shrink(person.clamp(0, 1).permute(2, 0, 1)[None], supersample)[0]
         pictures.append(person + ground * (1 - share[n]))
     return torch.stack(pictures)
@@ -142,7 +142,7 @@ def shrink(image: Tensor, factor: int) -> Tensor:
     return sum(parts) / factor**2
 
 
-def _light(normal: Tensor, where: Place) -> Tensor:
+def light(normal: Tensor, where: Place) -> Tensor:
     """Light on the person.  Mild: the texture was photographed in light, and the colours of the
     clothes are the person's identity.  [..., 3] -> [...]"""
     facing = sum(normal[..., k] * where.sun[k] for k in range(3)).clamp_min(0)

@@ -1,269 +1,376 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Capture: a camera looks at a dressed person in a plain place; a photo and its truth come out.
+"""Capture: a camera looks at a dressed person in a place; a picture and its exact truth come out.
 
-Sun with cast shadows (a shadow map), sky light, a paved or grassy ground, a wall or a hedge behind;
-then what sensor and detector do: crop with a margin, exposure, white balance, blur, noise, JPEG.
+people -> character (geometry) + scenes (place) -> this -> shots, rig. Everything solid is drawn by
+the z-buffer with several samples a pixel; ground and backdrops filter themselves and are drawn once
+a pixel. The crop lies on the whole picture's own pixels, as a detector cuts it.
 """
 
 from __future__ import annotations
 
-import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
-from scipy import ndimage
 
-from viewsynth import cameras
-from viewsynth.render import shade, zbuffer
-from viewsynth.world import garments
+from viewsynth import bodies, cameras
+from viewsynth.render import zbuffer
+from viewsynth.world import LABELS, lights, props, scenes, sensor
+from viewsynth.world.noise import linear
+from viewsynth.world.sensor import Lens, lens
 
-OVERSAMPLE = 2
-VFOV = 40.0  # degrees, of the whole camera picture; the crop is a part of it
-CANVAS = (1080, 1920)
-SHADOW = 384  # side of the shadow map, pixels
-REACH = 2.4  # metres about the person that the shadow map covers
+__all__ = ["Lens", "Photo", "Station", "lens", "photograph", "whole"]
+
+OCCLUDER = LABELS.index("occluder")
+STEEP = 60.0  # degrees; from there on cameras hang from a gimbal and are not levelled
+# Depth of a keypoint under the surface that it is a keypoint of, metres, with clothes.
+DEEP = dict.fromkeys(bodies.KEYPOINTS, 0.10) | {
+    "nose": 0.05, "left_eye": 0.05, "right_eye": 0.05, "left_ear": 0.06, "right_ear": 0.06,
+    "left_hip": 0.17, "right_hip": 0.17, "left_shoulder": 0.13, "right_shoulder": 0.13,
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where and in what light a camera stands, drawn from its own seed.
+@dataclass(frozen=True, kw_only=True)
+class Station:
+    """Where a camera is and how it looks.
 
     Args:
-        sun: Direction towards the sun, unit.  [3]
-        strength: Share of the light that is the sun's, [0, 1).
-        ground, wall: sRGB in [0, 1].  [3]
-        paving: Side of the slabs, metres; 0 = none.
-        wall_distance, wall_height: Of the wall or hedge behind the person, metres.
-        rough: How uneven the wall's brightness is; a hedge's is more than a house's.
-        gain: Exposure and white balance of the camera, a factor a channel.  [3]
-        grain: Table of random numbers that all textures are made of.  [64, 64]
+        elevation, azimuth: Of the camera about the target, degrees; see `viewsynth.cameras`.
+        distance: To the target, metres.
+        off: Where in the whole picture the target is, from the middle, in widths and heights to
+            the right and down.
+        roll: About the line of sight, degrees, clockwise turn of the picture's contents.
     """
 
-    sun: np.ndarray
-    strength: float
-    ground: np.ndarray
-    paving: float
-    wall: np.ndarray
-    wall_distance: float
-    wall_height: float
-    rough: float
-    gain: np.ndarray
-    grain: np.ndarray
+    elevation: float
+    azimuth: float
+    distance: float
+    off: tuple[float, float] = (0.0, 0.0)
+    roll: float = 0.0
 
 
-def place(rng: np.random.Generator) -> Place:
-    """A place: light, ground, what is behind, and the camera's colours."""
-    azimuth_rad, elevation_rad = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(35, 62))
-    flat = np.cos(elevation_rad)
-    sun = [flat * np.sin(azimuth_rad), np.sin(elevation_rad), flat * np.cos(azimuth_rad)]
-    grounds = [(0.52, 0.50, 0.47), (0.40, 0.40, 0.41), (0.60, 0.55, 0.48), (0.36, 0.42, 0.26)]
-    walls = [(0.55, 0.52, 0.47), (0.48, 0.33, 0.27), (0.24, 0.32, 0.18), (0.62, 0.62, 0.60)]
-    ground, wall = rng.integers(len(grounds)), rng.integers(len(walls))
-    return Place(
-        sun=np.float32(sun), strength=float(rng.choice([0.12, 0.35, 0.5])),
-        ground=np.float32(grounds[ground]), paving=0.0 if ground == 3 else rng.uniform(0.4, 0.9),
-        wall=np.float32(walls[wall]), wall_distance=rng.uniform(4, 12),
-        wall_height=rng.uniform(2.5, 5), rough=0.45 if wall == 2 else 0.15,
-        gain=np.float32(rng.normal(1, [0.03, 0.015, 0.04])) * np.float32(rng.uniform(0.9, 1.12)),
-        grain=rng.random((64, 64), dtype=np.float32),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Photo:
     """One crop and its truth.
 
     Args:
         image: RGB.  uint8 [H, W, 3]
-        mask: Pixels of the person.  bool [H, W]
-        keypoints: `bodies.KEYPOINTS` on the crop, pixels.  float32 [K, 2]
-        box: The crop in the camera's picture of `CANVAS` size, (left, top, right, bottom), pixels.
+        labels: Index into `LABELS` of what takes most of a pixel.  uint8 [H, W]
+        keypoints: `bodies.KEYPOINTS` on the crop: x, y in pixels, 1 visible or 0 hidden or outside.
+            float32 [K, 3]
+        box: The crop in the whole picture, (left, top, right, bottom), pixels; whole numbers.
+        world_to_camera: float32 [4, 4]
+        intrinsics: Of the crop, pixels.  float32 [3, 3]
+        k1: Radial distortion; `cameras.Cameras` of these three projects world points to the crop.
+        target_height: Height of the target above the ground, metres.
+        occlusion: Share of the person's whole silhouette that is hidden or outside the crop.
     """
 
     image: np.ndarray
-    mask: np.ndarray
+    labels: np.ndarray
     keypoints: np.ndarray
     box: tuple[float, float, float, float]
+    world_to_camera: np.ndarray
+    intrinsics: np.ndarray
+    k1: float
+    target_height: float
+    occlusion: float
+
+
+def whole(station: Station, camera: Lens, target_height: float) -> cameras.Cameras:
+    """The camera's whole picture, before anything is cut out of it.
+
+    The camera turns so that the target comes to lie at `off`. Below `STEEP` it is levelled first
+    (its x axis is horizontal) where that can be; then `roll` turns it about the line of sight.
+    Args:
+        target_height: Height of the target above the ground, metres.
+    """
+    height, width = camera.picture
+    focal = cameras.focal_length(camera.vfov, height)
+    bent = torch.tensor([station.off[0] * width, station.off[1] * height]).double() / focal
+    flat = cameras.undistort(bent, torch.tensor(camera.k1, dtype=torch.float64))
+    sight = np.append(flat.numpy(), 1.0)
+    sight /= np.linalg.norm(sight)
+    aim = _shortest(sight)
+    spin_rad = 0.0
+    steep_rad = math.radians(station.elevation)
+    if station.elevation < STEEP:
+        # x axis . up = 0 for the turn about the line of sight: a sin(t) - b cos(t) = c tan(e).
+        want = aim[0, 2] * math.tan(steep_rad) / math.hypot(aim[0, 0], aim[0, 1])
+        if abs(want) <= 1:
+            spin_rad = math.asin(want) + math.atan2(aim[0, 1], aim[0, 0])
+    spin_rad += math.radians(station.roll)
+    cos, sin = math.cos(spin_rad), math.sin(spin_rad)
+    turn = np.eye(4)
+    turn[:3, :3] = aim @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    numbers = (station.elevation, station.azimuth, station.distance, target_height)
+    pose = cameras.orbit(*(torch.tensor([float(v)], dtype=torch.float64) for v in numbers))
+    pose = torch.from_numpy(turn @ pose[0].double().numpy())[None].float()
+    matrix = cameras.pinhole(torch.tensor([focal]), camera.picture)
+    return cameras.Cameras(pose, matrix, camera.picture, torch.tensor([camera.k1]))
+
+
+def _shortest(sight: np.ndarray) -> np.ndarray:
+    """The shortest rotation of the z axis into a unit direction.  [3, 3]"""
+    x, y, z = sight
+    cross = np.array([[0, 0, x], [0, 0, y], [-x, -y, 0]])
+    return np.eye(3) + cross + cross @ cross / (1 + z)
 
 
 def photograph(
-    person: garments.Dressed,
-    outfit: garments.Outfit,
-    mannequin: garments.Mannequin,
-    where: Place,
-    view: tuple[float, float, float],
-    height: int,
+    person,
+    station: Station,
+    where: scenes.Place,
+    camera: Lens,
     rng: np.random.Generator,
+    others: tuple = (),
 ) -> Photo:
     """Take one picture of one person.
 
     Source: ours.
     Args:
-        person, outfit, mannequin: See `garments.dress`.
-        where: Light and surroundings.
-        view: Elevation and azimuth in degrees, distance in metres, about the middle of the person.
-        height: Of the crop, pixels; the width follows from the person's box.
-        rng: For the crop's margins and the sensor's noise.
+        person: A `character.Dressed`: vertices, normals, faces, keypoints and `shade`.
+        station: Where the camera is.
+        where: The place, with the person standing in it (`scenes.standing`).
+        rng: Of this picture: the detector's box, things in the way, the sensor.
+        others: Other people: (Dressed, (x, z) metres from the person, heading in degrees).
     """
-    stature = torch.tensor([person.vertices[person.faces, 1].max() / 2])
-    pose = cameras.orbit(*(torch.tensor([float(v)]) for v in view), stature)
-    focal = torch.tensor([CANVAS[0] / 2 / np.tan(np.deg2rad(VFOV) / 2)], dtype=torch.float32)
-    whole = cameras.Cameras(pose, cameras.pinhole(focal, CANVAS), CANVAS)
-    used = torch.from_numpy(person.vertices)[None]
-    seen, _ = whole.project(used[:, np.unique(person.faces)])
-    low, high = seen[0].amin(0), seen[0].amax(0)
-    margin = torch.from_numpy(rng.uniform(0.04, 0.11, (2, 2)).astype(np.float32))
-    side = (high - low).max() * torch.tensor([0.7, 1.0])
-    low, high = low - margin[0] * side, high + margin[1] * side
-    size = (height, max(8, round(height * float((high - low)[0] / (high - low)[1]))))
-    box = torch.cat([low, high])[None]
-    crop = whole.window(box, (size[0] * OVERSAMPLE, size[1] * OVERSAMPLE))
-    pixels, depth = crop.project(used)
-    hit = zbuffer.rasterize(pixels, depth, torch.from_numpy(person.faces), crop.size)
-    colour, mask = _shade(person, outfit, mannequin, where, crop, hit)
-    points, _ = whole.window(box, size).project(torch.from_numpy(person.keypoints)[None])
-    share = mask.reshape(size[0], OVERSAMPLE, size[1], OVERSAMPLE).mean((1, 3))
+    target = float(person.vertices[:, 1].max()) / 2
+    eye = whole(station, camera, target)
+    pixels, _ = eye.project(torch.from_numpy(person.vertices)[None])
+    body = torch.cat([pixels[0].amin(0), pixels[0].amax(0)]).double().numpy()
+    box = _detect(body, camera.picture, rng)
+    size = (int(box[3] - box[1]), int(box[2] - box[0]))
+    things = [_moved(*other) for other in others]
+    things += props.around(rng, station.azimuth, station.elevation)
+    coarse = station.distance / float(eye.intrinsics[0, 0, 0])
+    crop = eye.window(torch.from_numpy(box).float()[None], size)
+    layers = _draw([person, *things], eye, body, box, size)
+    near = [t for t, seen in zip([person, *things], layers.used, strict=True) if seen]
+    people = tuple(t.keypoints for t in near if hasattr(t, "keypoints"))
+    light = lights.light(where, near, people, coarse)
+    picture, labels, share = _shade([person, *things], layers, light, crop)
+    background, _ = scenes.surroundings(where, *_rays(crop), _pixel(crop), light.ground)
+    picture += background.reshape(*size, 3) * (1 - share)[..., None]
     return Photo(
-        image=_sense(colour, size, where, rng), mask=share > 0.5,
-        keypoints=points[0].numpy(), box=tuple(box[0].tolist()),
+        image=sensor.sense(picture, camera, where.level, rng), labels=labels,
+        keypoints=_visible(person.keypoints, crop, layers), box=tuple(float(v) for v in box),
+        world_to_camera=crop.world_to_camera[0].numpy(), intrinsics=crop.intrinsics[0].numpy(),
+        k1=camera.k1, target_height=target, occlusion=layers.occlusion,
     )  # fmt: skip
 
 
-def _shade(person, outfit, mannequin, where, crop, hit) -> tuple[np.ndarray, np.ndarray]:
-    """Linear light of every pixel, and which pixels are the person's."""
-    origin, rays = _rays(crop)
-    face, bary = hit.face[0].numpy(), hit.bary[0].numpy()
-    mask = face >= 0
-    shadow = _shadow_map(person, where.sun)
-    light, points = _background(origin, rays, where)
-    light *= _sunlit(points, shadow, where, 0.0)[..., None]
-    corner, weight = person.faces[face[mask]], bary[mask]
+@dataclass(frozen=True)
+class _Layers:
+    """What every sample of the crop sees of solid things.
 
-    def at(values: np.ndarray) -> np.ndarray:
-        return (values[corner] * weight[..., None]).sum(1)
+    Args:
+        who: Index of the thing, -1 = none.  int16 [H * s, W * s]
+        face, bary, depth: Of that thing, as `zbuffer.Fragments`.
+        before: The thing is not the person and stands nearer than the person.  bool
+        samples: Samples along a side of a pixel, s.
+        used: Which things were near enough to be drawn or to cast shadows.
+        occlusion: See `Photo`.
+    """
 
-    mesh = torch.from_numpy(person.vertices)[None]
-    smooth = shade.vertex_normals(mesh, torch.from_numpy(person.faces))[0].numpy()
-    rest, normal, world = at(person.rest), at(smooth), at(person.vertices)
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-    layer = person.layer[face[mask]]
-    turned = (normal * rays[mask]).sum(1) > 0
-    normal[turned] *= -1
-    colour = garments.albedo(rest, layer, outfit, mannequin) ** 2.2
-    cloth = np.where((layer == garments.SUIT) | (layer == garments.SKIRT), 1.0, 0.25)
-    folds = 1 + cloth * _folds(rest, where.grain)
-    sky = 0.62 + 0.3 * normal[:, 1] + 0.08 * (normal * -rays[mask]).sum(1)
-    facing = np.clip((normal @ where.sun + 0.1) / 1.1, 0, 1)
-    near = world + normal * 0.015
-    sun = facing * _visible(near, shadow, 0.012)
-    light[mask] = (
-        colour * (folds * ((1 - where.strength) * sky * 1.15 + where.strength * 1.9 * sun))[:, None]
-    )
-    return light, mask
+    who: np.ndarray
+    face: np.ndarray
+    bary: np.ndarray
+    depth: np.ndarray
+    before: np.ndarray
+    samples: int
+    used: tuple[bool, ...]
+    occlusion: float
+
+
+def _draw(things: list, eye: cameras.Cameras, body, box, size) -> _Layers:
+    """Draw everything solid; the canvas also holds what the crop cuts off of the person."""
+    samples = 2 if size[0] >= 112 else 3 if size[0] >= 64 else 4
+    outer = np.array([*np.minimum(box[:2], np.floor(body[:2])),
+                      *np.maximum(box[2:], np.ceil(body[2:]))])  # fmt: skip
+    outer = np.clip(outer, np.tile(box[:2] - 2 * np.array(size[::-1]), 2),
+                    np.tile(box[2:] + 2 * np.array(size[::-1]), 2))  # fmt: skip
+    canvas = int(outer[3] - outer[1]) * samples, int(outer[2] - outer[0]) * samples
+    view = eye.window(torch.from_numpy(outer).float()[None], canvas)
+    top, left = (int(v) * samples for v in (box[1] - outer[1], box[0] - outer[0]))
+    inner = (slice(top, top + size[0] * samples), slice(left, left + size[1] * samples))
+    who = np.full(canvas, -1, np.int16)
+    used, best = [], None
+    for number, thing in enumerate(things):
+        pixels, depth = view.project(torch.from_numpy(thing.vertices)[None])
+        low, high = pixels[0].amin(0), pixels[0].amax(0)
+        near = bool(
+            (high > -0.5 * canvas[1]).all() and low[0] < 1.5 * canvas[1]
+            and low[1] < 1.5 * canvas[0] and depth.amin() > 0.3
+        )  # fmt: skip
+        used.append(near or number == 0)
+        inside = (high > 0).all() and low[0] < canvas[1] and low[1] < canvas[0]
+        if number and not (near and bool(inside)):
+            continue
+        found = zbuffer.rasterize(pixels, depth, torch.from_numpy(thing.faces), canvas)
+        found = [t[0].numpy() for t in (found.face, found.bary, found.depth)]
+        if best is None:
+            best, alone = found, found[2].copy()
+            who[found[0] >= 0] = 0
+            continue
+        won = (found[0] >= 0) & (found[2] < best[2])
+        who[won] = number
+        for kept, new in zip(best, found, strict=True):
+            kept[won] = new[won]
+    silhouette = np.isfinite(alone)
+    middle = float(np.median(alone[silhouette])) if silhouette.any() else 0.0
+    before = (who > 0) & (best[2] < np.where(silhouette, alone, middle))
+    seen = int((who[inner] == 0).sum())
+    return _Layers(
+        who[inner], best[0][inner], best[1][inner], best[2][inner], before[inner], samples,
+        tuple(used), 1 - seen / max(1, int(silhouette.sum())),
+    )  # fmt: skip
+
+
+def _shade(things: list, layers: _Layers, light: lights.Light, crop: cameras.Cameras):
+    """Light and labels of everything solid.
+
+    Returns: linear light of the solid share of each pixel [H, W, 3], labels [H, W], share [H, W].
+    """
+    height, width = crop.size
+    s = layers.samples
+    # Samples of a pixel lie one image apart: sums over them run along the memory.
+    order = np.arange(layers.who.size, dtype=np.int32).reshape(height, s, width, s)
+    order = order.transpose(1, 3, 0, 2).reshape(s * s, -1)
+    who = layers.who.ravel()[order]
+    share = (who >= 0).sum(0, dtype=np.float32) / np.float32(s * s)
+    weight = _weights(who)
+    order, who, weight = (t.reshape(-1) for t in (order, who, weight))
+    total = np.zeros((3, len(who)), np.float32)
+    label = np.zeros(len(who), np.uint8)
+    centre = _centre(crop)
+    for number in np.unique(who[who >= 0]):
+        thing, here = things[number], np.flatnonzero((who == number) & (weight > 0))
+        at = order[here]
+        face = layers.face.ravel()[at].astype(np.int64)
+        bary = layers.bary.reshape(-1, 3)[at]
+        albedo, normal, kind = thing.shade(face, bary)
+        corner = thing.faces[face]
+        points = sum(thing.vertices[corner[:, k]] * bary[:, k : k + 1] for k in range(3))
+        away = centre - points
+        normal = np.where((np.einsum("ij,ij->i", normal, away) < 0)[:, None], -normal, normal)
+        shone = linear(albedo) * light.surface(points, normal)
+        if light.where.haze:
+            metres = float(np.linalg.norm(away.mean(0)))
+            shone += (scenes.AIR - shone) * np.float32(
+                1 - math.exp(-light.where.haze * metres / 100)
+            )
+        total[:, here] = shone.T * weight[here]
+        label[here] = kind if number == 0 else 0
+    label[layers.before.ravel()[order]] = OCCLUDER
+    ballots = np.tile(np.arange(height * width), s * s) + label.astype(np.int64) * (height * width)
+    votes = np.bincount(ballots, weight, height * width * len(LABELS))
+    labels = votes.reshape(len(LABELS), height, width).argmax(0).astype(np.uint8)
+    mean = total.reshape(3, s * s, height, width).sum(1)
+    return np.ascontiguousarray(mean.transpose(1, 2, 0)), labels, share.reshape(height, width)
+
+
+def _weights(who: np.ndarray) -> np.ndarray:
+    """How much each sample counts in its pixel; those that count nothing need no colour.
+
+    Where one thing fills a pixel, a sample in every row and every column of it does.
+    Args:
+        who: Index of the thing, -1 = none, s * s samples a pixel.  [s * s, P]
+    Returns: float32 [s * s, P]; sums to 1.
+    """
+    s = math.isqrt(len(who))
+    rooks = {2: (0, 3), 3: (1, 5, 6), 4: (1, 7, 8, 14)}[s]
+    few = np.zeros(s * s, np.float32)
+    few[list(rooks)] = 1 / s
+    full = (who == who[:1]).all(0)
+    return np.where(full, few[:, None], np.float32(1 / (s * s)))
+
+
+def _detect(body: np.ndarray, picture: tuple[int, int], rng) -> np.ndarray:
+    """A detector's box about a person's: seldom exact, now and then a part is cut off.
+
+    Args:
+        body: left, top, right, bottom of the person, pixels.
+    Returns: whole pixels within the picture, at least 8 x 8.
+    """
+    side = np.array([body[2] - body[0], body[3] - body[1]])
+    margin = rng.uniform(0.01, 0.08) + rng.normal(0, 0.018, 4)
+    draw, cut = rng.random(), rng.uniform(0.05, 1.0)
+    # Feet out of sight, head cut, or a side: share of the height or the width.
+    for chance, edge, most in ((0.06, 3, 0.22), (0.09, 1, 0.07), (0.13, 0, 0.18), (0.17, 2, 0.18)):
+        if draw < chance:
+            margin[edge] = -cut * most
+            break
+    reach = np.where(margin > 0, max(0.7 * side.max(), side.min()), np.tile(side, 2))
+    box = np.round(body + margin * reach * [-1, -1, 1, 1])
+    limit = np.array([picture[1], picture[0]], float)
+    low = np.clip(box[:2], 0, limit - 8)
+    return np.concatenate([low, np.clip(box[2:], low + 8, limit)])
+
+
+def _moved(other, offset: tuple[float, float], heading: float):
+    """Another person, turned to a heading (degrees) and set down at (x, z), metres."""
+    rad = math.radians(heading)
+    cos, sin = math.cos(rad), math.sin(rad)
+    turn = np.float32([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
+    shift = np.float32([offset[0], 0, offset[1]])
+    return _Moved(other, other.vertices @ turn + shift, other.keypoints @ turn + shift, turn)
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """Someone else's Dressed in the person's frame."""
+
+    other: object
+    vertices: np.ndarray
+    keypoints: np.ndarray
+    turn: np.ndarray
+
+    @property
+    def faces(self) -> np.ndarray:
+        return self.other.faces
+
+    def shade(self, face: np.ndarray, bary: np.ndarray):
+        albedo, normal, label = self.other.shade(face, bary)
+        return albedo, normal @ self.turn, label
+
+
+def _visible(points: np.ndarray, crop: cameras.Cameras, layers: _Layers) -> np.ndarray:
+    """Keypoints on the crop; visible = inside it and nothing in front of the part they lie in."""
+    pixels, depth = crop.project(torch.from_numpy(points)[None])
+    pixels, depth = pixels[0].numpy(), depth[0].numpy()
+    sample = np.floor(pixels * layers.samples).astype(np.int64)
+    height, width = layers.who.shape
+    inside = (sample >= 0).all(1) & (sample[:, 0] < width) & (sample[:, 1] < height)
+    column, row = np.clip(sample[:, 0], 0, width - 1), np.clip(sample[:, 1], 0, height - 1)
+    deep = np.float32([DEEP[name] for name in bodies.KEYPOINTS])
+    clear = (layers.depth[row, column] > depth - deep) & ~layers.before[row, column]
+    return np.concatenate([pixels, (inside & clear)[:, None]], 1).astype(np.float32)
+
+
+def _centre(crop: cameras.Cameras) -> np.ndarray:
+    """Where the camera is.  float32 [3]"""
+    pose = crop.world_to_camera[0].double().numpy()
+    return (-pose[:3, :3].T @ pose[:3, 3]).astype(np.float32)
 
 
 def _rays(crop: cameras.Cameras) -> tuple[np.ndarray, np.ndarray]:
-    """Camera centre [3] and the unit ray through every pixel [H, W, 3]."""
-    pose, k = crop.world_to_camera[0].double().numpy(), crop.intrinsics[0].double().numpy()
-    row, column = np.mgrid[0 : crop.size[0], 0 : crop.size[1]] + 0.5
-    local = np.stack(
-        [(column - k[0, 2]) / k[0, 0], (row - k[1, 2]) / k[1, 1], np.ones_like(row)], -1
-    )
-    rays = local @ pose[:3, :3]
-    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    return -pose[:3, :3].T @ pose[:3, 3], rays.astype(np.float32)
+    """Camera centre [3] and unit rays through the pixel centres, row by row.  float32 [N, 3]"""
+    matrix = crop.intrinsics[0].double().numpy()
+    height, width = crop.size
+    flat = np.empty((height, width, 2), np.float32)
+    flat[..., 0] = (np.arange(width) + 0.5 - matrix[0, 2]) / matrix[0, 0]
+    flat[..., 1] = ((np.arange(height) + 0.5 - matrix[1, 2]) / matrix[1, 1])[:, None]
+    flat = flat.reshape(-1, 2)
+    if float(crop.k1[0]):
+        flat = cameras.undistort(torch.from_numpy(flat), crop.k1).numpy()
+    axes = crop.world_to_camera[0, :3, :3].numpy()
+    rays = flat[:, :1] * axes[0] + flat[:, 1:] * axes[1] + axes[2]
+    rays *= 1 / np.sqrt(np.einsum("ij,ij->i", rays, rays))[:, None]
+    return _centre(crop), rays
 
 
-def _background(
-    origin: np.ndarray, rays: np.ndarray, where: Place
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ground, wall and sky in linear light, and the world point of every pixel (far = sky)."""
-    ahead = -origin[[0, 2]] / max(1e-6, np.hypot(origin[0], origin[2]))
-    towards = rays[..., 0] * ahead[0] + rays[..., 2] * ahead[1]
-    reach = where.wall_distance - (origin[0] * ahead[0] + origin[2] * ahead[1])
-    to_wall = np.where(towards > 1e-4, reach / np.maximum(towards, 1e-4), np.inf)
-    to_ground = np.where(rays[..., 1] < -1e-4, origin[1] / np.maximum(-rays[..., 1], 1e-4), np.inf)
-    distance = np.minimum(np.minimum(to_wall, to_ground), 200.0).astype(np.float32)
-    points = origin.astype(np.float32) + rays * distance[..., None]
-    x, y, z = points[..., 0], points[..., 1], points[..., 2]
-    across = x * ahead[1] - z * ahead[0]
-    floor = 1 + 0.22 * (_noise(where.grain, x * 3, z * 3) - 0.5)
-    floor += 0.25 * (_noise(where.grain, x * 31, z * 31) - 0.5) * np.clip(12 / distance, 0, 1)
-    if where.paving:
-        joints = np.minimum(x / where.paving % 1, z / where.paving % 1) < 0.025
-        floor = floor - 0.18 * joints
-    colour = where.ground * floor[..., None]
-    rough = 1 + where.rough * (_noise(where.grain, across * 2.3, y * 2.3) - 0.5)
-    rough += where.rough * (_noise(where.grain, across * 9, y * 9) - 0.5)
-    rough *= 0.75 + 0.25 * np.clip(y / 2.5, 0, 1)
-    colour = np.where((to_wall < to_ground)[..., None], where.wall * rough[..., None], colour)
-    sky = (to_wall < to_ground) & (y > where.wall_height)
-    colour[sky] = np.float32([0.80, 0.86, 0.92])
-    return colour.clip(0.02, 1).astype(np.float32) ** 2.2, points
-
-
-def _noise(grain: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Smooth periodic noise in [0, 1] from a table."""
-    where = np.stack([u.ravel(), v.ravel()]).astype(np.float32) % 64
-    return ndimage.map_coordinates(grain, where, order=1, mode="grid-wrap").reshape(u.shape)
-
-
-def _folds(rest: np.ndarray, grain: np.ndarray) -> np.ndarray:
-    """Brightness changes of creased cloth, in rest coordinates, about +-0.15."""
-    x, y, z = rest.T
-    slow = _noise(grain, x * 9 + z * 14, y * 11) - 0.5
-    fast = _noise(grain, x * 24 - z * 18 + y * 9, y * 15) - 0.5
-    return (0.16 * slow + 0.12 * fast).astype(np.float32)
-
-
-def _shadow_map(person: garments.Dressed, sun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Height of the surface that the sun sees, towards the sun, and the map's axes [3, 3]."""
-    right = np.cross([0, 1, 0], sun)
-    right /= np.linalg.norm(right)
-    axes = np.stack([right, np.cross(sun, right), sun]).astype(np.float32)
-    local = torch.from_numpy((person.vertices - [0, 0.8, 0]).astype(np.float32) @ axes.T)
-    pixels = (local[:, :2] / REACH + 0.5) * SHADOW
-    faces = torch.from_numpy(person.faces)
-    hit = zbuffer.rasterize(pixels[None], 10 - local[None, :, 2], faces, (SHADOW, SHADOW))
-    return (10 - hit.depth[0].numpy()), axes
-
-
-def _visible(points: np.ndarray, shadow: tuple[np.ndarray, np.ndarray], bias: float) -> np.ndarray:
-    """Share of the sun's disc that reaches the points, [0, 1].  [N, 3] -> [N]"""
-    surface, axes = shadow
-    local = (points - np.float32([0, 0.8, 0])) @ axes.T
-    centre = (local[:, :2] / REACH + 0.5) * SHADOW
-    total = np.zeros(len(points), np.float32)
-    for dx in (-2, -0.7, 0.7, 2):
-        for dy in (-2, -0.7, 0.7, 2):
-            column = np.clip(centre[:, 0] + dx, 0, SHADOW - 1).astype(int)
-            row = np.clip(centre[:, 1] + dy, 0, SHADOW - 1).astype(int)
-            total += surface[row, column] < local[:, 2] + bias
-    return total / 16
-
-
-def _sunlit(points: np.ndarray, shadow, where: Place, bias: float) -> np.ndarray:
-    """Light on the ground: sun with cast shadow, and the dark of the sky that a person hides."""
-    flat = points.reshape(-1, 3)
-    near = np.abs(flat).max(1) < 4
-    light = np.ones(len(flat), np.float32)
-    light[near] -= where.strength * 1.3 * (1 - _visible(flat[near], shadow, bias))
-    feet = np.hypot(flat[:, 0], flat[:, 2]) + 3 * flat[:, 1].clip(0)
-    return (light * (1 - 0.3 * np.exp(-((feet / 0.35) ** 2)))).reshape(points.shape[:2])
-
-
-def _sense(light: np.ndarray, size: tuple[int, int], where: Place, rng) -> np.ndarray:
-    """Linear light at `OVERSAMPLE` to what a cheap camera stores."""
-    sigma = OVERSAMPLE * rng.uniform(0.35, 0.7)
-    light = ndimage.gaussian_filter(light * where.gain, (sigma, sigma, 0))
-    light = light.reshape(size[0], OVERSAMPLE, size[1], OVERSAMPLE, 3).mean((1, 3))
-    picture = light.clip(0, 1) ** (1 / 2.2) * 255
-    picture += rng.normal(0, rng.uniform(1.0, 3.0), picture.shape)
-    stored = io.BytesIO()
-    quality = int(rng.integers(78, 93))
-    Image.fromarray(picture.clip(0, 255).round().astype(np.uint8)).save(
-        stored, "jpeg", quality=quality
-    )
-    return np.asarray(Image.open(stored).convert("RGB"))
+def _pixel(crop: cameras.Cameras) -> float:
+    """Radians between neighbouring pixels, near the middle of the picture."""
+    return 1 / float(crop.intrinsics[0, 0, 0])

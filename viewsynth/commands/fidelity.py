@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure how near synthesised drone views come to the true ones of a world.
+
+viewsynth fidelity WORLD --people 200 --output DIR
+
+WORLD is a folder of `viewsynth world`. Its test people are reconstructed from their ground
+pictures, rendered at the true cameras of the drones that filmed the same instant, and compared, as
+are baselines. DIR gets `table.md`, `table.json`, `fidelity.jsonl` (a row a picture and method),
+`rejects.jsonl` and `sheet.png`. Run again to go on after a stop, or with more people.
+
+The observer, which judges identity and elevation, learns from WORLD's training people first (some
+minutes) and is kept in DIR. To compare two versions of the code, give both runs one --observer; to
+tune on some people and report others, use --skip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from viewsynth.config import within
+from viewsynth.files import lines, write
+
+MOST = 12_000  # pictures that the observer learns from: more cost minutes and memory
+SHEET = ("photo", "ours", "true_pose", "ceiling", "warped", "mean_body")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Synthesised against true drone views, with baselines, intervals and a sheet."""
+
+    world: tyro.conf.Positional[Path]
+    """Folder of a finished `viewsynth world` with paired pictures."""
+    output: Path = Path("outputs/fidelity")
+    """Folder of the results."""
+    people: int = 200
+    """How many test people."""
+    skip: int = 0
+    """Leave out so many test people first: tune on those, report the others."""
+    observer: Path | None = None
+    """File of the observer, made if it is not there; None = <output>/observer.safetensors."""
+    workers: int = 2
+    """Processes."""
+    seed: int = 0
+    """Of the sensor's noise and of the observer's training."""
+    sheet: int = 12
+    """People on the sheet."""
+
+    def __post_init__(self):
+        within("people", self.people, 1, 1_000_000)
+        within("skip", self.skip, 0, 1_000_000)
+        within("workers", self.workers, 1, 256)
+        within("sheet", self.sheet, 0, 200)
+
+
+def run(config: Config) -> int:
+    """Measure, print the tables, and say where they are."""
+    from tqdm import tqdm
+
+    from viewsynth import weights
+    from viewsynth.fidelity import comparison, truth
+    from viewsynth.workers import Fatal, spread
+
+    moments = truth.instants(config.world, config.people, config.skip)
+    pose, detector = weights.pose_model(None), weights.detector_model(None)
+    path = config.observer or config.output / "observer.safetensors"
+    mark = have_observer(config.world, path, config.seed)
+    pids = list(dict.fromkeys(moment.pid for moment in moments))
+    said = [comparison.code(), truth.digest(config.world), mark, config.seed]
+    job = comparison.Job(
+        world=config.world, output=config.output, observer=path,
+        models={"pose": pose, "detector": detector},
+        mark=hashlib.sha256(json.dumps(said).encode()).hexdigest(), seed=config.seed,
+        shown=tuple(pids[: config.sheet]),
+    )  # fmt: skip
+    every = comparison.chunks(moments)
+    todo = [chunk for chunk in every if comparison.part(job, chunk) is None]
+    with tqdm(total=sum(len(chunk.pids) for chunk in todo), unit="person") as bar:
+        for done in spread(todo, comparison.start, (job,), config.workers):
+            if done is None:
+                continue
+            chunk, why = done
+            if why:
+                raise Fatal(f"people {chunk.pids[0]} to {chunk.pids[-1]}: {why}")
+            bar.update(len(chunk.pids))
+    parts = [comparison.part(job, chunk) for chunk in every]
+    _report(config, parts, moments)
+    return 0
+
+
+def have_observer(world: Path, path: Path, seed: int) -> str:
+    """Train the observer of a world unless it is there; returns its fingerprint.
+
+    Raises: ValueError: if the file holds another one.
+    """
+    from tqdm import tqdm
+
+    from viewsynth import observer
+    from viewsynth.fidelity import truth
+
+    rows = _few(truth.training(world))
+    settings = observer.Settings()
+    mark = observer.fingerprint(rows, settings, seed)
+    if path.is_file():
+        observer.load(path, mark)
+        return mark
+    kept = []
+    for row in tqdm(rows, desc="pictures for the observer", unit="picture"):
+        image, mask = truth.person(world, row)
+        kept.append(observer.letterbox(image, mask))
+    names = sorted({row["pid"] for row in rows})
+    who = np.searchsorted(names, [row["pid"] for row in rows])
+    angle = np.array([row["elevation"] for row in rows], np.float32)
+    with tqdm(desc="training the observer", unit="step") as bar:
+
+        def tell(step: int, losses: dict) -> None:
+            bar.total = losses.pop("steps")
+            bar.set_postfix({name: f"{value:.2f}" for name, value in losses.items()}, refresh=False)
+            bar.update()
+
+        network = observer.train(np.stack(kept), who, angle, settings, seed, tell)
+    observer.save(network, path, mark)
+    return mark
+
+
+def _few(rows: list[dict]) -> list[dict]:
+    """At most `MOST` rows, whole people, in their order."""
+    pids = sorted({row["pid"] for row in rows})
+    keep = set(pids[: max(MOST * len(pids) // max(len(rows), 1), 2)])
+    return [row for row in rows if row["pid"] in keep]
+
+
+def _report(config: Config, parts: list[dict], moments) -> None:
+    from viewsynth.fidelity import table
+
+    rows = [row for part in parts for row in part["rows"]]
+    rejects = [reject for part in parts for reject in part["rejects"]]
+    if not rows:
+        raise ValueError(f"nobody of {config.world} could be reconstructed: {rejects[:1]}")
+    table.identify(rows)
+    found, differences = table.summary(rows), table.against(rows)
+    made = {row["pid"] for row in rows}
+    fallen = {row["pid"] for row in rows if row["fallback"]}
+    notes = [
+        f"{len(made)} test people of {config.world.name} (skip {config.skip}), "
+        f"{len({row['view'] for row in rows})} drone views; {len(rejects)} instants rejected by "
+        f"the judge, as generate would; {len(fallen)} people with a fallback pose."
+    ]
+    text = table.markdown(found, differences, notes)
+    for row in rows:
+        del row["embedding"]
+    output = config.output
+    write(output / "fidelity.jsonl", lines(rows))
+    write(output / "rejects.jsonl", lines(rejects))
+    both = {"notes": notes, "summary": found, "against": differences}
+    write(output / "table.json", json.dumps(both, indent=1).encode())
+    write(output / "table.md", text.encode())
+    write(output / "sheet.png", _sheet(output, moments, made))
+    sys.stdout.write(text)
+    sys.stderr.write(f"wrote {output / 'table.md'}, table.json, fidelity.jsonl and sheet.png\n")
+
+
+def _sheet(output: Path, moments, made: set[str]) -> bytes:
+    """Ground crops, then for every drone view the true picture and the methods."""
+    from viewsynth import sheet
+    from viewsynth.fidelity.comparison import shown_folder
+
+    shown = []
+    for moment in moments:
+        folder = shown_folder(output, moment.pid, moment.name)
+        if moment.pid in made and folder.is_dir():
+            shown.append((f"{moment.pid}   instant {moment.name}", list(_tiles(folder))))
+    return sheet.draw(shown)
+
+
+def _tiles(folder: Path) -> Iterator:
+    from PIL import Image
+
+    from viewsynth.sheet import HEIGHT, Tile
+
+    def opened(path: Path) -> Image.Image:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+
+    for path in sorted(folder.glob("ground_*.png")):
+        yield Tile("ground", opened(path))
+    for photo in sorted(folder.glob("*_photo.png")):
+        number = photo.name.split("_")[0]
+        for name in SHEET:
+            image = opened(folder / f"{number}_{name}.png")
+            size = (max(round(image.width * HEIGHT / image.height), 1), HEIGHT)
+            label = "true" if name == "photo" else name.replace("_", " ")
+            yield Tile(label, image.resize(size, Image.Resampling.LANCZOS))

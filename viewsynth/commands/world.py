@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draw a world of people: CARGO's layout, with exact truth for every picture.
+
+viewsynth world --people 1000 --images-per-person 20 --output outputs/world
+
+Thirteen cameras, five of which fly, see people who walk by; `paired/` holds moments that two
+cameras on the ground and three drones saw at once. Run the same command again to go on after a
+stop; more people, more pictures of each or more instants extend what there is.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from viewsynth import manifest, population, sheet
+from viewsynth.config import within
+from viewsynth.facts import facts
+from viewsynth.files import claim, clean, inside, write
+from viewsynth.workers import Progress, cores, spread
+
+FORMAT = 1
+FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
+SIZE = 40_000  # bytes of a picture with part map and rows, about
+OURS = set(
+    "train query gallery paired parts chunks truth.jsonl people.jsonl world.json contact_sheet.png "
+    ".gitkeep".split()
+)
+SHOWN, ACROSS, TALL = 40, 4, 150  # people on the sheet, people in a line, pixels of a tile
+
+
+@dataclass(frozen=True)
+class Config:
+    """People, streets and cameras of our own, in any number."""
+
+    people: int = 100
+    """How many; even numbers are for training, odd ones for query and gallery."""
+    images_per_person: int = 20
+    """Pictures of each, shared among five to eight cameras."""
+    instants: int = 1
+    """Moments of each that two cameras on the ground and three drones see at once."""
+    output: Path = Path("outputs/world")
+    """Folder of the world."""
+    seed: int = 0
+    """Every random draw hangs on it."""
+    workers: int = 0
+    """Processes; 0 = all cores."""
+    chunk: int = 8
+    """People whose pictures are finished together."""
+
+    def __post_init__(self):
+        within("people", self.people, 1, 99_999)
+        within("images_per_person", self.images_per_person, 1, 10_000)
+        within("instants", self.instants, 0, 1000)
+        within("seed", self.seed, 0, 2**63 - 1)
+        within("workers", self.workers, 0, 1024)
+        within("chunk", self.chunk, 1, 10_000)
+
+
+def run(config: Config) -> int:
+    """Draw the world; what is finished already is kept.
+
+    Returns: 0, or 1 if more than 1 % of the people were lost to faults.
+    """
+    began = time.perf_counter()
+    folder = config.output.expanduser().resolve()
+    settings = {"seed": config.seed, "chunk": config.chunk}
+    if claim(folder, OURS, "world.json"):
+        manifest.refuse_other_settings(folder, read(folder)["settings"], settings)
+    clean(folder)
+    wanted = (config.people, config.images_per_person, config.instants)
+    todo = population.tasks(folder, *wanted, config.chunk)
+    _refuse_full_disk(folder, sum(task.count for task in todo))
+    _save(folder, settings, {})
+    if todo:
+        _prepare()
+    died = _work(folder, config, todo)
+    counts, lost = population.join(folder)
+    population.sweep(folder)
+    write(folder / "contact_sheet.png", draw_sheet(folder))
+    made, seconds = sum(task.count for task in todo), time.perf_counter() - began
+    session = {"pictures": made, "seconds": round(seconds, 2), "asked": wanted}
+    _save(folder, settings, facts() | {"last_session": session})
+    _tell(folder, counts, made, seconds)
+    return _status(config, lost, died)
+
+
+def read(folder: Path) -> dict:
+    """What `world.json` says.
+
+    Raises: FileNotFoundError, ValueError: if there is no world of ours.
+    """
+    path = folder / "world.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no world of viewsynth: it has no world.json")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if tree["format"] != FORMAT:
+            raise ValueError(f"format {tree['format']} is not {FORMAT}")
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read: {error!r}; restore it, or start anew") from error
+    return tree
+
+
+def _save(folder: Path, settings: dict, facts: dict) -> None:
+    from viewsynth.world import LABELS, people
+
+    tree = {
+        "format": FORMAT, "settings": settings, "labels": LABELS, "licence": "Apache-2.0",
+        "attributes": list(people.ATTRIBUTES), "chunks": population.chunks(folder), "facts": facts,
+    }  # fmt: skip
+    write(folder / "world.json", (json.dumps(tree, indent=1) + "\n").encode())
+
+
+def _refuse_full_disk(folder: Path, pictures: int) -> None:
+    free, need = shutil.disk_usage(folder).free, pictures * SIZE
+    if need > free:
+        raise ValueError(
+            f"output: {pictures} pictures need about {need / 1e9:.1f} GB, and {folder} has "
+            f"{free / 1e9:.1f} GB; make room, give another --output, or ask for less"
+        )
+
+
+def _prepare() -> None:
+    """Build once, here, what the workers load: the very first time takes a minute."""
+    from viewsynth import bodies
+
+    _say("loading the body (the very first time it is built: about a minute)")
+    bodies.load("anny")
+
+
+def _work(folder: Path, config: Config, todo: list[population.Task]) -> list[tuple[str, str]]:
+    """Do the tasks; returns those whose worker died, and why."""
+    files = {folder / "chunks" / f"{task.part}.jsonl": task.count for task in todo}
+    workers, died = min(config.workers or cores(), max(len(todo), 1)), []
+    with Progress(files, ("picture", "pictures")) as progress:
+        for outcome in spread(todo, population.start, (folder, config.seed), workers):
+            progress.update()
+            if outcome is not None and outcome[1]:
+                task, why = outcome
+                died += [(f"{want.number:04d}", why) for want in task.people]
+        progress.update()
+    return died
+
+
+def _tell(folder: Path, counts: Counter, made: int, seconds: float) -> None:
+    """Say what there is now, camera by camera."""
+    splits = [s for s in ("train", "query", "gallery", "paired") if any(k[0] == s for k in counts)]
+    _say("camera " + " ".join(f"{split:>9}" for split in splits))
+    for camera in sorted({camera for _, camera in counts}, key=lambda name: int(name[3:])):
+        _say(f"{camera:>6} " + " ".join(f"{counts[split, camera]:>9}" for split in splits))
+    sums = [sum(n for (s, _), n in counts.items() if s == split) for split in splits]
+    _say("   all " + " ".join(f"{count:>9}" for count in sums))
+    speed = f", {made / seconds:.1f} images/s" if made else ""
+    _say(f"{sum(counts.values())} images, {made} of them now, {seconds:.0f} s{speed}")
+    _say(f"look at {folder / 'contact_sheet.png'}")
+
+
+def _status(config: Config, lost: list[dict], died: list[tuple[str, str]]) -> int:
+    reasons = Counter([fault["reason"] for fault in lost] + [why for _, why in died])
+    for reason, count in reasons.most_common(8):
+        _say(f"  {count} x {reason}")
+    people = {fault["pid"] for fault in lost} | {pid for pid, _ in died}
+    if len(people) <= FAULTS * config.people:
+        return 0
+    _say(f"failed: {len(people)} people of {config.people} were lost to faults; run again")
+    return 1
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+# ---- the sheet -------------------------------------------------------------------------------
+
+
+def draw_sheet(folder: Path) -> bytes:
+    """The first people, two pictures from the ground and three from the air of each, as PNG."""
+    tiles = [list(_tiles(folder, rows)) for rows in _first_rows(folder)]
+    shown = []
+    for k in range(0, len(tiles), ACROSS):
+        shown.append(("", [tile for person in tiles[k : k + ACROSS] for tile in person]))
+    return sheet.draw(shown)
+
+
+def _first_rows(folder: Path) -> list[list[dict]]:
+    """Rows of the first people, five of each: those of their first instant, if there are any."""
+    people: dict[str, list[dict]] = {}
+    for name in population.chunks(folder):
+        for path in population.parts_of(folder, name):
+            with path.open(encoding="utf-8") as file:
+                for line in file:
+                    if line.startswith('{"file_name"'):
+                        row = json.loads(line)
+                        people.setdefault(row["pid"], []).append(row)
+        if len(people) >= SHOWN:
+            break
+    chosen = []
+    for pid in sorted(people, key=int)[:SHOWN]:
+        rows = sorted(people[pid], key=lambda row: (row["split"] != "paired", row["file_name"]))
+        ground = [row for row in rows if row["view"] == "ground"][:2]
+        chosen.append(ground + [row for row in rows if row["view"] == "aerial"][:3])
+    return chosen
+
+
+def _tiles(folder: Path, rows: list[dict]):
+    for row in sorted(rows, key=lambda row: row["elevation"]):
+        with Image.open(inside(folder, row["file_name"])) as image:
+            factor = TALL / max(image.size)
+            size = [max(round(side * factor), 1) for side in image.size]
+            scaled = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        yield sheet.Tile(f"{row['pid']} {row['elevation']:.0f}°", scaled)

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fidelity: how near a synthesised drone view comes to the true one of the same instant.
+
+A world (`viewsynth world`) holds for every person an instant that ground cameras and drones filmed
+at once. truth (what the world says) -> methods and baselines (pictures at the true camera) ->
+measures (one row a picture) -> table (means and intervals). `viewsynth.observer` judges identity
+and elevation. Reconstruction sees the ground pictures only; truth enters the camera, the rows that
+say so in their name, and the measures.
+"""

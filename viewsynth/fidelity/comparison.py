@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Comparison: the people of one chunk, from the world's files to rows of figures.
+
+`Comparer` is loaded once per worker; a chunk is computed whole, so its rows depend on nothing but
+its people. Its part is written last, and is what a second run trusts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import viewsynth
+from viewsynth import judge, observer, reconstruct
+from viewsynth.fidelity import measures, methods, truth
+from viewsynth.fidelity.truth import Instant, Picture
+from viewsynth.files import write
+from viewsynth.pictures import png
+from viewsynth.records import Person, Sample
+
+CHUNK = 4  # people
+CODE = ("bodies", "reconstruct", "render", "fidelity", "cameras.py", "metrics.py", "observer.py")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know.
+
+    Args:
+        world: Folder of the world.
+        output: Folder of the comparison.
+        observer: Its file.
+        models: Name -> file of each model, "pose" and "detector".
+        mark: Fingerprint of everything that decides the figures; a part carries it.
+        seed: Of the sensor's noise.
+        shown: Pids whose pictures are kept for the sheet.
+    """
+
+    world: Path
+    output: Path
+    observer: Path
+    models: dict[str, Path]
+    mark: str
+    seed: int
+    shown: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """People that are computed together."""
+
+    name: str
+    moments: tuple[Instant, ...]
+
+    @property
+    def pids(self) -> list[str]:
+        return list(dict.fromkeys(moment.pid for moment in self.moments))
+
+
+def chunks(moments: list[Instant]) -> list[Chunk]:
+    """The instants in chunks of `CHUNK` people, in their order."""
+    pids = list(dict.fromkeys(moment.pid for moment in moments))
+    return [
+        Chunk(some[0], tuple(m for m in moments if m.pid in some))
+        for some in (pids[k : k + CHUNK] for k in range(0, len(pids), CHUNK))
+    ]
+
+
+def code() -> str:
+    """SHA-256 of the code that decides the figures: what was edited must be computed again."""
+    root, total = Path(viewsynth.__file__).parent, hashlib.sha256()
+    for name in CODE:
+        for path in sorted((root / name).rglob("*.py")) or [root / name]:
+            total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def part(job: Job, chunk: Chunk) -> dict | None:
+    """What was found for a chunk, None where that is still to be done.
+
+    Raises: ValueError: if the folder holds another comparison.
+    """
+    path = part_path(job, chunk)
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found["mark"] != job.mark:
+        raise ValueError(
+            f"{job.output} holds a comparison of another world, observer, seed or version of the "
+            "code; give --output a new folder, so that both can be looked at side by side"
+        )
+    return found if found["pids"] == chunk.pids else None
+
+
+def part_path(job: Job, chunk: Chunk) -> Path:
+    """Where the part of a chunk lies."""
+    return job.output / "parts" / f"{chunk.name}.json"
+
+
+def start(job: Job) -> Callable[[Chunk], None]:
+    """Load the tools of a worker, and return the function that does one chunk."""
+    import torch
+
+    torch.set_num_threads(1)  # sums depend on the number of threads
+    from viewsynth import bodies
+
+    tools = reconstruct.load(bodies.load("anny"), job.models["pose"], job.models["detector"])
+    return Comparer(job, tools, observer.load(job.observer)).do
+
+
+class Comparer:
+    """What a worker holds.
+
+    Args:
+        tools: See `reconstruct.load`.
+        network: The observer.
+    """
+
+    def __init__(self, job: Job, tools: reconstruct.Tools, network: observer.Network):
+        self.job, self.tools, self.network = job, tools, network
+
+    def do(self, chunk: Chunk) -> None:
+        """Compute a chunk and write its part."""
+        ground = [[truth.read(self.job.world, row) for row in m.ground] for m in chunk.moments]
+        outcomes = reconstruct.reconstruct(
+            [[_sample(row, self.job.world) for row in m.ground] for m in chunk.moments],
+            [[picture.image for picture in pictures] for pictures in ground],
+            self.tools,
+        )
+        rows, rejects = [], []
+        for moment, pictures, outcome in zip(chunk.moments, ground, outcomes, strict=True):
+            if why := _unfit(outcome):
+                rejects.append({"pid": moment.pid, "instant": moment.name, "reason": why})
+            else:
+                rows += self._rows(moment, outcome.person, pictures)
+        part = {"mark": self.job.mark, "pids": chunk.pids, "rows": rows, "rejects": rejects}
+        write(part_path(self.job, chunk), json.dumps(part).encode())
+
+    def _rows(self, moment: Instant, person: Person, ground: list[Picture]) -> list[dict]:
+        """A row for every drone view and method of an instant."""
+        drone = [truth.read(self.job.world, row) for row in moment.drone]
+        drone = [true for true in drone if true.mask.any()]
+        moment = dataclasses.replace(moment, drone=tuple(true.row for true in drone))
+        if not drone:
+            return []
+        made = methods.make(moment, person, ground, drone, self.tools, self.job.seed)
+        if moment.pid in self.job.shown:
+            self._keep(moment, ground, drone, made)
+        rows, seen = [], []
+        for true, views in zip(drone, made, strict=True):
+            for name, view in views.items():
+                rows.append(
+                    {
+                        "pid": moment.pid, "instant": moment.name, "method": name,
+                        "view": true.row["file_name"], "elevation": true.row["elevation"],
+                        "occlusion": true.row.get("occlusion", 0.0), "fallback": person.fallback,
+                        **({} if name == "true" else _rounded(measures.compare(true, view))),
+                    }
+                )  # fmt: skip
+                seen.append(observer.letterbox(view.image, view.mask))
+        embedding, degrees = observer.look(self.network, np.stack(seen))
+        for row, vector, angle in zip(rows, embedding, degrees, strict=True):
+            row["elevation_error"] = round(abs(float(angle) - row["elevation"]), 3)
+            row["embedding"] = [round(float(value), 4) for value in vector]
+        return rows
+
+    def _keep(self, moment: Instant, ground, drone, made) -> None:
+        """Keep the pictures of a person for the sheet."""
+        folder = shown_folder(self.job.output, moment.pid, moment.name)
+        for number, picture in enumerate(ground):
+            write(folder / f"ground_{number}.png", png(picture.image))
+        for number, (true, views) in enumerate(zip(drone, made, strict=True)):
+            write(folder / f"{number}_photo.png", png(true.image))
+            for name, view in views.items():
+                write(folder / f"{number}_{name}.png", png(view.image))
+
+
+def shown_folder(output: Path, pid: str, name: str) -> Path:
+    """Where the pictures of an instant lie that the sheet shows."""
+    return output / "pictures" / f"{pid}_{name}"
+
+
+def _sample(row: dict, world: Path) -> Sample:
+    """A ground picture as `generate` gets it: file, camera and platform, and no truth."""
+    return Sample(
+        paths=(world / row["file_name"],), pid=row["pid"], name=row["file_name"],
+        camid=str(row["camid"]), platform=row["platform"],
+    )  # fmt: skip
+
+
+def _unfit(outcome: reconstruct.Outcome) -> str:
+    """Why `generate` would make no picture of a person, or ""."""
+    if outcome.person is None:
+        return "; ".join(reject.reason for reject in outcome.rejects)
+    verdict = judge.judge_person(outcome.person)
+    return "" if verdict.keep else "; ".join(verdict.reasons)
+
+
+def _rounded(row: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in row.items()}

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Truth: what a world says of the instants of its test people, read from its folder.
+
+The layout is that of `viewsynth world`: `truth.jsonl` has a row an image, `people.jsonl` a row a
+person, `parts/` the part maps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from viewsynth.cameras import Cameras
+from viewsynth.files import inside
+from viewsynth.world import LABELS
+
+OCCLUDER = LABELS.index("occluder")
+
+
+@dataclass(frozen=True)
+class Instant:
+    """One moment of one person.
+
+    Args:
+        pid: Identity.
+        name: Of the moment, unique for the person.
+        ground, drone: Rows of `truth.jsonl`, in the order of their file names.
+    """
+
+    pid: str
+    name: str
+    ground: tuple[dict, ...]
+    drone: tuple[dict, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A true picture.
+
+    Args:
+        image: RGB.  uint8 [H, W, 3]
+        labels: Index into `world.LABELS`.  uint8 [H, W]
+        camera: One camera whose canvas is the picture.
+        row: Its row of `truth.jsonl`.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    camera: Cameras
+    row: dict
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Pixels of the person.  bool [H, W]"""
+        return _of_person(self.labels)
+
+
+def instants(world: Path, people: int, skip: int = 0) -> list[Instant]:
+    """The instants of test people that have both views, in the order of their pids.
+
+    Args:
+        world: Folder of `viewsynth world`.
+        people: How many people, after the first `skip` test people.
+    Raises: FileNotFoundError, ValueError: if the folder is no world, or has fewer people.
+    """
+    test = [row["pid"] for row in _rows(world, "people.jsonl") if row["split"] == "test"]
+    test.sort(key=order)
+    wanted = set(test[skip : skip + people])
+    if len(wanted) < people:
+        raise ValueError(
+            f"{world} has {len(test)} test people, so after skipping {skip} there are "
+            f"{len(wanted)}, not {people}; lower --people or --skip, or draw a larger world"
+        )
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in _rows(world, "truth.jsonl", '"paired"'):
+        if row["split"] == "paired" and row["pid"] in wanted:
+            groups.setdefault((row["pid"], row["instant"]), []).append(row)
+    found = []
+    for (pid, name), rows in sorted(groups.items(), key=lambda item: tuple(map(order, item[0]))):
+        rows.sort(key=lambda row: row["file_name"])
+        ground, drone = (tuple(r for r in rows if r["view"] == v) for v in ("ground", "aerial"))
+        if ground and drone:
+            found.append(Instant(pid, name, ground, drone))
+    if not found:
+        raise ValueError(f"{world} has no paired pictures; draw it with --instants 1 or more")
+    return found
+
+
+def order(name: str) -> tuple[int, str]:
+    """How pids of digits are sorted: by their numbers, also past 9999."""
+    return len(name), name
+
+
+def training(world: Path) -> list[dict]:
+    """The rows of `truth.jsonl` that the observer may learn from, sorted by file name.
+
+    Raises: FileNotFoundError, ValueError: if the folder is no world, or has none.
+    """
+    keep = ("file_name", "pid", "parts", "elevation", "view")
+    rows = [
+        {key: row[key] for key in keep}
+        for row in _rows(world, "truth.jsonl", '"train"')
+        if row["split"] == "train"
+    ]
+    if not rows:
+        raise ValueError(f"{world} has no training pictures for the observer")
+    return sorted(rows, key=lambda row: row["file_name"])
+
+
+def _rows(world: Path, name: str, having: str = "") -> Iterator[dict]:
+    """The rows of a file of the world; those without the text `having` are not even parsed."""
+    path = world / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{world} is no world: it has no {name}; make one: viewsynth world")
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if having in line:
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{path}, line {number}: not JSON: {error}") from error
+
+
+def digest(world: Path) -> str:
+    """SHA-256 of the world's truth: another world has another."""
+    total = hashlib.sha256()
+    for name in ("people.jsonl", "truth.jsonl"):
+        with (world / name).open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def person(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:
+    """The picture of a row, uint8 [H, W, 3], and the person's mask, bool [H, W]."""
+    image, labels = _pixels(world, row)
+    return image, _of_person(labels)
+
+
+def read(world: Path, row: dict) -> Picture:
+    """The picture of a row, its part map and its camera."""
+    image, labels = _pixels(world, row)
+    camera = Cameras(
+        torch.tensor(row["world_to_camera"]).view(1, 4, 4).float(),
+        torch.tensor(row["intrinsics"]).view(1, 3, 3).float(),
+        image.shape[:2],
+        torch.tensor([float(row.get("k1") or 0.0)]),
+    )
+    return Picture(image, labels, camera, row)
+
+
+def _pixels(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:
+    with Image.open(inside(world, row["file_name"])) as file:
+        image = np.asarray(file.convert("RGB"))
+    with Image.open(inside(world, row["parts"])) as file:
+        labels = np.asarray(file)
+    if labels.shape != image.shape[:2]:
+        raise ValueError(
+            f"{row['parts']} is {labels.shape}, its picture {image.shape[:2]}; draw the world anew"
+        )
+    return image, labels
+
+
+def _of_person(labels: np.ndarray) -> np.ndarray:
+    return (labels > 0) & (labels != OCCLUDER)

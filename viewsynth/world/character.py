@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Character: one dressed person, ready to be posed and coloured.
+
+people (identity) -> mannequin, garments, hair, carried -> this -> capture. Geometry is made once
+an identity in the template pose; a pose moves it by the body's own skinning, hangs the tubes, and
+puts things into hands. Colours and folds are functions of rest coordinates, evaluated per pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from viewsynth import bodies
+from viewsynth.world import LABELS, carried, drape, fabrics, faces, garments, hair
+from viewsynth.world.fabrics import Fabric
+from viewsynth.world.garments import COVERED, Piece, Tube
+from viewsynth.world.mannequin import Mannequin, mannequin
+from viewsynth.world.people import Identity
+from viewsynth.world.shells import Shell, cut, normals
+
+UNDER = 0.03  # depth under a garment at which those below it are left out, metres
+BODY = Piece(0, None, "body")
+PHONE = Piece(LABELS.index("carried"), Fabric(colours=((0.06, 0.06, 0.07),)), "phone")
+
+
+@dataclass(frozen=True)
+class Dressed:
+    """A dressed person as one mesh, standing in the world frame (see `viewsynth.cameras`).
+
+    Args:
+        vertices: Metres.  float32 [V, 3]
+        normals: Unit, outward.  float32 [V, 3]
+        faces: Counter-clockwise seen from outside; cloth is seen from both sides.  int64 [F, 3]
+        piece: Index into `pieces` of each triangle.  uint8 [F]
+        rest: Rest coordinates, which colours are functions of.  float32 [V, 3]
+        keypoints: `bodies.KEYPOINTS`, metres.  float32 [K, 3]
+        pieces: What the parts are.
+        who: The person.
+    """
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    faces: np.ndarray
+    piece: np.ndarray
+    rest: np.ndarray
+    keypoints: np.ndarray
+    pieces: tuple[Piece, ...]
+    who: Identity
+
+    def shade(self, face: np.ndarray, bary: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What points of the surface look like.
+
+        Args:
+            face: Triangle of each point.  int64 [N]
+            bary: Weights of its corners.  float32 [N, 3]
+        Returns: albedo, sRGB float32 [N, 3]; unit normal with folds, on the outer side of the
+            surface, float32 [N, 3]; index into `LABELS`, uint8 [N].
+        """
+        m, corner = mannequin(), self.faces[face]
+        weight = bary.astype(np.float32)[..., None]
+        rest = (self.rest[corner] * weight).sum(1)
+        normal = (self.normals[corner] * weight).sum(1)
+        colour, label = np.empty((len(face), 3), np.float32), np.empty(len(face), np.uint8)
+        belongs = self.piece[face]
+        for number, piece in enumerate(self.pieces):
+            here = np.flatnonzero(belongs == number)
+            if not len(here):
+                continue
+            if piece.fabric is not None:
+                colour[here] = fabrics.paint(piece.fabric, rest[here], m.at)
+                normal[here] += fabrics.folds(piece.fabric, rest[here])
+                if piece.label == garments.SHOES:
+                    colour[here] = faces.soles(colour[here], rest[here], self.who)
+                label[here] = piece.label
+            elif piece is BODY:
+                colour[here], label[here] = faces.skin(rest[here], self.who, m)
+            else:
+                colour[here] = faces.strands(rest[here], self.who)
+                normal[here] += faces.strand_folds(rest[here])
+                label[here] = piece.label
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
+        return colour.clip(0.012, 0.97), normal, label
+
+
+class Character:
+    """One person in the template pose; `posed` is cheap."""
+
+    def __init__(self, who: Identity):
+        m = mannequin()
+        self.who, self.m = who, m
+        template, self.heads = m.template(who)
+        on = garments.dress(m, who.outfit, template)
+        extra: list[tuple[Shell, Piece]] = []
+        self.in_hand = None
+        for garment in who.outfit.carried:
+            if garment.kind in carried.IN_HAND:
+                self.in_hand = garment
+            else:
+                extra += carried.put_on(on, garment)
+        extra += hair.style(who, m, template, on)
+        parts = [(_bare(m, template, on.cover + on.hidden), BODY), *_outermost(on), *extra]
+        self.tubes, self.length = on.tubes, []
+        self.pieces = tuple(dict.fromkeys([piece for _, piece in parts]
+                                          + [tube.piece for tube in on.tubes]))  # fmt: skip
+        self._join(parts)
+        # What tubes lie on: the hips and legs of the suit.
+        low = (m.rest[m.suit, 1] < m.line("hip")[1] + 0.2) & (np.abs(m.rest[m.suit, 0]) < 0.3)
+        self.legs = [Shell(tube.inner[low], on.suit.rest[low], on.suit.skin[low], on.suit.faces[:0])
+                     for tube in on.tubes]  # fmt: skip
+        tall = np.ptp(template[m.suit][:, 1]) / np.ptp(m.rest[m.suit][:, 1])
+        self.length = [float((tube.top - tube.end) * tall) for tube in on.tubes]
+        base = m.body.base_index.numpy()
+        self._points = torch.from_numpy(template[base])
+        self._skin = m.body.skin[m.body.base_index]
+        self._soles = int(template[base][:, 1].argmin())
+
+    @property
+    def hand(self) -> str:
+        """The hand that holds something: "left", "right" or ""."""
+        if self.in_hand is None:
+            return ""
+        return "left" if carried.side_of(self.in_hand) > 0 else "right"
+
+    @property
+    def loose_legs(self) -> bool:
+        """Whether a skirt or long coat hangs around the legs."""
+        return bool(self.tubes)
+
+    def _join(self, parts: list[tuple[Shell, Piece]]) -> None:
+        first = np.cumsum([0] + [len(shell.points) for shell, _ in parts])
+        self.points = torch.from_numpy(np.concatenate([shell.points for shell, _ in parts]))
+        self.skin = torch.from_numpy(np.concatenate([shell.skin for shell, _ in parts]))
+        rest = [shell.rest for shell, _ in parts]
+        faces = [shell.faces + at for (shell, _), at in zip(parts, first, strict=False)]
+        piece = [np.full(len(shell.faces), self.pieces.index(what)) for shell, what in parts]
+        at = first[-1]
+        for tube in self.tubes:
+            rest.append(drape.rest(tube))
+            faces.append(drape.faces(tube) + at)
+            piece.append(np.full(len(faces[-1]), self.pieces.index(tube.piece)))
+            at += len(rest[-1])
+        self.rest = np.concatenate(rest).astype(np.float32)
+        self.faces, self.piece = np.concatenate(faces), np.concatenate(piece).astype(np.uint8)
+
+    def posed(self, pose: torch.Tensor, lift: float = 0.0, phone: str = "") -> Dressed:
+        """The person in a pose, standing on y = 0, with the middle of the body on the y axis.
+
+        Args:
+            pose: Rotation vectors, see `Body.vertices`.  [P, 3]
+            lift: Height of the lowest point above the ground, metres.
+            phone: The hand that holds one: "left", "right" or "".
+        """
+        m = self.m
+        rotations, shift = (t[0] for t in m.body.motion(pose[None], self.heads))
+        moves = torch.cat([rotations.flatten(1), shift], 1)
+
+        def move(points: torch.Tensor, skin: torch.Tensor) -> np.ndarray:
+            blend = skin @ moves
+            turned = (blend[:, :9].unflatten(1, (3, 3)) * points[:, None]).sum(-1)
+            return (turned + blend[:, 9:]).numpy()
+
+        body = move(self._points, self._skin)
+        vertices = [move(self.points, self.skin)]
+        ground = min(float(body[:, 1].min()), float(vertices[0][:, 1].min()))
+        pelvis = rotations[m.body.bones.index("root")].numpy()
+        for tube, length, inner in zip(self.tubes, self.length, self.legs, strict=True):
+            legs = move(torch.from_numpy(inner.points), torch.from_numpy(inner.skin))
+            vertices.append(_hang(tube, length, inner.rest[:, 1], legs, pelvis))
+        points = bodies.keypoints(m.body, torch.from_numpy(body)[None])[0].numpy()
+        every, faces, rest, piece, pieces = (
+            vertices, [self.faces], [self.rest], [self.piece], self.pieces
+        )  # fmt: skip
+        for garment, side in ((self.in_hand, self.hand), (None, phone)):
+            if side:
+                mesh = carried.held(garment, _palm(points, side), ground)
+                faces.append(mesh[1] + sum(len(v) for v in every))
+                every.append(mesh[0])
+                rest.append(mesh[0] - _palm(points, side).astype(np.float32))
+                what = PHONE if garment is None else Piece(
+                    PHONE.label, garment.fabric, garment.kind
+                )  # fmt: skip
+                piece.append(np.full(len(mesh[1]), len(pieces), np.uint8))
+                pieces = (*pieces, what)
+        low, high = body.min(0), body.max(0)
+        middle = np.float32([(low[0] + high[0]) / 2, ground - lift, (low[2] + high[2]) / 2])
+        done, triangles = np.concatenate(every).astype(np.float32) - middle, np.concatenate(faces)
+        return Dressed(
+            vertices=done, normals=normals(done, triangles), faces=triangles,
+            piece=np.concatenate(piece), rest=np.concatenate(rest).astype(np.float32),
+            keypoints=points - middle, pieces=pieces, who=self.who,
+        )  # fmt: skip
+
+
+def _hang(tube: Tube, length: float, height: np.ndarray, legs: np.ndarray, pelvis) -> np.ndarray:
+    """A tube around posed legs, whose rest heights are given.  [N] and [N, 3]"""
+    ring, below = np.abs(height - tube.top) < 0.03, height < tube.top + 0.03
+    return drape.hang(
+        tube, length, legs[below], pelvis, float(legs[ring, 1].mean()), tube.piece.fabric.seed
+    )
+
+
+def _bare(m: Mannequin, template: np.ndarray, cover: list) -> Shell:
+    """The body where it is not well under a garment."""
+    used, faces = np.unique(m.skin_faces, return_inverse=True)
+    body = Shell(template[used], m.rest[used], m.skin[used], faces.reshape(-1, 3))
+    depth = np.max([field(body) for field in cover], axis=0)
+    return cut(body, (COVERED - depth).astype(np.float32))
+
+
+def _outermost(on: garments.Dressing) -> list[tuple[Shell, Piece]]:
+    """The layers, each where it is not well under a later one of clothes."""
+    kept = []
+    for number, (shell, piece) in enumerate(on.layers):
+        keep = np.ones(len(shell.faces), bool)
+        for other, field in zip(on.layers[number + 1 :], on.cover[number + 1 :], strict=True):
+            if other[1].label != PHONE.label:
+                keep &= (field(shell)[shell.faces] < UNDER).any(1)
+        kept.append((shell.part(keep), piece))
+    return kept
+
+
+def _palm(points: np.ndarray, side: str) -> np.ndarray:
+    """Middle of the palm of a posed person.  [3]"""
+    elbow, wrist = (points[bodies.KEYPOINTS.index(f"{side}_{name}")] for name in ("elbow", "wrist"))
+    return wrist + 0.3 * (wrist - elbow)

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colours of clothes and hair: how often they are worn, how they vary, and what they are called.
+
+outfits, people (draw colours) -> fabrics (paint); words (names). A drawn colour is a named one with
+a jitter, and its name is read back from the colour itself, so words agree with pictures.
+Shares: ours, after what street and campus pictures of person re-identification sets show.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from bisect import bisect
+from itertools import accumulate
+
+import numpy as np
+
+Colour = tuple[float, float, float]  # sRGB in [0, 1]
+
+# name: (family, sRGB in percent)
+NAMED = {
+    "black": ("black", (13, 13, 14)),
+    "dark grey": ("grey", (27, 28, 30)),
+    "grey": ("grey", (45, 46, 47)),
+    "light grey": ("grey", (69, 69, 69)),
+    "white": ("white", (90, 90, 88)),
+    "cream": ("beige", (85, 79, 67)),
+    "beige": ("beige", (69, 60, 47)),
+    "khaki": ("beige", (52, 46, 33)),
+    "light brown": ("brown", (51, 36, 23)),
+    "brown": ("brown", (32, 20, 13)),
+    "dark brown": ("brown", (21, 15, 12)),
+    "navy blue": ("blue", (14, 17, 28)),
+    "dark blue": ("blue", (18, 24, 37)),
+    "blue": ("blue", (21, 35, 58)),
+    "denim blue": ("blue", (30, 38, 51)),
+    "light blue": ("blue", (57, 68, 80)),
+    "teal": ("green", (12, 40, 42)),
+    "green": ("green", (15, 42, 24)),
+    "dark green": ("green", (13, 23, 17)),
+    "olive green": ("green", (31, 32, 19)),
+    "light green": ("green", (58, 68, 50)),
+    "red": ("red", (62, 10, 12)),
+    "burgundy": ("red", (31, 8, 14)),
+    "pink": ("pink", (82, 60, 65)),
+    "bright pink": ("pink", (76, 22, 42)),
+    "purple": ("purple", (31, 17, 43)),
+    "lilac": ("purple", (64, 57, 73)),
+    "orange": ("orange", (80, 37, 11)),
+    "yellow": ("yellow", (84, 71, 20)),
+    "mustard": ("yellow", (65, 48, 14)),
+}
+FAMILIES = (
+    "black", "grey", "white", "beige", "brown", "blue", "green", "red", "pink", "purple", "orange",
+    "yellow",
+)  # fmt: skip
+
+# Of hair, sRGB in percent.
+HAIR = {
+    "black": (10, 9, 8), "dark brown": (16, 11, 8), "brown": (26, 17, 11),
+    "light brown": (40, 28, 17), "blond": (62, 48, 29), "red": (42, 18, 8), "grey": (56, 55, 54),
+    "white": (80, 79, 77), "dark red": (30, 8, 13), "pink": (75, 40, 52), "blue": (16, 28, 48),
+}  # fmt: skip
+
+_LINEAR_TO_XYZ = np.array(
+    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+) / np.array([[0.9505], [1.0], [1.089]])
+
+
+class Table:
+    """Things to draw from, each with how often it is worn.
+
+    Args:
+        shares: Thing to weight; the weights need not sum to anything.
+    """
+
+    def __init__(self, shares: dict[str | None, float]):
+        self.things = tuple(shares)
+        self.upto = [*accumulate(shares.values())]
+
+    def pick(self, rng: np.random.Generator) -> str | None:
+        """One of the things."""
+        row = bisect(self.upto, rng.random() * self.upto[-1])
+        return self.things[min(row, len(self.things) - 1)]
+
+
+def table(text: str) -> Table:
+    """A table from words: "black 20, white 17"; "none" stands for None."""
+    rows = (row.strip().rsplit(" ", 1) for row in text.split(","))
+    return Table({None if name == "none" else name: float(share) for name, share in rows})
+
+
+def lab(colour: np.ndarray | Colour) -> np.ndarray:
+    """CIE L*a*b* of sRGB colours under D65.  [..., 3] in [0, 1] -> [..., 3]"""
+    c = np.asarray(colour, np.float64)
+    linear = np.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92)
+    t = linear @ _LINEAR_TO_XYZ.T
+    f = np.where(t > 216 / 24389, np.cbrt(t), t * (24389 / 27 / 116) + 16 / 116)
+    return np.stack(
+        [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1
+    )
+
+
+def _nearest(known: dict[str, tuple], colour: Colour) -> str:
+    """The nearest of some named colours; lightness counts less than hue."""
+    step = (_lab_of(tuple(known.values())) - lab(colour)) * [0.7, 1.0, 1.0]
+    return tuple(known)[int((step**2).sum(1).argmin())]
+
+
+@functools.cache
+def _lab_of(percent: tuple) -> np.ndarray:
+    return lab(np.array(percent) / 100)
+
+
+_CLOTHES = {name: value for name, (_, value) in NAMED.items()}
+
+
+def name(colour: Colour) -> str:
+    """What people would call the colour of a garment: a key of `NAMED`, denim being just blue."""
+    return _nearest(_CLOTHES, colour).replace("denim ", "")
+
+
+def hair_name(colour: Colour) -> str:
+    """What people would call the colour of hair: a key of `HAIR`."""
+    return _nearest(HAIR, colour)
+
+
+def family(colour: Colour) -> str:
+    """One of `FAMILIES`."""
+    return NAMED[name(colour)][0]
+
+
+def vary(rng: np.random.Generator, base: tuple[float, float, float], amount: float = 1.0) -> Colour:
+    """A colour like the given one: mostly lighter, darker or duller, a little another hue.
+
+    Args:
+        base: sRGB in percent.
+        amount: 1 = as much as garments of one colour name differ.
+    """
+    n = rng.standard_normal(5).tolist()
+    grey = sum(base) / 3
+    dull = min(max(amount * (0.13 + 0.13 * n[0]), -0.05), 0.55)
+    light = math.exp(0.13 * amount * n[1])
+    out = []
+    for value, jitter in zip(base, n[2:], strict=True):
+        value = (value + dull * (grey - value)) * light * (1 + 0.022 * amount * jitter)
+        out.append(min(max((value + 0.8 * amount * jitter) / 100, 0.03), 0.93))
+    return tuple(out)
+
+
+def draw(rng: np.random.Generator, palette: Table) -> Colour:
+    """A colour of a palette, jittered."""
+    return vary(rng, NAMED[palette.pick(rng)][1])
+
+
+def lightness(colour: Colour) -> float:
+    """Luma, [0, 1]: cheap, for comparing colours while drawing."""
+    return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
+
+
+def contrasting(rng: np.random.Generator, palette: Table, to: Colour, gap: float) -> Colour:
+    """A colour of a palette that stands out from another one.
+
+    Args:
+        gap: Least difference in luma or in a channel, [0, 0.4].
+    """
+    for _ in range(12):
+        colour = draw(rng, palette)
+        if max(abs(a - b) for a, b in zip(colour, to, strict=True)) > gap:
+            return colour
+    return (0.88, 0.88, 0.86) if lightness(to) < 0.45 else (0.09, 0.09, 0.1)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drape: skirts, dresses and coat tails, hung around the legs of a posed person.
+
+At each height cloth spans what is inside it: its cross-section is the convex hull of the legs
+there, or what falls from above, whichever is wider. That needs no simulation, follows every step
+and never lets a leg through.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from viewsynth.world.garments import Tube
+
+ANGLES = 40  # columns of a tube
+ROW = 0.045  # metres between its rows
+TURN = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False).astype(np.float32)  # 0 = front, then left
+AROUND = np.stack([np.sin(TURN), np.cos(TURN)])  # [2, A]
+ROOM = 0.003  # between a tube and what it lies on, metres
+REST_RADIUS = 0.17  # of the tube in rest coordinates, metres
+
+
+def rows(tube: Tube) -> int:
+    """How many rings of vertices a tube has."""
+    return max(3, int(np.ceil((tube.top - tube.end) / ROW)) + 1)
+
+
+def rest(tube: Tube) -> np.ndarray:
+    """Rest coordinates of a tube's vertices, ring by ring.  [rows * ANGLES, 3]"""
+    heights = np.linspace(tube.top, tube.end, rows(tube), dtype=np.float32)
+    ring = np.stack([AROUND[0], 0 * TURN, AROUND[1]], 1) * REST_RADIUS + np.float32([0, 0, 0.02])
+    return (ring[None] + np.float32([0, 1, 0]) * heights[:, None, None]).reshape(-1, 3)
+
+
+def faces(tube: Tube) -> np.ndarray:
+    """Triangles of a tube, seen from outside; those of the opening are left out.  [F, 3]"""
+    count = rows(tube)
+    ring, column = np.mgrid[0 : count - 1, 0:ANGLES].reshape(2, -1)
+    after = (column + 1) % ANGLES
+    turn = np.rad2deg(TURN[column] + np.pi / ANGLES)
+    shut = np.minimum(turn, 360 - turn) > tube.open
+    a, b = ring * ANGLES + column, ring * ANGLES + after
+    both = np.concatenate(
+        [np.stack([a, a + ANGLES, b], 1), np.stack([b, a + ANGLES, b + ANGLES], 1)]
+    )
+    return both[np.tile(shut, 2)]
+
+
+def hang(
+    tube: Tube, length: float, inner: np.ndarray, pelvis: np.ndarray, top: float, seed: int
+) -> np.ndarray:
+    """Vertices of a tube around a posed person.
+
+    Source: ours.
+    Args:
+        length: Of the tube along the body, metres.
+        inner: Points that it must enclose: hips, legs, and what is worn on them.  [N, 3]
+        pelvis: Its axes in the world, columns left, up, front.  [3, 3]
+        top: Height of its upper ring, metres.
+        seed: Of its folds.
+    Returns: [rows * ANGLES, 3], the order of `rest`.
+    """
+    count = rows(tube)
+    heading = np.arctan2(pelvis[0, 2], pelvis[2, 2])
+    turn = TURN + heading
+    aim = np.stack([np.sin(turn), np.cos(turn)]).astype(np.float32)  # [2, A]
+    heights = np.linspace(top, top - length, count).astype(np.float32)
+    step = length / (count - 1)
+    flat = inner[:, [0, 2]]
+    upper = np.abs(inner[:, 1] - top) < 0.05
+    middle = (flat[upper].min(0) + flat[upper].max(0)) / 2
+    reach = (flat - middle) @ aim  # [N, A]
+    support = np.empty((count, ANGLES), np.float32)
+    hem = np.abs(heights[:, None] - inner[None, :, 1])
+    for ring in range(count):
+        near = hem[ring] < max(0.03, 0.75 * step)
+        at = reach[near].max(0) + ROOM if near.any() else np.full(ANGLES, -1.0, np.float32)
+        fall = support[ring - 1] + tube.flare * step if ring > 1 else at
+        support[ring] = np.maximum(at, fall)
+    support[0] -= tube.tuck
+    # From the support function of a convex outline to its radius in each direction.
+    gap = turn[:, None] - turn[None]
+    cos = np.cos(gap)
+    radius = np.where(cos > 0.2, support[:, None, :] / np.where(cos > 0.2, cos, 1), np.inf).min(2)
+    below = np.linspace(0, 1, count)[:, None]
+    rng = np.random.default_rng(seed)
+    lobes, phase = rng.integers(6, 11), rng.uniform(0, 2 * np.pi)
+    wave = np.sin(lobes * TURN + phase) + 0.5 * np.sin((2 * lobes + 1) * TURN + 2 * phase)
+    radius = radius * (1 + tube.ripple * below**1.5 * (0.5 + 0.5 * wave))
+    points = np.empty((count, ANGLES, 3), np.float32)
+    points[..., [0, 2]] = middle + radius[..., None] * aim.T
+    points[..., 1] = heights[:, None]
+    return points.reshape(-1, 3)

