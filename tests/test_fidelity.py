@@ -95,12 +95,23 @@ def test_methods_rank_as_they_must(compared):
         assert len(row["embedding"]) == observer.EMBEDDING
 
 
-def test_the_same_chunk_gives_the_same_part_and_another_mark_is_refused(world, comparer, compared):
-    chunk = comparison.chunks(truth.instants(world, 1))[0]
-    path = comparison.part_path(comparer.job, chunk)
-    before = path.read_bytes()
-    comparer.do(chunk)
-    assert path.read_bytes() == before
+def test_a_view_alone_has_the_same_figures_and_another_mark_is_refused(world, comparer, compared):
+    (chunk,) = comparison.chunks(truth.instants(world, 1))
+    moment = dataclasses.replace(chunk.moments[0], drone=chunk.moments[0].drone[:1])
+    again = comparison.Comparer(
+        dataclasses.replace(comparer.job, output=world / "again", shown=()),
+        comparer.tools, comparer.network,
+    )  # fmt: skip
+    again.do(dataclasses.replace(chunk, moments=(moment,)))
+    alone = comparison.part(again.job, chunk)["rows"]
+    together = [row for row in compared if row["view"] == moment.drone[0]["file_name"]]
+    for row, other in zip(alone, together, strict=True):
+        assert np.allclose(row.pop("embedding"), other["embedding"], atol=1e-3)
+        expected = {key: value for key, value in other.items() if key != "embedding"}
+        assert row == {
+            **expected,
+            "elevation_error": pytest.approx(other["elevation_error"], abs=0.05),
+        }
     other = dataclasses.replace(comparer.job, mark="another")
     with pytest.raises(ValueError, match="give --output a new folder"):
         comparison.part(other, chunk)

@@ -108,10 +108,10 @@ class Writer:
             future.result()
         settle({path.parent for path in self.files})
 
-    def discard(self) -> None:
-        """Remove what was written: nobody will speak of it."""
-        for path, future in self.files.items():
-            future.exception()
+    def discard(self, kept: int = 0) -> None:
+        """Remove what was written after the first `kept` files: nobody will speak of it."""
+        for path in list(self.files)[kept:]:
+            self.files.pop(path).exception()
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from viewsynth.chunks import Writer
-from viewsynth.files import LEFTOVER, WriteError, lines, settle, write
+from viewsynth.files import LEFTOVER, lines, settle, write
 from viewsynth.pictures import DRAWN, indexed, jpeg
 
 OPEN = 64  # files that are merged at once
@@ -130,20 +130,19 @@ def _do(task: Task, folder: Path, seed: int) -> None:
     """Take all pictures of a task; what goes wrong with a person is told and harms nobody else."""
     have, faults, people, rows = {}, [], [], []
     with ThreadPoolExecutor(2) as pool:
+        writer = Writer(folder, pool)
         for want in task.people:
-            writer = Writer(folder, pool)
+            before = len(writer.files)
             try:
                 new, own = _person(want, seed, writer.put)
-                writer.finish()
-            except WriteError:
-                raise
             except Exception as error:  # the person is lost, the world is not
-                writer.discard()
+                writer.discard(before)
                 faults.append({"pid": f"{want.number:04d}", "reason": _because(error)})
                 continue
             have[want.number] = (want.images[1], want.instants[1])
             people += [{"person": new}] if new else []
             rows += own
+        writer.finish()
     head = {"part": {"people": have, "faults": faults}}
     rows.sort(key=lambda row: row["file_name"])
     write(folder / "chunks" / f"{task.part}.jsonl", lines([head, *people, *rows]))

@@ -111,10 +111,9 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
     if path.is_file():
         observer.load(path, mark)
         return mark
-    kept = []
-    for row in tqdm(rows, desc="pictures for the observer", unit="picture"):
-        image, mask = truth.person(world, row)
-        kept.append(observer.letterbox(image, mask))
+    pictures = np.empty((len(rows), observer.SIDE, observer.SIDE, 3), np.uint8)
+    for number, row in enumerate(tqdm(rows, desc="pictures for the observer", unit="picture")):
+        pictures[number] = observer.letterbox(*truth.person(world, row))
     names = sorted({row["pid"] for row in rows})
     who = np.searchsorted(names, [row["pid"] for row in rows])
     angle = np.array([row["elevation"] for row in rows], np.float32)
@@ -125,14 +124,16 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
             bar.set_postfix({name: f"{value:.2f}" for name, value in losses.items()}, refresh=False)
             bar.update()
 
-        network = observer.train(np.stack(kept), who, angle, settings, seed, tell)
+        network = observer.train(pictures, who, angle, settings, seed, tell)
     observer.save(network, path, mark)
     return mark
 
 
 def _few(rows: list[dict]) -> list[dict]:
     """At most `MOST` rows, whole people, in their order."""
-    pids = sorted({row["pid"] for row in rows})
+    from viewsynth.fidelity import truth
+
+    pids = sorted({row["pid"] for row in rows}, key=truth.order)
     keep = set(pids[: max(MOST * len(pids) // max(len(rows), 1), 2)])
     return [row for row in rows if row["pid"] in keep]
 

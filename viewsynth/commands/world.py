@@ -28,7 +28,7 @@ from viewsynth.workers import Progress, cores, spread
 
 FORMAT = 1
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
-SIZE = 40_000  # bytes of a picture with part map and rows, about
+SIZE = 25_000  # bytes of a picture with part map and rows, about
 OURS = set(
     "train query gallery paired parts chunks truth.jsonl people.jsonl world.json contact_sheet.png "
     ".gitkeep".split()

@@ -150,7 +150,7 @@ def _leaves(w: Wall, u, y, span, stain) -> np.ndarray:
     leaf = noise("grain", u, y, span, 4.0)
     value = np.exp(0.55 * tuft + 0.45 * leaf + 0.3 * stain)
     if w.kind == "trees":
-        value *= 0.25 + 0.75 * np.clip((y - 1.0) / 4.0, 0, 1)
+        value *= 0.16 + 0.84 * np.clip((y - 1.2) / 4.5, 0, 1)
     green = w.tone * value[:, None] * (1 + 0.10 * tuft[:, None] * np.float32([1, 0.2, -0.6]))
     if w.kind == "trees":
         which = np.floor(u / 2.7)
@@ -250,27 +250,42 @@ def meet_car(
         part_share = np.clip(chord / (1.5 * pixel * np.maximum(enter, 0.1)), 0, 1)
         nearer = (part_share > 0) & (enter < first)
         point = local + along * np.where(nearer, enter, 0)[:, None]
-        top = axis == 1
-        lit = np.where(top[:, None], up_light, side_light * (1 - 0.15 * (axis == 0)[:, None]))
-        base = np.broadcast_to(c.tone, light.shape).copy()
-        if part == "cabin":
-            y = (point[:, 1] - 0.58 * tall) / (0.42 * tall)
-            base[~top & (y > 0.08) & (y < 0.85)] = (0.05, 0.055, 0.06)
-        if part == "hull":
-            lamp = (axis == 2) & (np.abs(point[:, 0]) > 0.3 * wide) & (point[:, 1] > 0.35 * tall)
-            base[lamp] = (0.45, 0.30, 0.25)
-            base[~top & (point[:, 1] < 0.33)] *= 0.3
-        if part == "wheel":
-            hub = np.minimum(np.abs(point[:, 2] - 0.3 * long), np.abs(point[:, 2] + 0.3 * long))
-            rim = np.hypot(hub, point[:, 1] - 0.31)
-            base[:] = 0.02
-            base[rim < 0.18] = 0.25
-            part_share = part_share * (rim < 0.31)
-            nearer &= rim < 0.31
+        side = side_light * np.where(axis == 0, np.float32(0.85), np.float32(1))[:, None]
+        lit = np.where((axis == 1)[:, None], up_light, side)
+        base, there = _coat(c, part, point, axis)
+        part_share = part_share * there
+        nearer &= there
         light[nearer] = (base * lit)[nearer]
         share = np.maximum(share, part_share)
         first = np.where(nearer, enter, first)
     return share, first, light
+
+
+def _coat(c: Car, part: str, point: np.ndarray, axis: np.ndarray):
+    """Colour of a car's points [N, 3], and which of them are there: wheels are round.
+
+    Args:
+        part: "wheel", "hull" or "cabin".
+        point: In the car's frame, length along z.  [N, 3]
+        axis: Of the face that the point lies on.  [N]
+    """
+    long, wide, tall = c.size
+    base, there = np.tile(c.tone, (len(point), 1)), np.ones(len(point), bool)
+    side = axis != 1
+    if part == "cabin":
+        y = (point[:, 1] - 0.58 * tall) / (0.42 * tall)
+        base[side & (y > 0.08) & (y < 0.85)] = (0.05, 0.055, 0.06)
+    elif part == "hull":
+        lamp = (axis == 2) & (np.abs(point[:, 0]) > 0.3 * wide) & (point[:, 1] > 0.35 * tall)
+        base[lamp] = (0.45, 0.30, 0.25)
+        base[side & (point[:, 1] < 0.33)] *= np.float32(0.3)
+    else:
+        hub = np.minimum(np.abs(point[:, 2] - 0.3 * long), np.abs(point[:, 2] + 0.3 * long))
+        rim = np.hypot(hub, point[:, 1] - 0.31)
+        base[:] = 0.02
+        base[rim < 0.18] = 0.25
+        there = rim < 0.31
+    return base, there
 
 
 def _box(origin: np.ndarray, rays: np.ndarray, low, high):

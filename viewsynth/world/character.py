@@ -8,7 +8,7 @@ puts things into hands. Colours and folds are functions of rest coordinates, eva
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from viewsynth.world.shells import Shell, cut, normals
 
 UNDER = 0.03  # depth under a garment at which those below it are left out, metres
 BODY = Piece(0, None, "body")
+LEVELS = ("ankle", "knee", "hip", "shoulder")
 PHONE = Piece(LABELS.index("carried"), Fabric(colours=((0.06, 0.06, 0.07),)), "phone")
 
 
@@ -72,8 +73,6 @@ class Dressed:
             if piece.fabric is not None:
                 colour[here] = fabrics.paint(piece.fabric, rest[here], m.at)
                 normal[here] += fabrics.folds(piece.fabric, rest[here])
-                if piece.label == garments.SHOES:
-                    colour[here] = faces.soles(colour[here], rest[here], self.who)
                 label[here] = piece.label
             elif piece is BODY:
                 colour[here], label[here] = faces.skin(rest[here], self.who, m)
@@ -103,6 +102,8 @@ class Character:
         extra += hair.style(who, m, template, on)
         parts = [(_bare(m, template, on.cover + on.hidden), BODY), *_outermost(on), *extra]
         self.tubes, self.length = on.tubes, []
+        parts = [(_levelled(m, template, shell) if piece.fabric else shell, piece)
+                 for shell, piece in parts]  # fmt: skip
         self.pieces = tuple(dict.fromkeys([piece for _, piece in parts]
                                           + [tube.piece for tube in on.tubes]))  # fmt: skip
         self._join(parts)
@@ -208,6 +209,27 @@ def _bare(m: Mannequin, template: np.ndarray, cover: list) -> Shell:
     body = Shell(template[used], m.rest[used], m.skin[used], faces.reshape(-1, 3))
     depth = np.max([field(body) for field in cover], axis=0)
     return cut(body, (COVERED - depth).astype(np.float32))
+
+
+def _levelled(m: Mannequin, template: np.ndarray, shell: Shell) -> Shell:
+    """A shell whose rest heights on the trunk and legs are level on this person, so that stripes
+    are too: a heavier chest does not bend them."""
+    points = torch.from_numpy(template[m.body.base_index.numpy()])[None]
+    own = bodies.keypoints(m.body, points)[0].numpy()
+    rows = [bodies.KEYPOINTS.index(f"left_{name}") for name in LEVELS]
+    height = np.interp(
+        shell.points[:, 1], own[rows, 1], [m.line(name)[1] for name in LEVELS]
+    )  # fmt: skip
+    beyond = np.where(
+        shell.points[:, 1] > own[rows[-1], 1], shell.points[:, 1] - own[rows[-1], 1], 0
+    )
+    beyond += np.where(
+        shell.points[:, 1] < own[rows[0], 1], shell.points[:, 1] - own[rows[0], 1], 0
+    )
+    arm = np.clip((np.abs(shell.rest[:, 0]) - 0.16) / 0.08, 0, 1)
+    rest = shell.rest.copy()
+    rest[:, 1] = arm * rest[:, 1] + (1 - arm) * (height + beyond)
+    return replace(shell, rest=rest)
 
 
 def _outermost(on: garments.Dressing) -> list[tuple[Shell, Piece]]:

@@ -44,10 +44,9 @@ SKIRT = table(
     "olive green 3, pink 3, red 3, brown 3, mustard 2, green 2, dark green 2, light blue 2"
 )
 DRESS = table(
-    "black 22, navy blue 14, white 9, red 6, burgundy 4, blue 6, light blue 5, green 4, dark "
-    "green 3,"
-    "pink 5, yellow 2, mustard 2, beige 4, cream 4, grey 4, olive green 2, teal 2, purple 2, "
-    "orange 2"
+    "black 22, navy blue 14, white 9, red 6, burgundy 4, blue 6, light blue 5, green 4, "
+    "dark green 3, pink 5, yellow 2, mustard 2, beige 4, cream 4, grey 4, "
+    "olive green 2, teal 2, purple 2, orange 2"
 )
 LEGGINGS = table("black 74, dark grey 12, navy blue 7, grey 4, burgundy 1, olive green 1, purple 1")
 LEATHER = table("black 58, brown 18, dark brown 9, light brown 8, beige 4, navy blue 2, burgundy 1")

@@ -17,6 +17,7 @@ ROW = 0.045  # metres between its rows
 TURN = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False).astype(np.float32)  # 0 = front, then left
 AROUND = np.stack([np.sin(TURN), np.cos(TURN)])  # [2, A]
 ROOM = 0.003  # between a tube and what it lies on, metres
+SHORT, LEAN = 0.3, 0.5  # tubes shorter than this, metres, widen by at most LEAN a metre
 REST_RADIUS = 0.17  # of the tube in rest coordinates, metres
 
 
@@ -75,8 +76,11 @@ def hang(
     for ring in range(count):
         near = hem[ring] < max(0.03, 0.75 * step)
         at = reach[near].max(0) + ROOM if near.any() else np.full(ANGLES, -1.0, np.float32)
-        fall = support[ring - 1] + tube.flare * step if ring > 1 else at
-        support[ring] = np.maximum(at, fall)
+        if ring > 1:
+            at = np.maximum(at, support[ring - 1] + tube.flare * step)
+        if ring and length < SHORT:  # the hem of a shirt lies on a raised thigh, not around it
+            at = np.minimum(at, support[ring - 1] + LEAN * step)
+        support[ring] = at
     support[0] -= tube.tuck
     # From the support function of a convex outline to its radius in each direction.
     gap = turn[:, None] - turn[None]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faces and other bare things: skin, the little of a face that a distant camera sees, hair, soles.
+"""Faces and other bare things: skin, the little of a face that a distant camera sees, hair.
 
 Colours as functions of rest coordinates, for `character`.
 """
@@ -78,13 +78,3 @@ def strand_folds(rest: np.ndarray) -> np.ndarray:
     return np.stack(
         [side * np.cos(turn), 0.12 * np.sin(y * 47 + turn * 9), -side * np.sin(turn)], 1
     )
-
-
-def soles(colour: np.ndarray, rest: np.ndarray, who: Identity) -> np.ndarray:
-    """Shoes with the sole in its own colour: light on dark sneakers and the other way round."""
-    light = (
-        np.mean(who.outfit.shoes.fabric.colours[0]) < 0.5 and who.outfit.shoes.kind == "sneakers"
-    )
-    colour = colour.copy()
-    colour[rest[:, 1] < 0.02] = (0.78, 0.77, 0.74) if light else (0.12, 0.11, 0.1)
-    return colour

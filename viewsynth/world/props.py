@@ -61,7 +61,7 @@ def around(rng: np.random.Generator, azimuth: float, elevation: float) -> tuple[
     for front, chance in ((True, 0.10 * level**2), (False, 0.16 * level)):
         kind = str(rng.choice(KINDS[:4] if front else KINDS))
         out = rng.uniform(*(FRONT if front else BEHIND))
-        side = rng.normal(0, 0.22) if front else rng.choice([-1, 1]) * rng.uniform(0.35, 1.1)
+        side = rng.normal(0, 0.3) if front else rng.choice([-1, 1]) * rng.uniform(0.35, 1.1)
         seed = int(rng.integers(1 << 30))
         if draws[0 if front else 1] < chance:
             at = out * towards + side * aside
@@ -83,7 +83,7 @@ def prop(rng: np.random.Generator, kind: str, at: tuple[float, float], heading: 
         case "pole":
             shape = _tube(rng.uniform(0.04, 0.10), rng.uniform(3, 5), 12, 0.0, rng)
         case "trunk":
-            shape = _tube(rng.uniform(0.10, 0.22), rng.uniform(3.5, 5), 14, 0.10, rng)
+            shape = _tube(rng.uniform(0.08, 0.15), rng.uniform(3.5, 5), 16, 0.06, rng)
         case "bollard":
             shape = _tube(rng.uniform(0.05, 0.10), rng.uniform(0.75, 1.05), 12, 0.0, rng)
         case "planter":
@@ -99,7 +99,7 @@ def prop(rng: np.random.Generator, kind: str, at: tuple[float, float], heading: 
     vertices = vertices @ np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
     vertices = (vertices + [at[0], 0, at[1]]).astype(np.float32)
     index = np.arange(len(faces))
-    rough = 0.28 if kind in ("planter", "trunk") else 0.04
+    rough = {"planter": 0.28, "trunk": 0.10}.get(kind, 0.03)
     colours = tone * (1 + rough * (2 * cell(index, 0 * index, salt) - 1))[:, None]
     if kind == "sign":
         colours[:-4] = 0.45
