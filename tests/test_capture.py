@@ -279,7 +279,9 @@ def test_props_stand_on_the_ground(kind):
     assert abs(low[1]) < 0.01 and 0.4 < high[1] < 6
     assert low[0] < 1.0 < high[0] and low[2] < -2.0 < high[2]
     assert np.allclose(np.linalg.norm(thing.normals, axis=1), 1, atol=1e-3)
-    albedo, normal, label = thing.shade(np.arange(len(thing.faces)), np.full((1, 3), 1 / 3))
+    albedo, normal, label = thing.shade(
+        np.arange(len(thing.faces)), np.full((len(thing.faces), 3), 1 / 3, np.float32)
+    )
     outward = thing.vertices[thing.faces].mean(1) - [1.0, thing.vertices[:, 1].mean(), -2.0]
     assert kind == "sign" or ((normal * outward).sum(1) > 0).mean() > 0.9
     assert 0 < albedo.min() and albedo.max() < 1 and not label.any()

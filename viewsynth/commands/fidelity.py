@@ -24,9 +24,14 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from PIL import Image
+from tqdm import tqdm
 
+from viewsynth import observer, sheet, weights
 from viewsynth.config import within
+from viewsynth.fidelity import comparison, table, truth
 from viewsynth.files import lines, write
+from viewsynth.workers import Fatal, spread
 
 MOST = 12_000  # pictures that the observer learns from: more cost minutes and memory
 SHEET = ("photo", "ours", "true_pose", "ceiling", "warped", "mean_body")
@@ -62,12 +67,6 @@ class Config:
 
 def run(config: Config) -> int:
     """Measure, print the tables, and say where they are."""
-    from tqdm import tqdm
-
-    from viewsynth import weights
-    from viewsynth.fidelity import comparison, truth
-    from viewsynth.workers import Fatal, spread
-
     moments = truth.instants(config.world, config.people, config.skip)
     pose, detector = weights.pose_model(None), weights.detector_model(None)
     path = config.observer or config.output / "observer.safetensors"
@@ -100,11 +99,6 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
 
     Raises: ValueError: if the file holds another one.
     """
-    from tqdm import tqdm
-
-    from viewsynth import observer
-    from viewsynth.fidelity import truth
-
     rows = _few(truth.training(world))
     settings = observer.Settings()
     mark = observer.fingerprint(rows, settings, seed)
@@ -131,16 +125,12 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
 
 def _few(rows: list[dict]) -> list[dict]:
     """At most `MOST` rows, whole people, in their order."""
-    from viewsynth.fidelity import truth
-
     pids = sorted({row["pid"] for row in rows}, key=truth.order)
     keep = set(pids[: max(MOST * len(pids) // max(len(rows), 1), 2)])
     return [row for row in rows if row["pid"] in keep]
 
 
 def _report(config: Config, parts: list[dict], moments) -> None:
-    from viewsynth.fidelity import table
-
     rows = [row for part in parts for row in part["rows"]]
     rejects = [reject for part in parts for reject in part["rejects"]]
     if not rows:
@@ -170,32 +160,25 @@ def _report(config: Config, parts: list[dict], moments) -> None:
 
 def _sheet(output: Path, moments, made: set[str]) -> bytes:
     """Ground crops, then for every drone view the true picture and the methods."""
-    from viewsynth import sheet
-    from viewsynth.fidelity.comparison import shown_folder
-
     shown = []
     for moment in moments:
-        folder = shown_folder(output, moment.pid, moment.name)
+        folder = comparison.shown_folder(output, moment.pid, moment.name)
         if moment.pid in made and folder.is_dir():
             shown.append((f"{moment.pid}   instant {moment.name}", list(_tiles(folder))))
     return sheet.draw(shown)
 
 
 def _tiles(folder: Path) -> Iterator:
-    from PIL import Image
-
-    from viewsynth.sheet import HEIGHT, Tile
-
     def opened(path: Path) -> Image.Image:
         with Image.open(path) as file:
             return file.convert("RGB")
 
     for path in sorted(folder.glob("ground_*.png")):
-        yield Tile("ground", opened(path))
+        yield sheet.Tile("ground", opened(path))
     for photo in sorted(folder.glob("*_photo.png")):
         number = photo.name.split("_")[0]
         for name in SHEET:
             image = opened(folder / f"{number}_{name}.png")
-            size = (max(round(image.width * HEIGHT / image.height), 1), HEIGHT)
+            size = (max(round(image.width * sheet.HEIGHT / image.height), 1), sheet.HEIGHT)
             label = "true" if name == "photo" else name.replace("_", " ")
-            yield Tile(label, image.resize(size, Image.Resampling.LANCZOS))
+            yield sheet.Tile(label, image.resize(size, Image.Resampling.LANCZOS))

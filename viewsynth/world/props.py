@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viewsynth.world.noise import cell
+from viewsynth.world.noise import noise
 
 KINDS = ("pole", "trunk", "bollard", "planter", "sign")
 FRONT, BEHIND = (0.5, 2.4), (-4.0, -0.6)  # metres from the person towards the camera
@@ -33,19 +33,26 @@ class Prop:
         faces: int64 [F, 3]
         normals: Unit.  float32 [V, 3]
         tones: sRGB of every face.  float32 [F, 3]
+        rough: How uneven the colour is: leaves more than paint.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     normals: np.ndarray
     tones: np.ndarray
+    rough: float
 
     def shade(self, face: np.ndarray, bary: np.ndarray):
         """Colour sRGB [N, 3], unit normal [N, 3] and label 0 [N], as a dressed person's."""
         corner = self.faces[face]
         normal = sum(self.normals[corner[:, k]] * bary[:, k : k + 1] for k in range(3))
         normal /= np.sqrt(np.einsum("ij,ij->i", normal, normal))[:, None] + np.float32(1e-9)
-        return self.tones[face], normal, np.zeros(len(face), np.uint8)
+        x, y, z = sum(self.vertices[corner[:, k]] * bary[:, k : k + 1] for k in range(3)).T
+        spots = noise("rough", x + 0.7 * z, y + 0.4 * z, 0.006, 1.6)
+        leaf = noise("grain", x - z, y - 0.6 * x, 0.008, 2.4)
+        value = np.exp(np.float32(self.rough) * (spots + 0.8 * leaf))[:, None]
+        colour = (self.tones[face] * value).clip(0.01, 0.95)
+        return colour.astype(np.float32), normal, np.zeros(len(face), np.uint8)
 
 
 def around(rng: np.random.Generator, azimuth: float, elevation: float) -> tuple[Prop, ...]:
@@ -78,7 +85,6 @@ def prop(rng: np.random.Generator, kind: str, at: tuple[float, float], heading: 
         raise ValueError(f"prop must be one of {', '.join(KINDS)}; got {kind!r}")
     tones = TONES[kind]
     tone = np.float32(tones[rng.integers(len(tones))]) * np.float32(rng.uniform(0.85, 1.1))
-    salt = int(rng.integers(1 << 30))
     match kind:
         case "pole":
             shape = _tube(rng.uniform(0.04, 0.10), rng.uniform(3, 5), 12, 0.0, rng)
@@ -98,14 +104,12 @@ def prop(rng: np.random.Generator, kind: str, at: tuple[float, float], heading: 
     cos, sin = np.cos(rad), np.sin(rad)
     vertices = vertices @ np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
     vertices = (vertices + [at[0], 0, at[1]]).astype(np.float32)
-    index = np.arange(len(faces))
-    rough = {"planter": 0.28, "trunk": 0.10}.get(kind, 0.03)
-    colours = tone * (1 + rough * (2 * cell(index, 0 * index, salt) - 1))[:, None]
+    colours = np.tile(tone, (len(faces), 1))
     if kind == "sign":
         colours[:-4] = 0.45
     return Prop(
         vertices=vertices, faces=faces, normals=_normals(vertices, faces),
-        tones=colours.clip(0.02, 0.95).astype(np.float32),
+        tones=colours, rough={"planter": 0.45, "trunk": 0.16}.get(kind, 0.03),
     )  # fmt: skip
 
 
