@@ -199,6 +199,12 @@ def test_wrong_numbers(option, value, words, tmp_path, capsys):
     assert re.search(words, capsys.readouterr().err)
 
 
+def test_a_launcher_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="without a launcher"):
+        run(tmp_path)
+
+
 def test_folders_that_are_not_ours_and_disks_that_are_full(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match=r"holds other things \(thesis.tex\)"):

@@ -36,7 +36,7 @@ class Settings:
     """How an observer is trained."""
 
     epochs: int = 12
-    least: int = 400
+    least: int = 800
     """Steps at least, for small worlds."""
     people: int = 16
     """People in a batch."""

@@ -11,6 +11,7 @@ stop; more people, more pictures of each or more instants extend what there is.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -69,6 +70,11 @@ def run(config: Config) -> int:
 
     Returns: 0, or 1 if more than 1 % of the people were lost to faults.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "world is one command with --workers processes of its own; start it without a launcher "
+            f"(got WORLD_SIZE {os.environ['WORLD_SIZE']})"
+        )
     began = time.perf_counter()
     folder = config.output.expanduser().resolve()
     settings = {"seed": config.seed, "chunk": config.chunk}

@@ -19,7 +19,8 @@ from viewsynth.fidelity.methods import METHODS
 MEASURES = {
     "de": ("ΔE parts", False, 1), "de_tone": ("ΔE after gain", False, 1),
     "iou": ("IoU", True, 3), "map": ("identity mAP", True, 3),
-    "rank1": ("rank-1", True, 3), "cosine": ("cosine", True, 3),
+    "rank1": ("rank-1", True, 3), "own_view": ("own view mAP", True, 3),
+    "cosine": ("cosine", True, 3),
     "elevation_error": ("elevation error °", False, 1), "psnr": ("PSNR dB", True, 1),
     "ssim": ("SSIM", True, 3),
 }  # fmt: skip
@@ -38,10 +39,11 @@ NAMES = tuple(f"{low}-{int(high)}" for low, high in BINS)
 
 
 def identify(rows: list[dict]) -> None:
-    """Add `map`, `rank1` and `cosine` to every row, in place, from the rows' embeddings.
+    """Add what the observer says of identity to every row, in place, from the rows' embeddings.
 
-    The gallery is every true drone view; a query's own true view is left out of it, so it has to
-    find the person in other pictures. `cosine` is the likeness to its own true view.
+    The gallery is every true drone view. For `map` and `rank1` a query's own true view is left out
+    of it, so it has to find the person in pictures from other cameras; for `own_view` it has to
+    find that very view among those of all other people. `cosine` is the likeness to that view.
     """
     true = [row for row in rows if row["method"] == "true"]
     gallery = np.array([row["embedding"] for row in true], np.float32)
@@ -49,8 +51,12 @@ def identify(rows: list[dict]) -> None:
     for row in rows:
         similarity = gallery @ np.array(row["embedding"], np.float32)
         own = view == row["view"]
-        row["cosine"] = round(float(similarity[own][0]), 4)
         match = (pid == row["pid"])[~own]
+        if row["method"] != "true":
+            row["cosine"] = round(float(similarity[own][0]), 4)
+            others = own | (pid != row["pid"])
+            value, _ = metrics.average_precision(similarity[others], own[others])
+            row["own_view"] = round(value, 4)
         if match.any():
             value, first = metrics.average_precision(similarity[~own], match)
             row["map"], row["rank1"] = round(value, 4), float(first)

@@ -99,15 +99,17 @@ def order(name: str) -> tuple[int, str]:
 
 
 def training(world: Path) -> list[dict]:
-    """The rows of `truth.jsonl` that the observer may learn from, sorted by file name.
+    """The rows of `truth.jsonl` that the observer may learn from: every picture of the training
+    people, sorted by file name.
 
     Raises: FileNotFoundError, ValueError: if the folder is no world, or has none.
     """
-    keep = ("file_name", "pid", "parts", "elevation", "view")
+    allowed = {row["pid"] for row in _rows(world, "people.jsonl") if row["split"] == "train"}
+    keep = ("file_name", "pid", "parts", "elevation")
     rows = [
         {key: row[key] for key in keep}
-        for row in _rows(world, "truth.jsonl", '"train"')
-        if row["split"] == "train"
+        for row in _rows(world, "truth.jsonl")
+        if row["pid"] in allowed
     ]
     if not rows:
         raise ValueError(f"{world} has no training pictures for the observer")

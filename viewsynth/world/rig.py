@@ -25,7 +25,7 @@ from viewsynth.world.shots import Shot
 STATURE, DEPTH = 1.72, 0.45  # metres: how long a person is seen from the side and from above
 MIDDLE = STATURE / 2
 LEG = 6  # pictures of one walk past a camera; then another walk begins
-DRONE_PIXELS, GROUND_PIXELS = (28.0, 150.0), (90.0, 360.0)  # how high people are in the picture
+DRONE_PIXELS, GROUND_PIXELS = (28.0, 150.0), (80.0, 260.0)  # how high people are in the picture
 QUERIES = (2, 3)  # places in a person's plan that become queries, one from above, one from below
 # What of a place the hour decides.
 LIGHT = ("weather", "sun", "sun_light", "sky_light", "penumbra", "dapple", "cover", "haze", "level")

@@ -173,8 +173,8 @@ def _light(rng: np.random.Generator, weather: str) -> dict:
     ratio, warm, blue, soft, haze = {
         "sun": (rng.uniform(2.8, 5.5), 0.16, 0.16, rng.uniform(0.012, 0.03), rng.uniform(0, 0.06)),
         "hazy": (
-            rng.uniform(0.7, 1.6), 0.10, 0.06, rng.uniform(0.04, 0.09), rng.uniform(0.06, 0.25)),
-        "overcast": (rng.uniform(0.0, 0.2), 0.0, 0.03, 0.3, rng.uniform(0.02, 0.18)),
+            rng.uniform(0.7, 1.6), 0.10, 0.06, rng.uniform(0.04, 0.09), rng.uniform(0.04, 0.14)),
+        "overcast": (rng.uniform(0.0, 0.2), 0.0, 0.03, 0.3, rng.uniform(0.01, 0.08)),
         "dusk": (rng.uniform(0.15, 0.5), 0.30, 0.10, 0.3, rng.uniform(0.02, 0.1)),
     }[weather]  # fmt: skip
     high_rad = min(high_rad, math.radians(24)) if weather == "dusk" else high_rad

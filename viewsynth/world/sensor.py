@@ -74,7 +74,7 @@ def lens(rng: np.random.Generator, platform: str) -> Lens:
     if platform == "drone":
         own = dict(
             picture=(2160, 3840), vfov=u(30, 55), k1=u(-0.03, 0.01), auto=u(0.4, 0.7),
-            veil=0.16 * u(0, 1) ** 2, contrast=u(0.1, 0.55), saturation=u(0.85, 1.2),
+            veil=0.10 * u(0, 1) ** 2, contrast=u(0.2, 0.65), saturation=u(0.85, 1.2),
             sharp=u(0.55, 0.9),
             sharpening=u(0.8, 2.2), halo=u(0.9, 1.6), coring=u(0.0, 0.03), noise=u(0.006, 0.014),
             motion=u(0.1, 0.5), jpeg=int(rng.integers(52, 82)),
@@ -83,14 +83,14 @@ def lens(rng: np.random.Generator, platform: str) -> Lens:
         high = int(rng.choice([720, 1080]))
         own = dict(
             picture=(high, high * 16 // 9), vfov=u(35, 60), k1=u(-0.15, 0.05), auto=u(0.5, 0.8),
-            veil=0.16 * u(0, 1) ** 2, contrast=u(0.05, 0.5), saturation=u(0.75, 1.15),
+            veil=0.12 * u(0, 1) ** 2, contrast=u(0.1, 0.5), saturation=u(0.75, 1.15),
             sharp=u(0.55, 0.95), sharpening=u(0.4, 1.6), halo=u(0.8, 1.4), coring=u(0.01, 0.04),
             noise=u(0.008, 0.018), motion=u(0.2, 0.8), jpeg=int(rng.integers(48, 80)),
         )  # fmt: skip
     else:
         own = dict(
             picture=(1080, 1920), vfov=u(50, 65), k1=u(-0.12, 0.02), auto=u(0.6, 1.0),
-            veil=0.20 * u(0, 1) ** 2, contrast=u(0.15, 0.65), saturation=u(0.9, 1.2),
+            veil=0.14 * u(0, 1) ** 2, contrast=u(0.15, 0.65), saturation=u(0.9, 1.2),
             sharp=u(0.6, 1.05), sharpening=u(0.5, 1.8), halo=u(0.9, 1.6), coring=u(0.01, 0.04),
             noise=u(0.008, 0.016), motion=u(0.3, 1.3), jpeg=int(rng.integers(50, 84)),
         )  # fmt: skip
