@@ -182,30 +182,35 @@ def _race(table, columns, box, side, size, views):
     dx = [x[(k + 2) % 3] - x[(k + 1) % 3] for k in range(3)]
     dy = [y[(k + 2) % 3] - y[(k + 1) % 3] for k in range(3)]
     area = dx[0] * dy[1] - dy[0] * dx[1]
-    inside = (area != 0) & (torch.minimum(torch.minimum(*z[:2]), z[2]) > 0)
-    inside = inside[:, None]
+    drawn = (area != 0) & (torch.minimum(torch.minimum(*z[:2]), z[2]) > 0)
     sign = area.sign()
     across = left * SUBPIXEL + SUBPIXEL // 2
     down = top * SUBPIXEL + SUBPIXEL // 2
     spots = torch.arange(side[0] * side[1], device=face.device)
     ox, oy = spots % side[0], torch.div(spots, side[0], rounding_mode="floor")
-    distance = []
+    steps = torch.stack([oy, -ox]).double() * SUBPIXEL
+    distance, outer = [], []
     for k in range(3):
         dx[k], dy[k] = dx[k] * sign, dy[k] * sign
         value = dx[k] * (down - y[(k + 1) % 3]) - dy[k] * (across - x[(k + 1) % 3])
-        value = value[:, None]
+        # A centre on the edge itself counts on top and left edges; values are whole numbers, so
+        # one less is outside, and products of whole numbers are exact in any order.
+        outer.append(((dy[k] > 0) | ((dy[k] == 0) & (dx[k] < 0))).double())
+        value = torch.where(drawn, value - outer[k], -torch.inf)[:, None]
         if len(spots) > 1:
-            value = value + (dx[k][:, None] * oy - dy[k][:, None] * ox) * SUBPIXEL
-        # A centre on the edge itself counts on top and left edges; values are whole numbers.
-        foreign = (dy[k] > 0) | ((dy[k] == 0) & (dx[k] < 0))
-        inside = inside & (value >= foreign[:, None])
-        distance.append(value.reshape(-1))
-    if len(spots) > 1:
-        inside = inside & (left[:, None] + ox < size[1]) & (top[:, None] + oy < size[0])
+            value = torch.addmm(value, torch.stack([dx[k], dy[k]], 1), steps)
+        distance.append(value)
+    inside = torch.minimum(torch.minimum(distance[0], distance[1]), distance[2]) >= 0
+    if len(spots) > 1 and bool((left + side[0] > size[1]).any() | (top + side[1] > size[0]).any()):
+        inside &= (left[:, None] + ox < size[1]) & (top[:, None] + oy < size[0])
     hit = inside.view(-1).nonzero()[:, 0]
     row = torch.div(hit, len(spots), rounding_mode="floor")
     spot = hit - row * len(spots)
-    share = [distance[k].index_select(0, hit) / z[k].index_select(0, row) for k in range(3)]
+    share = [
+        (distance[k].view(-1).index_select(0, hit) + outer[k].index_select(0, row))
+        / z[k].index_select(0, row)
+        for k in range(3)
+    ]
     total = share[0] + share[1] + share[2]
     bits = (area.abs().index_select(0, row) / total).float().view(torch.int32).long()
     base = (view * size[0] + top) * size[1] + left
