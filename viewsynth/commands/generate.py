@@ -108,7 +108,7 @@ class Pose:
     """How the people stand."""
 
     mode: Literal["fitted", "relaxed", "walk"] = "relaxed"
-    """As in the picture, half way to a walking pose (truer from above), or walking."""
+    """As in the picture, more than half way to a walking pose (truer from above), or walking."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from viewsynth.records import Person, Reject, Sample
 
 MOST_CROPS = 8  # of one person: more add time, hardly texels
 TALLEST = 320  # pixels: a taller crop is shrunk, the atlas has no room for more
-REVISION = 1  # goes into the fingerprint; raise it when the same photo would give another person
+STATURE = 1.68  # metres: the mean adult; a crop has no scale
+REVISION = 2  # goes into the fingerprint; raise it when the same photo would give another person
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,10 @@ def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, 
     colours, seen, notes = fill.complete(texture.fuse(toned), tools.atlas)
     best = min(range(len(crops)), key=lambda k: (len(scores[k]["flags"]), scores[k]["error"]))
     fallback = quality.fallback(scores[best])
-    shape, offsets = found.shape[place], found.offsets[place]
+    shape, offsets = found.shape[place], found.offsets[place] + tools.poser.clothier.cloth
     if fallback == "mean":
         shape, offsets = tools.body.shape_mean, 0 * offsets
+    standing = tools.body.vertices(shape[None], 0 * tools.body.pose_mean[None])[0, :, 1]
     sources = [
         {
             "file": crop.sample.name, "sha256": digests[k], "camid": crop.sample.camid,
@@ -194,7 +196,8 @@ def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, 
     return Person(
         pid=crops[0].sample.pid, body=tools.body.name,
         shape=shape.cpu().numpy(), pose=found.pose[rows[best]].cpu().numpy(),
-        offsets=offsets.cpu().numpy(), scale=1.0, texture=colours, seen=seen,
+        offsets=offsets.cpu().numpy(),
+        scale=STATURE / float(standing.max() - standing.min()), texture=colours, seen=seen,
         quality={**scores[best], **notes, "crops": len(good)}, fallback=fallback, sources=sources,
         fingerprint=hashlib.sha256(
             json.dumps([REVISION, tools.body.name, sources], sort_keys=True).encode()

@@ -31,8 +31,8 @@ def posed(people: list[Person], poser: Poser, mode: str = "relaxed") -> Tensor:
     """The people's meshes as they are rendered: clothed, on the ground, facing +z.
 
     Args:
-        mode: "fitted", "walk" (the nearest pose of the bank), or "relaxed": half way between them,
-            with the arms nearer to the bank. A person whose fit failed always walks.
+        mode: "fitted", "walk" (the nearest pose of the bank), or "relaxed": between them,
+            nearer to the bank, most so with the arms. A person whose fit failed always walks.
     Returns: vertices, metres.  [N, V, 3]
     Raises: ValueError: if the mode is unknown.
     """
@@ -57,7 +57,7 @@ def posed(people: list[Person], poser: Poser, mode: str = "relaxed") -> Tensor:
 def _share(body) -> Tensor:
     """How much of the fitted pose each bone keeps in relaxed mode.  [P, 1]"""
     arms = ("arm", "wrist")
-    return torch.tensor([[0.35 if any(a in bone for a in arms) else 0.5] for bone in body.bones])
+    return torch.tensor([[0.25 if any(a in bone for a in arms) else 0.4] for bone in body.bones])
 
 
 def _nearest(poser: Poser, pose: Tensor) -> Tensor:

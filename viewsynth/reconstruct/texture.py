@@ -193,12 +193,13 @@ def inner_colours(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[Paint]:
-    """Bring the crops of one person to the tone of the best exposed one.
+    """Bring the crops of one person to one tone.
 
     Source: ours. A hazy or dark camera is undone by out = gain * (in - black), fitted robustly to
     the medians of the parts that both crops see, with a weak prior at no change; what is left of a
     part's difference is then taken away too, unless it is so large that the part must really differ
-    front to back (a backpack).
+    front to back (a backpack). Parts are matched in the tone of the best exposed crop; the person
+    gets a tone between that and the others', because no single camera's exposure is the truth.
     Args:
         quality: How far each crop is trusted to be right, any scale.
     """
@@ -211,12 +212,35 @@ def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[P
         light = paint.colour[sure].mean(1) if sure.any() else np.zeros(1)
         contrast.append(float(np.subtract(*np.percentile(light, [92, 8]))) * trust)
     best = int(np.argmax(contrast))
-    return [
+    toned = [
         paint
         if k == best
         else Paint(_retone(paint, atlas, medians[k], medians[best]), paint.weight)
         for k, paint in enumerate(paints)
     ]
+    share = np.maximum(contrast, 1e-6) / max(sum(contrast), 1e-6)
+    curves = [
+        (share[k], _common_curve(medians[best], medians[k]))
+        for k in range(len(paints))
+        if k != best
+    ]
+    return [Paint(_between(paint.colour, curves), paint.weight) for paint in toned]
+
+
+def _common_curve(mine: dict, theirs: dict):
+    """The tone curve from one crop to another, or None if they share too little."""
+    common = sorted(set(mine) & set(theirs))
+    return _tone_curve(mine, theirs, common) if len(common) > 1 else None
+
+
+def _between(colour: np.ndarray, curves: list) -> np.ndarray:
+    """Colours moved towards the tones of other crops, by the share of each."""
+    moved = colour.copy()
+    for share, curve in curves:
+        if curve is not None:
+            gain, middle, aim = curve
+            moved += share * (gain * (colour - middle) + aim - colour)
+    return np.clip(moved, 0, 255).astype(np.float32)
 
 
 def _part(atlas: Atlas) -> np.ndarray:
