@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The world: finished pictures per second of `viewsynth world`, and where the time goes.
 
-    python benchmarks/world.py [--people 24] [--images 20] [--workers 0] [--memory 16 160]
+    python benchmarks/world.py [--people 24] [--images 20] [--processes 0] [--memory 16 160]
 
 Time per stage is measured in one worker with one thread, with timers put round the library's
 functions from outside; what a function spends in another timed one counts there only. The rate is

@@ -135,10 +135,28 @@ def test_fusion_sees_more_and_each_side_keeps_its_own(tools, drawn, fused):
     assert seen_back[0] < 0.55 < seen_back[1], "a back that no crop showed is not seen"
 
 
+@pytest.fixture(scope="module")
+def from_front(tools, drawn) -> list[Person]:
+    return made(tools, *[[drawn[n, "front"]] for n in range(3)])
+
+
+def test_two_exposures_give_one_between_them(tools, drawn, fused):
+    """A person seen by a light and a dark camera is painted in a tone between the two."""
+    front, back = drawn[0, "front"], drawn[0, "back"]
+    darker = dataclasses.replace(
+        back, photo=dataclasses.replace(back.photo, image=(back.image * 0.6).astype(np.uint8))
+    )
+    light = [
+        made(tools, group)[0].texture.reshape(-1, 3)[tools.atlas.texel].mean()
+        for group in ([front], [front, darker], [darker])
+    ]
+    assert light[2] + 5 < light[1] < light[0] - 5, light
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_colours_of_the_parts_survive(tools, drawn, fused, number):
-    """The rendered body has the photo's colours, part by part, where both show the same side."""
-    person, picture = fused[number], drawn[number, "front"]
+def test_colours_of_the_parts_survive(tools, drawn, from_front, number):
+    """The rendered body has the photo's colours, part by part."""
+    person, picture = from_front[number], drawn[number, "front"]
     vertices = posing.posed([person], tools.poser, "relaxed")
     sensor = Sensor(noise=0.0)
     view = take(
@@ -156,10 +174,8 @@ def test_colours_of_the_parts_survive(tools, drawn, fused, number):
             ]
         )
 
-    apart = thirds(view.image, view.mask) - thirds(picture.image, picture.mask)
-    assert np.abs(apart).mean(1)[1:4].max() < 60, apart.round()  # the light is another one,
-    apart -= apart.mean(0)  # the differences between the parts are not
-    assert np.abs(apart).mean(1)[1:4].max() < 36, apart.round()
+    apart = np.abs(thirds(view.image, view.mask) - thirds(picture.image, picture.mask))
+    assert apart.mean(1)[1:4].max() < 45, apart.round()
 
 
 def test_modes_of_the_pose(tools, fused):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from viewsynth import bodies, cameras
+from viewsynth import bodies, cameras, population
 from viewsynth.data import folder
 from viewsynth.world import capture, rig, shots
 
@@ -88,6 +88,8 @@ def test_an_instant_shows_one_pose_and_one_light(planned):
     joints = [picture.joints for picture in pictures[4:]]
     assert all(np.array_equal(joints[0], other) for other in joints[1:])
     assert len({picture.photo.target_height for picture in pictures[4:]}) == 1
+    rows = [population.picture_row(picture, "a.jpg", "paired", 3) for picture in pictures[4:]]
+    assert all(row["place"] == rows[0]["place"] for row in rows)
 
 
 def test_a_walk_goes_past_a_camera_that_stays():

@@ -169,6 +169,19 @@ def test_a_fault_costs_one_person_and_is_tried_again(undisturbed, tmp_path, monk
     assert content(tmp_path, "chunks") == content(undisturbed, "chunks")
 
 
+def test_a_fault_of_further_pictures_is_told_though_the_person_is_there(tmp_path):
+    (tmp_path / "chunks").mkdir()
+    fault = {"pid": "0000", "reason": "a bug"}
+    failed = {"people": {}, "faults": [fault]}
+    first, last = ({"people": {"0": [count, 0]}, "faults": []} for count in (2, 4))
+    told = []
+    for k, head in enumerate((first, failed, failed, last)):
+        path = tmp_path / "chunks" / (f"00000-{k}.jsonl" if k else "00000.jsonl")
+        path.write_text(json.dumps({"part": head}) + "\n")
+        told.append(population.join(tmp_path)[1])
+    assert told == [[], [fault], [fault], []]
+
+
 def test_many_chunks_are_merged_few_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(population, "OPEN", 3)
     (tmp_path / "chunks").mkdir()

@@ -70,11 +70,12 @@ def _do(task: manifest.Task, job: Job, tools, make: Callable) -> None:
             raise
         except Exception as error:  # the chunk is lost, the run is not
             writer.discard()
-            made, rows, rejects = [], [], all_failed(task, job, _because(error))
+            made, rows, rejects = [], [], all_failed(task, job, because(error))
     manifest.write_part(job.run, task, made, rows, [to_dict(reject) for reject in rejects])
 
 
-def _because(error: Exception) -> str:
+def because(error: Exception) -> str:
+    """A fault in one line: what it was, and where it came up."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
 

@@ -18,7 +18,6 @@ import functools
 import heapq
 import itertools
 import json
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viewsynth.chunks import Writer
+from viewsynth.chunks import Writer, because
 from viewsynth.files import LEFTOVER, lines, settle, write
 from viewsynth.pictures import DRAWN, indexed, jpeg
 
@@ -54,7 +53,8 @@ class Want:
     @property
     def count(self) -> int:
         """How many pictures that are."""
-        return np.ptp(self.images) + 5 * np.ptp(self.instants)
+        (first, last), (begin, end) = self.images, self.instants
+        return last - first + 5 * (end - begin)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Task:
     @property
     def count(self) -> int:
         """How many pictures that are."""
-        return int(sum(want.count for want in self.people))
+        return sum(want.count for want in self.people)
 
 
 # ---- what there is and what is missing -------------------------------------------------------
@@ -137,7 +137,7 @@ def _do(task: Task, folder: Path, seed: int) -> None:
                 new, own = _person(want, seed, writer.put)
             except Exception as error:  # the person is lost, the world is not
                 writer.discard(before)
-                faults.append({"pid": f"{want.number:04d}", "reason": _because(error)})
+                faults.append({"pid": f"{want.number:04d}", "reason": because(error)})
                 continue
             have[want.number] = (want.images[1], want.instants[1])
             people += [{"person": new}] if new else []
@@ -147,11 +147,6 @@ def _do(task: Task, folder: Path, seed: int) -> None:
     rows.sort(key=lambda row: row["file_name"])
     write(folder / "chunks" / f"{task.part}.jsonl", lines([head, *people, *rows]))
     settle({folder / "chunks"})
-
-
-def _because(error: Exception) -> str:
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
 
 
 def _person(want: Want, seed: int, put: Callable) -> tuple[dict | None, list[dict]]:
@@ -266,24 +261,27 @@ def _plain(value, digits: int = 4):
 def join(folder: Path) -> tuple[Counter, list[dict]]:
     """Join the chunks into `truth.jsonl` and `people.jsonl`, in memory that does not grow.
 
-    Returns: pictures by (split, camera), and the people who were lost to faults and are not made.
+    Returns: pictures by (split, camera), and the last fault of who lacks what was asked for.
     """
     names, lost, counts = chunks(folder), [], Counter()
     for path in folder.glob(f"{LEFTOVER}*"):
         path.unlink()
     with _aside(folder / "people.jsonl") as people:
         for name in names:
-            done, _ = done_in(folder, name)
             found: dict[str, str] = {}
+            broken: dict[int, dict] = {}
             for path in parts_of(folder, name):
                 with path.open(encoding="utf-8") as file:
-                    faults = json.loads(file.readline())["part"]["faults"]
-                    lost += [fault for fault in faults if int(fault["pid"]) not in done]
+                    head = json.loads(file.readline())["part"]
+                    for number in head["people"]:  # what failed before is made now
+                        broken.pop(int(number), None)
+                    broken |= {int(fault["pid"]): fault for fault in head["faults"]}
                     for line in file:
                         if not line.startswith('{"person"'):
                             break
                         row = json.loads(line)["person"]
                         found[row["pid"]] = json.dumps(row) + "\n"
+            lost += broken.values()
             people.writelines(found[pid] for pid in sorted(found, key=int))
     parts = [path for name in names for path in parts_of(folder, name)]
     with _aside(folder / "truth.jsonl") as truth, contextlib.ExitStack() as stack:

@@ -25,7 +25,9 @@ from viewsynth.pictures import png
 from viewsynth.records import Person, Sample
 
 CHUNK = 4  # people
-CODE = ("bodies", "reconstruct", "render", "fidelity", "cameras.py", "metrics.py", "observer.py")
+# Folders and files of the code that decides the figures.
+CODE = ("bodies", "reconstruct", "render", "fidelity", "cameras.py", "judge.py", "metrics.py",
+        "observer.py", "records.py", "weights.py")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Chunk:
 
     @property
     def pids(self) -> list[str]:
+        """Who they are, in order."""
         return list(dict.fromkeys(moment.pid for moment in self.moments))
 
 

@@ -89,18 +89,18 @@ def summary(rows: list[dict]) -> list[dict]:
     return found
 
 
-def against(rows: list[dict], method: str = "ours") -> list[dict]:
-    """How much better a method is than each baseline, paired by person.
+def against(rows: list[dict]) -> list[dict]:
+    """How much better ours is than each baseline, paired by person.
 
     Returns: dicts of baseline, bin, measure, mean, low, high, people and `better`: True, False, or
-        None where the interval holds zero. Positive = the method is better, whatever the measure.
+        None where the interval holds zero. Positive = ours is better, whatever the measure.
     """
     values = _by_person(rows)
     found = []
     for baseline in BASELINES:
         for name in (*NAMES, ALL):
             for measure, (_, higher, _) in MEASURES.items():
-                one = values.get((method, name, measure), {})
+                one = values.get(("ours", name, measure), {})
                 other = values.get((baseline, name, measure), {})
                 both = sorted(set(one) & set(other))
                 if not both:

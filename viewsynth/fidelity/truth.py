@@ -19,7 +19,7 @@ from PIL import Image
 
 from viewsynth.cameras import Cameras
 from viewsynth.files import inside
-from viewsynth.world import LABELS
+from viewsynth.world import LABELS, of_person
 
 OCCLUDER = LABELS.index("occluder")
 
@@ -59,7 +59,7 @@ class Picture:
     @property
     def mask(self) -> np.ndarray:
         """Pixels of the person.  bool [H, W]"""
-        return _of_person(self.labels)
+        return of_person(self.labels)
 
 
 def instants(world: Path, people: int, skip: int = 0) -> list[Instant]:
@@ -142,7 +142,7 @@ def digest(world: Path) -> str:
 def person(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:
     """The picture of a row, uint8 [H, W, 3], and the person's mask, bool [H, W]."""
     image, labels = _pixels(world, row)
-    return image, _of_person(labels)
+    return image, of_person(labels)
 
 
 def read(world: Path, row: dict) -> Picture:
@@ -167,7 +167,3 @@ def _pixels(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:
             f"{row['parts']} is {labels.shape}, its picture {image.shape[:2]}; draw the world anew"
         )
     return image, labels
-
-
-def _of_person(labels: np.ndarray) -> np.ndarray:
-    return (labels > 0) & (labels != OCCLUDER)

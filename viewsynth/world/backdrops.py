@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viewsynth.world.noise import cell, edge, line, linear, noise
+from viewsynth.world.colours import linear
+from viewsynth.world.noise import cell, edge, line, noise
 
 TONES = {
     "brick": ((0.52, 0.36, 0.30), (0.58, 0.46, 0.38), (0.44, 0.30, 0.26), (0.66, 0.60, 0.54)),
@@ -92,7 +93,7 @@ def car(rng: np.random.Generator, at: tuple[float, float], heading: float) -> Ca
     )  # fmt: skip
 
 
-def height_at(w: Wall, u: np.ndarray) -> np.ndarray:
+def _height_at(w: Wall, u: np.ndarray) -> np.ndarray:
     """Height of a wall's top, metres; hedges and trees have no straight one."""
     if w.kind == "hedge":
         return w.height + 0.10 * noise("rough", u, 0 * u, 0.0, 4.0)
@@ -103,7 +104,7 @@ def height_at(w: Wall, u: np.ndarray) -> np.ndarray:
 
 def cover(w: Wall, u: np.ndarray, y: np.ndarray, span: np.ndarray) -> np.ndarray:
     """Share of a pixel that the wall takes at (u along it, y up).  [N]"""
-    share = edge(height_at(w, u) - y, span) * edge(y, span)
+    share = edge(_height_at(w, u) - y, span) * edge(y, span)
     if w.kind == "fence":
         gap = (u / 0.13 % 1 - 0.5) * 0.13
         pales = line(gap, 0.040, span)
@@ -166,7 +167,7 @@ def _bricks(w: Wall, u, y, span) -> np.ndarray:
     along = u / 0.225 + 0.5 * (row % 2)
     tone = (cell(along, row, w.salt) - 0.5) / (1 + (span / 0.1) ** 2)
     gap = np.maximum(
-        line((y / 0.075 - row - 0.5) * 0.075, 0.005, span - 0.0),
+        line((y / 0.075 - row - 0.5) * 0.075, 0.005, span),
         line((along % 1 - 0.5) * 0.225, 0.005, span),
     )
     return 0.4 * tone + 0.45 * gap
@@ -184,10 +185,10 @@ def _windows(w: Wall, u, y, span, base) -> np.ndarray:
     share = edge(across, span) * edge(v - low, span) * edge(2.25 - v, span) * there
     inside = edge(across - 0.07, span) * edge(v - low - 0.07, span) * edge(2.18 - v, span) * there
     base = base + (0.45 - base) * share[:, None]
-    return base + (_glass(w, u, y, span) - base) * inside[:, None]
+    return base + (_glass(u, y, span) - base) * inside[:, None]
 
 
-def _glass(w: Wall, u, y, span) -> np.ndarray:
+def _glass(u, y, span) -> np.ndarray:
     """Dark rooms behind what the panes reflect."""
     room = 0.05 + 0.10 * np.clip(noise("cloud", u * 2, y, span, 9.0), 0, 2)
     mirrored = 0.12 * np.clip(y / 6, 0, 1) * (1 + 0.5 * noise("cloud", u, y * 2, span, 16.0))
@@ -206,7 +207,7 @@ def _shop(w: Wall, u, y, span, base) -> np.ndarray:
     sign = sign + (0.75 - sign) * (letters * np.clip(0.1 / span, 0, 1))[:, None]
     goods = 0.10 + 0.5 * cell(u / 0.45, y / 0.6, w.salt + 7) ** 3 * (y < 2.0)
     tint = cell(u / 0.45, y / 0.6, w.salt + 8)[:, None] * np.float32([0.5, 0.1, -0.5]) + 1
-    pane = 0.5 * _glass(w, u, y, span) + 0.45 * goods[:, None] * tint
+    pane = 0.5 * _glass(u, y, span) + 0.45 * goods[:, None] * tint
     bars = line((u / 1.5 % 1 - 0.5) * 1.5, 0.035, span)[:, None]
     pane = pane + (0.10 - pane) * bars
     front = edge(2.0 - np.abs(x), span) * edge(y - 0.4, span) * edge(2.6 - y, span)

@@ -17,7 +17,7 @@ import torch
 from viewsynth import bodies, cameras
 from viewsynth.render import zbuffer
 from viewsynth.world import LABELS, lights, props, scenes, sensor
-from viewsynth.world.noise import linear
+from viewsynth.world.colours import linear
 from viewsynth.world.sensor import Lens, lens
 
 __all__ = ["Lens", "Photo", "Station", "lens", "photograph", "whole"]

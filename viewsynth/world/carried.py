@@ -49,9 +49,8 @@ def _backpack(on: Dressing, piece: Piece, garment: Garment) -> Shell:
         lambda s: s.rest[:, 1] - shoulder[1] + 0.27,
     ]
     on.wear(piece, fields, np.full(len(rest), 0.004), 0.5)
-    return _bound(
-        on, mesh, "spine02", np.float32([0, shoulder[1] - 0.2, -0.2]) - np.float32(middle)
-    )
+    shift = np.float32([0, shoulder[1] - 0.2, -0.2]) - np.float32(middle)
+    return on.mannequin.bound(mesh, mesh[0] + shift, "spine02")
 
 
 def _shoulder_bag(on: Dressing, piece: Piece, garment: Garment) -> Shell:
@@ -75,13 +74,8 @@ def _shoulder_bag(on: Dressing, piece: Piece, garment: Garment) -> Shell:
     ]
     on.wear(piece, fields, np.full(len(rest), 0.004), 0.5)
     mesh = block(middle, half, 0.4, 11, 24)
-    return _bound(on, mesh, "root", np.float32([0.25 * side, hip[1], 0.02]) - np.float32(middle))
-
-
-def _bound(on: Dressing, mesh: Mesh, bone: str, shift: np.ndarray) -> Shell:
-    skin = np.zeros((len(mesh[0]), on.suit.skin.shape[1]), np.float32)
-    skin[:, on.mannequin.body.bones.index(bone)] = 1
-    return Shell(mesh[0], (mesh[0] + shift).astype(np.float32), skin, mesh[1])
+    shift = np.float32([0.25 * side, hip[1], 0.02]) - np.float32(middle)
+    return m.bound(mesh, mesh[0] + shift, "root")
 
 
 def held(garment: Garment | None, hand: np.ndarray, ground: float) -> Mesh:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from viewsynth import bodies
-from viewsynth.world import LABELS, carried, drape, fabrics, faces, garments, hair
+from viewsynth.world import carried, drape, fabrics, faces, garments, hair
 from viewsynth.world.fabrics import Fabric
 from viewsynth.world.garments import COVERED, Piece, Tube
 from viewsynth.world.mannequin import Mannequin, mannequin
@@ -24,7 +24,7 @@ from viewsynth.world.shells import Shell, cut, normals
 UNDER = 0.03  # depth under a garment at which those below it are left out, metres
 BODY = Piece(0, None, "body")
 LEVELS = ("ankle", "knee", "hip", "shoulder")
-PHONE = Piece(LABELS.index("carried"), Fabric(colours=((0.06, 0.06, 0.07),)), "phone")
+PHONE = Piece(carried.CARRIED, Fabric(colours=((0.06, 0.06, 0.07),)), "phone")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,15 @@ class Dressed:
 
 
 class Character:
-    """One person in the template pose; `posed` is cheap."""
+    """One person in the template pose; `posed` is cheap.
+
+    Attributes:
+        points, skin, rest, faces, piece: Everything but the tubes: template, metres [N, 3], weights
+            [N, C]; and with the tubes: rest coordinates [V, 3], triangles [F, 3], their pieces [F].
+        pieces: What the parts are.
+        tubes, lengths, legs: What hangs free, how long on this person, metres, and what it lies on.
+        in_hand: What a hand holds, None = nothing.
+    """
 
     def __init__(self, who: Identity):
         m = mannequin()
@@ -103,7 +111,7 @@ class Character:
                 extra += carried.put_on(on, garment)
         extra += hair.style(who, m, template, on)
         parts = [(_bare(m, template, on.cover + on.hidden), BODY), *_outermost(on), *extra]
-        self.tubes, self.length = on.tubes, []
+        self.tubes = on.tubes
         parts = [(_levelled(m, template, shell) if piece.fabric else shell, piece)
                  for shell, piece in parts]  # fmt: skip
         self.pieces = tuple(dict.fromkeys([piece for _, piece in parts]
@@ -114,7 +122,7 @@ class Character:
         self.legs = [Shell(tube.inner[low], on.suit.rest[low], on.suit.skin[low], on.suit.faces[:0])
                      for tube in on.tubes]  # fmt: skip
         tall = np.ptp(template[m.suit][:, 1]) / np.ptp(m.rest[m.suit][:, 1])
-        self.length = [float((tube.top - tube.end) * tall) for tube in on.tubes]
+        self.lengths = [float((tube.top - tube.end) * tall) for tube in on.tubes]
         base = m.body.base_index.numpy()
         self._points = torch.from_numpy(template[base])
         self._skin = m.body.skin[m.body.base_index]
@@ -126,11 +134,6 @@ class Character:
         if self.in_hand is None:
             return ""
         return "left" if carried.side_of(self.in_hand) > 0 else "right"
-
-    @property
-    def loose_legs(self) -> bool:
-        """Whether a skirt or long coat hangs around the legs."""
-        return bool(self.tubes)
 
     def _join(self, parts: list[tuple[Shell, Piece]]) -> None:
         first = np.cumsum([0] + [len(shell.points) for shell, _ in parts])
@@ -155,6 +158,7 @@ class Character:
             pose: Rotation vectors, see `Body.vertices`.  [P, 3]
             lift: Height of the lowest point above the ground, metres.
             phone: The hand that holds one: "left", "right" or "".
+        Returns: the whole person; the same triangles in every pose but for what the hands hold.
         """
         m = self.m
         rotations, shift = (t[0] for t in m.body.motion(pose[None], self.heads))
@@ -169,7 +173,7 @@ class Character:
         vertices = [move(self.points, self.skin)]
         ground = min(float(body[:, 1].min()), float(vertices[0][:, 1].min()))
         pelvis = rotations[m.body.bones.index("root")].numpy()
-        for tube, length, inner in zip(self.tubes, self.length, self.legs, strict=True):
+        for tube, length, inner in zip(self.tubes, self.lengths, self.legs, strict=True):
             legs = move(torch.from_numpy(inner.points), torch.from_numpy(inner.skin))
             vertices.append(_hang(tube, length, inner.rest[:, 1], legs, pelvis))
         points = bodies.keypoints(m.body, torch.from_numpy(body)[None])[0].numpy()
@@ -183,7 +187,7 @@ class Character:
                 every.append(mesh[0])
                 rest.append(mesh[0] - _palm(points, side).astype(np.float32))
                 what = PHONE if garment is None else Piece(
-                    PHONE.label, garment.fabric, garment.kind
+                    carried.CARRIED, garment.fabric, garment.kind
                 )  # fmt: skip
                 piece.append(np.full(len(mesh[1]), len(pieces), np.uint8))
                 pieces = (*pieces, what)
@@ -240,7 +244,7 @@ def _outermost(on: garments.Dressing) -> list[tuple[Shell, Piece]]:
     for number, (shell, piece) in enumerate(on.layers):
         keep = np.ones(len(shell.faces), bool)
         for other, field in zip(on.layers[number + 1 :], on.cover[number + 1 :], strict=True):
-            if other[1].label != PHONE.label:
+            if other[1].label != carried.CARRIED:
                 keep &= (field(shell)[shell.faces] < UNDER).any(1)
         kept.append((shell.part(keep), piece))
     return kept

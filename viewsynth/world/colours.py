@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours of clothes and hair: how often they are worn, how they vary, and what they are called.
+"""Colours of clothes and hair: how often they are worn, how they vary, what they are called.
 
 outfits, people (draw colours) -> fabrics (paint); words (names). A drawn colour is a named one with
 a jitter, and its name is read back from the colour itself, so words agree with pictures.
@@ -99,6 +99,12 @@ def lab(colour: np.ndarray | Colour) -> np.ndarray:
     return np.stack(
         [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1
     )
+
+
+def linear(colour) -> np.ndarray:
+    """sRGB in [0, 1] to linear light, by a cubic that is within 0.005.  float32, any shape"""
+    c = np.asarray(colour, np.float32)
+    return c * (c * (c * np.float32(0.305306) + np.float32(0.682171)) + np.float32(0.012523))
 
 
 def _nearest(known: dict[str, tuple], colour: Colour) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from viewsynth.world.forms import grid
 from viewsynth.world.garments import Tube
 
 ANGLES = 40  # columns of a tube
@@ -36,15 +37,9 @@ def rest(tube: Tube) -> np.ndarray:
 def faces(tube: Tube) -> np.ndarray:
     """Triangles of a tube, seen from outside; those of the opening are left out.  [F, 3]"""
     count = rows(tube)
-    ring, column = np.mgrid[0 : count - 1, 0:ANGLES].reshape(2, -1)
-    after = (column + 1) % ANGLES
-    turn = np.rad2deg(TURN[column] + np.pi / ANGLES)
+    turn = np.rad2deg(TURN + np.pi / ANGLES)
     shut = np.minimum(turn, 360 - turn) > tube.open
-    a, b = ring * ANGLES + column, ring * ANGLES + after
-    both = np.concatenate(
-        [np.stack([a, a + ANGLES, b], 1), np.stack([b, a + ANGLES, b + ANGLES], 1)]
-    )
-    return both[np.tile(shut, 2)]
+    return grid(count, ANGLES, closed=True)[np.tile(shut, 2 * (count - 1))]
 
 
 def hang(

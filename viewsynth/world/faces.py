@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from viewsynth.world import LABELS
-from viewsynth.world.hair import hairline
+from viewsynth.world.hair import HAIR, hairline
 from viewsynth.world.mannequin import Mannequin
 from viewsynth.world.people import Identity
 
 FACE, ARMS, LEGS = (LABELS.index(name) for name in ("face", "arms", "legs"))
-HAIR = LABELS.index("hair")
 
 
 def skin(rest: np.ndarray, who: Identity, m: Mannequin) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forms: small parametric meshes, of which hair, hats and bags are made."""
+"""Forms: small parametric meshes, of which hair, hats, bags and signs are made."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gait: how a person of the world stands, walks, runs, carries, telephones or cycles.
 
-world: people -> garments -> **gait** (pose of the body) -> scenes -> capture. A `Motion` is drawn
-once for a moment (`motion`), becomes the pose of one picture (`pose`) or of a tracklet (`cycle`).
+this -> shots (poses a `character`). A `Motion` is drawn once for a moment (`motion`), and becomes
+the pose of one picture (`pose`) or of a tracklet (`cycle`).
 
 Directions of trunk, thighs, shanks and feet are written in the world frame and turned into the
 body's chain at the end: so a stooping trunk does not move the legs and the soles stay flat. Arms
@@ -111,9 +111,8 @@ def motion(rng: np.random.Generator, carried_side: str = "") -> Motion:
         rng: Used up by this call alone.
         carried_side: "left" or "right" if that hand holds a bag or an umbrella; "" = hands free.
     """
-    names = ("walk", "stand", "phone", "carry", "run", "cycle")
     odds = (0.0, 0.0, 0.12, 0.88, 0.0, 0.0) if carried_side else (0.6, 0.18, 0.12, 0.02, 0.05, 0.03)
-    kind = str(rng.choice(names, p=odds))
+    kind = str(rng.choice(KINDS, p=odds))
     still = rng.random() < {"stand": 1.0, "phone": 0.45, "carry": 0.2}.get(kind, 0.0)
     mean, std, low, high = {
         "run": (3.0, 0.5, 2.2, 4.2), "cycle": (4.5, 1.0, 2.5, 7.0), "phone": (1.1, 0.2, 0.6, 1.6),

@@ -30,7 +30,6 @@ CLOTH = {
     "skirt": (0.007, 0.5, 0.0), "leggings": (0.004, 0.1, 0.0),
 }  # fmt: skip
 WAIST = 0.12  # of bottoms, above the hip joints, metres
-CROTCH = 0.0  # below the hip joints, metres; what ends lower hangs as a tube
 COVERED = 0.01  # depth under a garment at which there is no skin any more, metres
 
 
@@ -200,7 +199,7 @@ def _top(on: Dressing, garment: Garment, outfit: Outfit) -> None:
         end = max(end, hip + WAIST - 0.025 if skirt else hip + 0.01)
     label = LABELS.index("top")
     piece = Piece(label, garment.fabric, garment.kind)
-    free = end < hip - CROTCH
+    free = end < hip  # what ends below the hip joints hangs as a tube
     low = hip + 0.02 if free else end
     arm = shoulder[0] + garment.sleeve * (wrist[0] - shoulder[0])
     arm += -0.025 if garment.kind in ("tank", "vest") and garment.sleeve < 0.1 else 0.012

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viewsynth.world.noise import cell, edge, line, linear, noise
+from viewsynth.world.colours import linear
+from viewsynth.world.noise import cell, edge, line, noise
 
 # sRGB tones per kind, and how strong specks and stains are.
 TONES = {

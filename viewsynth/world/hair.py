@@ -54,7 +54,8 @@ class Skull:
     def cap(self, thickness: np.ndarray, line: np.ndarray) -> Shell:
         """The skull stood off by `thickness` where `line` is positive.  [ROWS * COLUMNS] each"""
         points = self.centre + DIRECTIONS * (self.radius + thickness)[:, None]
-        shell = _rigid(self.m, (points, grid(ROWS, COLUMNS, closed=True)), self.rest, "head")
+        mesh = points, grid(ROWS, COLUMNS, closed=True)
+        shell = self.m.bound(mesh, self.rest, "head")
         return cut(shell, line)
 
 
@@ -327,9 +328,7 @@ def _fall(skull: Skull, on: Dressing, turn, radius, height, room: float, closed:
         depth = room - ((points - worn[near]) * on.normal[near]).sum(1)
         points = points + on.normal[near] * np.clip(depth, 0, 0.05)[:, None]
     rest = points - skull.centre + skull.middle
-    shell = _rigid(
-        m, (points.astype(np.float32), grid(len(radius), len(turn), closed)), rest, "head"
-    )
+    shell = m.bound((points, grid(len(radius), len(turn), closed)), rest, "head")
     free = np.clip((rest[:, 1] - (m.at["nose"][1] - 0.2)) / 0.1, 0, 1)[:, None]
     skin = shell.skin * free
     skin[:, m.body.bones.index("spine02")] += 1 - free[:, 0]
@@ -360,19 +359,12 @@ def _hood_down(m: Mannequin, on: Dressing) -> Shell:
     fat = 0.012 + 0.03 * np.sin(np.linspace(0, np.pi, 13))
     mesh = sweep(path, np.stack([fat, 1.1 * fat], 1))
     rest = mesh[0] - middle + [0, m.line("shoulder")[1] + 0.07, 0.02]
-    return _rigid(m, mesh, rest, "spine02")
+    return m.bound(mesh, rest, "spine02")
 
 
 def _on_head(skull: Skull, mesh: Mesh) -> Shell:
     rest = mesh[0] - skull.centre + skull.middle
-    return _rigid(skull.m, mesh, rest, "head")
-
-
-def _rigid(m: Mannequin, mesh: Mesh, rest: np.ndarray, bone: str) -> Shell:
-    """A mesh that moves with one bone."""
-    skin = np.zeros((len(mesh[0]), len(m.body.bones)), np.float32)
-    skin[:, m.body.bones.index(bone)] = 1
-    return Shell(mesh[0].astype(np.float32), rest.astype(np.float32), skin, mesh[1])
+    return skull.m.bound(mesh, rest, "head")
 
 
 def _lumps(where: np.ndarray, seed: int) -> np.ndarray:

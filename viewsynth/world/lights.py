@@ -29,7 +29,15 @@ AT = {name: k for k, name in enumerate(bodies.KEYPOINTS)}
 
 @dataclass(frozen=True)
 class Shadow:
-    """What the sun sees: nearness along the sun [H, W], its axes [3, 3], corner and texel."""
+    """What the sun sees.
+
+    Args:
+        near: Nearness of what it meets first, metres along it, -inf = nothing.  [H, W]
+        dark: Softened share of the sun that is taken from the ground.  [H, W]
+        axes: Right, up and towards the sun, unit, rows.  [3, 3]
+        corner: Of the map, metres along the first two axes.  [2]
+        texel: Metres.
+    """
 
     near: np.ndarray
     dark: np.ndarray

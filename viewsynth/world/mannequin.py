@@ -16,6 +16,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from viewsynth import bodies
+from viewsynth.world.forms import Mesh
 from viewsynth.world.people import Identity
 from viewsynth.world.shells import Shell, averaging, normals
 
@@ -55,6 +56,7 @@ class Mannequin:
         suit: Base mesh indices of the suit's vertices.  [S]
         suit_faces: Its triangles, indices into `suit`.  [F, 3]
         suit_mean: See `shells.averaging`.
+        every: Indices of all vertices of the base mesh.  int64 [V]
         rest: Base mesh, standing on y = 0, metres.  float32 [V, 3]
         skin: Skinning weights.  float32 [V, C]
     """
@@ -112,6 +114,17 @@ class Mannequin:
         return (points + moved) * np.float32(who.scale), torch.from_numpy(heads * who.scale)[
             None
         ].float()
+
+    def bound(self, mesh: Mesh, rest: np.ndarray, bone: str) -> Shell:
+        """A mesh that moves with one bone.
+
+        Args:
+            rest: Rest coordinates of its points.  [N, 3]
+        """
+        points, faces = mesh
+        skin = np.zeros((len(points), len(self.body.bones)), np.float32)
+        skin[:, self.body.bones.index(bone)] = 1
+        return Shell(points.astype(np.float32), rest.astype(np.float32), skin, faces)
 
     def suit_of(self, template: np.ndarray) -> tuple[Shell, np.ndarray]:
         """The suit on somebody's template, and its normals [S, 3]."""

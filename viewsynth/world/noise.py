@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random surfaces for the world's grounds and backdrops that filter themselves.
+"""Patterns that filter themselves: noise, random cells, lines and edges.
+
+grounds, backdrops, props, scenes, fabrics -> this.
 
 A table of periodic noise with a chosen spectrum is made once a process, with a pyramid of halved
 copies; a look-up takes the level whose texels are as large as the pixel. So one look-up holds all
@@ -97,9 +99,3 @@ def line(distance: np.ndarray, half: float, span: np.ndarray) -> np.ndarray:
 def edge(distance: np.ndarray, span: np.ndarray) -> np.ndarray:
     """Share of a pixel on the positive side of an edge, `distance` metres from it."""
     return np.clip(distance / np.maximum(span, 1e-6) + 0.5, 0, 1)
-
-
-def linear(colour) -> np.ndarray:
-    """sRGB in [0, 1] to linear light, by a cubic that is within 0.005.  float32, any shape"""
-    c = np.asarray(colour, np.float32)
-    return c * (c * (c * np.float32(0.305306) + np.float32(0.682171)) + np.float32(0.012523))

@@ -194,7 +194,10 @@ def _phenotype(
     column = [np.interp(muscle, [0, 0.5, 1], row) for row in (low, mid, high)]
     weight = float(np.interp(bulk, column, [0.0, 0.5, 1.0]))
     sex = min(abs(float(rng.normal(0, 0.1))), 0.3)  # 0 = male, 1 = female
-    by_age = lambda rows: np.interp(age, [YOUNG, OLD], rows @ mixture)  # noqa: E731
+
+    def by_age(rows: np.ndarray) -> float:
+        return np.interp(age, [YOUNG, OLD], rows @ mixture)
+
     base = (1 - sex) * by_age(_STATURE[female]) + sex * by_age(_STATURE[not female])
     cup = rng.normal(0.42 + 0.08 * excess, 0.18) if female else 0.5
     return {

@@ -81,9 +81,8 @@ def _bitmap(name: str, side: str, seed: int) -> np.ndarray:
         return _letters(rng, int(rng.integers(1, 4)))
     if kind < 0.65:
         emblem, below = _emblem(rng), _letters(rng, 1)
-        half = np.kron(emblem[::2, ::2], np.ones((1, 1), np.uint8))
         out = np.zeros((SIDE, SIDE), np.uint8)
-        out[2:18, 8:24] = half
+        out[2:18, 8:24] = emblem[::2, ::2]
         out[22:30] = below[12:20]
         return out
     return _emblem(rng) if kind < 0.85 else _picture(rng)
@@ -110,7 +109,7 @@ def _letters(rng: np.random.Generator, lines: int) -> np.ndarray:
         while column + 4 <= end:
             bits = (rng.random((4, 3)) < 0.62).astype(np.uint8)
             bits[:, 0] = 1
-            sign = np.kron(bits, np.ones((tall // 4 if tall == 8 else 1, 1), np.uint8))
+            sign = np.kron(bits, np.ones((tall // 4, 1), np.uint8))
             row = top + line * (tall + 2)
             out[row : row + len(sign), column : column + 3] = sign * (1 + (line == 1))
             column += 4 if rng.random() < 0.85 else 6

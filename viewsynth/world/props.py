@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from viewsynth.world.forms import merge
 from viewsynth.world.noise import noise
 
 KINDS = ("pole", "trunk", "bollard", "planter", "sign")
@@ -98,7 +99,7 @@ def prop(rng: np.random.Generator, kind: str, at: tuple[float, float], heading: 
         case _:
             post = _tube(0.035, 2.4, 10, 0.0, rng)
             plate = _plate(rng.uniform(0.3, 0.6), rng.uniform(0.4, 0.8), rng.uniform(1.5, 2.0))
-            shape = _join(post, plate)
+            shape = merge(post, plate)
     vertices, faces = shape
     rad = np.deg2rad(heading + rng.normal(0, 12))
     cos, sin = np.cos(rad), np.sin(rad)
@@ -149,10 +150,6 @@ def _plate(wide: float, tall: float, low: float):
     vertices += [[p[0], p[1], z - 0.01] for p in vertices]
     faces = [[0, 1, 2], [0, 2, 3], [5, 4, 7], [5, 7, 6]]
     return np.float64(vertices), np.int64(faces)
-
-
-def _join(a, b):
-    return np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1] + len(a[0])])
 
 
 def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

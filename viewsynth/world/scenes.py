@@ -22,7 +22,6 @@ from viewsynth.world.grounds import Ground
 from viewsynth.world.noise import noise
 
 WEATHERS = ("sun", "hazy", "overcast", "dusk")
-GROUNDS = grounds.GROUNDS
 # What may lie under people, roughly as often as under those of surveillance cameras.
 USUAL = ("paving", "slabs", "flagstones", "flagstones", "planks", "tiles", "concrete", "concrete",
          "asphalt", "asphalt", "crossing", "grass", "sand")  # fmt: skip
@@ -104,7 +103,7 @@ def place(rng: np.random.Generator, ground: str | None = None, weather: str | No
     Source: ours.
     Args:
         rng: Of all of it.
-        ground: One of `GROUNDS`; None = drawn.
+        ground: One of `grounds.GROUNDS`; None = drawn.
         weather: One of `WEATHERS`; None = drawn.
     Raises: ValueError: if the ground or the weather is unknown.
     """

@@ -3,7 +3,7 @@
 
 A shell lives in the body's template pose and carries, for every vertex, the skinning weights that
 move it and its *rest* coordinates, which fabrics and garment borders are functions of (see
-`garments.Mannequin`). Garments are cut along the zero line of a field, so that hems are straight.
+`mannequin.Mannequin`). Garments are cut along the zero line of a field, so that hems are straight.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
+
+SLACK = 1e-6  # values of a field nearer to zero count as inside, so that no sliver arises
+STEPS = 12  # of smoothing, by which cloth spans what it bridges
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,17 @@ class Shell:
         return replace(self, points=points.astype(np.float32))
 
 
-def cut(shell: Shell, field: np.ndarray, slack: float = 1e-6) -> Shell:
+def cut(shell: Shell, field: np.ndarray) -> Shell:
     """The part of a shell where a field is positive, cut through the triangles on its border.
 
     Source: marching triangles; ours.
     Args:
         field: One value a vertex, linear between vertices.  [N]
-        slack: Values nearer to zero than this count as inside, so that no sliver arises.
     """
-    field = np.where(np.abs(field) < slack, slack, field)
+    field = np.where(np.abs(field) < SLACK, SLACK, field)
     inside = field[shell.faces] > 0
     count = inside.sum(1)
     whole = shell.faces[count == 3]
-    first = np.array([0, 1, 2])
     pieces, edges = [whole], []
     base = len(shell.points)
 
@@ -65,9 +66,7 @@ def cut(shell: Shell, field: np.ndarray, slack: float = 1e-6) -> Shell:
     for wanted in (1, 2):
         some = shell.faces[count == wanted]
         lone = (inside[count == wanted] == (wanted == 1)).argmax(1)  # the corner that is alone
-        a, b, c = (
-            np.take_along_axis(some, ((lone + k) % 3)[:, None], 1)[:, 0] for k in first
-        )  # fmt: skip
+        a, b, c = (np.take_along_axis(some, ((lone + k) % 3)[:, None], 1)[:, 0] for k in range(3))
         ab, ac = crossing(a, b), crossing(a, c)
         if wanted == 1:
             pieces.append(np.stack([a, ab, ac], 1))
@@ -116,7 +115,6 @@ def swell(
     thickness: np.ndarray,
     hang: np.ndarray,
     mean: sparse.csr_matrix,
-    steps: int = 12,
 ) -> np.ndarray:
     """Stand cloth off a surface and let it bridge hollows.
 
@@ -129,7 +127,7 @@ def swell(
     """
     cloth = points + normal * thickness[:, None]
     share = (0.7 * hang)[:, None].astype(np.float32)
-    for _ in range(steps):
+    for _ in range(STEPS):
         cloth = cloth + share * (mean @ cloth - cloth)
         lack = thickness - ((cloth - points) * normal).sum(1)
         cloth = cloth + normal * np.maximum(lack, 0)[:, None]

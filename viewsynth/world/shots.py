@@ -19,7 +19,7 @@ import numpy as np
 
 from viewsynth import files, pictures
 from viewsynth.records import seed_of
-from viewsynth.world import capture, gait, people, scenes
+from viewsynth.world import capture, gait, of_person, people, scenes
 from viewsynth.world.character import Character, Dressed
 from viewsynth.world.mannequin import mannequin
 
@@ -93,7 +93,7 @@ class Picture:
     @property
     def mask(self) -> np.ndarray:
         """Pixels of the person.  bool [H, W]"""
-        return (self.photo.labels >= 1) & (self.photo.labels <= 9)
+        return of_person(self.photo.labels)
 
     @property
     def pid(self) -> str:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stride: where the feet are over a cycle, and the legs that lead there.
 
-world: gait -> **stride**. The foot on the ground stays where it is: it lands on the heel, lies
-flat, rolls off over the toes and swings to its next place, while the pelvis goes on at constant
-speed. Heights of the pelvis follow from how far the knee of the bearing leg is bent (Winter); thigh
-and shank follow from hip and ankle. Lengths are in legs (hip joint to ankle) of the mean body, so
-that a person of other size takes other steps at the same angles.
+gait (what a person does) -> this, by `turns`. The foot on the ground stays where it is: it lands on
+the heel, lies flat, rolls off over the toes and swings to its next place, while the pelvis goes on
+at constant speed. Heights of the pelvis follow from how far the knee of the bearing leg is bent
+(Winter); thigh and shank follow from hip and ankle. Lengths are in legs (hip joint to ankle) of the
+mean body, so that a person of other size takes other steps at the same angles.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from viewsynth import bodies
 from viewsynth.world.turns import between, cos, inverse, product, rotate, sin, turn
 
 SIDES = (("L", 1.0, 0.0), ("R", -1.0, 180.0))  # name, the way outward (x), shift of the phase
+STEPS = 36  # phases at which the height of the pelvis is worked out
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,17 @@ class Legs:
 
     @property
     def thigh(self) -> float:
+        """Metres."""
         return float(np.linalg.norm(self.knee - self.hip))
 
     @property
     def shank(self) -> float:
+        """Metres."""
         return float(np.linalg.norm(self.ankle - self.knee))
 
     @property
     def length(self) -> float:
+        """Metres, hip joint to ankle."""
         return self.thigh + self.shank
 
 
@@ -114,7 +118,7 @@ class Stride:
     knee: tuple[float, ...]
 
 
-def walking(speed: float, leg: float, longer: float = 1.0, lifted: float = 1.0) -> Stride:
+def walking(speed: float, leg: float, longer: float, lifted: float) -> Stride:
     """The stride of a walk.
 
     Source: Winter (Biomechanics and Motor Control of Human Movement, 4th ed., ch. 4) for the
@@ -135,7 +139,7 @@ def walking(speed: float, leg: float, longer: float = 1.0, lifted: float = 1.0) 
     )  # fmt: skip
 
 
-def running(speed: float, leg: float, longer: float = 1.0, lifted: float = 1.0) -> Stride:
+def running(speed: float, leg: float, longer: float, lifted: float) -> Stride:
     """The stride of a run; see `walking`. Source: Novacheck, The biomechanics of running, 1998."""
     cycle_s = 0.76 - 0.02 * speed
     length = longer * cycle_s * speed / leg
@@ -236,16 +240,14 @@ def _hermite(u, a, slope_a, b, slope_b):
     return (1 - p) * a + p * b + u * (1 - u) ** 2 * slope_a - u * u * (1 - u) * slope_b
 
 
-def pelvis(
-    stride: Stride, legs: Legs, root, toe_out: float, wide: float, steps: int = 36
-) -> np.ndarray:
+def pelvis(stride: Stride, legs: Legs, root, toe_out: float, wide: float) -> np.ndarray:
     """Height of the root above the ground over a cycle: middle, and waves at twice its frequency.
 
     Args:
         root: Function of the phase [T]: rotation of the pelvis [T, 4].
     Returns: metres: constant, cos(2 phase), sin(2 phase).  [3]
     """
-    phase = np.arange(steps) * 360 / steps
+    phase = np.arange(STEPS) * 360 / STEPS
     share = phase / 360
     ankle, _ = feet(stride, legs, phase, SIDES[0], toe_out, wide)
     hip = rotate(root(phase), legs.hip)
@@ -255,7 +257,7 @@ def pelvis(
     reach = legs.thigh**2 + legs.shank**2 + 2 * legs.thigh * legs.shank * cos(bend)
     wanted = ankle[:, 1] - hip[:, 1] + np.sqrt(np.maximum(reach - flat, 0.05))
     trust = np.where(share < 0.7 * stride.stance, 1.0, 0.0)
-    basis = np.stack([np.ones(steps), cos(2 * phase), sin(2 * phase)], 1)
+    basis = np.stack([np.ones(STEPS), cos(2 * phase), sin(2 * phase)], 1)
     waves = np.linalg.solve((basis.T * trust) @ basis, basis.T @ (trust * wanted))
     taut = ankle[:, 1] - hip[:, 1] + np.sqrt(np.maximum((0.9995 * legs.length) ** 2 - flat, 0.05))
     waves[0] -= max(0.0, float((basis @ waves - taut)[share < stride.stance].max()))
