@@ -16,6 +16,7 @@ from PIL import Image
 
 from viewsynth import config, population
 from viewsynth.commands import world
+from viewsynth.facts import code
 from viewsynth.world import LABELS, shots
 
 PEOPLE, IMAGES, INSTANTS = 2, 4, 1
@@ -126,17 +127,22 @@ def test_kills_and_workers_do_not_matter(undisturbed, tmp_path, capfd):
     stray.parent.mkdir(parents=True, exist_ok=True)
     stray.touch()
     (output / ".tmp-of-a-killed-write").touch()
-    (output / "world.json").write_bytes(b'{"format": 1, "settings": {"seed": 0, "chunk": 1}}')
+    settings = {"seed": 0, "chunk": 1, "code": code(*world.CODE)}
+    (output / "world.json").write_text(json.dumps({"format": 1, "settings": settings}))
     assert run(output, "--workers", "2") == 0
     assert content(output) == content(undisturbed)
     assert Image.open(output / "contact_sheet.png").width > 600
     said = capfd.readouterr().err
     assert "query" in said and "images/s" in said and "18 of them now" in said
     told = world.read(output)
-    assert told["settings"] == {"seed": 0, "chunk": 1} and told["labels"] == list(LABELS)
+    assert told["settings"] == settings and told["labels"] == list(LABELS)
     assert told["attributes"] and told["chunks"] == ["00000", "00001"]
     with pytest.raises(ValueError, match="seed: 0 there, 5 now"):
         run(output, "--seed", "5")
+    other = told | {"settings": settings | {"code": "0" * 64}}
+    (output / "world.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="code: 0000"):
+        run(output, "--people", "4")
 
 
 def test_more_people_and_pictures_extend(undisturbed, tmp_path):

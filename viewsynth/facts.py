@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -15,6 +16,19 @@ from viewsynth import __version__
 PACKAGES = (
     "torch", "numpy", "scipy", "pillow", "safetensors", "accelerate", "anny", "ai-edge-litert",
 )  # fmt: skip
+
+
+def code(*names: str) -> str:
+    """SHA-256 of modules and folders of the package: what was made by other code shows it.
+
+    Args:
+        names: Relative to the package, e.g. "render" or "cameras.py".
+    """
+    root, total = Path(__file__).parent, hashlib.sha256()
+    for name in names:
+        for path in sorted((root / name).rglob("*.py")) or [root / name]:
+            total.update(path.read_bytes())
+    return total.hexdigest()
 
 
 def facts() -> dict:

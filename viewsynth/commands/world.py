@@ -23,11 +23,13 @@ from PIL import Image
 
 from viewsynth import manifest, population, sheet
 from viewsynth.config import within
-from viewsynth.facts import facts
+from viewsynth.facts import code, facts
 from viewsynth.files import claim, clean, inside, write
 from viewsynth.workers import Progress, cores, spread
 
 FORMAT = 1
+# What decides the pixels: a world is extended by the code that drew it, or not at all.
+CODE = ("bodies", "render", "world", "cameras.py", "population.py")
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
 SIZE = 25_000  # bytes of a picture with part map and rows, about
 OURS = set(
@@ -77,7 +79,7 @@ def run(config: Config) -> int:
         )
     began = time.perf_counter()
     folder = config.output.expanduser().resolve()
-    settings = {"seed": config.seed, "chunk": config.chunk}
+    settings = {"seed": config.seed, "chunk": config.chunk, "code": code(*CODE)}
     if claim(folder, OURS, "world.json"):
         manifest.refuse_other_settings(folder, read(folder)["settings"], settings)
     clean(folder)

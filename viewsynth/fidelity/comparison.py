@@ -8,7 +8,6 @@ its people. Its part is written last, and is what a second run trusts.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-import viewsynth
-from viewsynth import judge, observer, reconstruct
+from viewsynth import facts, judge, observer, reconstruct
 from viewsynth.fidelity import measures, methods, truth
 from viewsynth.fidelity.truth import Instant, Picture
 from viewsynth.files import write
@@ -76,12 +74,8 @@ def chunks(moments: list[Instant]) -> list[Chunk]:
 
 
 def code() -> str:
-    """SHA-256 of the code that decides the figures: what was edited must be computed again."""
-    root, total = Path(viewsynth.__file__).parent, hashlib.sha256()
-    for name in CODE:
-        for path in sorted((root / name).rglob("*.py")) or [root / name]:
-            total.update(path.read_bytes())
-    return total.hexdigest()
+    """Of what decides the figures: what was edited must be computed again."""
+    return facts.code(*CODE)
 
 
 def part(job: Job, chunk: Chunk) -> dict | None:

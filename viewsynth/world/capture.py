@@ -201,8 +201,8 @@ def _draw(things: list, eye: cameras.Cameras, body, box, size) -> _Layers:
         pixels, depth = view.project(torch.from_numpy(thing.vertices)[None])
         low, high = pixels[0].amin(0), pixels[0].amax(0)
         near = bool(
-            (high > -0.5 * canvas[1]).all() and low[0] < 1.5 * canvas[1]
-            and low[1] < 1.5 * canvas[0] and depth.amin() > 0.3
+            -0.5 * canvas[1] < high[0] and low[0] < 1.5 * canvas[1]
+            and -0.5 * canvas[0] < high[1] and low[1] < 1.5 * canvas[0] and depth.amin() > 0.3
         )  # fmt: skip
         used.append(near or number == 0)
         inside = (high > 0).all() and low[0] < canvas[1] and low[1] < canvas[0]

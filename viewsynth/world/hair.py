@@ -155,9 +155,10 @@ def style(who: Identity, m: Mannequin, template: np.ndarray, on: Dressing) -> li
     made = []
     if wear is not None:
         made = _wear(skull, wear.kind, Piece(HEADWEAR, wear.fabric, wear.kind), on)
-    elif who.outfit.outer is not None and who.outfit.outer.kind == "hoodie":
+    hooded = who.outfit.outer is not None and who.outfit.outer.kind == "hoodie"
+    if hooded and (wear is None or wear.kind not in ("hood", "hijab")):
         collar = Piece(LABELS.index("top"), who.outfit.outer.fabric, "hood_down")
-        made = [(_hood_down(m, on), collar)]
+        made.append((_hood_down(m, on), collar))
     if hair.kind == "bald" or (wear is not None and wear.kind == "hijab"):
         return made
     pressed = wear is not None

@@ -257,7 +257,9 @@ def _matched(
         if draw_one < {"smart": 0.55, "sport": 0.35, "casual": 0.03}[style]:
             own = bottom.fabric if style == "smart" else outer.fabric
             one = cloth.without_prints(own)
-            prints = outer.fabric if style == "sport" else one
+            prints = outer.fabric if style == "sport" else replace(
+                one, closing=outer.fabric.closing
+            )  # fmt: skip
             return top, replace(outer, fabric=prints), replace(bottom, fabric=one)
     elif outer is None and draw_one < 0.06:
         return replace(top, fabric=cloth.recoloured(rng, top.fabric, bottom.fabric)), outer, bottom

@@ -9,7 +9,6 @@ person, shot): the same call gives the same bytes, whatever else is drawn.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +18,12 @@ import numpy as np
 
 from viewsynth import files, pictures
 from viewsynth.records import seed_of
-from viewsynth.world import capture, gait, of_person, people, scenes
+from viewsynth.world import capture, gait, of_person, people, scenes, stride
 from viewsynth.world.character import Character, Dressed
 from viewsynth.world.mannequin import mannequin
 
 STRANGERS = 1_000_000  # numbers from here on are people who only pass by
-LEG_LENGTH = 0.8  # metres, of the mean body
-STEP = 0.39  # a step, squared, by the speed: m2 a (m/s); steps grow with the root of the speed
+TURNS = 50  # how often a simple picture is drawn again because something stands before the person
 PHONE = ("text", "text2", "ear")  # what an arm does that holds a telephone
 WHOLE = 0.02  # share of a person that may be hidden in a simple picture
 COMPANY = 0.15  # share of busy shots in which somebody else stands near
@@ -158,10 +156,8 @@ def passed(station: capture.Station, way: float) -> capture.Station:
 
 def _later(motion: gait.Motion, seconds: float) -> gait.Motion:
     """A motion some time later."""
-    rate = 420.0 if motion.kind == "cycle" else 60.0  # degrees a second; who stands, sways
-    if motion.kind != "cycle" and motion.speed > 0:
-        rate = 180 * motion.speed / math.sqrt(STEP * motion.speed)
-    return replace(motion, phase=round((motion.phase + rate * seconds) % 360, 2) % 360)
+    turned = motion.phase + gait.rate(motion, mannequin().body) * seconds
+    return replace(motion, phase=round(turned % 360, 2) % 360)
 
 
 def _motion(seed: int, character: Character, moment: str, calm: bool = False) -> gait.Motion:
@@ -177,7 +173,8 @@ def _motion(seed: int, character: Character, moment: str, calm: bool = False) ->
 
 
 def _posed(character: Character, motion: gait.Motion) -> tuple[Dressed, np.ndarray, float]:
-    pose, lift = gait.pose(motion, mannequin().body), gait.lift(motion, LEG_LENGTH)
+    body = mannequin().body
+    pose, lift = gait.pose(motion, body), gait.lift(motion, stride.legs_of(body).length)
     talks = [side for side, arm in zip(("left", "right"), motion.arms, strict=True) if arm in PHONE]
     return character.posed(pose, lift, talks[0] if talks else ""), pose.numpy(), lift
 
@@ -269,10 +266,14 @@ def one(number: int, seed: int, simple: Simple) -> Picture:
         where=scenes.place(_rng(seed, "street", camid, number)),
         moment=simple.moment or simple.name,
     )  # fmt: skip
-    for turn in itertools.count():  # until nothing hides or cuts off the person
+    for turn in range(TURNS):  # until nothing hides or cuts off the person
         drawn = picture(seed, number, replace(shot, name=f"{simple.name}{turn * '+'}"))
         if drawn.photo.occlusion < WHOLE:
             return replace(drawn, shot=shot)
+    raise ValueError(
+        f"the shot {simple.name!r} of person {number} was hidden in {TURNS} draws; take another "
+        "elevation or distance"
+    )
 
 
 def write(
