@@ -141,7 +141,7 @@ def test_kills_and_workers_do_not_matter(undisturbed, tmp_path, capfd):
         run(output, "--seed", "5")
     other = told | {"settings": settings | {"code": "0" * 64}}
     (output / "world.json").write_text(json.dumps(other))
-    with pytest.raises(ValueError, match="code: 0000"):
+    with pytest.raises(ValueError, match="code: '0000"):
         run(output, "--people", "4")
 
 
