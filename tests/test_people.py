@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from viewsynth import bodies
+from viewsynth import bodies, metrics
 from viewsynth.world import cloth, colours, fabrics, outfits, people, words
 
 COUNT = 3_000  # 4.5 million pairs
@@ -101,7 +101,7 @@ def test_statures_and_builds_are_those_of_a_population(crowd, female, mean):
     values = {key: [who.phenotype[key] for who in group] for key in ("weight", "muscle")}
     assert np.corrcoef(values["weight"], bulk)[0, 1] > 0.7
     assert np.corrcoef(values["muscle"], bulk)[0, 1] < -0.1
-    skins = colours.lab(np.array([who.skin for who in group]))[:, 0]
+    skins = metrics.lab(255 * np.array([who.skin for who in group]))[:, 0]
     dark = np.array([who.phenotype["african"] for who in group])
     assert -0.95 < np.corrcoef(skins, dark)[0, 1] < -0.5  # related, not determined
     grey = [colours.hair_name(who.hair.colour) in ("grey", "white") for who in group]
@@ -115,8 +115,8 @@ def looks(who):
     kinds = tuple((g.kind, g.fabric.kind, g.fabric.front, g.fabric.back) for g in shown)
     lengths = [round(g.length, 1) for g in shown[:3]]
     key = (who.female, who.hair.kind, outfit.glasses, kinds)
-    tints = colours.lab(
-        np.array([who.skin, who.hair.colour, *(g.fabric.colours[0] for g in shown)])
+    tints = metrics.lab(
+        255 * np.array([who.skin, who.hair.colour, *(g.fabric.colours[0] for g in shown)])
     )
     build = [who.stature / 0.02, who.bulk / 1.0, *(10 * np.array(lengths))]
     return key, np.concatenate([tints.ravel() / JND, build])
@@ -177,7 +177,7 @@ def test_colours_are_worn_as_often_as_in_the_street(crowd):
     assert sum(share[name] for name in ("black", "grey", "white", "blue")) > 0.55
     assert set(share) == set(colours.FAMILIES) and min(share.values()) > 0.004
     lower = [who.outfit.bottom.fabric.colours[0] for who in crowd if who.outfit.bottom]
-    assert np.mean(colours.lab(np.array(lower))[:, 0] < 45) > 0.65
+    assert np.mean(metrics.lab(255 * np.array(lower))[:, 0] < 45) > 0.65
     kinds = collections.Counter(g.kind for who in crowd for g in who.outfit.carried)
     for kind, about in (("backpack", 0.2), ("shoulder_bag", 0.12), ("tote", 0.08)):
         assert 0.65 * about < kinds[kind] / COUNT < 1.35 * about, kind

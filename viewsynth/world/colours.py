@@ -15,6 +15,8 @@ from itertools import accumulate
 
 import numpy as np
 
+from viewsynth import metrics
+
 Colour = tuple[float, float, float]  # sRGB in [0, 1]
 
 # name: (family, sRGB in percent)
@@ -62,10 +64,6 @@ HAIR = {
     "white": (80, 79, 77), "dark red": (30, 8, 13), "pink": (75, 40, 52), "blue": (16, 28, 48),
 }  # fmt: skip
 
-_LINEAR_TO_XYZ = np.array(
-    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-) / np.array([[0.9505], [1.0], [1.089]])
-
 
 class Table:
     """Things to draw from, each with how often it is worn.
@@ -90,17 +88,6 @@ def table(text: str) -> Table:
     return Table({None if name == "none" else name: float(share) for name, share in rows})
 
 
-def lab(colour: np.ndarray | Colour) -> np.ndarray:
-    """CIE L*a*b* of sRGB colours under D65.  [..., 3] in [0, 1] -> [..., 3]"""
-    c = np.asarray(colour, np.float64)
-    linear = np.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92)
-    t = linear @ _LINEAR_TO_XYZ.T
-    f = np.where(t > 216 / 24389, np.cbrt(t), t * (24389 / 27 / 116) + 16 / 116)
-    return np.stack(
-        [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1
-    )
-
-
 def linear(colour) -> np.ndarray:
     """sRGB in [0, 1] to linear light, by a cubic that is within 0.005.  float32, any shape"""
     c = np.asarray(colour, np.float32)
@@ -109,13 +96,17 @@ def linear(colour) -> np.ndarray:
 
 def _nearest(known: dict[str, tuple], colour: Colour) -> str:
     """The nearest of some named colours; lightness counts less than hue."""
-    step = (_lab_of(tuple(known.values())) - lab(colour)) * [0.7, 1.0, 1.0]
+    step = (_lab_of(tuple(known.values())) - metrics.lab(np.multiply(colour, 255))) * [
+        0.7,
+        1.0,
+        1.0,
+    ]
     return tuple(known)[int((step**2).sum(1).argmin())]
 
 
 @functools.cache
 def _lab_of(percent: tuple) -> np.ndarray:
-    return lab(np.array(percent) / 100)
+    return metrics.lab(np.array(percent) * 2.55)
 
 
 _CLOTHES = {name: value for name, (_, value) in NAMED.items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from viewsynth.world import shells
 from viewsynth.world.forms import merge
 from viewsynth.world.noise import noise
 
@@ -109,7 +110,7 @@ def prop(rng: np.random.Generator, kind: str, at: tuple[float, float], heading: 
     if kind == "sign":
         colours[:-4] = 0.45
     return Prop(
-        vertices=vertices, faces=faces, normals=_normals(vertices, faces),
+        vertices=vertices, faces=faces, normals=shells.normals(vertices, faces),
         tones=colours, rough={"planter": 0.45, "trunk": 0.16}.get(kind, 0.03),
     )  # fmt: skip
 
@@ -150,13 +151,3 @@ def _plate(wide: float, tall: float, low: float):
     vertices += [[p[0], p[1], z - 0.01] for p in vertices]
     faces = [[0, 1, 2], [0, 2, 3], [5, 4, 7], [5, 7, 6]]
     return np.float64(vertices), np.int64(faces)
-
-
-def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted vertex normals."""
-    corner = vertices[faces]
-    flat = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    total = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(total, faces[:, k], flat)
-    return total / (np.linalg.norm(total, axis=1, keepdims=True) + np.float32(1e-12))
