@@ -121,7 +121,7 @@ def people_in(cache: Path, count: int) -> Path:
 
 def copies(root: Path, target: Path, pictures: int) -> Path:
     """So many pictures in a new folder: the drawn people again and again under new names."""
-    samples, _ = data.load("folder", root)
+    samples = data.load("folder", root).samples
     pids = sorted({sample.pid for sample in samples})
     number = 0
     for turn in range(pictures):
@@ -157,7 +157,7 @@ def one_worker(root: Path, count: int, views: Views) -> dict[str, np.ndarray]:
         config = Config(views=views, device="cpu", output=Path(folder))
         models = {"pose": weights.pose_model(), "detector": weights.detector_model()}
         job = chunks.Job(Path(folder), root, config, "cpu", models, {}, {})
-        entries = manifest.entries(data.load("folder", root)[0])[:count]
+        entries = manifest.entries(data.load("folder", root).samples)[:count]
         work = chunks.start(job, synthesis.load_tools, synthesis.make_chunk)
         size, names = config.chunk, views.names()
         tasks = [

@@ -3,6 +3,8 @@
 
 import os
 
+import pytest
+import releases
 import torch
 from hypothesis import settings
 
@@ -11,3 +13,9 @@ torch.set_num_threads(1)
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Makes the small release of a data set in a folder of any name: `release(name, place)`."""
+    return lambda name, place="release": releases.write(name, tmp_path / place)

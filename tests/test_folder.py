@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from viewsynth import data
-from viewsynth.data import folder
+from viewsynth.data import folder, layout
 from viewsynth.data.images import read
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 20, 3), dtype=np.uint8))
+
+
+def both(dataset):
+    return dataset.samples, dataset.rejects
 
 
 def put(root: Path, *names: str) -> Path:
@@ -46,16 +50,16 @@ def write_jsonl(root: Path, *lines: dict | str | bytes) -> Path:
 
 
 def pids(root: Path) -> dict[str, str]:
-    return {sample.name: sample.pid for sample in folder.load(root)[0]}
+    return {sample.name: sample.pid for sample in folder.load(root).samples}
 
 
 def reasons(root: Path) -> dict[str, str]:
-    return {reject.source: reject.reason for reject in folder.load(root)[1]}
+    return {reject.source: reject.reason for reject in folder.load(root).rejects}
 
 
 def test_a_folder_is_a_person(tmp_path):
     put(tmp_path, "bob/2.PNG", "bob/1.jpeg", "anna/x.WebP", "anna/y.bmp")
-    samples, rejects = data.load("folder", tmp_path)
+    samples, rejects = both(data.load("folder", tmp_path))
     assert [(s.pid, s.name) for s in samples] == [
         ("anna", "anna/x.WebP"), ("anna", "anna/y.bmp"),
         ("bob", "bob/1.jpeg"), ("bob", "bob/2.PNG"),
@@ -79,7 +83,7 @@ def test_hidden_is_ignored_and_the_rest_counted(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "p" / "notes.TXT").write_text("x")
     (tmp_path / "p" / "README").write_text("x")
-    samples, (skipped,) = folder.load(tmp_path)
+    samples, (skipped,) = both(folder.load(tmp_path))
     assert [s.name for s in samples] == ["p/a.jpg"]
     assert (skipped.kind, skipped.scores["count"]) == ("skipped", 3)
     assert "2 .txt" in skipped.reason and "1 without extension" in skipped.reason
@@ -126,7 +130,7 @@ def test_name_that_is_no_unicode_is_refused(tmp_path):
         PICTURE.save(os.fsencode(tmp_path) + b"/p/\xff.jpg", "PNG")
     except OSError:
         pytest.skip("this file system has Unicode names only")
-    samples, (reject,) = folder.load(tmp_path)
+    samples, (reject,) = both(folder.load(tmp_path))
     assert len(samples) == 1 and "UTF-8" in reject.reason
     reject.source.encode()
 
@@ -149,10 +153,10 @@ def test_any_name_that_a_file_can_have(tmp_path_factory, names, inner):
         return
     if inner.startswith("."):
         expected = [name for name in expected if (root / name).is_file()]
-    samples, rejects = folder.load(root)
+    samples, rejects = both(folder.load(root))
     assert len({s.name for s in samples}) == len(samples) == len(expected) and not rejects
     assert all((root / s.name) == s.paths[0] and s.paths[0].is_file() for s in samples)
-    assert (samples, rejects) == folder.load(root)
+    assert (samples, rejects) == both(folder.load(root))
 
 
 def test_metadata_csv_with_every_column(tmp_path):
@@ -164,7 +168,7 @@ def test_metadata_csv_with_every_column(tmp_path):
         "attributes": "hat;bag", "caption": "A man, \"walking\"", "box": "1 2 19 30",
     }  # fmt: skip
     write_csv(tmp_path, full, {"file_name": "in/b.jpg", "pid": "7"}, bom=True, end="\r\n")
-    (b, a), rejects = folder.load(tmp_path)
+    (b, a), rejects = both(folder.load(tmp_path))
     assert not rejects
     assert (b.pid, b.camid, b.platform, b.view, b.elevation) == (
         "7",
@@ -186,7 +190,7 @@ def test_metadata_jsonl_with_json_types(tmp_path):
         "",
         {"file_name": "a.jpg", "pid": "8", "box": [0, 0, 20, 30], "attributes": ["hat"]},
     )
-    samples, rejects = folder.load(tmp_path)
+    samples, rejects = both(folder.load(tmp_path))
     assert not rejects
     assert [(s.pid, s.name, s.elevation, s.box) for s in samples] == [
         ("7", "a.jpg", 10.0, None), ("8", "a.jpg#2", None, (0, 0, 20, 30)),
@@ -241,7 +245,7 @@ def test_a_bad_row_is_a_reject_and_nothing_else_is_lost(tmp_path, change, reason
     if isinstance(row["file_name"], str):
         row["file_name"] = row["file_name"].replace("{out}", str(out))
     write_jsonl(root, {"file_name": "good.jpg", "pid": "0"}, row)
-    samples, (reject,) = folder.load(root)
+    samples, (reject,) = both(folder.load(root))
     assert [s.name for s in samples] == ["good.jpg"]
     assert reject.source == "metadata.jsonl:2" and reject.stage == "input"
     assert re.search(reason, reject.reason)
@@ -250,14 +254,14 @@ def test_a_bad_row_is_a_reject_and_nothing_else_is_lost(tmp_path, change, reason
 
 @pytest.mark.parametrize(
     "line",
-    ["{", "[1]", "3", '{"a": 1} x', b'{"pid": "\xff"}', "[" * 100_000, " " * (folder.MAX_LINE + 5)],
+    ["{", "[1]", "3", '{"a": 1} x', b'{"pid": "\xff"}', "[" * 100_000, " " * (layout.MAX_LINE + 5)],
     ids=["open", "list", "number", "tail", "latin", "deep", "long"],
 )
 def test_a_bad_json_line_is_a_reject_with_its_number(tmp_path, line):
     put(tmp_path, "a.jpg", "b.jpg")
     good = [{"file_name": f"{name}.jpg", "pid": name} for name in "ab"]
     write_jsonl(tmp_path, good[0], line, good[1])
-    samples, (reject,) = folder.load(tmp_path)
+    samples, (reject,) = both(folder.load(tmp_path))
     assert [s.pid for s in samples] == ["a", "b"]
     assert reject.source == "metadata.jsonl:2"
     assert re.search("JSON object|more than 1 MiB", reject.reason)
@@ -269,7 +273,7 @@ def test_bad_csv_rows_are_rejects(tmp_path):
         b"file_name,pid\r\na.jpg,a,b,c\r\n\r\nb.jpg\r\n\xff.jpg,x\r\nb.jpg,b\r\n"
         + b"c" * 200_000 + b",c\r\na.jpg,a\r\n"
     )  # fmt: skip
-    samples, rejects = folder.load(tmp_path)
+    samples, rejects = both(folder.load(tmp_path))
     assert [s.pid for s in samples] == ["a", "b"]
     assert [r.source for r in rejects] == [f"metadata.csv:{k}" for k in (2, 4, 5, 7)]
 
@@ -290,10 +294,10 @@ def test_metadata_that_cannot_be_read_at_all_is_an_error(tmp_path):
 def test_unknown_columns_are_said(tmp_path):
     put(tmp_path, "a.jpg")
     write_csv(tmp_path, {"file_name": "a.jpg", "pid": "1", "elevatoin": "3"})
-    (sample,), (skipped,) = folder.load(tmp_path)
+    (sample,), (skipped,) = both(folder.load(tmp_path))
     assert skipped.kind == "skipped" and "'elevatoin'; known: file_name, pid" in skipped.reason
 
 
 def test_unknown_data_set():
-    with pytest.raises(ValueError, match="data.name must be one of folder"):
+    with pytest.raises(ValueError, match="data.name must be one of .*folder"):
         data.load("images", ".")

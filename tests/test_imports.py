@@ -22,8 +22,8 @@ LEVELS = (
     ("data", "world", "reconstruct"),
     ("diffusion", "reid"),
     ("judge", "observer"),
-    ("workers", "sheet", "chunks", "glb"),
-    ("synthesis", "population", "fidelity"),
+    ("workers", "sheet", "chunks", "glb", "checkpoints"),
+    ("synthesis", "population", "fidelity", "train"),
     ("commands",),
     ("cli",),
 )

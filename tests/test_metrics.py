@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics against published values, definitions written out, and properties."""
+"""Pictures, colours and intervals against published values and definitions written out."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from viewsynth import metrics
 
@@ -114,24 +112,6 @@ def test_iou():
     assert metrics.iou(one, other) == pytest.approx(4 / 12)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=12))
-def test_average_precision_against_the_worst_order(pairs):
-    """Of all orders that the similarities allow, the worst one counts."""
-    similarity = np.array([value for value, _ in pairs], float)
-    match = np.array([hit for _, hit in pairs])
-    if not match.any():
-        with pytest.raises(ValueError, match="no picture"):
-            metrics.average_precision(similarity, match)
-        return
-    found, precision = 0, []
-    ranked = sorted(zip(-similarity, match, strict=True))  # False before True at equal values
-    for rank, (_, hit) in enumerate(ranked, 1):
-        found += hit
-        precision += [found / rank] if hit else []
-    value, first = metrics.average_precision(similarity, match)
-    assert value == pytest.approx(np.mean(precision)) and first == ranked[0][1]
-
-
 def test_interval_covers_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(1)
     inside = 0
@@ -144,6 +124,13 @@ def test_interval_covers_the_mean_as_often_as_it_says():
     assert all(np.isnan(metrics.interval(np.array([np.nan]))))
 
 
+def test_interval_of_a_share_is_that_of_the_binomial():
+    """Rank-1 is the mean of ones and zeros."""
+    mean, low, high = metrics.interval(np.arange(400) < 300)
+    half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
+    assert mean == 0.75 and (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.005)
+
+
 def test_a_paired_difference_is_narrower_than_two_intervals():
     rng = np.random.default_rng(2)
     person = rng.normal(20, 10, 80)
@@ -153,3 +140,5 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     assert metrics.difference(one, other) == metrics.difference(one, other)
     apart = metrics.interval(one)
     assert apart[2] - apart[1] > 3
+    with pytest.raises(ValueError, match=r"\(80,\), \(79,\)"):
+        metrics.difference(one, other[1:])

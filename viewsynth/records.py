@@ -2,9 +2,11 @@
 """The nouns that the stages hand to each other.
 
 data -> `Sample` -> reconstruct -> `Person` -> render -> `View` -> judge -> `Verdict` -> manifest.
+A `Dataset` holds the samples of one data set and the `Protocol`s that it is evaluated by.
 
 Names, once and for all: `pid` is a string scoped to its data set (`cargo/2519`); `camid` a string;
-`platform` is one of `PLATFORMS`, `view` of `VIEWS`, `split` of `SPLITS`, `source` of `SOURCES`.
+`platform` is one of `PLATFORMS`, `view` of `VIEWS`, `split` of `SPLITS`, `source` of `SOURCES`
+("synthetic" is what was made from another picture; a rendered data set's own pictures are "real").
 Images at rest are uint8 RGB [H, W, 3]; as tensors they are float RGB [3, H, W] in [0, 1].
 A *seen* value says how much of a texel or pixel was really observed: 1 seen, between 0 and 1
 mirrored or inferred, 0 invented (stored as uint8, 255 = 1).
@@ -14,7 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +73,79 @@ class Sample:
                     f"Sample.{key} must be one of {', '.join(allowed)}; "
                     f"got {getattr(self, key)!r} for {self.name!r}"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A retrieval task: who is looked for, among whom, and what counts as the same camera.
+
+    Args:
+        name: A direction of the field, e.g. "A->G" (aerial queries, ground gallery).
+        query, gallery: The pictures; distractors stand in the gallery.
+        camera: The field of `Sample` that plays the camera: gallery pictures of the query's person
+            with the same value are removed. "view" where a protocol says so (CARGO's "A<->G").
+    """
+
+    name: str
+    query: Sequence[Sample]
+    gallery: Sequence[Sample]
+    camera: str = "camid"
+
+    @cached_property
+    def valid_queries(self) -> int:
+        """Queries with a match in the gallery from another camera: only those are averaged."""
+        cameras: dict[str, set[str]] = {sample.pid: set() for sample in self.query}
+        for sample in self.gallery:
+            if sample.pid in cameras:
+                cameras[sample.pid].add(getattr(sample, self.camera))
+        return sum(
+            bool(cameras[sample.pid] - {getattr(sample, self.camera)}) for sample in self.query
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A count that somebody printed, to compare with what is on the disk.
+
+    Args:
+        what: A key of `viewsynth.data.counts`, e.g. "train images", "A->G valid queries".
+        count: The number.
+        source: Who says so.
+    """
+
+    what: str
+    count: int
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set as it lies on the disk.
+
+    Args:
+        name: A module of `viewsynth.data`.
+        root: Folder that the names of the samples are relative to.
+        samples: All of them, sorted by (pid, name).
+        protocols: By name.
+        rejects: What cannot be used, and why; kind "skipped" is a count of what is no picture.
+        warnings: What a user should know before he trusts a number.
+        published: Counts from papers and authors.
+        fingerprint: Hash of the sorted names and sizes of the pictures and lists.
+    """
+
+    name: str
+    root: Path
+    samples: list[Sample]
+    protocols: dict[str, Protocol] = field(default_factory=dict)
+    rejects: list[Reject] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    published: tuple[Published, ...] = ()
+    fingerprint: str = ""
+
+    @cached_property
+    def train(self) -> list[Sample]:
+        """The samples that may be learnt from."""
+        return [sample for sample in self.samples if sample.split == "train"]
 
 
 @dataclass(frozen=True, kw_only=True)

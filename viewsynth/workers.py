@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,26 @@ def _serve(pipe: Connection, start: Callable, args: tuple) -> None:
             pipe.send(("fatal", traceback.format_exc()))
         else:
             pipe.send(("done", ""))
+
+
+def launched(device: str):
+    """The `accelerate.Accelerator` of a program that may be started by a launcher.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+    Raises: ValueError: if there is no such device.
+    """
+    import torch
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device must be cpu or auto here: torch sees no CUDA device; got cuda")
+    if {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys():
+        # Started by a launcher: do not outlive it, whatever kills it.
+        end_with_parent()
+    # The first start fetches and builds for minutes while the other ranks wait.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
+    return Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
 
 
 def end_with_parent() -> None:

@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +28,7 @@ from viewsynth.files import claim, clean, lines, write
 from viewsynth.licences import require_commercial
 from viewsynth.records import to_dict as to_json
 from viewsynth.render.sensor import Sensor
-from viewsynth.workers import Progress, cores, end_with_parent, spread
+from viewsynth.workers import Progress, cores, launched, spread
 
 ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
@@ -180,7 +179,7 @@ def run(
     started = time.perf_counter()
     folder = config.folder
     check(config)
-    accelerator = _accelerator(config)
+    accelerator = launched(config.device)
     first = accelerator.is_main_process
     with accelerator.main_process_first():
         if first:
@@ -254,20 +253,6 @@ def _data_licence(config: Config) -> str:
     return config.data.licence if config.data.root else "Apache-2.0"
 
 
-def _accelerator(config: Config):
-    import torch
-    from accelerate import Accelerator, InitProcessGroupKwargs
-
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device must be cpu or auto here: torch sees no CUDA device; got cuda")
-    if {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys():
-        # Started by a launcher: do not outlive it, whatever kills it.
-        end_with_parent()
-    # The first start fetches and builds for minutes while the other ranks wait.
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
-    return Accelerator(cpu=config.device == "cpu", kwargs_handlers=[patience])
-
-
 def settings_of(config: Config, device: str) -> dict:
     """The configuration as far as it changes pixels or rows; views and people may be added."""
     tree = to_dict(config)
@@ -299,12 +284,18 @@ def _input(config: Config) -> tuple[Path, list, list]:
         # Beside the run, not in it: tools that read the run would take the photos for its pictures.
         root, done = config.folder.with_name(f"{config.folder.name}_photos"), set()
         if (root / "metadata.jsonl").exists():  # written last
-            done = {sample.pid for sample in data.load("folder", root)[0]}
+            done = {sample.pid for sample in data.load("folder", root).samples}
         if len(done) < config.data.people:
             _say(f"drawing {config.data.people} people into {root}")
             shots.write(root, config.data.people, config.seed)
-    samples, rejects = data.load(config.data.name, root)
-    return root.expanduser().resolve(), samples, rejects
+    dataset = data.load(config.data.name, root)
+    samples = [s for s in dataset.train if s.view == "ground" and s.source == "real"]
+    if others := len(dataset.samples) - len(samples):
+        what = "pictures that are for evaluation, from above or synthetic are not used"
+        dataset.rejects.append(data.layout.skip(".", what, others))
+        if not samples:
+            raise ValueError(f"data.root: {root} has no real ground picture of the split train")
+    return dataset.root, samples, dataset.rejects
 
 
 def _prepare(config: Config) -> tuple[dict, dict, dict]:

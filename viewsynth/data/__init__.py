@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data: somebody's files in, `Sample`s out.
+"""Data: somebody's files in, a `Dataset` out.
 
-A data set is one file of this folder with a function `load(root) -> (samples, rejects)`; `load`
-here finds it by name: `folder` takes anyone's own pictures. `images` reads the pixels, later.
+A data set is one file of this folder with `load(root) -> Dataset`, `PARTS`, the names that its
+root must hold (none: anything goes), and `NAME`, which its file names match; `load` here finds it
+by name. `folder` takes anyone's own pictures, `layout` is what the released sets share, `images`
+reads the pixels, later.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
+import logging
 import pkgutil
+from collections import Counter
 from pathlib import Path
 
-from viewsynth.records import Reject, Sample
+from viewsynth.data import layout
+from viewsynth.records import Dataset, Published
 
-HELPERS = ("images",)  # modules of this folder that are no data sets
+HELPERS = ("images", "layout")  # modules of this folder that are no data sets
+
+logger = logging.getLogger(__name__)
 
 
 def names() -> list[str]:
@@ -21,16 +30,112 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in HELPERS)
 
 
-def load(name: str, root: str | Path) -> tuple[list[Sample], list[Reject]]:
-    """The samples of a data set, sorted by (pid, name), and what was left out and why.
+def load(name: str, root: str | Path) -> Dataset:
+    """A data set; whatever makes it differ from what was published is logged as a warning.
 
     Args:
         name: One of `names()`.
-        root: Where the data set lies.
+        root: Where the data set lies; the release may be nested in it.
     Raises:
-        ValueError: if there is no such data set, or nothing in `root`.
+        ValueError: if there is no such data set, or `root` holds another one or nothing.
         FileNotFoundError: if there is no `root`.
     """
     if name not in names():
         raise ValueError(f"data.name must be one of {', '.join(names())}; got {name!r}")
-    return importlib.import_module(f"viewsynth.data.{name}").load(root)
+    try:
+        with _no_collector():
+            dataset = _module(name).load(root)
+    except layout.WrongLayout as error:
+        raise ValueError(f"{root} is not {name}: {error}{_hint(name, root)}") from error
+    if not _module(name).PARTS and (hint := _hint(name, root, depth=0)):
+        dataset.warnings.append(f"read as anybody's own pictures{hint}")
+    _check(dataset)
+    for line in [*dataset.warnings, *map(say, differences(dataset))]:
+        logger.warning("%s: %s", name, line)
+    return dataset
+
+
+@contextlib.contextmanager
+def _no_collector():
+    """Nothing here is garbage, and looking for some takes a third of the time of a large set."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _module(name: str):
+    return importlib.import_module(f"viewsynth.data.{name}")
+
+
+def _hint(name: str, root: str | Path, depth: int = layout.DEPTH) -> str:
+    """Which other data sets the folder may be."""
+    others = [(other, _module(other)) for other in names() if other != name]
+    fitting = [
+        other for other, module in others
+        if module.PARTS and layout.looks_like(root, module.PARTS, module.NAME, depth)
+    ]  # fmt: skip
+    return f"; it looks like {' or '.join(fitting)}" if fitting else ""
+
+
+def _check(dataset: Dataset) -> None:
+    """Warn of what is wrong with a data set whatever its layout."""
+    splits = {sample.split for sample in dataset.samples}
+    if missing := {"query", "gallery"} - splits if splits & {"query", "gallery"} else None:
+        dataset.warnings.append(f"there is no {missing.pop()} picture: no protocol is offered")
+    shared = sorted({s.pid for s in dataset.train} & _tested(dataset))
+    if shared:
+        dataset.warnings.append(
+            f"{len(shared)} identities are in train and in query or gallery, e.g. "
+            f"{', '.join(shared[:3])}: evaluation refuses them"
+        )
+
+
+def _tested(dataset: Dataset) -> set[str]:
+    every = [some for p in dataset.protocols.values() for some in (p.query, p.gallery)]
+    return {sample.pid for some in every for sample in some}
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+    """Images, identities and cameras per split, and the sizes of every protocol.
+
+    Returns: e.g. "train images", "query identities", "test identities" (of all protocols),
+        "A->G query", "A->G gallery", "A->G valid queries".
+    """
+    found: dict[str, int] = {"images": len(dataset.samples)}
+    groups: dict[str, list] = {}
+    for sample in dataset.samples:
+        groups.setdefault(sample.split, []).append(sample)
+    for split in sorted(groups):
+        found[f"{split} images"] = len(groups[split])
+        found[f"{split} identities"] = len({s.pid for s in groups[split]})
+        found[f"{split} cameras"] = len({s.camid for s in groups[split]})
+    found["test identities"] = len(_tested(dataset))
+    for name, protocol in dataset.protocols.items():
+        found[f"{name} query"] = len(protocol.query)
+        found[f"{name} gallery"] = len(protocol.gallery)
+        found[f"{name} valid queries"] = protocol.valid_queries
+    return found
+
+
+def by(dataset: Dataset, key: str) -> dict[str, Counter]:
+    """How many samples of each split have which `camid`, `platform` or `view`."""
+    found: dict[str, Counter] = {}
+    for sample in dataset.samples:
+        found.setdefault(sample.split, Counter())[getattr(sample, key)] += 1
+    return found
+
+
+def differences(dataset: Dataset) -> list[tuple[Published, int]]:
+    """Published counts that the disk does not have, each with what it has (0: nothing such)."""
+    found = counts(dataset)
+    return [(p, found.get(p.what, 0)) for p in dataset.published if found.get(p.what, 0) != p.count]
+
+
+def say(difference: tuple[Published, int]) -> str:
+    """A difference in words."""
+    published, found = difference
+    return f"{published.what}: {found} here, {published.count} published ({published.source})"

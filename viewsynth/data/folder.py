@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Anyone's own pictures: a folder in, samples out, nothing decoded yet.
 
+Rows with the splits `query` and `gallery` make it a benchmark with the protocols of
+`layout.directions`; without any, everything is there to be learnt from.
+
 Three forms, told apart by what is there:
 
 - `root/metadata.csv` or `root/metadata.jsonl`: one row a picture (or a person in it, with `box`),
@@ -17,7 +20,6 @@ A pid is used as it is written. Hidden files are ignored, other files skipped an
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 from collections import Counter
@@ -25,12 +27,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from viewsynth.data import layout
 from viewsynth.data.images import EXTENSIONS
-from viewsynth.records import PLATFORMS, SOURCES, SPLITS, VIEWS, Reject, Sample
+from viewsynth.records import PLATFORMS, SOURCES, SPLITS, VIEWS, Dataset, Reject, Sample
+
+PARTS = ()  # any folder will do
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 MAX_METADATA = 512 * 2**20  # bytes
-MAX_LINE = 2**20  # bytes
 
 TEXT = ("camid", "outfit", "session", "modality", "caption")
 CHOICES = {"platform": PLATFORMS, "view": VIEWS, "split": SPLITS, "source": SOURCES}
@@ -43,13 +47,13 @@ NUMBERS = {  # name: allowed range
 COLUMNS = ("file_name", "pid", *TEXT, *CHOICES, *NUMBERS, "attributes", "box")
 
 
-def load(root: str | Path) -> tuple[list[Sample], list[Reject]]:
+def load(root: str | Path) -> Dataset:
     """The pictures of a folder.
 
     Args:
         root: The folder, in one of the three forms above.
-    Returns: samples, sorted by (pid, name), whose `name` is the path in the folder (with "#2", "#3"
-        for further people of the same picture); rejects, sorted by source.
+    Returns: samples whose `name` is the path in the folder (with "#2", "#3" for further people of
+        the same picture); rejects, sorted by source.
     Raises:
         FileNotFoundError: if there is no such folder.
         ValueError: if it holds no picture, or its metadata cannot be read at all.
@@ -72,7 +76,21 @@ def load(root: str | Path) -> tuple[list[Sample], list[Reject]]:
             "file_name and pid" + (f" ({skipped})" if skipped else "")
         )
     samples.sort(key=lambda s: (s.pid, s.name))
-    return samples, sorted(rejects, key=lambda r: (r.source, r.reason))
+    rejects.sort(key=lambda r: (r.source, r.reason))
+    query, gallery = ([s for s in samples if s.split == split] for split in ("query", "gallery"))
+    return Dataset(
+        name="folder", root=root, samples=samples, rejects=rejects,
+        protocols=layout.directions(query, gallery),
+        fingerprint=layout.fingerprint((s.name, _size(s.paths[0])) for s in samples),
+    )  # fmt: skip
+
+
+def _size(path: Path) -> int:
+    """Bytes; 0 for a file that is not there, which is told when it is read."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _from_tree(root: Path) -> tuple[list[Sample], list[Reject]]:
@@ -141,7 +159,7 @@ def _from_metadata(root: Path, name: str) -> tuple[list[Sample], list[Reject]]:
     rejects: list[Reject] = []
     unknown: Counter[str] = Counter()
     seen: set[tuple] = set()
-    rows = _csv_rows(path) if name.endswith(".csv") else _json_rows(path)
+    rows = _csv_rows(path) if name.endswith(".csv") else layout.json_rows(path)
     for line, row in rows:
         where = f"{name}:{line}"
         try:
@@ -192,30 +210,6 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict | ValueError]]:
                 )
             elif row:
                 yield reader.line_num, dict(zip(header, row, strict=False))
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict | ValueError]]:
-    """Line number and row, or what is wrong with it."""
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE + 1):
-            number += 1
-            if len(line) > MAX_LINE:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE)
-                yield number, ValueError(f"the line has more than {MAX_LINE >> 20} MiB")
-                continue
-            line = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
-            if not line:
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield number, ValueError(f"not a JSON object: {error}")
-                continue
-            if not isinstance(row, dict):
-                row = ValueError(f"expected a JSON object, got {type(row).__name__}")
-            yield number, row
 
 
 def _sample(root: Path, row: dict) -> Sample:

@@ -43,7 +43,9 @@ class BadImage(ValueError):
     """A picture that cannot be used; the text is a sentence that a user can act on."""
 
 
-def read(path: str | Path, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
+def read(
+    path: str | Path, box: tuple[int, int, int, int] | None = None, least: int = MIN_SIDE
+) -> np.ndarray:
     """The upright picture, or a part of it.
 
     Transparent pictures are put on white, 16-bit ones scaled to 8 bits.
@@ -51,12 +53,14 @@ def read(path: str | Path, box: tuple[int, int, int, int] | None = None) -> np.n
     Args:
         path: JPEG, PNG, WebP or BMP, whatever the extension; no symbolic link.
         box: left, top, right, bottom in pixels of the upright picture; None = all of it.
+        least: Pixels of the shorter side, > 0. Nobody can be reconstructed from less than
+            `MIN_SIDE`; an evaluation must not drop such pictures.
     Returns: RGB, uint8 [H, W, 3], contiguous.
     Raises: BadImage: if the file cannot be read, is too large, is broken or is no picture.
     """
     data = _bytes(Path(path))
     try:
-        image = _decode(data)
+        image = _decode(data, least)
     except BadImage:
         raise
     # Decoders meet broken bytes with any exception there is.
@@ -67,9 +71,9 @@ def read(path: str | Path, box: tuple[int, int, int, int] | None = None) -> np.n
     height, width = image.shape[:2]
     left, top = max(box[0], 0), max(box[1], 0)
     right, bottom = min(box[2], width), min(box[3], height)
-    if min(right - left, bottom - top) < MIN_SIDE:
+    if min(right - left, bottom - top) < least:
         raise BadImage(
-            f"the box {list(box)} holds less than {MIN_SIDE} pixels of the {width}x{height} picture"
+            f"the box {list(box)} holds less than {least} pixels of the {width}x{height} picture"
         )
     return np.ascontiguousarray(image[top:bottom, left:right])
 
@@ -98,14 +102,14 @@ def _bytes(path: Path) -> bytes:
         raise BadImage(f"the file cannot be read: {error.strerror}") from error
 
 
-def _decode(data: bytes) -> np.ndarray:
+def _decode(data: bytes, least: int) -> np.ndarray:
     with _open(data) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise BadImage(_too_large(f"{width}x{height} pixels"))
-        if min(width, height) < MIN_SIDE:
+        if min(width, height) < least:
             raise BadImage(
-                f"the picture has {width}x{height} pixels, at least {MIN_SIDE} a side are needed"
+                f"the picture has {width}x{height} pixels, at least {least} a side are needed"
             )
         # An MPO is a JPEG followed by previews or a depth map: its first picture is the photo.
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":

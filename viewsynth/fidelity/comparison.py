@@ -24,7 +24,7 @@ from viewsynth.records import Person, Sample
 
 CHUNK = 4  # people
 # Folders and files of the code that decides the figures.
-CODE = ("bodies", "reconstruct", "render", "fidelity", "cameras.py", "judge.py", "metrics.py",
+CODE = ("bodies", "reconstruct", "render", "fidelity", "cameras.py", "judge.py", "metrics",
         "observer.py", "records.py", "weights.py")  # fmt: skip
 
 

@@ -55,11 +55,17 @@ def identify(rows: list[dict]) -> None:
         if row["method"] != "true":
             row["cosine"] = round(float(similarity[own][0]), 4)
             others = own | (pid != row["pid"])
-            value, _ = metrics.average_precision(similarity[others], own[others])
-            row["own_view"] = round(value, 4)
+            row["own_view"] = round(_find(similarity[others], own[others])[0], 4)
         if match.any():
-            value, first = metrics.average_precision(similarity[~own], match)
+            value, first = _find(similarity[~own], match)
             row["map"], row["rank1"] = round(value, 4), float(first)
+
+
+def _find(similarity: np.ndarray, match: np.ndarray) -> tuple[float, bool]:
+    """Average precision of one query, and whether its nearest picture is a match.  [G] each"""
+    apart = np.ones(len(match), int)  # no picture is left out for its camera
+    found = metrics.rank_rows(-similarity[None], [True], match, [0], apart)
+    return float(found.ap[0]), bool(found.rank[0] == 1)
 
 
 def summary(rows: list[dict]) -> list[dict]:

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backbones: tiny random models of `transformers`, saved and loaded by the test."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    ConvNextConfig,
+    ConvNextModel,
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    ResNetConfig,
+    ResNetModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTModel,
+)
+
+from viewsynth.reid import backbones, encoders, pretrained
+
+SIZE = (64, 32)
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 16}
+VIT = ViTConfig(**SMALL, intermediate_size=64, image_size=48)
+EYE = {**SMALL, "intermediate_size": 64, "image_size": 48, "projection_dim": 16}
+WORDS = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 50}
+DINO = {**SMALL, "image_size": 42, "patch_size": 14, "num_register_tokens": 3}
+TOKENS = {  # name: how to make it, its name there, the pooling of `encoders` with the same numbers
+    "vit": (lambda: ViTModel(VIT), "cls"),
+    "classifier": (lambda: ViTForImageClassification(VIT), "cls"),
+    "clip_vision": (lambda: CLIPVisionModel(CLIPVisionConfig(**EYE)), "pooler"),
+    "clip": (
+        lambda: CLIPModel(CLIPConfig(text_config=WORDS, vision_config=EYE, projection_dim=16)), ""
+    ),
+    "dinov2": (lambda: Dinov2Model(Dinov2Config(**DINO)), "pooler"),
+    "registers": (lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**DINO)), "pooler"),
+}  # fmt: skip
+PLAIN = {
+    "resnet": lambda: ResNetModel(
+        ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1])
+    ),
+    "convnext": lambda: ConvNextModel(ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1] * 4)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    for name, make in (TOKENS | PLAIN).items():
+        model = (make[0] if name in TOKENS else make)()
+        with torch.no_grad():
+            for parameter in model.parameters():  # as drawn, norms and scales would hide mistakes
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        model.save_pretrained(folder / name)
+        said = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3]}
+        (folder / name / "preprocessor_config.json").write_text(json.dumps(said))
+    return folder
+
+
+def pictures(size: tuple[int, int] = SIZE, count: int = 4) -> torch.Tensor:
+    return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("size", [SIZE, (48, 48), (70, 30)])
+@pytest.mark.parametrize("name", TOKENS)
+def test_the_same_numbers_as_transformers_itself(saved, name, size):
+    backbone = backbones.load(str(saved / name), size).eval()
+    assert isinstance(backbone, backbones.Tokens) and backbone.width == 32
+    images = (pictures(size) * 255).byte()
+    found = backbone(images / 255)
+    if pooling := TOKENS[name][1]:
+        expected = encoders.load(str(saved / name), size, pooling).encode(images.movedim(1, -1))
+    else:  # the tower alone, before the projection to the words
+        model = CLIPModel.from_pretrained(saved / name).vision_model.eval()
+        pixels = backbone.normalise(images / 255)
+        expected = model(pixel_values=pixels, interpolate_pos_encoding=True).pooler_output
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_backbones(saved, name):
+    backbone = backbones.load(str(saved / name), SIZE).eval()
+    assert not isinstance(backbone, backbones.Tokens) and backbone.width == 32
+    images = pictures()
+    found = backbone(images)
+    torch.testing.assert_close(found[1:2], backbone(images[1:2]), rtol=1e-4, atol=1e-5)
+    if name == "convnext":  # a ResNet keeps the resolution of its last stage, as ReID wants it
+        model = ConvNextModel.from_pretrained(saved / name).eval()
+        expected = model(backbone.normalise(images)).pooler_output
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_stage_keeps_its_resolution():
+    backbone = backbones.load("small", (128, 64))
+    stages = backbone.model.encoder.stages
+    shapes = []
+    for stage in stages:
+        stage.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape[2:])))
+    assert backbone(pictures((128, 64), 2)).shape == (2, 256)
+    assert shapes == [(32, 16), (16, 8), (8, 4), (8, 4)]
+    assert sum(p.numel() for p in backbone.parameters()) < 2.81e6
+
+
+@pytest.mark.parametrize("name", [*TOKENS, *PLAIN])
+def test_whatever_asks_for_a_gradient_gets_one(saved, name):
+    backbone = backbones.load(str(saved / name), SIZE)
+    backbone(pictures()).square().sum().backward()
+    without = [n for n, p in backbone.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", [*TOKENS, *PLAIN])
+def test_rebuilt_from_its_configuration(saved, name):
+    backbone = backbones.load(str(saved / name), SIZE).eval()
+    assert str(saved) not in json.dumps(backbone.config)
+    config = json.loads(json.dumps(backbone.config))
+    again = backbones.rebuild(config, backbone.size, backbone.mean, backbone.std).eval()
+    again.load_state_dict(backbone.state_dict())
+    torch.testing.assert_close(again(pictures()), backbone(pictures()))
+    assert (again.kind, again.config) == (backbone.kind, backbone.config)
+
+
+def test_extra_tokens_stand_after_the_class_token(saved):
+    backbone = backbones.load(str(saved / "registers"), SIZE).eval()
+    plain = backbone.embed(pictures())
+    extra = torch.full((1, 2, 32), 7.0)
+    more = backbone.embed(pictures(), extra)
+    assert plain.shape == (4, 1 + 3 + 4 * 2, 32) and more.shape == (4, 14, 32)
+    torch.testing.assert_close(more[:, [0, *range(3, 14)]], plain)
+    torch.testing.assert_close(more[:, 1:3], extra.expand(4, -1, -1))
+
+
+def test_small_is_drawn_from_its_seed_alone():
+    before = torch.get_rng_state()
+    first, again, other = (backbones.load("small", (32, 16), seed) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [torch.cat([p.flatten() for p in b.parameters()]) for b in (first, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert first.mean == (0.485, 0.456, 0.406) and first.loaded == ""
+
+
+def test_what_loaded_is_said(saved, tmp_path):
+    said = backbones.load(str(saved / "classifier"), SIZE).loaded
+    assert said.startswith("classifier: ") and "WARNING" not in said
+    assert "without pooler.dense.bias" in said and "not used: classifier.bias" in said
+    total = len(ViTModel(VIT).state_dict())
+    assert f"{total - 2} of {total} weights" in said
+    ViTModel(VIT).save_pretrained(tmp_path / "new")
+    assert "as if never trained" in pretrained.check_loads(pretrained.load(str(tmp_path / "new")))
+
+
+def test_what_does_not_fit_is_refused(saved, tmp_path):
+    weights = load_file(saved / "resnet" / "model.safetensors")
+    folder = tmp_path / "resnet"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((saved / "resnet" / "config.json").read_bytes())
+    weights["module.embedder.bias"] = weights.pop("embedder.embedder.normalization.bias")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="model.backbone: .* leaves 1 weights of the resnet"):
+        backbones.load(str(folder), SIZE)
+    with pytest.raises(ValueError, match=r"model.backbone: .*vit cannot be used: .*8 x 32 pixels"):
+        backbones.load(str(saved / "vit"), (8, 32))
+    with pytest.raises(
+        FileNotFoundError, match="hf download no/such/model --local-dir .*--model.backbone"
+    ):
+        backbones.load("no/such/model", SIZE)

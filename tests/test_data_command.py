@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`viewsynth data`: what it says of every data set, and of broken ones."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from viewsynth import data
+from viewsynth.commands import main
+
+
+def look(capsys, name, root, *options):
+    """Run the command; returns its status, what it printed, and what it said."""
+    with pytest.raises(SystemExit) as ended:
+        main("data", [name, str(root), "--output", str(root.parent / "out"), *options])
+    said = capsys.readouterr()
+    return ended.value.code, said.out, said.err
+
+
+@pytest.mark.parametrize("name", [name for name in data.names() if name != "folder"])
+def test_every_data_set(name, release, tmp_path, capsys):
+    root = release(name)
+    status, out, _ = look(capsys, name, root, "--json")
+    found = json.loads(out)
+    assert found == json.loads((tmp_path / "out" / "data.json").read_text())
+    dataset = data.load(name, root)
+    assert found["counts"] == data.counts(dataset)
+    assert sum(sum(c.values()) for c in found["cameras"].values()) == len(dataset.samples)
+    assert {n: p["valid_queries"] for n, p in found["protocols"].items()} == {
+        n: p.valid_queries for n, p in dataset.protocols.items()
+    }
+    assert len(found["differences"]) == len(data.differences(dataset))
+    rejects = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
+    assert len(rejects) == sum(found["rejects"].values()) == len(dataset.rejects)
+    bad = sum(reject.kind != "skipped" for reject in dataset.rejects)
+    assert status == int(bad > 0.01 * (len(dataset.samples) + bad))
+    status, out, _ = look(capsys, name, root)
+    for protocol in dataset.protocols:
+        assert f"\n{protocol} " in out
+    for published, here in data.differences(dataset):
+        assert str(published.count) in out and published.source in out and str(here) in out
+
+
+def test_the_sheet_has_a_row_for_every_camera(release, tmp_path, capsys):
+    root = release("cargo")
+    look(capsys, "cargo", root, "--per-camera", "1")
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        one = np.asarray(sheet)
+    cameras = {sample.camid for sample in data.load("cargo", root).samples}
+    rows = one.shape[0] // len(cameras)
+    coloured = [(one[k * rows : (k + 1) * rows].std(-1) > 5).any() for k in range(len(cameras))]
+    assert all(coloured)
+    look(capsys, "cargo", root)
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        assert sheet.width > one.shape[1] or (np.asarray(sheet) != one).any()
+
+
+def test_broken_pictures_are_named_and_fail_the_command(release, tmp_path, capsys):
+    root = release("cargo")
+    broken = root / "train/Cam1/Cam1_day_1_0.jpg"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    empty = root / "gallery/Cam2/Cam2_day_7_0.jpg"
+    empty.write_bytes(b"")
+    status, _, said = look(capsys, "cargo", root)
+    assert status == 1
+    assert "train/Cam1/Cam1_day_1_0.jpg: the picture is truncated" in said
+    assert "gallery/Cam2/Cam2_day_7_0.jpg: the file is empty (0 bytes)" in said
+    assert "failed: 2 files or rows" in said
+    status, _, said = look(capsys, "cargo", root, "--no-open")
+    assert "truncated" not in said and "0 bytes" in said
+
+
+def test_small_pictures_are_no_fault(tmp_path, capsys):
+    for pid in ("a", "b"):
+        (tmp_path / "in" / pid).mkdir(parents=True)
+        Image.new("RGB", (9, 21), "red").save(tmp_path / "in" / pid / "1.png")
+    status, out, _ = look(capsys, "folder", tmp_path / "in")
+    assert status == 0 and "no protocol" in out and "rejects" not in out
+
+
+def test_wrong_roots_are_one_line(release, tmp_path, capsys):
+    root = release("market1501")
+    status, _, said = look(capsys, "cargo", root)
+    assert status == 2 and said.count("\n") == 1 and "it looks like market1501" in said
+    status, _, said = look(capsys, "cargo", tmp_path / "none")
+    assert status == 2 and "does not exist" in said
+    status, _, said = look(capsys, "carg", root)
+    assert status == 2 and "must be one of" in said and "cargo" in said

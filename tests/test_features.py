@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features: blocks that can be computed in any order and by anyone, and files made elsewhere."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+from transformers import ResNetConfig, ResNetModel
+
+from viewsynth.records import Sample
+from viewsynth.reid import encoders, features
+
+SIZE = (32, 16)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "resnet"
+    torch.manual_seed(0)
+    ResNetModel(
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+    ).save_pretrained(folder)
+    return encoders.load(str(folder), SIZE)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Twenty pictures; three of them are one tracklet, one is half of a picture."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for number in range(20):
+        picture = rng.integers(0, 256, (36, 20, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(folder / f"{number:02d}.png")
+    found = [
+        Sample(paths=(folder / f"{number:02d}.png",), pid=str(number), name=f"a/{number:02d}.png")
+        for number in range(17)
+    ]
+    frames = tuple(folder / f"{number}.png" for number in (17, 18, 19))
+    found.append(Sample(paths=frames, pid="t", name="b/track"))
+    found.append(
+        Sample(paths=found[0].paths, pid="0", name="a/00.png#2", box=(0, 0, 20, 18))
+    )  # fmt: skip
+    return found[::-1]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(features, "BLOCK", 4)
+
+
+def made(samples, folder, encoder, threads=1, batch=3, wanted=None):
+    wanted = wanted or {sample.name for sample in samples}
+    blocks = features.blocks(samples, wanted, folder, encoder, batch)
+    features.compute([b for b in blocks if not b.done()], encoder, batch, threads, False)
+    return blocks
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_features_are_those_of_the_encoder(samples, encoder, tmp_path):
+    features.join(made(samples, tmp_path / "f", encoder), tmp_path / "all.safetensors", encoder)
+    names = [sample.name for sample in samples]
+    found = features.load(tmp_path / "all.safetensors", names)
+    assert found.rows.shape == (19, 16) and (found.model, found.extra) == ("resnet", 0)
+    for sample, row in zip(samples, found.rows, strict=True):
+        rows = []
+        for path in sample.paths:
+            image = np.asarray(Image.open(path))
+            if sample.box:
+                image = image[:18]
+            pixels = torch.from_numpy(encoders.resize(image, SIZE).copy())[None]
+            rows.append(encoder.encode(pixels)[0].numpy())
+        expected = rows[0]
+        if len(rows) > 1:  # a tracklet: the mean of directions
+            expected = np.mean([row / np.linalg.norm(row) for row in rows], 0)
+        np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_order_threads_kills_and_more_protocols_do_not_matter(samples, encoder, tmp_path):
+    undisturbed = made(samples, tmp_path / "one", encoder)
+    assert len(undisturbed) == 5
+    some = {"a/05.png", "a/06.png"}
+    first = made(samples[::-1], tmp_path / "two", encoder, threads=3, wanted=some)
+    assert 1 <= len(first) <= 2  # other blocks are not needed for these
+    (tmp_path / "two" / "000004.safetensors").write_bytes(b"cut")
+    made(samples, tmp_path / "two", encoder, threads=3)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_blocks_of_something_else_are_done_again(samples, encoder, tmp_path):
+    blocks = made(samples, tmp_path, encoder)
+    assert all(block.done() for block in blocks)
+    names = {sample.name for sample in samples}
+    other = features.blocks(samples, names, tmp_path, encoder, batch=2)
+    assert not any(block.done() for block in other)
+    wide = encoders.Encoder(**(encoder.__dict__ | {"fingerprint": "another"}))
+    assert not any(b.done() for b in features.blocks(samples, names, tmp_path, wide, batch=3))
+    fewer = [sample for sample in samples if sample.name != "a/00.png"]
+    assert not any(b.done() for b in features.blocks(fewer, names, tmp_path, encoder, batch=3))
+
+
+def test_broken_pictures_are_left_out_and_told(samples, encoder, tmp_path):
+    bad, half = tmp_path / "bad.png", tmp_path / "half.png"
+    bad.write_bytes(b"no picture")
+    half.write_bytes(samples[-1].paths[0].read_bytes()[:200])
+    track = next(sample for sample in samples if sample.name == "b/track")
+    mixed = [
+        *samples[-2:],
+        Sample(paths=(bad,), pid="x", name="c/bad.png"),
+        Sample(paths=(half, *track.paths), pid="t", name="c/track"),
+    ]
+    blocks = made(mixed, tmp_path / "f", encoder)
+    have, rejects = features.outcome(blocks)
+    assert have == {sample.name for sample in mixed} - {"c/bad.png"}
+    assert [reject.source for reject in rejects] == [str(bad), str(half)]
+    features.join(blocks, tmp_path / "all.safetensors", encoder)
+    features.join(made(samples, tmp_path / "g", encoder), tmp_path / "good.safetensors", encoder)
+    row, whole = (
+        features.load(tmp_path / f"{file}.safetensors", [name]).rows[0]
+        for file, name in (("all", "c/track"), ("good", "b/track"))
+    )
+    cosine = row @ whole / np.linalg.norm(row) / np.linalg.norm(whole)
+    assert cosine > 1 - 1e-5  # its broken frame changes no direction
+
+
+def test_a_model_that_returns_nan_is_refused(samples, encoder, tmp_path):
+    class Broken(encoders.Encoder):
+        def encode(self, images):
+            return torch.full((len(images), 4), float("nan"))
+
+    broken = Broken(**encoder.__dict__)
+    with pytest.raises(ValueError, match="resnet returns NaN or infinity for a/00"):
+        made(samples, tmp_path, broken)
+
+
+# ---- files made elsewhere ------------------------------------------------------------------------
+
+NAMES = ["query/Cam1/a.jpg", "query/Cam2/b.jpg", "gallery/Cam3/c.jpg"]
+
+
+def file(path, rows=None, names=NAMES, about=None, key="features"):
+    rows = np.eye(3, 5, dtype=np.float32) + 1 if rows is None else rows
+    about = {"names": json.dumps(names)} if about is None else about
+    save_file({key: rows}, path / "f.safetensors", about)
+    return path / "f.safetensors"
+
+
+def test_a_file_is_read_in_the_order_asked_for(tmp_path):
+    path = file(tmp_path, about={"names": json.dumps(NAMES), "model": "mine"})
+    found = features.load(path, [NAMES[2], NAMES[0]])
+    assert (found.rows == np.eye(3, 5)[[2, 0]] + 1).all()
+    assert (found.model, found.extra) == ("mine", 1)
+    assert found.fingerprint != features.load(path, [NAMES[0], NAMES[2]]).fingerprint
+
+
+def test_bare_file_names_do_where_they_are_clear(tmp_path):
+    path = file(tmp_path, names=["c.jpg", "b.jpg", "a.jpg"])
+    assert (features.load(path, NAMES).rows == np.eye(3, 5)[[2, 1, 0]] + 1).all()
+    with pytest.raises(ValueError, match="1 samples by file names that several have.*Cam9/a.jpg"):
+        # The other one is there by its whole name.
+        features.load(
+            file(tmp_path, names=["query/Cam1/a.jpg", "b.jpg", "a.jpg"]),
+            ["query/Cam1/a.jpg", "gallery/Cam9/a.jpg"],
+        )
+
+
+def spoilt(value, row=1):
+    rows = np.ones((3, 5), np.float32)
+    rows[row] = value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"names": NAMES[:2]}, "has 3 rows but 2 names"),
+        ({"names": [NAMES[0], NAMES[0], NAMES[2]]}, "1 samples twice: query/Cam1/a.jpg"),
+        ({"names": [NAMES[0], "x.jpg", NAMES[2]]}, r"1 of 3 samples are not in .*Cam2/b.jpg"),
+        ({"names": "abc"}, 'must have metadata "names"'),
+        ({"names": [1, 2, 3]}, 'must have metadata "names"'),
+        ({"about": {}}, 'must have metadata "names"'),
+        ({"about": {"names": "[1"}}, 'must have metadata "names"'),
+        ({"rows": spoilt([1, 2, 3, 4, np.nan])}, "1 rows .* hold NaN or infinity: query/Cam2/b"),
+        ({"rows": spoilt([1, 2, 3, 4, np.inf])}, "1 rows .* hold NaN or infinity: query/Cam2/b"),
+        ({"rows": spoilt(0)}, "1 rows .* are all zero: query/Cam2/b.jpg"),
+        ({"rows": np.ones((3, 5))}, r"must be float32 \[N, D\]; got F64"),
+        ({"rows": np.ones((3, 5), np.float16)}, "got F16"),
+        ({"rows": np.ones((3, 5, 1), np.float32)}, r"got F32 \[3, 5, 1\]"),
+        ({"key": "feats"}, 'must hold a tensor "features".*it has feats'),
+    ],
+)
+def test_bad_files(tmp_path, made, told):
+    with pytest.raises(ValueError, match=told):
+        features.load(file(tmp_path, **made), NAMES)
+
+
+@pytest.mark.parametrize("name", ["f.pth", "f.npy", "f.safetensors"])
+def test_other_formats_are_told_how_to_convert(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith("npy"):
+        np.save(path, np.ones((3, 5)))
+    elif name.endswith("pth"):
+        torch.save({"features": torch.ones(3, 5)}, path)
+    else:
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="is no safetensors file.*\n.*import json; from safetens"):
+        features.load(path, NAMES)
+    with pytest.raises(FileNotFoundError, match="features: there is no file"):
+        features.load(tmp_path / "none", NAMES)

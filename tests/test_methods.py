@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods: every file of the folder learns, is saved and loaded, and is found by `evaluate`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
+
+from viewsynth.reid import backbones, encoders, losses, methods, saved
+from viewsynth.reid.batches import Batch
+
+SIZE = (64, 32)
+CLASSES = 4
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ViTModel(ViTConfig(**small, intermediate_size=64, image_size=32)).save_pretrained(
+        folder / "vit"
+    )
+    resnet = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1])
+    ResNetModel(resnet).save_pretrained(folder / "resnet")
+    return folder
+
+
+@pytest.fixture
+def build(models):
+    def build(name: str, kind: str = "vit", seed: int = 0):
+        return methods.build(name, backbones.load(str(models / kind), SIZE), CLASSES, 0.1, seed)
+
+    return build
+
+
+def batch(seed: int = 0, pictures: int = 4) -> Batch:
+    """People of one colour each, noisy; half of the pictures from above, one in four synthetic."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(CLASSES).repeat_interleave(pictures)
+    colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.1]])
+    count = len(labels)
+    images = colours[labels][:, :, None, None] + 0.1 * torch.randn(count, 3, *SIZE, generator=rng)
+    order = torch.arange(count) % pictures
+    weights = torch.where(order == 3, 0.5, 1.0)
+    views = order % 2
+    names = [f"{n}.jpg" for n in range(count)]
+    return Batch(images.clamp(0, 1), labels, order, views, order == 3, weights, names)
+
+
+def train(model, steps: int = 12) -> list[float]:
+    optimiser = torch.optim.AdamW(methods.groups(model, 1e-4), 3e-3)
+    totals = []
+    model.train()
+    for step in range(steps):
+        total = sum(model(batch(step), step > 6).values())
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        totals.append(total.item())
+    return totals
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_learns_and_comes_back(build, tmp_path, name):
+    model = build(name)
+    totals = train(model)
+    assert totals[-1] < totals[0] - 0.5
+    saved.save(model, tmp_path / "model", {"step": 12})
+    again, about = saved.load(tmp_path / "model")
+    assert about == {"step": 12} and methods.name_of(again) == name
+    images = batch(99).images
+    features = model.eval().features(images)
+    torch.testing.assert_close(again.features(images), features, rtol=0, atol=0)
+    alone = torch.cat([again.features(image[None]) for image in images])
+    torch.testing.assert_close(alone, features, rtol=1e-4, atol=1e-4)
+    again.train()
+    assert again.losses(batch(0)).keys() == model.train().losses(batch(0)).keys()
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_evaluate_takes_the_folder(build, tmp_path, name):
+    model = build(name)
+    train(model, 2)
+    saved.save(model, tmp_path / "mine", {"step": 2})
+    encoder = encoders.load(str(tmp_path / "mine"))
+    assert (encoder.name, encoder.kind, encoder.size) == ("mine", "vit", SIZE)
+    images = (batch().images * 255).byte()
+    expected = model.eval().features(images / 255)
+    found = encoder.encode(images.movedim(1, -1))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    marks = {encoder.fingerprint}
+    saved.save(model, tmp_path / "mine", {"step": 3})
+    marks.add(encoders.load(str(tmp_path / "mine")).fingerprint)
+    assert len(marks) == 1  # what is said about a model does not change its features
+    train(model, 1)
+    saved.save(model, tmp_path / "mine", {"step": 3})
+    marks.add(encoders.load(str(tmp_path / "mine")).fingerprint)
+    assert len(marks) == 2
+    with pytest.raises(ValueError, match="model.pooling must be auto"):
+        encoders.load(str(tmp_path / "mine"), pooling="cls")
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_gradients_and_groups(build, name):
+    model = build(name)
+    sum(model.losses(batch()).values()).backward()
+    asked = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    # Several processes wait for the gradient of whatever asks for one.
+    assert [n for n, p in asked.items() if p.grad is None] == []
+    decayed, free = methods.groups(model, 0.01)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
+    inside = {id(p) for p in decayed["params"]}
+    assert len(inside) + len(free["params"]) == len(asked)
+    for n, p in asked.items():
+        token = n.endswith(("_token", "first", "places"))
+        assert (id(p) in inside) == (p.ndim > 1 and not token), n
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_weight_and_mask_of_synthetic_pictures(build, name):
+    model = build(name).eval()  # so that a picture does not change the features of the others
+    one, other = batch(), batch()
+    one.weights[one.synthetic] = 0
+    other.weights[other.synthetic] = 0
+    other.images[other.synthetic] = 0.5
+    with torch.no_grad():
+        assert model.losses(one) == model.losses(other)
+        assert model.losses(batch(), True)["identity"] == model.losses(batch(), False)["identity"]
+        one.weights[:] = 1
+        one.images[one.synthetic] = one.images[one.synthetic].roll(1, 0)  # as if somebody else
+        far, near = (model.losses(one, mine)["triplet"] for mine in (False, True))
+    assert near > far
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_heads_come_from_the_seed(build, name):
+    before = torch.get_rng_state()
+    first, again, other = (build(name, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    key = "neck.classifier.weight"
+    assert torch.equal(first[key], again[key]) and not torch.equal(first[key], other[key])
+
+
+def test_vdt_step_by_step(build):
+    """Against the paper's description, one image at a time."""
+    model = build("vdt").eval()
+    with torch.no_grad():
+        model.view_token += torch.randn_like(model.view_token) * 0.1
+        body, images = model.backbone, batch().images[:3]
+        identity, view = model.decouple(images)
+        for n, image in enumerate(images):
+            start = body.embed(image[None])[0]
+            cls, places = start[0], start[1:]
+            token = model.view_token[0, 0] + body.places[0, 1]
+            for block in body.blocks:
+                out = block(torch.stack([cls, token, *places])[None])[0]
+                cls, token, places = out[0] - out[1], out[1], out[2:]
+            last = body.norm(token)
+            torch.testing.assert_close(identity[n], body.norm(cls) - last, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(view[n], last, rtol=1e-4, atol=1e-5)
+        one = batch()
+        feature, view = model.decouple(one.images)
+        found = model.losses(one)
+        cross = losses.classification(model.view_neck(view), one.views, one.weights)
+        assert found["view"] == pytest.approx(1e-3 * cross)
+        cosine = torch.nn.functional.cosine_similarity(feature, view).abs()
+        expected = 1e-3 * (cosine * one.weights).sum() / len(cosine)
+        assert found["orthogonality"] == pytest.approx(expected)
+
+
+def test_vdt_starts_with_tame_slopes(build):
+    model = build("vdt")
+    sum(model.losses(batch()).values()).backward()
+    assert (model.view_token == 0).all() and 0 < model.view_token.grad.norm() < 100
+
+
+def test_what_does_not_go_together(build, models):
+    with pytest.raises(ValueError, match="vdt needs a backbone with tokens .* got resnet"):
+        build("vdt", "resnet")
+    with pytest.raises(ValueError, match="method must be one of baseline, .*; got 'nothing'"):
+        build("nothing")
+    body = backbones.load(str(models / "resnet"), SIZE)
+    with pytest.raises(ValueError, match="two identities or more to learn; got 1"):
+        methods.build("baseline", body, 1)
+    assert (methods.needs("baseline"), methods.needs("vdt")) == ("", "views")
+
+
+def test_a_spoilt_folder_is_refused(build, tmp_path):
+    folder = tmp_path / "model"
+    saved.save(build("baseline", "resnet"), folder, {})
+    weights = load_file(folder / saved.WEIGHTS)
+    spoilt = {k: v for k, v in weights.items() if k != "neck.norm.weight"}
+    save_file(spoilt, folder / saved.WEIGHTS)
+    with pytest.raises(ValueError, match="must be of one model, whole"):
+        saved.load(folder)
+    whole = (folder / saved.WEIGHTS).read_bytes()
+    (folder / saved.WEIGHTS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="must be of one model, whole"):
+        saved.load(folder)
+    (folder / saved.WEIGHTS).unlink()
+    with pytest.raises(FileNotFoundError, match="no model.safetensors in"):
+        encoders.load(str(folder))
+    (folder / saved.CONFIG).write_text(json.dumps({"model_type": "vit"}))
+    save_file(weights, folder / saved.WEIGHTS)
+    assert not saved.is_ours(folder)
+    with pytest.raises(ValueError, match="train did not write this model"):
+        saved.load(folder)

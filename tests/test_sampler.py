@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches: what each holds, and that it hangs on seed and step alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from viewsynth.records import Sample
+from viewsynth.reid.pool import Pool, build
+from viewsynth.reid.sampler import Plan
+
+
+def drawn(ground=(4,) * 10, aerial=(2,) * 10, made=(6,) * 10) -> Pool:
+    """A pool with so many pictures of each person; cameras take turns."""
+    samples = []
+    for person, counts in enumerate(zip(ground, aerial, made, strict=True)):
+        for kind, count in zip(("ground", "aerial", "synthetic"), counts, strict=True):
+            for number in range(count):
+                source = "synthetic" if kind == "synthetic" else "real"
+                name = f"{person}/{kind}{number}"
+                samples.append(Sample(
+                    paths=(Path(name),), pid=f"{person:03d}", name=name, source=source,
+                    camid=f"{kind}{number % 3}", view="ground" if kind == "ground" else "aerial",
+                ))  # fmt: skip
+    return build(samples)
+
+
+def plan(pool=None, people=4, pictures=4, steps=200, **options) -> Plan:
+    return Plan(pool=pool or drawn(), people=people, pictures=pictures, steps=steps, **options)
+
+
+COUNTS = st.integers(3, 12).flatmap(
+    lambda n: st.tuples(*(st.lists(st.integers(low, 6), min_size=n, max_size=n)
+                          for low in (1, 0, 0)))
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    counts=COUNTS, people=st.integers(1, 12), pictures=st.integers(1, 7),
+    synthetic=st.floats(0, 0.5), until=st.floats(0, 1), seed=st.integers(0, 2**40),
+    step=st.integers(0, 60),
+)  # fmt: skip
+def test_what_a_batch_holds(counts, people, pictures, synthetic, until, seed, step):
+    pool = drawn(*counts)
+    people = min(people, pool.classes)
+    assume(pictures == 1 or np.bincount(pool.labels[~pool.synthetic]).max() > 1)
+    options = {"synthetic": synthetic, "until": until, "seed": seed}
+    batch = plan(pool, people, pictures, 61, **options).batch(step)
+    assert batch.shape == (people * pictures,) and batch.dtype == np.int64
+    groups = batch.reshape(people, pictures)
+    labels = pool.labels[groups]
+    assert (labels == labels[:, :1]).all() and len(set(labels[:, 0])) == people
+    for group, label in zip(groups, labels[:, 0], strict=True):
+        real = group[~pool.synthetic[group]]
+        own = np.flatnonzero((pool.labels == label) & ~pool.synthetic)
+        assert 2 * len(real) >= pictures
+        assert len(set(real)) == min(len(real), len(own))  # none twice before all once
+        made = group[pool.synthetic[group]]
+        assert len(set(made)) == len(made)
+        if len(real) > 1:
+            assert set(pool.views[real]) == set(pool.views[own])
+    if step == 60 and until < 1:
+        assert not pool.synthetic[batch].any()
+    again = plan(pool, people, pictures, 61, **options)
+    again.batch(3)
+    assert (again.batch(step) == batch).all()
+
+
+def test_everybody_once_an_epoch():
+    one = plan(drawn((4,) * 11, (2,) * 11, (6,) * 11))
+    assert one.epoch == 3
+    orders = []
+    for epoch in range(20):
+        labels = [one.pool.labels[one.batch(step)[::4]] for step in range(epoch * 3, epoch * 3 + 3)]
+        assert len(set(np.concatenate(labels[:2]))) == 8
+        assert set(np.concatenate(labels)) == set(range(11))
+        assert len(set(labels[2])) == 4  # three who were left, and somebody to fill up
+        orders.append(tuple(np.concatenate(labels)))
+    assert len(set(orders)) == 20
+
+
+@pytest.mark.parametrize(("pictures", "synthetic"), [(4, 0.5), (4, 0.3), (5, 0.2), (8, 0.4)])
+def test_the_share_follows_the_schedule(pictures, synthetic):
+    one = plan(pictures=pictures, synthetic=synthetic, until=0.5, steps=1001)
+    shares = np.array([one.pool.synthetic[one.batch(step)].mean() for step in range(1001)])
+    assert shares[:500].mean() == pytest.approx(synthetic, abs=0.01)
+    assert shares[700:801].mean() == pytest.approx(synthetic / 2, abs=0.03)
+    assert shares[1000] == 0 and one.share(1000) == 0 and one.share(500) == synthetic
+    assert plan(until=1, steps=10).share(9) == 0.5  # never falls
+    assert plan(steps=1).share(0) == 0.5
+
+
+def test_pictures_are_all_used_alike():
+    one = plan(drawn((3,) * 10, (6,) * 10, (6,) * 10), steps=2000, until=1.0)
+    seen = Counter(np.concatenate([one.batch(step) for step in range(2000)]).tolist())
+    assert set(seen) == set(range(len(one.pool.samples)))
+    # Half of every four are synthetic; the real two are one of each view.
+    for kind, own in (("ground", 3), ("aerial", 6), ("synthetic", 6)):
+        counts = [seen[n] for n, s in enumerate(one.pool.samples) if kind in s.name]
+        expected = 2000 * 4 / 10 * (2 if kind == "synthetic" else 1) / own
+        assert np.mean(counts) == pytest.approx(expected, rel=0.01)
+        assert max(counts) < 1.35 * expected and min(counts) > 0.65 * expected
+
+
+def test_cameras_take_turns():
+    one = plan(drawn((9,) * 10, (0,) * 10, (0,) * 10), pictures=3)
+    for step in range(50):
+        cameras = one.pool.cameras[one.batch(step)].reshape(4, 3)
+        assert all(len(set(row)) == 3 for row in cameras)
+
+
+def test_repeated_real_pictures_take_the_place_of_synthetic_ones():
+    one = plan(drawn((3,) * 10, (0,) * 10, (0,) * 10), synthetic=0.5)
+    batch = one.batch(0).reshape(4, 4)
+    assert all(len(set(group)) == 3 for group in batch)  # all three, then one again
+
+
+def test_parts_are_the_batch():
+    one = plan()
+    for parts in (1, 2, 4):
+        joined = np.concatenate([one.batch(7)[one.part(n, parts)] for n in range(parts)])
+        assert (joined == one.batch(7)).all()
+    with pytest.raises(ValueError, match="4 people cannot be shared by 3 processes"):
+        one.part(0, 3)
+
+
+def test_seeds_and_steps_differ():
+    batches = {tuple(plan(seed=seed).batch(step)) for seed in range(3) for step in range(30)}
+    assert len(batches) == 90
+
+
+def test_plans_that_cannot_be():
+    with pytest.raises(ValueError, match="11 people cannot be drawn from 10 identities"):
+        plan(people=11)
+    lonely = drawn((1,) * 10, (0,) * 10, (0,) * 10)
+    with pytest.raises(ValueError, match="every identity has one picture, but a batch takes 4"):
+        plan(lonely)
+    assert len(plan(lonely, pictures=1).batch(0)) == 4
+    helped = drawn((1,) * 10, (0,) * 10, (3,) * 10)
+    with pytest.raises(ValueError, match="every identity has one picture"):
+        plan(helped, synthetic=0)
+    assert helped.synthetic[plan(helped).batch(0)].sum() == 8
+    for key, value in (
+        ("synthetic", 0.6), ("until", 1.1), ("people", 0), ("pictures", 0), ("steps", 0),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{key} must be in"):
+            plan(**{key: value})

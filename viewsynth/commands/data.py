@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look at a data set: counts, protocols, fingerprint, what is wrong with it, and a picture.
+
+viewsynth data cargo DIR
+
+Prints what lies in DIR and how it differs from what was published; every picture is opened once, so
+that broken ones are found here and not in the middle of a training. OUTPUT gets `data.json` (all of
+it), `rejects.jsonl` and `contact_sheet.png` (some pictures of every camera).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+from viewsynth import data, sheet
+from viewsynth.config import within
+from viewsynth.data.images import BadImage, read
+from viewsynth.files import lines, write
+from viewsynth.records import Dataset, Reject, Sample, seed_of, to_dict
+from viewsynth.workers import cores
+
+FAULTS = 0.01  # share of the pictures that may be unusable before the command says failed
+PER_CAMERA = 6  # pictures of a camera on the sheet
+SHOWN = 20  # rejects on the terminal
+AHEAD = 2048  # pictures given to the threads at once
+
+
+@dataclass(frozen=True)
+class Config:
+    """Counts, protocols and health of a data set."""
+
+    name: tyro.conf.Positional[str]
+    """Which layout; one module of viewsynth/data each."""
+    root: tyro.conf.Positional[Path]
+    """Folder of the data set."""
+    output: Path | None = None
+    """Folder of what it leaves; None = outputs/data/<name>."""
+    json: bool = False
+    """Print data.json instead of the tables."""
+    open: bool = True
+    """Open every picture to find broken ones; --no-open is quicker."""
+    per_camera: int = PER_CAMERA
+    """Pictures of each camera on the sheet."""
+
+    def __post_init__(self):
+        within("per_camera", self.per_camera, 1, 100)
+
+
+def run(config: Config) -> int:
+    """Look, print and write; returns 1 if more than 1 % of the pictures cannot be used."""
+    with quiet():
+        dataset = data.load(config.name, config.root)
+    if config.open:
+        dataset.rejects.extend(broken(dataset.samples))
+    folder = config.output or Path("outputs") / "data" / config.name
+    found = describe(dataset)
+    sys.stdout.write(json.dumps(found, indent=1) + "\n" if config.json else text(found))
+    write(folder / "data.json", (json.dumps(found, indent=1) + "\n").encode())
+    write(folder / "rejects.jsonl", lines([to_dict(reject) for reject in dataset.rejects]))
+    write(folder / "contact_sheet.png", draw(dataset, config.per_camera))
+    say(f"look at {folder / 'contact_sheet.png'}")
+    bad = [reject for reject in dataset.rejects if reject.kind != "skipped"]
+    for reject in bad[:SHOWN]:
+        say(f"  {reject.source}: {reject.reason}")
+    if len(bad) > SHOWN:
+        say(f"  … and {len(bad) - SHOWN} more in {folder / 'rejects.jsonl'}")
+    if len(bad) <= FAULTS * (len(dataset.samples) + len(bad)):
+        return 0
+    say(f"failed: {len(bad)} files or rows of {len(dataset.samples)} pictures cannot be used")
+    return 1
+
+
+@contextlib.contextmanager
+def quiet():
+    """Let `data.load` not log what the tables say anyway."""
+    before = data.logger.level
+    data.logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        data.logger.setLevel(before)
+
+
+def broken(samples: list[Sample]) -> list[Reject]:
+    """The pictures that cannot be decoded, by decoding all of them, in threads."""
+
+    def reason(sample: Sample) -> str:
+        for path in sample.paths:
+            try:
+                read(path, sample.box, least=1)
+            except BadImage as error:
+                return str(error)
+        return ""
+
+    found = []
+    with (
+        ThreadPoolExecutor(cores()) as pool,
+        tqdm(total=len(samples), desc="pictures", unit="picture") as bar,
+    ):
+        for start in range(0, len(samples), AHEAD):
+            some = samples[start : start + AHEAD]
+            for sample, why in zip(some, pool.map(reason, some), strict=True):
+                if why:
+                    found.append(
+                        Reject(source=sample.name, stage="input", reason=why, pid=sample.pid)
+                    )
+            bar.update(len(some))
+    return found
+
+
+def describe(dataset: Dataset) -> dict:
+    """All that is told of a data set, as plain JSON."""
+    usable = Counter(reject.kind for reject in dataset.rejects)
+    return {
+        "name": dataset.name, "root": dataset.root.as_posix(), "fingerprint": dataset.fingerprint,
+        "counts": data.counts(dataset),
+        "cameras": {k: _sorted(v) for k, v in data.by(dataset, "camid").items()},
+        "platforms": {k: _sorted(v) for k, v in data.by(dataset, "platform").items()},
+        "protocols": {
+            name: {"query": len(p.query), "gallery": len(p.gallery), "camera": p.camera,
+                   "valid_queries": p.valid_queries}
+            for name, p in dataset.protocols.items()
+        },
+        "differences": [
+            {"what": p.what, "published": p.count, "found": found, "source": p.source}
+            for p, found in data.differences(dataset)
+        ],
+        "warnings": dataset.warnings, "rejects": dict(usable),
+    }  # fmt: skip
+
+
+def _sorted(counts: Counter) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (len(item[0]), item[0])))
+
+
+def text(found: dict) -> str:
+    """The description as tables for a terminal."""
+    out = [f"{found['name']}  {found['root']}  fingerprint {found['fingerprint']}", ""]
+    counts, splits = found["counts"], list(found["cameras"])
+    out += table(
+        ["split", "images", "identities", "cameras"],
+        [[s, *(counts[f"{s} {what}"] for what in ("images", "identities", "cameras"))]
+         for s in splits],
+    )  # fmt: skip
+    for what in ("platforms", "cameras"):
+        keys = _sorted(sum((Counter(found[what][s]) for s in splits), Counter()))
+        rows = [[key, *(found[what][s].get(key, 0) for s in splits)] for key in keys]
+        out += ["", *table([what[:-1], *splits], rows)]
+    rows = [
+        [name, p["query"], p["valid_queries"], p["gallery"], p["camera"]]
+        for name, p in found["protocols"].items()
+    ]
+    head = ["protocol", "queries", "valid", "gallery", "same camera by"]
+    out += ["", *(table(head, rows) if rows else ["no protocol: nothing to evaluate"])]
+    if found["differences"]:
+        rows = [[d["what"], d["found"], d["published"], d["source"]] for d in found["differences"]]
+        out += ["", *table(["differs", "here", "published", "by"], rows)]
+    out += ["", *(f"warning: {line}" for line in found["warnings"])] if found["warnings"] else []
+    if found["rejects"]:
+        out += ["", "rejects: " + ", ".join(f"{n} {k}" for k, n in found["rejects"].items())]
+    return "\n".join(out) + "\n"
+
+
+def table(head: list[str], rows: list[list]) -> list[str]:
+    """Lines of a table, numbers to the right."""
+    cells = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [bool(rows) and all(isinstance(row[k], int) for row in rows) for k in range(len(head))]
+    return [
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def draw(dataset: Dataset, count: int) -> bytes:
+    """Some pictures of every camera, drawn by their names, as PNG; broken ones are left out."""
+    cameras: dict[tuple, list[Sample]] = {}
+    for sample in dataset.samples:
+        cameras.setdefault((sample.view, len(sample.camid), sample.camid), []).append(sample)
+    rows = []
+    for (view, _, camera), samples in sorted(cameras.items()):
+        samples.sort(key=lambda sample: seed_of(0, sample.name))
+        head = f"camera {camera}   {samples[0].platform}, {view}   {len(samples)} pictures"
+        rows.append((head, _tiles(samples, count)))
+    return sheet.draw(rows)
+
+
+def _tiles(samples: list[Sample], count: int) -> list[sheet.Tile]:
+    tiles: list[sheet.Tile] = []
+    for sample in samples:
+        if len(tiles) == count:
+            break
+        try:
+            image = Image.fromarray(read(sample.paths[0], sample.box, least=1))
+        except BadImage:
+            continue
+        pid = sample.pid.rpartition("/")[2]
+        tiles.append(sheet.Tile(f"{pid}  {sample.split}  {image.width}x{image.height}", image))
+    return tiles
+
+
+def say(line: str) -> None:
+    """A line on standard error, which leaves standard output to the tables."""
+    sys.stderr.write(line + "\n")

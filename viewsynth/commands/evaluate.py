@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure how well a model, or features made elsewhere, finds people again.
+
+    accelerate launch evaluate.py --data.name cargo --data.root DIR --model.path DIR-or-hub-id
+    viewsynth evaluate --data.name cargo --data.root DIR --features FILE.safetensors
+    viewsynth evaluate ... --protocols "A->G" "A<->G" --rerank
+
+The quotes are needed: the shell takes an unquoted > for a redirection. How a features file is
+written stands at the head of viewsynth/reid/features.py. The output folder gets `table.md` (printed
+as well), `results.json`, `leaderboard.csv`, `rejects.jsonl`, `config.yaml` and the features. Run
+again to go on after a stop: features that are there are kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from viewsynth import __version__, data
+from viewsynth.config import dump, within
+from viewsynth.files import claim, clean, lines, write
+from viewsynth.records import Dataset, Protocol, Reject
+from viewsynth.records import to_dict as to_json
+from viewsynth.reid import encoders, evaluation, features
+from viewsynth.workers import cores, launched
+
+BROKEN = 0.01  # share of the pictures that may be unreadable before the run counts as failed
+OURS = set(
+    "features features.safetensors table.md results.json leaderboard.csv rejects.jsonl config.yaml "
+    ".gitkeep".split()
+)
+WORLD = (
+    "The data set is our own rendered world: these numbers compare methods on it, and say nothing "
+    "of real pictures."
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is evaluated with."""
+
+    name: str = "folder"
+    """Layout of the data set, a module of viewsynth.data."""
+    root: Path | None = None
+    """Where it lies."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A vision model of transformers."""
+
+    path: str | None = None
+    """Folder with config.json and model.safetensors, or an id on the hub."""
+    size: tuple[int, int] = (256, 128)
+    """Height and width that pictures are brought to, pixels."""
+    pooling: Literal["auto", "cls", "mean", "pooler"] = "auto"
+    """auto: the model's own pooled output, else its class token, else the mean over places."""
+    batch: int = 64
+    """Pictures at once; part of what decides the last digits."""
+
+    def __post_init__(self):
+        for side in self.size:
+            within("model.size", side, 16, 4096, "pixels")
+        within("model.batch", self.batch, 1, 65_536)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A model or a features file, a data set and protocols in, a table out."""
+
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    features: Path | None = None
+    """Features made elsewhere (.safetensors), instead of a model."""
+    protocols: tuple[str, ...] = ()
+    """Names, in quotes, e.g. "A->G"; none = all that the data set has."""
+    rerank: bool = False
+    """Give the results with k-reciprocal re-ranking too, in rows of their own."""
+    trained_on: tuple[Path, ...] = ()
+    """What the model learnt from: metadata.jsonl of runs, or text with a pid a line."""
+    method: str = ""
+    """Name of the method in the leaderboard row; none = the model's."""
+    backbone: str = ""
+    """Name of the backbone in the leaderboard row; none = the model's architecture."""
+    output: Path = Path("outputs/evaluate")
+    """Folder of the results."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.output.expanduser()
+
+
+def run(config: Config) -> int:
+    """Measure, print the table, and say where the rest is.
+
+    Returns: 0, or 1 if more than 1 % of the pictures could not be read.
+    """
+    check(config)
+    accelerator = launched(config.device)
+    first = accelerator.is_main_process
+    if not first:
+        logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
+    dataset = data.load(config.data.name, config.data.root)
+    protocols = evaluation.choose(dataset, config.protocols)
+    learnt = evaluation.learnt_from(config.trained_on, dataset.name)
+    evaluation.refuse(dataset, protocols, learnt)
+    with accelerator.main_process_first():
+        if first:
+            claim(config.folder, OURS, "results.json")
+            clean(config.folder)
+    maker, rejects, have, pictures = {}, [], None, 0
+    if config.features is None:
+        maker, have, rejects, pictures = _extract(config, dataset, protocols, accelerator)
+    if first:
+        every = [*dataset.rejects, *rejects]
+        write(config.folder / "rejects.jsonl", lines([to_json(reject) for reject in every]))
+    failed = len(rejects) > BROKEN * pictures
+    if not failed:
+        results = _rank(config, dataset, protocols, have, learnt, accelerator)
+        if first:
+            _report(config, dataset, results, maker, len(rejects))
+    elif first:
+        _complain(config, rejects, pictures)
+    accelerator.end_training()
+    return int(failed)
+
+
+def check(config: Config) -> None:
+    """What can be told to be wrong before anything is loaded.
+
+    Raises: ValueError, FileNotFoundError: with what to do.
+    """
+    if config.data.root is None:
+        raise ValueError("data.root must be the folder of the data set; got none")
+    if (config.model.path is None) == (config.features is None):
+        raise ValueError(
+            "give either --model.path (a model) or --features (a file); got "
+            f"{'neither' if config.features is None else 'both'}"
+        )
+    if config.features is not None and not config.features.is_file():
+        raise FileNotFoundError(f"features: there is no file {config.features}")
+
+
+def _extract(
+    config: Config, dataset: Dataset, protocols: list[Protocol], accelerator
+) -> tuple[dict, set[str], list[Reject], int]:
+    """Features of all pictures of the protocols, in OUTPUT/features.safetensors.
+
+    Returns: the encoder in words, names of the samples that have features, rejects, and how many
+        pictures there were.
+    """
+    model = config.model
+    with accelerator.main_process_first():  # one fetches it, if it must be fetched
+        encoder = encoders.load(model.path, model.size, model.pooling, str(accelerator.device))
+    every = {sample.name: sample for p in dataset.protocols.values() for sample in _of(p)}
+    wanted = {sample.name for protocol in protocols for sample in _of(protocol)}
+    blocks = features.blocks(
+        list(every.values()), wanted, config.folder / "features", encoder, model.batch
+    )
+    todo = [block for block in blocks if not block.done()]
+    accelerator.wait_for_everyone()  # everyone has seen the same state; from here on only files
+    ranks = accelerator.num_processes
+    threads = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
+    mine = todo[accelerator.process_index :: ranks]
+    features.compute(mine, encoder, model.batch, threads, accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+    have, rejects = features.outcome(blocks)
+    if accelerator.is_main_process and have:
+        features.join(blocks, config.folder / "features.safetensors", encoder)
+    accelerator.wait_for_everyone()
+    maker = {k: v for k, v in encoder.__dict__.items() if k != "model"} | {"batch": model.batch}
+    pictures = sum(len(sample.paths) for block in blocks for sample in block.samples)
+    return maker, have, rejects, pictures
+
+
+def _of(protocol: Protocol) -> list:
+    return [*protocol.query, *protocol.gallery]
+
+
+def _complain(config: Config, rejects: list[Reject], pictures: int) -> None:
+    shown = "".join(f"  {reject.source}: {reject.reason}\n" for reject in rejects[:5])
+    sys.stderr.write(
+        f"failed: {len(rejects)} of {pictures} pictures could not be read, more than {BROKEN:.0%}; "
+        f"see {config.folder / 'rejects.jsonl'}\n{shown}"
+    )
+
+
+def _rank(
+    config: Config, dataset: Dataset, protocols: list[Protocol], have: set[str] | None,
+    learnt: dict[str, str], accelerator,
+) -> list[dict]:  # fmt: skip
+    """The results of all protocols, the same in every process."""
+    import torch
+    from accelerate.utils import gather_object
+
+    torch.set_num_threads(1)  # the last bit of a product hangs on it
+    names = {sample.name for protocol in protocols for sample in _of(protocol)}
+    if have is not None and (lost := names - have):
+        names &= have
+        kept = [evaluation.without(protocol, lost) for protocol in protocols]
+        evaluation.refuse(dataset, kept, learnt)
+    else:
+        kept = protocols
+    order = sorted(names)
+    path = config.features or config.folder / "features.safetensors"
+    found = features.load(path, order)
+    at = {name: row for row, name in enumerate(order)}
+    results = []
+    for before, protocol in zip(protocols, kept, strict=True):
+        query, gallery = (
+            found.rows[[at[sample.name] for sample in some]]
+            for some in (protocol.query, protocol.gallery)
+        )
+        for reranking in (False, True) if config.rerank else (False,):
+            rows = evaluation.rank(
+                protocol, query, gallery, reranking, accelerator.process_index,
+                accelerator.num_processes, gather_object,
+            )  # fmt: skip
+            left_out = len(_of(before)) - len(_of(protocol))
+            results.append(evaluation.result(dataset, protocol, found, rows, reranking, left_out))
+    if found.extra and config.features and accelerator.is_main_process:
+        sys.stderr.write(f"{found.extra} rows of {path} are of no picture that was asked for\n")
+    return results
+
+
+def _report(
+    config: Config, dataset: Dataset, results: list[dict], maker: dict, broken: int
+) -> None:
+    """Write the results, and print the table."""
+    model = results[0]["model"] or (config.features.stem if config.features else "")
+    method = config.method or model
+    for one in results:
+        one["model"] = model
+        backbone = config.backbone or maker.get("kind", "")
+        one["leaderboard"] = evaluation.leaderboard(one, method, backbone)
+    notes = [WORLD] if dataset.name == "world" else []
+    notes += [*dataset.warnings, *map(data.say, data.differences(dataset))]
+    if broken:
+        notes.append(f"{broken} pictures could not be read and are left out, see rejects.jsonl.")
+    text, output = evaluation.table(results, notes), config.folder
+    told = {"viewsynth": __version__, "notes": notes, "encoder": maker, "results": results}
+    write(output / "config.yaml", dump(config).encode())
+    write(output / "table.md", (text + evaluation.details(results)).encode())
+    write(output / "leaderboard.csv", _csv([one["leaderboard"] for one in results]))
+    write(output / "results.json", (json.dumps(told, indent=1) + "\n").encode())
+    sys.stdout.write(text)
+    sys.stderr.write(f"wrote results.json, leaderboard.csv and table.md (more in it) to {output}\n")
+
+
+def _csv(rows: list[dict]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, evaluation.LEADERBOARD, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

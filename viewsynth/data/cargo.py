@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CARGO: 5,000 rendered people, five drones and eight cameras on the ground.
+
+Source: Zhang et al., View-decoupled Transformer, CVPR 2024 (arXiv 2403.14513). Layout:
+`{train,query,gallery}/Cam1 … Cam13/Cam2_day_2519_320.jpg` = camera, time, identity, running number.
+Cameras 1 to 5 fly. The paper calls two protocols "A-G", told apart here: see `layout.directions`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from viewsynth.data import layout
+from viewsynth.records import Dataset, Published
+
+PARTS = ("train", "query", "gallery")
+FORM = "Cam2_day_2519_320.jpg"
+NAME = re.compile(r"Cam(\d+)_([^_]+)_(\d+)_(\d+)\.")
+AERIAL, CAMERAS = 5, 13  # the first five of thirteen fly
+README, STEPS = "README of the authors", "steps of the published Rank-1 values"
+PUBLISHED = (
+    Published(what="train images", count=51_451, source=README),
+    Published(what="train identities", count=2_500, source=README),
+    Published(what="query images", count=312, source=README),
+    Published(what="query identities", count=149, source=README),
+    Published(what="gallery images", count=50_712, source=README),
+    Published(what="G<->G gallery", count=18_444, source=README),
+    Published(what="A<->A gallery", count=32_268, source=README),
+    # The README's 134 (G<->G) and 178 (A<->A) queries look interchanged: see the next lines.
+    Published(what="ALL valid queries", count=312, source=STEPS),
+    Published(what="G<->G valid queries", count=112, source=STEPS),
+    Published(what="A<->A valid queries", count=40, source=STEPS),
+    Published(what="A<->G valid queries", count=160, source=STEPS),
+    Published(what="A->G valid queries", count=94, source=STEPS),
+    Published(what="G->A valid queries", count=66, source=STEPS),
+)
+
+
+def load(root: str | Path) -> Dataset:
+    """CARGO, or anything in its layout, with its five protocols and "G->A", which is ours.
+
+    Raises: FileNotFoundError, layout.WrongLayout: if it is not there.
+    """
+    root = layout.find_root(root, PARTS)
+    tree = layout.scan(root, PARTS)
+    samples = layout.samples(tree, _parse, FORM)
+    query, gallery = ([s for s in samples if s.split == split] for split in ("query", "gallery"))
+    return Dataset(
+        name="cargo", root=root, samples=samples, protocols=layout.directions(query, gallery),
+        rejects=tree.rejects, published=PUBLISHED, fingerprint=layout.fingerprint(tree.sizes),
+    )  # fmt: skip
+
+
+def _parse(name: str, file: str) -> dict:
+    match = NAME.match(file)
+    if match is None:
+        raise layout.BadName(f"the name is not like {FORM}")
+    camera, time, pid, _ = match.groups()
+    number = int(camera)
+    if not 1 <= number <= CAMERAS:
+        raise layout.BadName(f"camera {number} is not one of 1 to {CAMERAS}")
+    split, *folders = name.split("/")
+    if folders[:-1] != [f"Cam{number}"]:
+        raise layout.BadName(f"expected it in {split}/Cam{number}, by its name")
+    air = number <= AERIAL
+    return {
+        "pid": f"cargo/{int(pid)}", "camid": str(number), "split": split, "session": time,
+        "platform": "drone" if air else "cctv", "view": "aerial" if air else "ground",
+    }  # fmt: skip

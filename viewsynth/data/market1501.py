@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Market-1501: six cameras before a supermarket, 1,501 identities, nothing from the air.
+
+Source: Zheng et al., Scalable Person Re-identification, ICCV 2015. Layout:
+`{bounding_box_train,query,bounding_box_test}/0002_c1s1_000451_03.jpg` = identity, camera,
+sequence, frame, box. Identity -1 is junk: boxes that count neither for nor against anybody, left
+out. Identity 0000 are distractors: they stay in the gallery and are left out elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from viewsynth.data import layout
+from viewsynth.records import Dataset, Protocol, Published
+
+SPLITS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
+PARTS = tuple(SPLITS)
+FORM = "0002_c1s1_000451_03.jpg"
+NAME = re.compile(r"(-?\d+)_c(\d)s(\d+)_", re.ASCII)
+CAMERAS = 6
+README = "README of the authors"
+PUBLISHED = (
+    Published(what="train images", count=12_936, source=README),
+    Published(what="train identities", count=751, source=README),
+    Published(what="query images", count=3_368, source=README),
+    Published(what="query identities", count=750, source=README),
+    # The folder has 19,732 files, 3,819 of them junk.
+    Published(what="gallery images", count=15_913, source="README of torchreid, without junk"),
+)
+
+
+def load(root: str | Path) -> Dataset:
+    """Market-1501 with its one protocol, "ALL".
+
+    Raises: FileNotFoundError, layout.WrongLayout: if it is not there.
+    """
+    root = layout.find_root(root, PARTS)
+    tree = layout.scan(root, PARTS)
+    samples = layout.samples(tree, _parse, FORM)
+    query, gallery = ([s for s in samples if s.split == split] for split in ("query", "gallery"))
+    protocols = {"ALL": Protocol(name="ALL", query=query, gallery=gallery)}
+    return Dataset(
+        name="market1501", root=root, samples=samples,
+        protocols=protocols if query and gallery else {}, rejects=tree.rejects,
+        published=PUBLISHED, fingerprint=layout.fingerprint(tree.sizes),
+    )  # fmt: skip
+
+
+def _parse(name: str, file: str) -> dict | str:
+    match = NAME.match(file)
+    if match is None:
+        raise layout.BadName(f"the name is not like {FORM}")
+    pid, number, sequence = map(int, match.groups())
+    if not 1 <= number <= CAMERAS:
+        raise layout.BadName(f"camera {number} is not one of 1 to {CAMERAS}")
+    split = SPLITS[name.partition("/")[0]]
+    if pid < 0 or (pid == 0 and split != "gallery"):
+        return f"{pid:04d}" if pid == 0 else str(pid)
+    return {
+        "pid": f"market1501/{pid:04d}", "camid": str(number), "split": split,
+        "session": str(sequence), "platform": "cctv", "view": "ground",
+    }  # fmt: skip

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images: how near a picture comes to another: PSNR, SSIM, silhouette overlap.
+
+Ground of the package; `viewsynth.fidelity` decides what is compared with what.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+BEST_PSNR = 99.0  # decibels that two equal pictures get: a mean of infinities says nothing
+WINDOW, SIGMA = 11, 1.5  # of SSIM, pixels
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """Peak signal to noise ratio, decibels, higher is better.
+
+    Args:
+        one, other: uint8, one shape.
+    Returns: at most `BEST_PSNR`.
+    """
+    _same_shape(one, other)
+    error = np.square(one.astype(np.float64) - other).mean()
+    return BEST_PSNR if error == 0 else float(min(10 * np.log10(255**2 / error), BEST_PSNR))
+
+
+def ssim(one: np.ndarray, other: np.ndarray) -> float:
+    """Structural similarity, mean over windows and channels, at most 1.
+
+    Source: Wang et al., IEEE TIP 2004: Gaussian windows of 11 x 11 pixels, sigma 1.5, K1 = 0.01,
+        K2 = 0.03, only windows that lie whole in the picture.
+    Args:
+        one, other: uint8 [H, W] or [H, W, C], at least 11 pixels a side.
+    Raises: ValueError: if a side is shorter.
+    """
+    _same_shape(one, other)
+    if min(one.shape[:2]) < WINDOW:
+        raise ValueError(f"ssim needs pictures of at least {WINDOW} pixels a side, got {one.shape}")
+    x, y = (array.reshape(*array.shape[:2], -1).astype(np.float64) for array in (one, other))
+    mean_x, mean_y = _windows(x), _windows(y)
+    var_x, var_y = _windows(x * x) - mean_x**2, _windows(y * y) - mean_y**2
+    both = _windows(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    top = (2 * mean_x * mean_y + c1) * (2 * both + c2)
+    return float((top / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
+
+
+def _windows(values: np.ndarray) -> np.ndarray:
+    """Gaussian means over all whole windows.  [H, W, C] -> [H - 10, W - 10, C]"""
+    reach = WINDOW // 2
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / SIGMA) ** 2)
+    kernel /= kernel.sum()
+    for axis in (0, 1):
+        values = ndimage.correlate1d(values, kernel, axis)
+    return values[reach:-reach, reach:-reach]
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two masks; 1 where both are empty.  bool [...] each"""
+    _same_shape(one, other)
+    union = int((one | other).sum())
+    return float((one & other).sum() / union) if union else 1.0
+
+
+def _same_shape(one: np.ndarray, other: np.ndarray) -> None:
+    if one.shape != other.shape:
+        raise ValueError(f"two arrays of one shape are compared, got {one.shape} and {other.shape}")

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""baseline: one feature, a BNNeck, identity and triplet loss; works on any backbone.
+
+Source: Luo et al., Bag of Tricks, CVPRW 2019 (arXiv 1903.07071), in the form that aerial-ground
+ReID shares: no centre loss, no label smoothing unless asked for, a soft margin in place of 0.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from viewsynth.reid import losses
+from viewsynth.reid.backbones import Backbone
+from viewsynth.reid.heads import BNNeck
+
+if TYPE_CHECKING:
+    from viewsynth.reid.batches import Batch
+
+NEEDS = ""
+
+
+def build(backbone: Backbone, classes: int, smoothing: float) -> nn.Module:
+    """As `methods.build` says."""
+    return Baseline(backbone, classes, smoothing)
+
+
+class Baseline(nn.Module):
+    """See the head of this file and `methods.Method`."""
+
+    def __init__(self, backbone: Backbone, classes: int, smoothing: float):
+        super().__init__()
+        self.settings = {"classes": classes, "smoothing": smoothing}
+        self.backbone = backbone
+        self.neck = BNNeck(backbone.width, classes)
+
+    def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
+        """Identity and triplet loss."""
+        features = self.backbone(batch.images)
+        labels, weights = batch.labels, batch.weights
+        smoothing = self.settings["smoothing"]
+        return {
+            "identity": losses.classification(self.neck(features), labels, weights, smoothing),
+            "triplet": losses.triplet(
+                features, labels, weights, None if mine_synthetic else ~batch.synthetic
+            ),
+        }
+
+    forward = losses
+
+    def features(self, images: Tensor) -> Tensor:
+        """The feature after the neck.  [B, width]"""
+        return self.neck.norm(self.backbone(images))
