@@ -20,8 +20,9 @@ SETTINGS = {"seed": 0, "pose": {"mode": "relaxed"}}
 
 def freeze(run: Path, root: Path, chunk=2, settings=SETTINGS) -> manifest.Frozen:
     run.mkdir(exist_ok=True)
-    samples, rejects = folder.load(root)
-    return manifest.freeze(run, settings, root, manifest.entries(samples), rejects, chunk)
+    found = folder.load(root)
+    entries = manifest.entries(found.samples)
+    return manifest.freeze(run, settings, root, entries, found.rejects, chunk)
 
 
 def finish(run: Path, task: manifest.Task, faults: tuple[str, ...] = ()) -> None:

@@ -118,7 +118,8 @@ def test_pictures_of_one_walk_differ_and_belong_together():
 def test_folder_reads_what_is_written(tmp_path):
     simple = tuple(dataclasses.replace(shot, height=80) for shot in shots.SHOTS)
     shots.write(tmp_path / "people", 2, shots=simple)
-    samples, rejects = folder.load(tmp_path / "people")
+    found = folder.load(tmp_path / "people")
+    samples, rejects = found.samples, found.rejects
     assert not rejects and len(samples) == 4
     assert len({sample.pid for sample in samples}) == 2
     assert {(s.platform, s.elevation) for s in samples} == {("wearable", 5.0), ("cctv", 12.0)}
