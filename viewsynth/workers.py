@@ -146,12 +146,14 @@ def _serve(pipe: Connection, start: Callable, args: tuple) -> None:
             pipe.send(("done", ""))
 
 
-def launched(device: str):
+def launched(device: str, trackers: Sequence[str] = (), folder: Path | None = None):
     """The `accelerate.Accelerator` of a program that may be started by a launcher.
 
     Args:
         device: "auto", "cpu" or "cuda".
-    Raises: ValueError: if there is no such device.
+        trackers: What accelerate is to log to.
+        folder: Where trackers keep their files.
+    Raises: ValueError: if there is no such device or tracker.
     """
     import torch
     from accelerate import Accelerator, InitProcessGroupKwargs
@@ -163,7 +165,8 @@ def launched(device: str):
         end_with_parent()
     # The first start fetches and builds for minutes while the other ranks wait.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
-    return Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
+    log = {"log_with": list(trackers), "project_dir": folder / "tracker"} if trackers else {}
+    return Accelerator(cpu=device == "cpu", kwargs_handlers=[patience], **log)
 
 
 def end_with_parent() -> None:

@@ -93,7 +93,7 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
 def build(
     train: Sequence[Sample], runs: Iterable[Path] = (), weight: Weight = "judge", *,
     tested: AbstractSet[str] = frozenset(), left_out: AbstractSet[str] = frozenset(),
-    least: float = 0.0, views: int | None = None,
+    least: float = 0.0, views: int | None = None, repeat: int = 0,
 ) -> Pool:  # fmt: skip
     """The pool of real samples and synthetic runs, in the same order however they come.
 
@@ -106,6 +106,8 @@ def build(
         least: Synthetic pictures that weigh less, or nothing, are left out.  [0, 1]
         views: At most this many of each (pid, outfit) and run, the first by name (random cameras
             are named in the order of drawing); None = all.
+        repeat: A control: so many real pictures of each identity once more, as synthetic ones with
+            cameras of their own, so that a batch is made up as with a run, but shows nothing new.
     Raises:
         FileNotFoundError: if a run is not there or not finished.
         ValueError: if a run is of another data set, shows tested or unknown identities, or if
@@ -129,7 +131,8 @@ def build(
     if twice := [folder for folder, count in Counter(folders).items() if count > 1]:
         raise ValueError(f"the synthetic run {twice[0]} is given twice")
     short = Counter(folder.name for folder in folders)
-    samples, weights = frames, [1.0] * len(frames)
+    samples = frames + _repeated(frames, repeat)
+    weights = [1.0] * len(samples)
     for folder in folders:
         rows = _rows(folder)
         _check(folder, rows, frames, tested, left_out)
@@ -138,6 +141,18 @@ def build(
         samples = samples + [_sample(folder, name, row) for row in rows]
         weights += values
     return _pool(samples, np.array(weights, np.float32))
+
+
+def _repeated(frames: list[Sample], count: int) -> list[Sample]:
+    """So many copies of each identity's pictures, in turn."""
+    own: dict[str, list[Sample]] = {}
+    for frame in frames:
+        own.setdefault(frame.pid, []).append(frame)
+    taken = [(some[n % len(some)], n) for some in own.values() for n in range(count)]
+    return [
+        replace(s, name=f"{s.name}#repeat{n}", camid=f"{s.camid}#repeat", source="synthetic")
+        for s, n in taken
+    ]
 
 
 def _frames(sample: Sample) -> list[Sample]:

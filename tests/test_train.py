@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: stopped and resumed equals undisturbed, one process equals two, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import ViTConfig, ViTModel
+
+from viewsynth import checkpoints, config
+from viewsynth import train as loop
+from viewsynth.commands import train
+from viewsynth.reid import saved
+
+ROOT = Path(__file__).parents[1]
+PEOPLE = 10
+
+
+@pytest.fixture(scope="module")
+def cargo(tmp_path_factory):
+    """People of one colour each, seen by a drone and two cameras on the ground."""
+    root, rng = tmp_path_factory.mktemp("data") / "CARGO", np.random.default_rng(0)
+    for pid in range(2 * PEOPLE):
+        colour = rng.uniform(40, 215, 3)
+        for camera in (1, 7, 9):
+            for number in range(2):
+                split = "train" if pid < PEOPLE else "gallery" if number else "query"
+                path = root / split / f"Cam{camera}" / f"Cam{camera}_day_{pid}_{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                noise = rng.normal(0, 25, (48, 24, 3))
+                Image.fromarray((colour + noise).clip(0, 255).astype(np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    """Without batch statistics, so that parts of a batch can be computed anywhere."""
+    folder = tmp_path_factory.mktemp("models") / "vit"
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ViTModel(
+        ViTConfig(**small, intermediate_size=32, image_size=32, patch_size=8),
+        add_pooling_layer=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def argv(root, backbone, output, *options) -> list[str]:
+    known = [
+        "--data.name", "cargo", "--data.root", root, "--model.backbone", backbone, "--model.size",
+        32, 16, "--people", 4, "--pictures", 2, "--steps", 8, "--validate", 3, "--optim.rate",
+        "1e-2", "--optim.warmup", 2, "--data.validation", 0.2, "--device", "cpu", "--cache",
+        Path(output).parent / "cache", "--output", output,
+    ]  # fmt: skip
+    return [str(token) for token in (*known, *options)]
+
+
+def run(root, backbone, output, *options) -> int:
+    return train.run(config.parse(train.Config, argv(root, backbone, output, *options), "train"))
+
+
+def weights(output) -> dict[str, torch.Tensor]:
+    return load_file(output / "model" / "model.safetensors")
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cargo, backbone, tmp_path_factory):
+    output = tmp_path_factory.mktemp("train") / "run"
+    assert run(cargo, backbone, output, "--optim.average", 0.5) == 0
+    return output
+
+
+def test_what_a_run_leaves(undisturbed):
+    assert {p.name for p in undisturbed.iterdir()} == {
+        "model", "checkpoint-6", "checkpoint-8", "log.jsonl", "config.yaml", "run.json",
+        "rejects.jsonl",
+    }  # fmt: skip
+    rows = [json.loads(row) for row in (undisturbed / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [3, 6, 8]
+    assert all(0 <= row["val_mAP"] <= 1 and row["identity"] > 0 for row in rows)
+    model, about = saved.load(undisturbed / "model")
+    assert about["people"] == 8 and model.features(torch.rand(2, 3, 32, 16)).shape == (2, 16)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_resumed_equals_undisturbed(cargo, backbone, undisturbed, tmp_path, monkeypatch, broken):
+    output = tmp_path / "run"
+    real = checkpoints.write_checkpoint
+
+    def stop_after(run, step, *rest):
+        folder = real(run, step, *rest)
+        if step == 6:
+            if broken:  # as if the disk had been full
+                path = folder / "model.safetensors"
+                path.write_bytes(path.read_bytes()[:-10])
+            raise KeyboardInterrupt
+        return folder
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        run(cargo, backbone, output, "--optim.average", 0.5)
+    monkeypatch.setattr(checkpoints, "write_checkpoint", real)
+    seen = []
+    assemble = loop.stream
+
+    def spy(plan, pixels, recipe, steps, *rest):
+        for step, batch in zip(steps, assemble(plan, pixels, recipe, steps, *rest), strict=True):
+            seen.append((step, batch.names))
+            yield batch
+
+    monkeypatch.setattr(loop, "stream", spy)
+    assert run(cargo, backbone, output, "--optim.average", 0.5) == 0
+    assert [step for step, _ in seen] == list(range(3 if broken else 6, 8))
+    assert same(weights(output), weights(undisturbed))
+    one, two = (
+        checkpoints.read_checkpoint(folder / "checkpoint-8")[0] for folder in (output, undisturbed)
+    )
+    assert all(same(one[name], two[name]) for name in ("model", "optimizer", "average"))
+    assert (output / "log.jsonl").read_bytes() == (undisturbed / "log.jsonl").read_bytes()
+    assert run(cargo, backbone, output, "--optim.average", 0.5) == 0  # there is nothing to do
+    assert same(weights(output), weights(undisturbed))
+
+
+def test_one_process_equals_two(cargo, backbone, tmp_path):
+    options = ("--optim.parts", 2, "--data.validation", 0, "--steps", 4, "--validate", 2)
+    assert run(cargo, backbone, tmp_path / "one" / "run", *options) == 0
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+               "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
+               str(ROOT / "train.py")]  # fmt: skip
+    command += argv(cargo, backbone, tmp_path / "two" / "run", *options)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [
+        [json.loads(row) for row in (tmp_path / n / "run/log.jsonl").read_text().splitlines()]
+        for n in ("one", "two")
+    ]
+    for one, two in zip(*rows, strict=True):
+        assert one["identity"] == pytest.approx(two["identity"], abs=2e-5)
+        assert one["triplet"] == pytest.approx(two["triplet"], abs=2e-5)
+    one, two = weights(tmp_path / "one/run"), weights(tmp_path / "two/run")
+    # Running statistics of the neck come from the first part alone where there are two processes.
+    for key in one:
+        if "running" not in key and "num_batches" not in key:
+            assert torch.allclose(one[key], two[key], atol=1e-5), key
+
+
+def test_a_loss_that_is_no_number_stops_the_run(cargo, backbone, tmp_path):
+    output = tmp_path / "run"
+    with pytest.raises(loop.Diverged, match="not finite.*its pictures: train/Cam.*Lower --optim"):
+        run(cargo, backbone, output, "--optim.rate", 1e30, "--optim.clip", 0)
+    for folder in output.glob("checkpoint-*"):
+        tensors, _ = checkpoints.read_checkpoint(folder)
+        assert all(torch.isfinite(t).all() for t in tensors["model"].values() if t.dim())
+
+
+def test_schedule():
+    values = [loop.schedule(step, 1000, 100) for step in range(1000)]
+    assert values[0] == pytest.approx(0.01) and values[100] == pytest.approx(1)
+    assert np.all(np.diff(values[:100]) > 0) and np.all(np.diff(values[100:]) < 0)
+    assert values[550] == pytest.approx((1 + 2e-4) / 2, abs=0.01) and values[-1] < 1e-3
+    assert loop.schedule(0, 10, 2000) < loop.schedule(2, 10, 2000) == 1  # at most a fifth
+
+
+def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
+    parsed = config.parse(train.Config, argv(cargo, backbone, tmp_path / "run"), "train")
+    learnt, _, _ = train.pools(parsed)
+    pixels = train.Pixels.open(learnt.samples, (32, 16))
+    plan = train.Plan(pool=learnt, people=4, pictures=4, steps=10)
+    body = train.backbones.load(str(backbone), (32, 16))
+    method = train.methods.build("baseline", body, learnt.classes)
+    batch = next(train.batches.stream(plan, pixels, train.Recipe(), [0]))
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    first, last = loop.check_learns(method, batch)
+    assert math.isfinite(first) and last < first
+    assert same(before, method.state_dict())  # a copy learnt
+    for parameter in method.parameters():
+        parameter.requires_grad_(False)
+    method.neck.classifier.weight.requires_grad_(True)
+    with torch.no_grad():
+        method.backbone.norm.weight.zero_()
+        method.backbone.norm.bias.zero_()
+    with pytest.raises(ValueError, match="does not learn"):
+        loop.check_learns(method, batch)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--model.method", "vdtt"), "method must be one of"),
+        (("--data.views", "ground", "--model.method", "vdt"), "needs pictures from the ground and"),
+        (("--people", 11), "cannot be drawn from 8 identities"),
+        (("--optim.parts", 3), "cannot be shared"),
+        (("--data.synthetic", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_is_refused(cargo, backbone, tmp_path, options, said):
+    with pytest.raises((ValueError, OSError), match=said):
+        run(cargo, backbone, tmp_path / "run", *options)
+
+
+def test_another_configuration_is_refused(cargo, backbone, undisturbed):
+    with pytest.raises(ValueError, match="steps"):
+        run(cargo, backbone, undisturbed, "--optim.average", 0.5, "--steps", 9)
+    with pytest.raises(ValueError, match="holds a run"):
+        run(cargo, backbone, undisturbed, "--optim.average", 0.5, "--resume", "no")

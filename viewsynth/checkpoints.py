@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a training: whole or not there, the newest valid one wins.
+
+`train` writes them. A checkpoint is a folder `checkpoint-<step>` with `model.safetensors`,
+`optimizer.safetensors` and `state.json`, staged aside and renamed; `state.json` holds the hashes of
+the others, so one that was cut short is seen and passed over. No pickle: the learning rate and the
+order of the data are functions of the step, so there is nothing else to keep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from viewsynth.files import LEFTOVER, settle, sha256, write
+
+NAME = "checkpoint-"
+STATE = "state.json"
+
+logger = logging.getLogger(__name__)
+
+
+def write_checkpoint(
+    run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: dict, keep: int = 2
+) -> Path:
+    """Write a checkpoint, then delete all but the newest ones.
+
+    Args:
+        run: Folder of the training.
+        step: How many steps are done.
+        tensors: Name of a file, without suffix -> its tensors.
+        state: What is plain JSON.
+        keep: How many stay, > 1: the newest may be found broken.
+    Raises: files.WriteError: if it cannot be written; older ones are untouched.
+    """
+    staged, final = run / f"{LEFTOVER}{uuid.uuid4().hex}", run / f"{NAME}{step}"
+    hashes = {}
+    for name, values in tensors.items():
+        data = save({key: value.detach().cpu().contiguous() for key, value in values.items()})
+        write(staged / f"{name}.safetensors", data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    text = json.dumps({"step": step, "sha256": hashes, **state}, indent=1) + "\n"
+    write(staged / STATE, text.encode())
+    if final.exists():  # of a run that went on from an older one
+        shutil.rmtree(final)
+    staged.rename(final)
+    settle({run})
+    for old in _all(run)[keep:]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest(run: Path) -> Path | None:
+    """The newest checkpoint that is whole; None if there is none."""
+    for folder in _all(run):
+        if why := _broken(folder):
+            logger.warning("%s is passed over: %s", folder, why)
+        else:
+            return folder
+    return None
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
+    """Tensors, file by file, and state.
+
+    Raises: ValueError: if it is not whole.
+    """
+    if why := _broken(folder):
+        raise ValueError(
+            f"the checkpoint {folder} is not whole: {why}; delete it, then an older one is taken"
+        )
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    names = state["sha256"]
+    return {name: load((folder / f"{name}.safetensors").read_bytes()) for name in names}, state
+
+
+def _all(run: Path) -> list[Path]:
+    """The checkpoints, newest first."""
+    found = [path for path in run.glob(f"{NAME}*") if path.name[len(NAME) :].isdigit()]
+    return sorted(found, key=lambda path: -int(path.name[len(NAME) :]))
+
+
+def _broken(folder: Path) -> str:
+    """What is wrong with a checkpoint; "" if nothing is."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        for name, digest in state["sha256"].items():
+            if sha256(folder / f"{name}.safetensors") != digest:
+                return f"{name}.safetensors is cut short or changed"
+        return "" if f"{NAME}{state['step']}" == folder.name else f"it is of step {state['step']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{STATE} cannot be read ({error})"
+
+
+# ---- optimisers ----------------------------------------------------------------------------------
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers, as named tensors."""
+    return {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`, for an optimiser of the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

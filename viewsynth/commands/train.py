@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a ReID model on real pictures, synthetic ones, or both.
+
+accelerate launch train.py --data.name cargo --data.root DIR --data.synthetic outputs/cargo
+
+The output folder gets `model/` (what `evaluate --model.path` takes), `checkpoint-<step>/`,
+`log.jsonl` (losses and validation), `config.yaml`, `run.json` and `rejects.jsonl`. Run the same
+command again to go on after a stop. A part of the training identities is kept for validation; the
+test split is never looked at, but for refusing its identities.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from viewsynth import data, metrics, train
+from viewsynth.config import dump, to_dict, within
+from viewsynth.facts import facts
+from viewsynth.files import claim, clean, lines, write
+from viewsynth.manifest import refuse_other_settings
+from viewsynth.records import Protocol, Sample
+from viewsynth.records import to_dict as to_json
+from viewsynth.reid import backbones, batches, methods, pool, saved
+from viewsynth.reid.augment import Recipe
+from viewsynth.reid.pixels import Pixels
+from viewsynth.reid.sampler import Plan
+from viewsynth.workers import launched
+
+OURS = set("model log.jsonl config.yaml run.json rejects.jsonl tracker .gitkeep".split())
+FREE = ("output", "resume", "validate", "trackers", "device", "cache")  # change no weight
+CHUNK = 256  # pictures of the validation at once
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from."""
+
+    name: str = "folder"
+    """Layout of the real data, a module of viewsynth.data."""
+    root: Path | None = None
+    """Where it lies."""
+    views: Literal["both", "ground", "aerial"] = "both"
+    """Which of its training pictures are used; ground = the single-view setting."""
+    synthetic: tuple[Path, ...] = ()
+    """Runs of generate, made from pictures of the same people."""
+    share: float = 0.5
+    """Synthetic pictures among those of a person in a batch, at most half."""
+    until: float = 0.75
+    """Part of the run after which that share falls to none."""
+    weight: Literal["judge", "seen", "none"] = "judge"
+    """What weighs a synthetic picture in the losses."""
+    least: float = 0.0
+    """Synthetic pictures that weigh less are left out."""
+    per_person: int | None = None
+    """At most so many synthetic pictures of a person; None = all."""
+    repeat: int = 0
+    """Control: so many real pictures of a person again, in the places of synthetic ones."""
+    validation: float = 0.05
+    """Part of the training identities kept for validation; 0 = none."""
+
+    def __post_init__(self):
+        within("data.share", self.share, 0, 0.5)
+        within("data.until", self.until, 0, 1)
+        within("data.least", self.least, 0, 1)
+        within("data.per_person", self.per_person, 1, 10_000)
+        within("data.repeat", self.repeat, 0, 10_000)
+        within("data.validation", self.validation, 0, 0.9)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What learns."""
+
+    method: str = "baseline"
+    """A module of viewsynth.reid.methods."""
+    backbone: str = "small"
+    """A vision model of transformers (id or folder), or "small": a ResNet from scratch."""
+    size: tuple[int, int] = (256, 128)
+    """Height and width of the pictures, pixels."""
+    smoothing: float = 0.0
+    """Label smoothing of the identity loss."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Real and synthetic pictures in, a ReID model out."""
+
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    optim: train.Settings = field(default_factory=train.Settings)
+    augment: Recipe = field(default_factory=Recipe)
+    steps: int = 24_000
+    """Of the whole run."""
+    people: int = 32
+    """In a batch."""
+    pictures: int = 4
+    """Of each of them."""
+    validate: int = 2000
+    """Steps between two validations, which are also those between two checkpoints."""
+    cache: Path | None = Path("outputs/cache")
+    """Folder of the resized pictures; None = read the files again and again."""
+    resume: Literal["latest", "no"] = "latest"
+    """Go on from the newest whole checkpoint, or refuse a folder that has one."""
+    trackers: tuple[str, ...] = ()
+    """tensorboard, wandb, trackio, … as accelerate knows them."""
+    output: Path = Path("outputs/train")
+    """Folder of the run."""
+    seed: int = 0
+    """Every random draw hangs on it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model is."""
+
+    def __post_init__(self):
+        within("steps", self.steps, 1, 10**8)
+        within("people", self.people, 2, 10_000)
+        within("pictures", self.pictures, 1, 1000)
+        within("validate", self.validate, 1, 10**8)
+        within("seed", self.seed, 0, 2**63 - 1)
+
+
+def run(config: Config) -> int:
+    """Train, or go on; returns 0."""
+    if config.data.root is None:
+        raise ValueError("data.root must be the folder of the real data set; got none")
+    methods.needs(config.model.method)  # an unknown name is told before anything is read
+    accelerator = launched(config.device, config.trackers, config.output)
+    first = accelerator.is_main_process
+    if not first:
+        logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
+    learnt, validated, rejects = pools(config)
+    settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
+    with accelerator.main_process_first():
+        if first:
+            _claim(config, settings)
+        pixels = Pixels.open(learnt.samples, config.model.size, config.cache, bar=first)
+        validation = _validation(config, validated, first)
+    learnt = learnt.keep(pixels.usable)
+    plan = Plan(
+        pool=learnt, people=config.people, pictures=config.pictures, steps=config.steps,
+        synthetic=config.data.share if learnt.synthetic.any() else 0.0, until=config.data.until,
+        seed=config.seed,
+    )  # fmt: skip
+    _check_views(config, learnt)
+    body = backbones.load(config.model.backbone, config.model.size, config.seed)
+    method = methods.build(
+        config.model.method, body, learnt.classes, config.model.smoothing, config.seed
+    )
+    if first:
+        write(config.output / "rejects.jsonl", lines(
+            [to_json(r) for r in (*rejects, *pixels.rejects)]
+        ))  # fmt: skip
+        _check_learns(method, plan, pixels, config)
+    accelerator.wait_for_everyone()
+    _train(config, method, plan, pixels, validation, accelerator)
+    return 0
+
+
+def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
+    """What is learnt from, the samples of the validation, and what cannot be used."""
+    dataset = data.load(config.data.name, config.data.root)
+    real = [s for s in dataset.train if s.source == "real"]
+    real, validated = pool.split(real, config.data.validation, config.seed)
+    if config.data.views != "both":
+        real = [sample for sample in real if sample.view == config.data.views]
+        if not real:
+            raise ValueError(f"data.views: {config.data.root} has no {config.data.views} picture")
+    tested = {s.pid for p in dataset.protocols.values() for s in (*p.query, *p.gallery)}
+    learnt = pool.build(
+        real, config.data.synthetic, config.data.weight, tested=tested,
+        left_out={s.pid for s in validated}, least=config.data.least, views=config.data.per_person,
+        repeat=config.data.repeat,
+    )  # fmt: skip
+    return learnt, validated, dataset.rejects
+
+
+def _claim(config: Config, settings: dict) -> None:
+    """Take the folder, if it is empty or holds this very training."""
+    folder = config.output
+    ours = OURS | {p.name for p in folder.glob("checkpoint-*")} if folder.is_dir() else OURS
+    if claim(folder, ours, "run.json"):
+        if config.resume == "no":
+            raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
+        old = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        refuse_other_settings(folder, old["settings"], settings)
+    clean(folder)
+    write(folder / "config.yaml", dump(config).encode())
+    told = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"
+    write(folder / "run.json", told.encode())
+
+
+def _check_views(config: Config, learnt: pool.Pool) -> None:
+    if methods.needs(config.model.method) == "views" and len(set(learnt.views.tolist())) < 2:
+        raise ValueError(
+            f"model.method: {config.model.method} needs pictures from the ground and from above; "
+            "there are only those of one view: add --data.synthetic, or use baseline"
+        )
+
+
+def _check_learns(method, plan: Plan, pixels: Pixels, config: Config) -> None:
+    """The start-up check, on pictures that nothing was done to."""
+    plain = Recipe(pad=0, flip=0, erase=0)
+    batch = next(batches.stream(plan, pixels, plain, [0]))
+    before, after = train.check_learns(method, batch)
+    say(f"start-up check: loss {before:.2f} -> {after:.2f} on {train.LEARNS} pictures")
+
+
+# ---- validation ------------------------------------------------------------------------------
+
+
+def _validation(config: Config, samples: list[Sample], bar: bool):
+    """`validate(step, model)` for `train.train`; None if there is nobody to find."""
+    protocol = _protocol(samples)
+    if not samples or not protocol.valid_queries:
+        return None
+    pixels = Pixels.open(samples, config.model.size, config.cache, bar=bar)
+    protocol = _protocol(pixels.samples)
+
+    def validate(step: int, model) -> dict:
+        rows = features(model, pixels)
+        names = [s.pid for s in pixels.samples], [s.camid for s in pixels.samples]
+        if protocol.camera == "view":
+            names = names[0], [s.view for s in pixels.samples]
+        distances = metrics.cosine_distances(rows, rows)
+        found = metrics.rank_metrics(distances, names[0], names[0], names[1], names[1])
+        return {"val_mAP": found.mAP, "val_rank1": float(found.cmc[0])}
+
+    return validate
+
+
+def _protocol(samples: list[Sample]) -> Protocol:
+    """Everybody against everybody: across views where there are two, else across cameras."""
+    camera = "view" if len({s.view for s in samples}) > 1 else "camid"
+    return Protocol(name="validation", query=samples, gallery=samples, camera=camera)
+
+
+def features(model, pixels: Pixels) -> np.ndarray:
+    """Features of all pictures, as they are.  float32 [N, D]"""
+    import torch
+
+    device, found = next(model.parameters()).device, []
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, len(pixels.samples), CHUNK):
+            images = pixels.get(range(start, min(start + CHUNK, len(pixels.samples))))
+            images = images.to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+            found.append(model.features(images).float().cpu())
+    return torch.cat(found).numpy()
+
+
+# ---- the run ---------------------------------------------------------------------------------
+
+
+def _train(config: Config, method, plan: Plan, pixels: Pixels, validation, accelerator) -> None:
+    folder, began = config.output, time.perf_counter()
+    log = None
+    if config.trackers:
+        accelerator.init_trackers("viewsynth", {k: str(v) for k, v in to_dict(config).items()})
+    with tqdm(total=config.steps, unit="step", disable=not accelerator.is_main_process) as bar:
+
+        def tell(step: int, figures: dict) -> None:
+            nonlocal log
+            if log is None:  # the first step of this session
+                log = _Log(folder / "log.jsonl", step - 1, config)
+                bar.update(step - 1)
+                bar.initial = step - 1
+            bar.update()
+            bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
+            log.add(step, figures)
+            accelerator.log(figures, step)
+
+        model = train.train(
+            method, plan, pixels, config.augment, config.optim, folder, accelerator,
+            config.validate, tell, validation,
+        )  # fmt: skip
+    if accelerator.is_main_process:
+        about = {"data": config.data.name, "people": plan.pool.classes, "steps": config.steps}
+        saved.save(model, folder / "model", about)
+        seconds, made = time.perf_counter() - began, bar.n - bar.initial
+        speed = made * config.people * config.pictures / seconds
+        say(f"{made} steps in {seconds:.0f} s, {speed:.0f} images/s; look at {folder / 'model'}")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+class _Log:
+    """`log.jsonl`: means since the last row, a row every 50 steps and at every checkpoint.
+
+    What a resumed run repeats is cut.
+    """
+
+    EVERY = 50
+
+    def __init__(self, path: Path, done: int, config: Config):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        rows = [json.loads(row) for row in text.splitlines()]
+        self.path, self.rows = path, [row for row in rows if row["step"] <= done]
+        self.seen: list[dict] = []
+        self.every, self.last = config.validate, config.steps
+
+    def add(self, step: int, figures: dict) -> None:
+        """Take in the figures of a step."""
+        validation = {k: v for k, v in figures.items() if k.startswith("val_")}
+        self.seen.append({k: v for k, v in figures.items() if k not in validation})
+        if 0 in (step % self.EVERY, step % self.every) or step == self.last:
+            means = {
+                k: round(float(np.mean([one[k] for one in self.seen])), 6) for k in self.seen[0]
+            }
+            self.rows.append({"step": step, **means, **validation})
+            self.seen = []
+            write(self.path, lines(self.rows))
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    sys.stderr.write(text + "\n")

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: a method, a plan of batches and pictures in, a trained model out. One loop.
+
+`commands.train` reads what the user gave and calls `train`. Batches, augmentation and learning
+rate are functions of (seed, step), so a run that is stopped and goes on from a checkpoint is the
+run that was never stopped. A batch is computed in `parts`, each mined and normalised on its own;
+processes share the parts and accumulate what is left, so that the losses do not depend on their
+number.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from viewsynth import checkpoints
+from viewsynth.reid import methods
+from viewsynth.reid.augment import Recipe
+from viewsynth.reid.batches import Batch, stream
+from viewsynth.reid.pixels import Pixels
+from viewsynth.reid.sampler import Plan
+
+MOMENTUM = 0.9
+WARM_FROM = 0.01  # share of the learning rate that the warm-up starts with
+COOL_TO = 2e-4  # share that the cosine ends with: 1.6e-6 of 8e-3 in the field's recipe
+LEARNS, TRIES, FALL = 16, 12, 0.9  # pictures, steps and ratio of the start-up check
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the weights are moved."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    rate: float = 8e-3
+    """Learning rate after the warm-up; falls as a cosine."""
+    decay: float = 1e-4
+    """Weight decay; norms, biases, positions and tokens have none."""
+    warmup: int = 2000
+    """Steps from a hundredth of the rate to the rate."""
+    clip: float = 5.0
+    """Largest norm of the gradient; 0 = any."""
+    parts: int = 0
+    """Independent parts of a batch; 0 = as many as processes. More parts than processes are
+    accumulated."""
+    average: float = 0.0
+    """Decay of the moving average of the weights, which is what is saved; 0 = none."""
+    mine_synthetic_from: float = 0.25
+    """Part of the run before which synthetic pictures are no hardest negatives."""
+
+
+class Diverged(ValueError):
+    """The loss is no number any more."""
+
+
+def train(
+    method: nn.Module, plan: Plan, pixels: Pixels, recipe: Recipe, settings: Settings, run: Path,
+    accelerator, every: int = 500, tell: Callable[[int, dict], None] | None = None,
+    validate: Callable[[int, nn.Module], dict] | None = None,
+) -> nn.Module:  # fmt: skip
+    """Train a method to the last step of its plan, from its newest checkpoint on.
+
+    Args:
+        method: See `reid.methods.Method`; its weights are changed.
+        plan: Its pool must have the samples of `pixels`, in their order.
+        run: Folder of the checkpoints.
+        accelerator: Of the launcher: device, precision, processes.
+        every: Steps between two checkpoints, and between two validations.
+        tell: `tell(step, figures)` after each step, in the main process.
+        validate: `validate(step, model) -> figures`, in every process, after each checkpoint's
+            step and the last one.
+    Returns: the model to use: the moving average, or the method itself.
+    Raises:
+        Diverged: if the loss is not finite; the newest checkpoint is from before.
+        ValueError: if the batch cannot be shared by the processes, or the checkpoint is not of
+            this method.
+    """
+    mine = _parts(plan, settings, accelerator)
+    optimizer = _optimizer(method, settings)
+    model, optimizer = accelerator.prepare(method, optimizer)
+    average = _Average(method, settings.average)
+    done = _resume(run, method, optimizer, average, accelerator)
+    device = accelerator.device
+    streams = [stream(plan, pixels, recipe, range(done, plan.steps), part, device) for part in mine]
+    model.train()
+    for step, batches in enumerate(zip(*streams, strict=True), done):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate * schedule(step, plan.steps, settings.warmup)
+        mining = step >= settings.mine_synthetic_from * plan.steps
+        losses = _step(model, optimizer, batches, mining, settings, accelerator)
+        if not math.isfinite(sum(losses.values())):
+            names = ", ".join(name for batch in batches for name in batch.names[:4])
+            raise Diverged(
+                f"the loss of step {step} is not finite ({_said(losses)}); its pictures: {names}, …"
+                f". Lower --optim.rate (now {settings.rate:g}) or lengthen --optim.warmup; run "
+                "again to go on from the newest checkpoint"
+            )
+        average.update(method)
+        pause = step + 1 == plan.steps or (step + 1) % every == 0
+        figures = validate(step + 1, average.model) if pause and validate else {}
+        model.train()
+        if accelerator.is_main_process:
+            if tell:  # before the checkpoint: what a resumed run does not repeat has been told
+                tell(step + 1, losses | figures | {"rate": optimizer.param_groups[0]["lr"]})
+            if pause:
+                _save(run, step + 1, method, optimizer, average, accelerator, figures)
+        if pause:
+            accelerator.wait_for_everyone()
+    return average.model
+
+
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """Share of the learning rate at a step: linear warm-up, then a cosine (A.0 of the field).
+
+    The warm-up is at most a fifth of the run.
+    """
+    warmup = min(warmup, steps // 5)
+    if step < warmup:
+        return WARM_FROM + (1 - WARM_FROM) * step / warmup
+    done = (step - warmup) / max(steps - warmup, 1)
+    return COOL_TO + (1 - COOL_TO) * (1 + math.cos(math.pi * done)) / 2
+
+
+def check_learns(method: nn.Module, batch: Batch, rate: float = 1e-3) -> tuple[float, float]:
+    """Whether a copy of a method learns a few pictures by heart in a few steps.
+
+    A model whose weights were not loaded, or whose loss is wired wrongly, does not: the most common
+    complaint in the field is an mAP that never rises.
+    Args:
+        batch: Of its pictures as many identities are taken as fit into `LEARNS` pictures.
+    Returns: losses before and after, the latter at most `FALL` of the former.
+    Raises: ValueError: if the loss does not fall.
+    """
+    small = Batch(**{
+        key: value[:LEARNS] for key, value in batch.__dict__.items()
+    })  # fmt: skip
+    model = copy.deepcopy(method).train()
+    optimizer = torch.optim.AdamW(methods.groups(model, 0.0), lr=rate)
+    seen = []
+    for _ in range(TRIES):
+        loss = sum(model(small, True).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(float(loss.detach()))
+    if not min(seen[-3:]) <= FALL * seen[0]:
+        raise ValueError(
+            f"the model does not learn: its loss on {len(small.names)} pictures went from "
+            f"{seen[0]:.2f} to {seen[-1]:.2f} in {TRIES} steps. Were the right weights loaded "
+            "(--model.backbone)? Do the pictures show what their names say (viewsynth data)?"
+        )
+    return seen[0], seen[-1]
+
+
+# ---- one step ------------------------------------------------------------------------------------
+
+
+def _parts(plan: Plan, settings: Settings, accelerator) -> list[slice]:
+    """The slots of a batch that this process computes, part by part."""
+    processes = accelerator.num_processes
+    parts = settings.parts or processes
+    if parts % processes:
+        raise ValueError(
+            f"optim.parts must be a multiple of the {processes} processes, got {parts}"
+        )
+    own = range(accelerator.process_index, parts, processes)
+    return [plan.part(number, parts) for number in own]
+
+
+def _optimizer(method: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    groups = methods.groups(method, settings.decay)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.rate)
+    return torch.optim.SGD(groups, lr=settings.rate, momentum=MOMENTUM)
+
+
+def _step(
+    model: nn.Module, optimizer, batches: tuple[Batch, ...], mining: bool, settings: Settings,
+    accelerator,
+) -> dict[str, float]:  # fmt: skip
+    """Gradients of all parts, then one step; returns the losses, means over all parts."""
+    optimizer.zero_grad()
+    total: dict[str, Tensor] = {}
+    for number, batch in enumerate(batches, 1):
+        last = number == len(batches)
+        with nullcontext() if last else accelerator.no_sync(model):
+            with accelerator.autocast():
+                terms = model(batch, mining)
+            accelerator.backward(sum(terms.values()) / len(batches))
+        for name, value in terms.items():
+            total[name] = total.get(name, 0) + value.detach() / len(batches)
+    names = sorted(total)
+    means = accelerator.reduce(torch.stack([total[name] for name in names]), "mean").tolist()
+    if all(map(math.isfinite, means)):
+        if settings.clip:
+            accelerator.clip_grad_norm_(model.parameters(), settings.clip)
+        optimizer.step()
+    return dict(zip(names, means, strict=True))
+
+
+def _said(losses: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
+
+
+class _Average:
+    """The moving average of a method's weights, or the method itself."""
+
+    def __init__(self, method: nn.Module, decay: float):
+        self.decay = decay
+        self.model = copy.deepcopy(method).eval() if decay else method
+
+    @torch.no_grad()
+    def update(self, method: nn.Module) -> None:
+        if not self.decay:
+            return
+        for own, new in self._pairs(method):
+            if own.is_floating_point():
+                own.lerp_(new, 1 - self.decay)
+            else:
+                own.copy_(new)
+
+    def _pairs(self, method: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.model.state_dict().values(), method.state_dict().values(), strict=True)
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------
+
+
+def _save(
+    run: Path, step: int, method: nn.Module, optimizer, average: _Average, accelerator, figures
+) -> None:
+    tensors = {
+        "model": method.state_dict(), "optimizer": checkpoints.optimizer_tensors(optimizer),
+    }  # fmt: skip
+    if average.decay:
+        tensors["average"] = average.model.state_dict()
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
+    checkpoints.write_checkpoint(run, step, tensors, {"scaler": scaler, "figures": figures})
+
+
+def _resume(run: Path, method: nn.Module, optimizer, average: _Average, accelerator) -> int:
+    """Go back to the newest checkpoint; returns how many steps are done."""
+    folder = checkpoints.newest(run)
+    accelerator.wait_for_everyone()
+    if folder is None:
+        return 0
+    tensors, state = checkpoints.read_checkpoint(folder)
+    try:
+        method.load_state_dict(tensors["model"])
+        if average.decay:
+            average.model.load_state_dict(tensors["average"])
+        checkpoints.restore_optimizer(optimizer, tensors["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{folder} is of another model or optimiser: {str(error).splitlines()[0]}; give "
+            "another --output"
+        ) from error
+    if accelerator.scaler and state["scaler"]:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    return state["step"]
