@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from viewsynth import commands, config
-from viewsynth.commands import generate
+from viewsynth.commands import generate, train
 
 ROOT = Path(__file__).parents[1]
 
@@ -177,7 +177,7 @@ def test_example_of_the_readme(tmp_path):
     assert len(got.views.names()) == 6
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_preset_parses(path):
     config.parse(generate.Config, [str(path)], "prog")
 
@@ -188,3 +188,18 @@ def test_every_command_has_a_summary_and_help(name, capsys):
     with pytest.raises(SystemExit) as ended:
         commands.main(name, ["--help"])
     assert ended.value.code == 0 and f"viewsynth {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [
+        (train, "--data.root a/b --data.synthetic x y --model.size 64 32 --cache None --seed 3 "
+                "--optim.rate 1e-3 --data.per-person 3 --data.weight none"),
+        (generate, "--views.azimuths -30 0 --retry-failed --views.range 10 20 --report no"),
+    ],
+)  # fmt: skip
+def test_flags_are_read_back(command, asked):
+    one = config.parse(command.Config, asked.split(), "prog")
+    assert config.flags(command.Config()) == []
+    assert config.parse(command.Config, config.flags(one), "prog") == one
+    assert len(config.flags(one)) == len(asked.split())

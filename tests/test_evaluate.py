@@ -28,7 +28,8 @@ from viewsynth.reid import evaluation, features
 
 PEOPLE, CAMERAS = 12, (1, 3, 7, 9)  # two of the cameras fly
 FIGURES = ("mAP", "mINP", "rank1", "rank5", "rank10")
-SAME = ("features.safetensors", "results.json", "table.md", "leaderboard.csv", "rejects.jsonl")
+SAME = ("features.safetensors", "results.json", "queries.jsonl", "table.md", "leaderboard.csv",
+        "rejects.jsonl")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,27 @@ def test_results_say_what_they_are_of(cargo, undisturbed):
     table = (undisturbed / "table.md").read_text()
     assert f"| A->G | {row['direction']} | 8 / 8 |" in table and "| camera 7 |" in table
     assert "query images: 16 here, 312 published" in table
+
+
+def test_every_query_has_a_row(cargo, undisturbed):
+    dataset = data.load("cargo", cargo)
+    rows = [json.loads(row) for row in (undisturbed / "queries.jsonl").read_text().splitlines()]
+    for one in told(undisturbed)["results"]:
+        own = [
+            row for row in rows
+            if (row["protocol"], row["reranking"]) == (one["protocol"], bool(one["reranking"]))
+        ]  # fmt: skip
+        asked = dataset.protocols[one["protocol"]].query
+        assert [row["name"] for row in own] == [sample.name for sample in asked]
+        valid = [row for row in own if row["valid"]]
+        assert len(valid) == one["valid_queries"]
+        assert np.mean([row["ap"] for row in valid]) == pytest.approx(one["mAP"][0])
+        assert np.mean([row["inp"] for row in valid]) == pytest.approx(one["mINP"][0])
+        assert np.mean([row["rank"] == 1 for row in valid]) == pytest.approx(one["rank1"][0])
+    alone = Protocol(name="A->G", query=[ONE], gallery=[replace(TWO, pid="some/2")])
+    arrays = (np.ones((1, 2), np.float32),) * 2
+    row = evaluation.queries(alone, evaluation.rank(alone, *arrays), False)[0]
+    assert [row[key] for key in ("valid", "ap", "inp", "rank")] == [False, None, None, None]
 
 
 def test_leaderboard_rows(undisturbed):

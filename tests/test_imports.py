@@ -23,7 +23,7 @@ LEVELS = (
     ("diffusion", "reid"),
     ("judge", "observer"),
     ("workers", "sheet", "chunks", "glb", "checkpoints"),
-    ("synthesis", "population", "fidelity", "train"),
+    ("synthesis", "population", "fidelity", "experiment", "train"),
     ("commands",),
     ("cli",),
 )

@@ -176,3 +176,16 @@ def test_no_run(tmp_path):
     (tmp_path / "run.json").write_text('{"format": 99}')
     with pytest.raises(ValueError, match=r"run\.json cannot be read"):
         manifest.read(tmp_path)
+
+
+def test_few_pictures_of_each_person():
+    samples = [
+        Sample(paths=(Path(f"{pid}/{n}.jpg"),), pid=pid, name=f"{pid}/{n}.jpg", outfit=outfit)
+        for pid in "abcd" for n, outfit in enumerate(["", "", "", "", "", "", "red"])
+    ]  # fmt: skip
+    kept = manifest.few(samples, 2, 0)
+    assert len(kept) == 4 * 3 and kept == [s for s in samples if s in kept]
+    assert sum(s.outfit == "red" for s in kept) == 4  # of each outfit, since each is a body
+    assert {s.name for s in manifest.few(samples[::-1], 2, 0)} == {s.name for s in kept}
+    assert any(manifest.few(samples, 2, seed) != kept for seed in (1, 2))
+    assert manifest.few(samples, 9, 0) == samples

@@ -209,3 +209,15 @@ def test_keep_forgets_who_has_nothing_left(train, tmp_path):
     assert less.pids == [p for p in PIDS if p != PIDS[2]] and len(less.samples) == 24 - 5
     assert [less.pids[n] for n in less.labels] == [s.pid for s in less.samples]
     assert less.weights.tolist() == found.weights[usable].tolist()
+
+
+def test_repeated_pictures_stand_where_synthetic_ones_would(train):
+    ground = [sample for sample in train if sample.view == "ground"]
+    found = pool.build(ground, repeat=3)
+    again = [sample for sample in found.samples if sample.source == "synthetic"]
+    assert found.synthetic.sum() == 18 and found.classes == 6 and len(found.samples) == 12 + 18
+    assert {path for s in again for path in s.paths} == {path for s in ground for path in s.paths}
+    assert not set(found.cameras[found.synthetic]) & set(found.cameras[~found.synthetic])
+    assert set(found.weights.tolist()) == {1.0} and not found.views.any()
+    assert len({sample.name for sample in found.samples}) == 30
+    assert pool.build(ground, repeat=0).samples == pool.build(ground).samples

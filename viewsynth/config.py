@@ -91,6 +91,17 @@ def dump(config) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False, width=1000)
 
 
+def flags(config) -> list[str]:
+    """The options that `parse` reads back to an equal configuration: what is not the default."""
+    found = []
+    for key, _, value in differences(to_dict(type(config)()), to_dict(config)):
+        if isinstance(value, bool):
+            found.append(_flag(key if value else _negated(key)))
+        else:
+            found += [_flag(key), *map(_token, _listed(value))]
+    return found
+
+
 def differences(a: dict, b: dict, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """Where two configurations (see `to_dict`) differ: (dotted key, value in a, value in b)."""
     found = []

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from viewsynth.config import differences
 from viewsynth.files import LEFTOVER, folder_of, lines, settle, sha256, stem_of, write
-from viewsynth.records import Reject, Sample, to_dict
+from viewsynth.records import Reject, Sample, seed_of, to_dict
 
 FORMAT = 1
 
@@ -71,6 +71,15 @@ class Frozen:
     chunks: list[tuple[str, int, int]] = field(default_factory=list)
     rejects: list[dict] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
+
+
+def few(samples: list[Sample], count: int, seed: int) -> list[Sample]:
+    """At most `count` of each (pid, outfit), chosen by the seed, in the order of the samples."""
+    groups: dict[tuple[str, str], list[Sample]] = {}
+    for sample in sorted(samples, key=lambda s: (seed_of(seed, "few", s.pid, s.name), s.name)):
+        groups.setdefault((sample.pid, sample.outfit), []).append(sample)
+    chosen = {sample.name for some in groups.values() for sample in some[:count]}
+    return [sample for sample in samples if sample.name in chosen]
 
 
 def entries(samples: list[Sample]) -> list[Entry]:

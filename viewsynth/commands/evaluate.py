@@ -7,8 +7,9 @@
 
 The quotes are needed: the shell takes an unquoted > for a redirection. How a features file is
 written stands at the head of viewsynth/reid/features.py. The output folder gets `table.md` (printed
-as well), `results.json`, `leaderboard.csv`, `rejects.jsonl`, `config.yaml` and the features. Run
-again to go on after a stop: features that are there are kept.
+as well), `results.json`, `leaderboard.csv`, `rejects.jsonl`, `config.yaml`, the features, and
+`queries.jsonl`, a row a protocol, re-ranking and query (see `evaluation.queries`), which
+`viewsynth compare` reads. Run again to go on after a stop: features that are there are kept.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from viewsynth.workers import cores, launched
 
 BROKEN = 0.01  # share of the pictures that may be unreadable before the run counts as failed
 OURS = set(
-    "features features.safetensors table.md results.json leaderboard.csv rejects.jsonl config.yaml "
-    ".gitkeep".split()
+    "features features.safetensors table.md results.json queries.jsonl leaderboard.csv "
+    "rejects.jsonl config.yaml .gitkeep".split()
 )
 WORLD = (
     "The data set is our own rendered world: these numbers compare methods on it, and say nothing "
@@ -126,8 +127,9 @@ def run(config: Config) -> int:
         write(config.folder / "rejects.jsonl", lines([to_json(reject) for reject in every]))
     failed = len(rejects) > BROKEN * pictures
     if not failed:
-        results = _rank(config, dataset, protocols, have, learnt, accelerator)
+        results, queries = _rank(config, dataset, protocols, have, learnt, accelerator)
         if first:
+            write(config.folder / "queries.jsonl", lines(queries))
             _report(config, dataset, results, maker, len(rejects))
     elif first:
         _complain(config, rejects, pictures)
@@ -198,8 +200,8 @@ def _complain(config: Config, rejects: list[Reject], pictures: int) -> None:
 def _rank(
     config: Config, dataset: Dataset, protocols: list[Protocol], have: set[str] | None,
     learnt: dict[str, str], accelerator,
-) -> list[dict]:  # fmt: skip
-    """The results of all protocols, the same in every process."""
+) -> tuple[list[dict], list[dict]]:  # fmt: skip
+    """The results of all protocols and their queries, the same in every process."""
     import torch
     from accelerate.utils import gather_object
 
@@ -215,7 +217,7 @@ def _rank(
     path = config.features or config.folder / "features.safetensors"
     found = features.load(path, order)
     at = {name: row for row, name in enumerate(order)}
-    results = []
+    results, queries = [], []
     for before, protocol in zip(protocols, kept, strict=True):
         query, gallery = (
             found.rows[[at[sample.name] for sample in some]]
@@ -228,9 +230,10 @@ def _rank(
             )  # fmt: skip
             left_out = len(_of(before)) - len(_of(protocol))
             results.append(evaluation.result(dataset, protocol, found, rows, reranking, left_out))
+            queries += evaluation.queries(protocol, rows, reranking)
     if found.extra and config.features and accelerator.is_main_process:
         sys.stderr.write(f"{found.extra} rows of {path} are of no picture that was asked for\n")
-    return results
+    return results, queries
 
 
 def _report(

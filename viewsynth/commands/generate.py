@@ -48,6 +48,8 @@ class Data:
     """Folder: <person>/*.jpg, or *.jpg (a person each), or metadata.csv; None draws people."""
     people: int = 6
     """How many people to draw when there is no root."""
+    per_person: int | None = None
+    """At most so many pictures of each person, chosen at random: less to fuse; None = all."""
     crops: Literal["auto", "yes", "no"] = "auto"
     """Whether each picture is a tight crop of one person already; auto tells by size and shape."""
     licence: str = "unknown"
@@ -55,6 +57,7 @@ class Data:
 
     def __post_init__(self):
         within("data.people", self.people, 1, 1_000_000)
+        within("data.per_person", self.per_person, 1, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -295,6 +298,8 @@ def _input(config: Config) -> tuple[Path, list, list]:
         dataset.rejects.append(data.layout.skip(".", what, others))
         if not samples:
             raise ValueError(f"data.root: {root} has no real ground picture of the split train")
+    if config.data.per_person:
+        samples = manifest.few(samples, config.data.per_person, config.seed)
     return dataset.root, samples, dataset.rejects
 
 

@@ -234,6 +234,24 @@ def result(
     }  # fmt: skip
 
 
+def queries(protocol: Protocol, rows: metrics.RankRows, reranking: bool) -> list[dict]:
+    """What each query found, for who compares models query by query.
+
+    Returns: one a query, in the order of the protocol; `elevation` in degrees, None where the data
+        does not say; `ap` and `inp` in [0, 1] and `rank` of the first match, from 1, None where the
+        query has no match (`valid`).
+    """
+    found = []
+    for n, sample in enumerate(protocol.query):
+        valid = bool(rows.valid[n])
+        figures = (float(rows.ap[n]), float(rows.inp[n]), int(rows.rank[n]))
+        known = {key: getattr(sample, key) for key in ("name", "pid", "camid", "view", "elevation")}
+        told = dict(zip(("ap", "inp", "rank"), figures if valid else [None] * 3, strict=True))
+        key = {"protocol": protocol.name, "reranking": reranking}
+        found.append(key | known | {"valid": valid} | told)
+    return found
+
+
 def direction(protocol: Protocol) -> str:
     """Who looks for whom, in words: a bare "A-G" has meant different things."""
     query, gallery = (

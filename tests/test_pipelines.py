@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's plan: lines that its commands accept, and arms that differ in their data only."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from viewsynth import commands, config
+
+ROOT = Path(__file__).parents[1]
+PRESETS = sorted((ROOT / "configs" / "benchmark").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """Pipelines are programs, not a package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "pipelines"))
+        yield importlib.import_module("benchmark")
+
+
+def planned(benchmark, *argv: str):
+    return benchmark.plan(config.parse(benchmark.Config, [*map(str, argv)], "benchmark.py"))
+
+
+def parsed(line: list[str]):
+    """The configuration that a line asks its command for."""
+    return parsed_once(*line)
+
+
+@functools.cache
+def parsed_once(name: str, *options: str):
+    assert name in commands.names()
+    command = importlib.import_module(f"viewsynth.commands.{name}")
+    return config.parse(command.Config, [*options], name)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_every_line_is_one_that_its_command_takes(benchmark, preset):
+    first, chains, last = planned(benchmark, preset)
+    assert [line[0] for line in first][:2] == ["world", "generate"]
+    for line in [*first, *(line for chain in chains for line in chain), last]:
+        parsed(line)
+    for made, *lines in chains:  # what is trained is what is evaluated and probed
+        model = parsed(made).output / "model"
+        assert [Path(parsed(line).model.path) for line in lines if line[0] == "evaluate"] == [model]
+        assert {parsed(line).model for line in lines if line[0] == "probe"} <= {str(model)}
+    tested = {parsed(chain[1]).output for chain in chains}
+    asked = parsed(last)
+    seeds = config.parse(benchmark.Config, [str(preset)]).seeds
+    assert tested == {
+        asked.results / arm / f"seed{seed}" for arm in asked.arms for seed in seeds
+    }  # fmt: skip
+    assert {asked.floor, asked.ceiling, asked.treated} <= set(asked.arms)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_arms_differ_in_their_data_only(benchmark, preset):
+    first, chains, _ = planned(benchmark, preset)
+    trained = [parsed(chain[0]) for chain in chains]
+    own = {"views", "synthetic", "weight", "per_person", "repeat"}
+    for one in trained:
+        allowed = {f"data.{key}" for key in own} | {"output", "seed"}
+        allowed |= {"augment.degrade", "augment.perspective"}
+        found = config.differences(config.to_dict(trained[0]), config.to_dict(one))
+        assert {key for key, _, _ in found} <= allowed
+        assert one.data.validation == 0 and one.data.root == parsed(first[0]).output
+    said = [str(config.to_dict(one) | {"output": None}) for one in trained]
+    assert len(set(said)) == len(trained)  # no arm twice under two names
+    runs = {parsed(line).output: parsed(line) for line in first if line[0] == "generate"}
+    used = {run for one in trained for run in one.data.synthetic}
+    assert used == set(runs)
+    assert all(run.data.root == parsed(first[0]).output for run in runs.values())
+
+
+def test_the_small_one_is_what_it_says(benchmark):
+    first, chains, last = planned(benchmark, ROOT / "configs/benchmark/small.yaml")
+    assert parsed(last).arms == ("a", "c", "e", "f") and len(chains) == 12
+    arms = {chain[1][chain[1].index("--method") + 1]: parsed(chain[0]) for chain in chains}
+    assert arms["a"].data.views == "ground" and not arms["a"].data.synthetic
+    assert arms["c"].augment.degrade == 0.5 and arms["e"].data.synthetic
+    assert arms["f"].data.views == "both" and arms["f"].model.size == (128, 64)
+    assert [[line[0] for line in chain] for chain in chains[:2]] == [
+        ["train", "evaluate", "probe"], ["train", "evaluate"],
+    ]  # fmt: skip
+
+
+def test_options_and_data_of_the_user(benchmark, tmp_path):
+    preset = ROOT / "configs/benchmark/full.yaml"
+    root, out = tmp_path / "my data", tmp_path / "my runs"
+    options = ("--train.data.name", "cargo", "--train.data.root", root, "--output", out)
+    first, chains, _ = planned(benchmark, preset, *options, "--train.steps", 7, "--seeds", 5)
+    assert [line[0] for line in first] == ["generate", "generate"]
+    single = parsed(first[1])
+    assert (single.data.per_person, single.data.name, single.data.root) == (1, "cargo", root)
+    for chain in chains:
+        made = parsed(chain[0])
+        assert (made.steps, made.seed, made.data.root) == (7, 5, root)
+        assert made.output.is_relative_to(out)
+        assert all(run.is_relative_to(out) for run in made.data.synthetic)
+
+
+@pytest.mark.parametrize(
+    "options", [("--arms", "a: x: y"), ("--arms", "a", "e", "f"), ("--seeds",), ("--jobs", "0")]
+)
+def test_what_is_no_benchmark_is_refused(benchmark, capsys, options):
+    with pytest.raises(SystemExit) as ended:
+        planned(benchmark, ROOT / "configs/benchmark/small.yaml", *options)
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith("benchmark.py: error: ")
+
+
+def test_a_command_that_fails_ends_the_chain(benchmark, tmp_path, capfd):
+    nothing = ["report", str(tmp_path)]
+    assert benchmark.follow([nothing, nothing]) == 2
+    said = capfd.readouterr().err
+    assert said.count("$ viewsynth report") == 1 and "viewsynth report: error" in said
+    assert sys.modules["benchmark"] is benchmark

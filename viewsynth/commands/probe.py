@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sound the shortcut alarm: tell by a model's features which pictures are synthetic.
+
+viewsynth probe --model outputs/train/model --data.name world --data.root DIR
+    --data.synthetic outputs/made --output outputs/probe
+
+Linear probes on the frozen features of training pictures, cross-validated by identity: synthetic
+against real aerial pictures (the alarm), synthetic against real ground ones, and, to compare, real
+aerial against real ground ones. The output folder gets `probe.json`, and the table is printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from viewsynth import data
+from viewsynth.config import within
+from viewsynth.files import write
+from viewsynth.reid import encoders, pool
+from viewsynth.reid.pixels import Pixels
+from viewsynth.reid.probe import probe
+from viewsynth.workers import launched
+
+BATCH = 256  # pictures at once
+PAIRS = (
+    ("synthetic", "real aerial"), ("synthetic", "real ground"), ("real aerial", "real ground"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Data:
+    """Whose features are probed."""
+
+    name: str = "folder"
+    """Layout of the real data, a module of viewsynth.data."""
+    root: Path | None = None
+    """Where it lies."""
+    synthetic: tuple[Path, ...] = ()
+    """Runs of generate, made from pictures of the same people."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A model, real and synthetic training pictures in, accuracies of linear probes out."""
+
+    data: Data = field(default_factory=Data)
+    model: str = ""
+    """Folder of a model that train wrote, or an id on the hub."""
+    size: tuple[int, int] = (256, 128)
+    """Height and width of the pictures, for models that train did not write."""
+    per_person: int = 4
+    """Pictures of each kind and person."""
+    cache: Path | None = Path("outputs/cache")
+    """Folder of the resized pictures, as in train; None = none."""
+    output: Path = Path("outputs/probe")
+    """Folder of the result."""
+    seed: int = 0
+    """Of the choice of pictures and of the folds."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+
+    def __post_init__(self):
+        within("per_person", self.per_person, 1, 10_000)
+
+
+def run(config: Config) -> int:
+    """Probe, write and print; returns 0."""
+    if config.data.root is None or not config.data.synthetic or not config.model:
+        raise ValueError("give --model, --data.root and --data.synthetic")
+    dataset = data.load(config.data.name, config.data.root)
+    real = [sample for sample in dataset.train if sample.source == "real"]
+    learnt = pool.build(real, config.data.synthetic, "none")
+    kinds = np.array([
+        "synthetic" if made else f"real {('ground', 'aerial')[view]}"
+        for made, view in zip(learnt.synthetic, learnt.views, strict=True)
+    ])  # fmt: skip
+    rng = np.random.default_rng(config.seed)
+    chosen = _few(learnt.labels, kinds, config.per_person, rng)
+    learnt, kinds = learnt.keep(chosen), kinds[chosen]
+    device = str(launched(config.device).device)
+    encoder = encoders.load(config.model, config.size, device=device)
+    pixels = Pixels.open(learnt.samples, encoder.size, config.cache, bar=True)
+    kinds, count = kinds[pixels.usable], len(pixels.samples)
+    features = np.concatenate([
+        encoder.encode(pixels.get(range(start, min(start + BATCH, count)))).numpy()
+        for start in range(0, count, BATCH)
+    ])  # fmt: skip
+    rows = list(_rows(features, kinds, [sample.pid for sample in pixels.samples], config.seed))
+    told = {"model": encoder.name, "fingerprint": encoder.fingerprint, "rows": rows}
+    write(config.output.expanduser() / "probe.json", (json.dumps(told, indent=1) + "\n").encode())
+    for row in rows:
+        value, low, high = (100 * number for number in row["accuracy"])
+        sys.stdout.write(f"{row['apart']}: {value:.1f} % [{low:.1f}, {high:.1f}], chance 50 %\n")
+    return 0
+
+
+def _few(labels: np.ndarray, kinds: np.ndarray, most: int, rng) -> np.ndarray:
+    """Which pictures are used: at most so many of a kind and person.  bool [N]"""
+    chosen, seen = np.zeros(len(labels), bool), {}
+    for n in rng.permutation(len(labels)).tolist():
+        key = (int(labels[n]), str(kinds[n]))
+        seen[key] = seen.get(key, 0) + 1
+        chosen[n] = seen[key] <= most
+    return chosen
+
+
+def _rows(features: np.ndarray, kinds: np.ndarray, pids: list[str], seed: int):
+    """A row a pair of kinds that both are there, see `experiment.table.PROBES`."""
+    for one, other in PAIRS:
+        which = (kinds == one) | (kinds == other)
+        if {one, other} <= set(kinds.tolist()):
+            own = [pid for pid, used in zip(pids, which, strict=True) if used]
+            found = probe(features[which], kinds[which] == one, own, seed)
+            yield {"apart": f"{one} from {other}", **dataclasses.asdict(found)}

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs: what `evaluate` found for every arm and seed, query by query, side by side.
+
+`FOLDER/<arm>/seed<k>/{queries.jsonl, results.json}` -> `read` -> `summary`. All arms must have been
+asked the same: one data set, the same seeds, protocols and queries.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+QUERIES, RESULTS = "queries.jsonl", "results.json"
+SEED = re.compile(r"seed(\d+)", re.ASCII)
+AGAIN = " re-ranked"
+
+Rows = dict[str, dict[str, dict]]  # task -> name of a query -> row
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One protocol, with or without re-ranking, in all arms and seeds; valid queries only.
+
+    Args:
+        name: Of the protocol, with " re-ranked" where it is.
+        direction: Who looks for whom, in words.
+        queries: Their names, sorted.  [Q]
+        people: Whose picture each query is, as a number.  int64 [Q]
+        elevation: Of the queries from above, degrees; NaN for others and where the data does not
+            say.  float64 [Q]
+        ap: Average precision, in [0, 1].  float64 [A, S, Q]
+        hit: Whether the first rank is right, 0 or 1.  float64 [A, S, Q]
+    """
+
+    name: str
+    direction: str
+    queries: list[str]
+    people: np.ndarray
+    elevation: np.ndarray
+    ap: np.ndarray
+    hit: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """All arms and seeds of an experiment.
+
+    Args:
+        arms, seeds: What the first two axes of every task's arrays are.
+        tasks: In the order in which `evaluate` had them.
+        notes: What `evaluate` said of data set and backbones.
+    """
+
+    arms: list[str]
+    seeds: list[int]
+    tasks: list[Task]
+    notes: list[str]
+
+
+def read(folder: Path, arms: Sequence[str] = ()) -> Runs:
+    """The outputs of `evaluate` in a folder.
+
+    Args:
+        folder: Holds `<arm>/seed<k>`.
+        arms: Which of them, in the order of the table; none = all, sorted.
+    Raises:
+        FileNotFoundError: if an arm, or a file of one, is not there.
+        ValueError: if the arms were not asked the same, naming what differs.
+    """
+    found = _find(folder, arms)
+    seeds = sorted(next(iter(found.values())))
+    first = next(iter(found))
+    for arm, own in found.items():
+        if sorted(own) != seeds:
+            raise ValueError(
+                f"arm {arm} has the seeds {_few(sorted(own))}, arm {first} has {_few(seeds)}: "
+                "arms are compared over the same seeds; train and evaluate what is missing"
+            )
+    rows = {(arm, seed): _rows(own[seed]) for arm, own in found.items() for seed in seeds}
+    results = {(arm, seed): _results(own[seed]) for arm, own in found.items() for seed in seeds}
+    _check_same(rows, results)
+    every = next(iter(results.values()))["results"]
+    directions = {_task(one): one["direction"] for one in every}
+    names = list(next(iter(rows.values())))
+    tasks = [_join(name, directions[name], rows, list(found), seeds) for name in names]
+    return Runs(list(found), seeds, tasks, _notes(results))
+
+
+# ---- finding and reading -------------------------------------------------------------------------
+
+
+def _find(folder: Path, arms: Sequence[str]) -> dict[str, dict[int, Path]]:
+    """Arm -> seed -> folder of its evaluation."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} with the outputs of evaluate")
+    there = sorted(path.name for path in folder.iterdir() if _seeds(path))
+    if not there:
+        raise FileNotFoundError(
+            f"{folder} holds no outputs of evaluate: expected <arm>/seed<k>/{QUERIES}"
+        )
+    if missing := [arm for arm in arms if arm not in there]:
+        raise FileNotFoundError(
+            f"{folder} has no arm {', '.join(missing)}: there are {', '.join(there)}"
+        )
+    return {arm: _seeds(folder / arm) for arm in arms or there}
+
+
+def _seeds(arm: Path) -> dict[int, Path]:
+    """Seed -> folder of its evaluation."""
+    paths = sorted(arm.iterdir()) if arm.is_dir() else []
+    return {int(match[1]): path for path in paths if (match := SEED.fullmatch(path.name))}
+
+
+def _task(row: dict) -> str:
+    return row["protocol"] + (AGAIN if row["reranking"] else "")
+
+
+def _rows(run: Path) -> Rows:
+    """The valid queries of a run."""
+    found: Rows = {}
+    for number, line in enumerate(_text(run / QUERIES).splitlines(), 1):
+        try:
+            row = json.loads(line)
+            own = found.setdefault(_task(row), {})
+            if row["valid"]:
+                own[row["name"]] = row | {"ap": float(row["ap"]), "hit": float(row["rank"] == 1)}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{run / QUERIES}:{number} is no row of evaluate ({type(error).__name__} {error}); "
+                "run evaluate again"
+            ) from error
+    return found
+
+
+def _results(run: Path) -> dict:
+    try:
+        tree = json.loads(_text(run / RESULTS))
+        tree["results"][0]["fingerprint"]
+        return tree
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{run / RESULTS} cannot be read: {error!r}; run evaluate again"
+        ) from error
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: run evaluate for it until it ends")
+    return path.read_text(encoding="utf-8")
+
+
+# ---- the same for all ----------------------------------------------------------------------------
+
+
+def _check_same(rows: dict[tuple[str, int], Rows], results: dict[tuple[str, int], dict]) -> None:
+    """Raise ValueError where a run was asked something else than the first one."""
+    first = next(iter(rows))
+    for run, own in rows.items():
+        key = [
+            [results[which]["results"][0][k] for k in ("dataset", "fingerprint")]
+            for which in (first, run)
+        ]
+        if key[0] != key[1]:
+            raise ValueError(
+                f"{_said(first)} and {_said(run)} are of different data sets or states of one: "
+                f"{key[0]} and {key[1]}; evaluate all on the same"
+            )
+        if set(own) != set(rows[first]):
+            raise ValueError(
+                f"{_said(run)} has the protocols {_few(own)}, {_said(first)} has "
+                f"{_few(rows[first])}: evaluate all with the same --protocols"
+            )
+        for task, queries in own.items():
+            for less, more in ((run, first), (first, run)):
+                if lost := sorted(set(rows[more][task]) - set(rows[less][task])):
+                    raise ValueError(
+                        f"{_said(less)} lacks {len(lost)} queries of {task} that {_said(more)} "
+                        f"has: {_few(lost)}; evaluate both on the same pictures (see their "
+                        "rejects.jsonl)"
+                    )
+            if not queries:
+                raise ValueError(f"{_said(run)} has no valid query of {task}")
+
+
+def _said(run: tuple[str, int]) -> str:
+    return f"{run[0]}/seed{run[1]}"
+
+
+def _few(names) -> str:
+    names = [str(name) for name in names]
+    return ", ".join(names[:6]) + (f", … ({len(names)})" if len(names) > 6 else "")
+
+
+def _join(task: str, direction: str, rows, arms: list[str], seeds: list[int]) -> Task:
+    asked = rows[arms[0], seeds[0]][task]
+    names = sorted(asked)
+    pids = [asked[name]["pid"] for name in names]
+    angles = [
+        asked[name]["elevation"] if asked[name]["view"] == "aerial" else None for name in names
+    ]
+    ap, hit = (
+        np.array([
+            [[rows[arm, seed][task][name][key] for name in names] for seed in seeds] for arm in arms
+        ])
+        for key in ("ap", "hit")
+    )  # fmt: skip
+    return Task(
+        name=task, direction=direction, queries=names, ap=ap, hit=hit,
+        people=np.unique(pids, return_inverse=True)[1],
+        elevation=np.array([np.nan if a is None else a for a in angles], np.float64),
+    )  # fmt: skip
+
+
+def _notes(results: dict[tuple[str, int], dict]) -> list[str]:
+    """What evaluate noted, each once; and which backbones."""
+    notes = dict.fromkeys(note for tree in results.values() for note in tree.get("notes", ()))
+    backbones = {one["leaderboard"]["backbone"] for t in results.values() for one in t["results"]}
+    return [*notes, f"backbone: {', '.join(sorted(backbones))}"]
