@@ -32,11 +32,13 @@ def test_round_trip(tmp_path):
 
 
 def test_the_newest_are_kept_by_number(tmp_path):
-    for step in (5, 50, 8, 100):
+    for step in (5, 8, 50, 100):
         put(tmp_path, step)
     assert steps(tmp_path) == [50, 100]
     put(tmp_path, 200, keep=3)
     assert steps(tmp_path) == [50, 100, 200]
+    put(tmp_path, 60)  # of a run that had to go back: what is newer was not whole
+    assert steps(tmp_path) == [50, 60]
     assert not list(tmp_path.glob(f"{LEFTOVER}*"))
 
 
@@ -61,6 +63,13 @@ def test_a_broken_one_is_passed_over(tmp_path, harm, caplog):
     assert "is passed over" in caplog.text and folder.name in caplog.text
     with pytest.raises(ValueError, match="not whole"):
         checkpoints.read_checkpoint(folder)
+
+
+def test_none_whole_is_no_new_start(tmp_path):
+    for step in (1, 2):
+        (put(tmp_path, step) / "state.json").unlink()
+    with pytest.raises(ValueError, match="none of the 2 checkpoints"):
+        checkpoints.newest(tmp_path)
 
 
 def test_a_step_that_is_there_is_replaced(tmp_path):

@@ -42,7 +42,7 @@ def samples(tmp_path_factory):
     frames = tuple(folder / f"{number}.png" for number in (17, 18, 19))
     found.append(Sample(paths=frames, pid="t", name="b/track"))
     found.append(
-        Sample(paths=found[0].paths, pid="0", name="a/00.png#2", box=(0, 0, 20, 18))
+        Sample(paths=found[0].paths, pid="0", name="a/00.png#2", box=(2, 1, 9, 10))
     )  # fmt: skip
     return found[::-1]
 

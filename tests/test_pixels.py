@@ -172,7 +172,7 @@ def test_a_file_that_goes_while_training(samples, tmp_path):
     path.write_bytes(samples[0].paths[0].read_bytes())
     opened = Pixels.open([Sample(paths=(path,), pid="a", name="a")], SIZE)
     path.unlink()
-    with pytest.raises(ValueError, match="a.png could be read at the start, but now: the file can"):
+    with pytest.raises(OSError, match="a.png could be read at the start, but now: the file can"):
         opened.get([0])
 
 

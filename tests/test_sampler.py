@@ -50,6 +50,7 @@ COUNTS = st.integers(3, 12).flatmap(
 def test_what_a_batch_holds(counts, people, pictures, synthetic, until, seed, step):
     pool = drawn(*counts)
     people = min(people, pool.classes)
+    assume(pictures > 1 or not (synthetic and pool.synthetic.any()))
     assume(pictures == 1 or np.bincount(pool.labels[~pool.synthetic]).max() > 1)
     options = {"synthetic": synthetic, "until": until, "seed": seed}
     batch = plan(pool, people, pictures, 61, **options).batch(step)
@@ -63,7 +64,7 @@ def test_what_a_batch_holds(counts, people, pictures, synthetic, until, seed, st
         assert 2 * len(real) >= pictures
         assert len(set(real)) == min(len(real), len(own))  # none twice before all once
         made = group[pool.synthetic[group]]
-        assert len(set(made)) == len(made)
+        assert len(set(made)) == min(len(made), (pool.synthetic & (pool.labels == label)).sum())
         if len(real) > 1:
             assert set(pool.views[real]) == set(pool.views[own])
     if step == 60 and until < 1:
@@ -124,7 +125,7 @@ def test_repeated_real_pictures_take_the_place_of_synthetic_ones():
 
 def test_parts_are_the_batch():
     one = plan()
-    for parts in (1, 2, 4):
+    for parts in (1, 2):
         joined = np.concatenate([one.batch(7)[one.part(n, parts)] for n in range(parts)])
         assert (joined == one.batch(7)).all()
     with pytest.raises(ValueError, match="4 people cannot be shared by 3 processes"):

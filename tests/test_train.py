@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def backbone(tmp_path_factory):
 def argv(root, backbone, output, *options) -> list[str]:
     known = [
         "--data.name", "cargo", "--data.root", root, "--model.backbone", backbone, "--model.size",
-        32, 16, "--people", 4, "--pictures", 2, "--steps", 8, "--validate", 3, "--optim.rate",
+        32, 16, "--people", 4, "--pictures", 2, "--steps", 8, "--every", 3, "--optim.rate",
         "1e-2", "--optim.warmup", 2, "--data.validation", 0.2, "--device", "cpu", "--cache",
         Path(output).parent / "cache", "--output", output,
     ]  # fmt: skip
@@ -93,7 +94,11 @@ def test_what_a_run_leaves(undisturbed):
     assert [row["step"] for row in rows] == [3, 6, 8]
     assert all(0 <= row["val_mAP"] <= 1 and row["identity"] > 0 for row in rows)
     model, about = saved.load(undisturbed / "model")
-    assert about["people"] == 8 and model.features(torch.rand(2, 3, 32, 16)).shape == (2, 16)
+    best = max(rows, key=lambda row: row["val_mAP"])
+    assert about["step"] == best["step"] and model.features(torch.rand(2, 3, 32, 16)).shape == (
+        2,
+        16,
+    )
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -136,7 +141,7 @@ def test_resumed_equals_undisturbed(cargo, backbone, undisturbed, tmp_path, monk
 
 
 def test_one_process_equals_two(cargo, backbone, tmp_path):
-    options = ("--optim.parts", 2, "--data.validation", 0, "--steps", 4, "--validate", 2)
+    options = ("--optim.parts", 2, "--data.validation", 0, "--steps", 4, "--every", 2)
     assert run(cargo, backbone, tmp_path / "one" / "run", *options) == 0
     environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
@@ -161,11 +166,74 @@ def test_one_process_equals_two(cargo, backbone, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run(cargo, backbone, tmp_path):
     output = tmp_path / "run"
-    with pytest.raises(loop.Diverged, match="not finite.*its pictures: train/Cam.*Lower --optim"):
-        run(cargo, backbone, output, "--optim.rate", 1e30, "--optim.clip", 0)
-    for folder in output.glob("checkpoint-*"):
-        tensors, _ = checkpoints.read_checkpoint(folder)
-        assert all(torch.isfinite(t).all() for t in tensors["model"].values() if t.dim())
+    with pytest.raises(loop.Diverged, match="is not finite .*lower --optim.rate|are not finite"):
+        run(
+            cargo,
+            backbone,
+            output,
+            "--optim.rate",
+            1e6,
+            "--optim.decay",
+            1000,
+            "--optim.warmup",
+            0,
+            "--optim.clip",
+            0,
+        )
+    told = json.loads((output / "diverged.json").read_text())
+    newest = checkpoints.newest(output)
+    assert newest is None or newest.name == f"checkpoint-{told['step']}"
+
+
+def test_a_gradient_that_is_no_number_is_not_stepped(cargo, backbone, tmp_path, monkeypatch):
+    real, calls = torch.nn.utils.clip_grad_norm_, []
+
+    def spoil(parameters, *rest, **options):
+        parameters = list(parameters)
+        calls.append(1)
+        if len(calls) == 5:
+            parameters[0].grad.view(-1)[0] = math.inf
+        return real(parameters, *rest, **options)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoil)
+    output = tmp_path / "run"
+    with pytest.raises(loop.Diverged, match="step 4 is not finite .*gradient inf"):
+        run(cargo, backbone, output)
+    told = json.loads((output / "diverged.json").read_text())
+    assert told["step"] == 4 and len(told["pictures"]) == 8
+    assert all(name.startswith("train/Cam") for name in told["pictures"])
+    tensors, state = checkpoints.read_checkpoint(output / "checkpoint-4")
+    assert state["step"] == 4 and all(torch.isfinite(t).all() for t in tensors["model"].values())
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", real)
+    assert run(cargo, backbone, output) == 0  # what was saved is good
+
+
+def test_stopped_in_the_middle_of_a_checkpoint(cargo, backbone, tmp_path, monkeypatch):
+    real = checkpoints.write
+
+    def stop(path, content):
+        if path.name == "state.json" and "-6" not in path.parent.name:
+            raise KeyboardInterrupt
+        real(path, content)
+
+    monkeypatch.setattr(checkpoints, "write", stop)
+    output = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(cargo, backbone, output)
+    assert [p for p in output.iterdir() if p.is_dir() and p.name.startswith(".tmp-")]
+    monkeypatch.setattr(checkpoints, "write", real)
+    assert run(cargo, backbone, output) == 0
+    assert not [p for p in output.iterdir() if p.name.startswith(".tmp-")]
+
+
+def test_other_data_is_not_gone_on_with(cargo, backbone, tmp_path):
+    root = tmp_path / "CARGO"
+    shutil.copytree(cargo, root)
+    assert run(root, backbone, tmp_path / "run") == 0
+    moved = root / "train/Cam1/Cam1_day_3_0.png"
+    moved.rename(moved.with_name("Cam1_day_4_7.png"))
+    with pytest.raises(ValueError, match="pictures_sha256"):
+        run(root, backbone, tmp_path / "run")
 
 
 def test_schedule():
@@ -205,6 +273,7 @@ def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
         (("--data.views", "ground", "--model.method", "vdt"), "needs pictures from the ground and"),
         (("--people", 11), "cannot be drawn from 8 identities"),
         (("--optim.parts", 3), "cannot be shared"),
+        (("--optim.parts", 4), "leave one a part"),
         (("--data.synthetic", "nowhere"), "nowhere"),
     ],
 )

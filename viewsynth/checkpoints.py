@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 def write_checkpoint(
     run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: dict, keep: int = 2
 ) -> Path:
-    """Write a checkpoint, then delete all but the newest ones.
+    """Write a checkpoint, then delete all but it and the newest ones before it.
 
     Args:
         run: Folder of the training.
@@ -54,18 +54,27 @@ def write_checkpoint(
         shutil.rmtree(final)
     staged.rename(final)
     settle({run})
-    for old in _all(run)[keep:]:
+    newer = [path for path in _all(run) if _step(path) > step]  # broken, or we would not be here
+    for old in newer + [path for path in _all(run) if path not in newer][keep:]:
         shutil.rmtree(old)
     return final
 
 
 def newest(run: Path) -> Path | None:
-    """The newest checkpoint that is whole; None if there is none."""
+    """The newest checkpoint that is whole; None if there is none at all.
+
+    Raises: ValueError: if there are some, and none is whole.
+    """
     for folder in _all(run):
         if why := _broken(folder):
             logger.warning("%s is passed over: %s", folder, why)
         else:
             return folder
+    if broken := _all(run):
+        raise ValueError(
+            f"none of the {len(broken)} checkpoints in {run} is whole; delete them to start anew, "
+            "or put a good one back"
+        )
     return None
 
 
@@ -86,7 +95,11 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
 def _all(run: Path) -> list[Path]:
     """The checkpoints, newest first."""
     found = [path for path in run.glob(f"{NAME}*") if path.name[len(NAME) :].isdigit()]
-    return sorted(found, key=lambda path: -int(path.name[len(NAME) :]))
+    return sorted(found, key=_step, reverse=True)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name[len(NAME) :])
 
 
 def _broken(folder: Path) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import uuid
 from pathlib import Path, PurePosixPath
 
@@ -136,10 +137,13 @@ def claim(folder: Path, ours: set[str], mark: str) -> bool:
 
 
 def clean(run: Path) -> int:
-    """Remove what a killed run left unfinished; returns how many files that were."""
+    """Remove what a killed run left unfinished; returns how many files and folders that were."""
     leftovers = list(run.rglob(f"{LEFTOVER}*")) if run.is_dir() else []
     for path in leftovers:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     return len(leftovers)
 
 

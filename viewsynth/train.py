@@ -4,13 +4,15 @@
 `commands.train` reads what the user gave and calls `train`. Batches, augmentation and learning
 rate are functions of (seed, step), so a run that is stopped and goes on from a checkpoint is the
 run that was never stopped. A batch is computed in `parts`, each mined and normalised on its own;
-processes share the parts and accumulate what is left, so that the losses do not depend on their
-number.
+processes share the parts and accumulate what is left, so that losses and weights do not depend on
+their number. (The running statistics of batch normalisation do: with several processes they are
+those of the first one's parts.)
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -22,6 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from viewsynth import checkpoints
+from viewsynth.config import within
+from viewsynth.files import write
+from viewsynth.records import seed_of
 from viewsynth.reid import methods
 from viewsynth.reid.augment import Recipe
 from viewsynth.reid.batches import Batch, stream
@@ -51,13 +56,22 @@ class Settings:
     """Independent parts of a batch; 0 = as many as processes. More parts than processes are
     accumulated."""
     average: float = 0.0
-    """Decay of the moving average of the weights, which is what is saved; 0 = none."""
+    """Decay of the moving average of the weights (EMA), which is then what is saved; 0 = none."""
     mine_synthetic_from: float = 0.25
     """Part of the run before which synthetic pictures are no hardest negatives."""
 
+    def __post_init__(self):
+        within("optim.rate", self.rate, 0, 1e6)
+        within("optim.decay", self.decay, 0, 1e3)
+        within("optim.warmup", self.warmup, 0, 10**8, "steps")
+        within("optim.clip", self.clip, 0, 1e9)
+        within("optim.parts", self.parts, 0, 10_000)
+        within("optim.average", self.average, 0, 0.99999)
+        within("optim.mine_synthetic_from", self.mine_synthetic_from, 0, 1)
+
 
 class Diverged(ValueError):
-    """The loss is no number any more."""
+    """A loss, a gradient or a feature is no number any more."""
 
 
 def train(
@@ -78,7 +92,8 @@ def train(
             step and the last one.
     Returns: the model to use: the moving average, or the method itself.
     Raises:
-        Diverged: if the loss is not finite; the newest checkpoint is from before.
+        Diverged: if a loss or a gradient is not finite. The weights from before that step are
+            saved, and `diverged.json` names all pictures of it.
         ValueError: if the batch cannot be shared by the processes, or the checkpoint is not of
             this method.
     """
@@ -94,15 +109,13 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = settings.rate * schedule(step, plan.steps, settings.warmup)
         mining = step >= settings.mine_synthetic_from * plan.steps
-        losses = _step(model, optimizer, batches, mining, settings, accelerator)
+        seeds = [seed_of(plan.seed, "step", step, part.start) for part in mine]
+        losses = _step(model, optimizer, batches, seeds, mining, settings, accelerator)
         if not math.isfinite(sum(losses.values())):
-            names = ", ".join(name for batch in batches for name in batch.names[:4])
-            raise Diverged(
-                f"the loss of step {step} is not finite ({_said(losses)}); its pictures: {names}, …"
-                f". Lower --optim.rate (now {settings.rate:g}) or lengthen --optim.warmup; run "
-                "again to go on from the newest checkpoint"
-            )
-        average.update(method)
+            if accelerator.is_main_process:
+                _save(run, step, method, optimizer, average, accelerator, {})
+            raise _diverged(run, step, plan, losses, settings, accelerator)
+        average.update(method, step)
         pause = step + 1 == plan.steps or (step + 1) % every == 0
         figures = validate(step + 1, average.model) if pause and validate else {}
         model.train()
@@ -165,6 +178,11 @@ def check_learns(method: nn.Module, batch: Batch, rate: float = 1e-3) -> tuple[f
 def _parts(plan: Plan, settings: Settings, accelerator) -> list[slice]:
     """The slots of a batch that this process computes, part by part."""
     processes = accelerator.num_processes
+    if accelerator.gradient_accumulation_steps != 1:
+        raise ValueError(
+            f"the launcher asks for {accelerator.gradient_accumulation_steps} accumulated steps; "
+            "use --optim.parts instead: more parts than processes are accumulated"
+        )
     parts = settings.parts or processes
     if parts % processes:
         raise ValueError(
@@ -182,14 +200,18 @@ def _optimizer(method: nn.Module, settings: Settings) -> torch.optim.Optimizer:
 
 
 def _step(
-    model: nn.Module, optimizer, batches: tuple[Batch, ...], mining: bool, settings: Settings,
-    accelerator,
+    model: nn.Module, optimizer, batches: tuple[Batch, ...], seeds: list[int], mining: bool,
+    settings: Settings, accelerator,
 ) -> dict[str, float]:  # fmt: skip
-    """Gradients of all parts, then one step; returns the losses, means over all parts."""
+    """Gradients of all parts, then one step, unless something is no number.
+
+    Returns: the losses, means over all parts; with "gradient", its norm, if that is not finite.
+    """
     optimizer.zero_grad()
     total: dict[str, Tensor] = {}
-    for number, batch in enumerate(batches, 1):
+    for number, (batch, seed) in enumerate(zip(batches, seeds, strict=True), 1):
         last = number == len(batches)
+        torch.manual_seed(seed)  # for backbones that draw: dropout, stochastic depth
         with nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():
                 terms = model(batch, mining)
@@ -198,11 +220,30 @@ def _step(
             total[name] = total.get(name, 0) + value.detach() / len(batches)
     names = sorted(total)
     means = accelerator.reduce(torch.stack([total[name] for name in names]), "mean").tolist()
+    losses = dict(zip(names, means, strict=True))
     if all(map(math.isfinite, means)):
-        if settings.clip:
-            accelerator.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizer.step()
-    return dict(zip(names, means, strict=True))
+        clip = settings.clip or math.inf
+        norm = float(accelerator.clip_grad_norm_(model.parameters(), clip))
+        if math.isfinite(norm) or accelerator.scaler:  # a scaler passes over such steps itself
+            optimizer.step()
+        else:
+            losses["gradient"] = norm
+    return losses
+
+
+def _diverged(run: Path, step: int, plan: Plan, losses, settings: Settings, accelerator):
+    """The error, once everything about it is written down."""
+    names = [plan.pool.samples[n].name for n in plan.batch(step).tolist()]
+    file = run / "diverged.json"
+    if accelerator.is_main_process:
+        told = {"step": step, "losses": {k: str(v) for k, v in losses.items()}, "pictures": names}
+        write(file, (json.dumps(told, indent=1) + "\n").encode())
+    return Diverged(
+        f"step {step} is not finite ({_said(losses)}); its {len(names)} pictures stand in {file}, "
+        f"e.g. {names[0]}, and the weights from before are saved. Look at the pictures; if they "
+        f"are right, lower --optim.rate ({settings.rate:g}) or lengthen --optim.warmup in a new "
+        "--output"
+    )
 
 
 def _said(losses: dict[str, float]) -> str:
@@ -217,12 +258,13 @@ class _Average:
         self.model = copy.deepcopy(method).eval() if decay else method
 
     @torch.no_grad()
-    def update(self, method: nn.Module) -> None:
+    def update(self, method: nn.Module, step: int) -> None:
         if not self.decay:
             return
+        decay = min(self.decay, (1 + step) / (10 + step))  # else it remembers the random start
         for own, new in self._pairs(method):
             if own.is_floating_point():
-                own.lerp_(new, 1 - self.decay)
+                own.lerp_(new, 1 - decay)
             else:
                 own.copy_(new)
 

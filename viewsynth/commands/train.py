@@ -5,12 +5,14 @@ accelerate launch train.py --data.name cargo --data.root DIR --data.synthetic ou
 
 The output folder gets `model/` (what `evaluate --model.path` takes), `checkpoint-<step>/`,
 `log.jsonl` (losses and validation), `config.yaml`, `run.json` and `rejects.jsonl`. Run the same
-command again to go on after a stop. A part of the training identities is kept for validation; the
-test split is never looked at, but for refusing its identities.
+command again to go on after a stop. A part of the training identities is kept for validation:
+`model/` is the model that finds them best, or that of the last step where there is none. The test
+split is never looked at, but for refusing its identities.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import sys
@@ -22,7 +24,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from viewsynth import data, metrics, train
+from viewsynth import checkpoints, data, metrics, train
 from viewsynth.config import dump, to_dict, within
 from viewsynth.facts import facts
 from viewsynth.files import claim, clean, lines, write
@@ -35,8 +37,10 @@ from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
 from viewsynth.workers import launched
 
-OURS = set("model log.jsonl config.yaml run.json rejects.jsonl tracker .gitkeep".split())
-FREE = ("output", "resume", "validate", "trackers", "device", "cache")  # change no weight
+OURS = set(
+    "model log.jsonl config.yaml run.json rejects.jsonl diverged.json tracker .gitkeep".split()
+)
+FREE = ("output", "resume", "every", "trackers", "device", "cache")  # change no weight
 CHUNK = 256  # pictures of the validation at once
 
 
@@ -89,6 +93,11 @@ class Model:
     smoothing: float = 0.0
     """Label smoothing of the identity loss."""
 
+    def __post_init__(self):
+        for side in self.size:
+            within("model.size", side, 16, 4096, "pixels")
+        within("model.smoothing", self.smoothing, 0, 0.99)
+
 
 @dataclass(frozen=True)
 class Config:
@@ -104,8 +113,8 @@ class Config:
     """In a batch."""
     pictures: int = 4
     """Of each of them."""
-    validate: int = 2000
-    """Steps between two validations, which are also those between two checkpoints."""
+    every: int = 2000
+    """Steps between two checkpoints, and between two validations."""
     cache: Path | None = Path("outputs/cache")
     """Folder of the resized pictures; None = read the files again and again."""
     resume: Literal["latest", "no"] = "latest"
@@ -123,7 +132,7 @@ class Config:
         within("steps", self.steps, 1, 10**8)
         within("people", self.people, 2, 10_000)
         within("pictures", self.pictures, 1, 1000)
-        within("validate", self.validate, 1, 10**8)
+        within("every", self.every, 1, 10**8)
         within("seed", self.seed, 0, 2**63 - 1)
 
 
@@ -137,61 +146,80 @@ def run(config: Config) -> int:
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
     learnt, validated, rejects = pools(config)
-    settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
-    with accelerator.main_process_first():
-        if first:
-            _claim(config, settings)
-        pixels = Pixels.open(learnt.samples, config.model.size, config.cache, bar=first)
-        validation = _validation(config, validated, first)
-    learnt = learnt.keep(pixels.usable)
-    plan = Plan(
-        pool=learnt, people=config.people, pictures=config.pictures, steps=config.steps,
-        synthetic=config.data.share if learnt.synthetic.any() else 0.0, until=config.data.until,
-        seed=config.seed,
-    )  # fmt: skip
+    plan_of(config, learnt)
     _check_views(config, learnt)
     body = backbones.load(config.model.backbone, config.model.size, config.seed)
+    with accelerator.main_process_first():
+        if first:
+            ours = OURS | {p.name for p in config.output.glob("checkpoint-*")}
+            claim(config.output, ours, "run.json")
+            clean(config.output)
+        pixels = _open(learnt.samples, config, first)
+        seen = _open(validated, config, first)
+    learnt = learnt.keep(pixels.usable)
     method = methods.build(
         config.model.method, body, learnt.classes, config.model.smoothing, config.seed
     )
     if first:
-        write(config.output / "rejects.jsonl", lines(
-            [to_json(r) for r in (*rejects, *pixels.rejects)]
-        ))  # fmt: skip
-        _check_learns(method, plan, pixels, config)
+        _freeze(config, learnt, accelerator)
+        every = [*rejects, *pixels.rejects, *(seen.rejects if seen else [])]
+        write(config.output / "rejects.jsonl", lines([to_json(reject) for reject in every]))
+    plan = plan_of(config, learnt)
     accelerator.wait_for_everyone()
-    _train(config, method, plan, pixels, validation, accelerator)
+    done = checkpoints.newest(config.output)
+    if first and done is None:
+        _check_learns(method, plan, pixels, accelerator.device)
+    accelerator.wait_for_everyone()
+    _train(config, method, plan, pixels, seen, accelerator)
     return 0
+
+
+def _open(samples: list[Sample], config: Config, bar: bool) -> Pixels | None:
+    """The pictures of some samples; None if there are none."""
+    return Pixels.open(samples, config.model.size, config.cache, bar=bar) if samples else None
 
 
 def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
     """What is learnt from, the samples of the validation, and what cannot be used."""
     dataset = data.load(config.data.name, config.data.root)
-    real = [s for s in dataset.train if s.source == "real"]
-    real, validated = pool.split(real, config.data.validation, config.seed)
-    if config.data.views != "both":
-        real = [sample for sample in real if sample.view == config.data.views]
-        if not real:
-            raise ValueError(f"data.views: {config.data.root} has no {config.data.views} picture")
+    every = [sample for sample in dataset.train if sample.source == "real"]
+    if not every:
+        raise ValueError(f"data.root: {config.data.root} has no real picture of the split train")
+    wanted = [s for s in every if config.data.views in ("both", s.view)]
+    if not wanted:
+        raise ValueError(f"data.views: {config.data.root} has no {config.data.views} picture")
+    # Validation sees what training sees: the other view's pictures are not to be had.
+    real, validated = pool.split(wanted, config.data.validation, config.seed)
     tested = {s.pid for p in dataset.protocols.values() for s in (*p.query, *p.gallery)}
     learnt = pool.build(
-        real, config.data.synthetic, config.data.weight, tested=tested,
-        left_out={s.pid for s in validated}, least=config.data.least, views=config.data.per_person,
-        repeat=config.data.repeat,
+        real, config.data.synthetic, config.data.weight, everyone=every, tested=tested,
+        least=config.data.least, views=config.data.per_person, repeat=config.data.repeat,
     )  # fmt: skip
     return learnt, validated, dataset.rejects
 
 
-def _claim(config: Config, settings: dict) -> None:
-    """Take the folder, if it is empty or holds this very training."""
-    folder = config.output
-    ours = OURS | {p.name for p in folder.glob("checkpoint-*")} if folder.is_dir() else OURS
-    if claim(folder, ours, "run.json"):
+def plan_of(config: Config, learnt: pool.Pool) -> Plan:
+    """The batches of the run. Raises: ValueError: if they cannot be drawn."""
+    return Plan(
+        pool=learnt, people=config.people, pictures=config.pictures, steps=config.steps,
+        synthetic=config.data.share if learnt.synthetic.any() else 0.0, until=config.data.until,
+        seed=config.seed,
+    )  # fmt: skip
+
+
+def _freeze(config: Config, learnt: pool.Pool, accelerator) -> None:
+    """Write down what decides the weights, or refuse to go on with something else."""
+    folder, values = config.output, to_dict(config)
+    settings = {key: value for key, value in values.items() if key not in FREE}
+    settings["optim"]["parts"] = config.optim.parts or accelerator.num_processes
+    said = [[s.name, s.pid] for s in learnt.samples], learnt.weights.tolist()
+    settings["pictures_sha256"] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    settings["precision"] = accelerator.mixed_precision
+    if any(folder.glob("checkpoint-*")):
         if config.resume == "no":
             raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
         old = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         refuse_other_settings(folder, old["settings"], settings)
-    clean(folder)
     write(folder / "config.yaml", dump(config).encode())
     told = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"
     write(folder / "run.json", told.encode())
@@ -205,41 +233,57 @@ def _check_views(config: Config, learnt: pool.Pool) -> None:
         )
 
 
-def _check_learns(method, plan: Plan, pixels: Pixels, config: Config) -> None:
+def _check_learns(method, plan: Plan, pixels: Pixels, device) -> None:
     """The start-up check, on pictures that nothing was done to."""
     plain = Recipe(pad=0, flip=0, erase=0)
-    batch = next(batches.stream(plan, pixels, plain, [0]))
-    before, after = train.check_learns(method, batch)
+    batch = next(batches.stream(plan, pixels, plain, [0], device=device))
+    before, after = train.check_learns(method.to(device), batch)
     say(f"start-up check: loss {before:.2f} -> {after:.2f} on {train.LEARNS} pictures")
 
 
 # ---- validation ------------------------------------------------------------------------------
 
 
-def _validation(config: Config, samples: list[Sample], bar: bool):
-    """`validate(step, model)` for `train.train`; None if there is nobody to find."""
-    protocol = _protocol(samples)
-    if not samples or not protocol.valid_queries:
+def _validation(config: Config, pixels: Pixels | None, best: float, accelerator):
+    """`validate(step, model)` for `train.train`, which keeps the best model so far.
+
+    Everybody is looked for among everybody: across views where there are two, else across cameras.
+
+    Args:
+        pixels: Of the validation.
+        best: mAP of the best model that is saved already.
+    Returns: None if there is nobody to find.
+    """
+    samples = pixels.samples if pixels else []
+    camera = "view" if len({sample.view for sample in samples}) > 1 else "camid"
+    if not Protocol(name="", query=samples, gallery=samples, camera=camera).valid_queries:
         return None
-    pixels = Pixels.open(samples, config.model.size, config.cache, bar=bar)
-    protocol = _protocol(pixels.samples)
+    pids = [sample.pid for sample in samples]
+    cameras = [getattr(sample, camera) for sample in samples]
 
     def validate(step: int, model) -> dict:
+        nonlocal best
         rows = features(model, pixels)
-        names = [s.pid for s in pixels.samples], [s.camid for s in pixels.samples]
-        if protocol.camera == "view":
-            names = names[0], [s.view for s in pixels.samples]
-        distances = metrics.cosine_distances(rows, rows)
-        found = metrics.rank_metrics(distances, names[0], names[0], names[1], names[1])
+        if not np.isfinite(rows).all():
+            raise train.Diverged(
+                f"after step {step} the features of the validation are not finite; lower "
+                f"--optim.rate ({config.optim.rate:g}) in a new --output"
+            )
+        found = metrics.rank_metrics(
+            metrics.cosine_distances(rows, rows), pids, pids, cameras, cameras
+        )
+        if found.mAP > best:
+            best = found.mAP
+            if accelerator.is_main_process:
+                _save(config, model, step)
         return {"val_mAP": found.mAP, "val_rank1": float(found.cmc[0])}
 
     return validate
 
 
-def _protocol(samples: list[Sample]) -> Protocol:
-    """Everybody against everybody: across views where there are two, else across cameras."""
-    camera = "view" if len({s.view for s in samples}) > 1 else "camid"
-    return Protocol(name="validation", query=samples, gallery=samples, camera=camera)
+def _save(config: Config, model, step: int) -> None:
+    about = {"data": config.data.name, "step": step, "steps": config.steps}
+    saved.save(model, config.output / "model", about)
 
 
 def features(model, pixels: Pixels) -> np.ndarray:
@@ -259,19 +303,20 @@ def features(model, pixels: Pixels) -> np.ndarray:
 # ---- the run ---------------------------------------------------------------------------------
 
 
-def _train(config: Config, method, plan: Plan, pixels: Pixels, validation, accelerator) -> None:
+def _train(
+    config: Config, method, plan: Plan, pixels: Pixels, seen: Pixels | None, accelerator
+) -> None:  # fmt: skip
     folder, began = config.output, time.perf_counter()
-    log = None
+    done = checkpoints.newest(folder)
+    log = _Log(folder / "log.jsonl", int(done.name.partition("-")[2]) if done else 0, config)
+    best = max((row.get("val_mAP", -1.0) for row in log.rows), default=-1.0)
+    validation = _validation(config, seen, best, accelerator)
     if config.trackers:
         accelerator.init_trackers("viewsynth", {k: str(v) for k, v in to_dict(config).items()})
-    with tqdm(total=config.steps, unit="step", disable=not accelerator.is_main_process) as bar:
+    quiet = not accelerator.is_main_process
+    with tqdm(total=config.steps, initial=log.done, unit="step", disable=quiet) as bar:
 
         def tell(step: int, figures: dict) -> None:
-            nonlocal log
-            if log is None:  # the first step of this session
-                log = _Log(folder / "log.jsonl", step - 1, config)
-                bar.update(step - 1)
-                bar.initial = step - 1
             bar.update()
             bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
             log.add(step, figures)
@@ -279,12 +324,12 @@ def _train(config: Config, method, plan: Plan, pixels: Pixels, validation, accel
 
         model = train.train(
             method, plan, pixels, config.augment, config.optim, folder, accelerator,
-            config.validate, tell, validation,
+            config.every, tell, validation,
         )  # fmt: skip
     if accelerator.is_main_process:
-        about = {"data": config.data.name, "people": plan.pool.classes, "steps": config.steps}
-        saved.save(model, folder / "model", about)
-        seconds, made = time.perf_counter() - began, bar.n - bar.initial
+        if validation is None:
+            _save(config, model, config.steps)
+        seconds, made = time.perf_counter() - began, bar.n - log.done
         speed = made * config.people * config.pictures / seconds
         say(f"{made} steps in {seconds:.0f} s, {speed:.0f} images/s; look at {folder / 'model'}")
     accelerator.wait_for_everyone()
@@ -302,9 +347,10 @@ class _Log:
     def __init__(self, path: Path, done: int, config: Config):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         rows = [json.loads(row) for row in text.splitlines()]
-        self.path, self.rows = path, [row for row in rows if row["step"] <= done]
+        self.path, self.done = path, done
+        self.rows = [row for row in rows if row["step"] <= done]
         self.seen: list[dict] = []
-        self.every, self.last = config.validate, config.steps
+        self.every, self.last = config.every, config.steps
 
     def add(self, step: int, figures: dict) -> None:
         """Take in the figures of a step."""

@@ -172,7 +172,7 @@ def _frames(
     for number, sample in enumerate(block.samples):
         for path in sample.paths:
             try:
-                image = images.read(path, sample.box)
+                image = images.read(path, sample.box, least=1)
             except images.BadImage as error:
                 rejects.append(
                     Reject(source=str(path), stage="input", reason=str(error), pid=sample.pid)

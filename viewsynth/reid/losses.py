@@ -4,8 +4,8 @@
 A weight says how much a sample counts: 1 for a real picture, less for a synthetic one that was
 partly invented, 0 for one that must not be learnt from. Every loss is the sum of its weighted terms
 over the number of samples B, not over the sum of the weights: all ones give the plain mean, a real
-picture counts the same whoever else is in the batch, and B samples on each of several processes
-average to what one process would compute.
+picture's own terms count the same whoever else is in the batch (a triplet has three pictures), and
+B samples on each of several processes average to what one process would compute.
 """
 
 from __future__ import annotations

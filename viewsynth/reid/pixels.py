@@ -95,7 +95,7 @@ class Pixels:
         """Pictures by their place in `samples`.
 
         Returns: RGB.  uint8 [B, H, W, 3]
-        Raises: ValueError: if a file that could be read before cannot be read any more.
+        Raises: OSError: if a file that could be read before cannot be read any more.
         """
         numbers = np.asarray(indices, np.int64).tolist()
         out = torch.empty((len(numbers), *self.size, 3), dtype=torch.uint8)
@@ -104,7 +104,8 @@ class Pixels:
                 pixels, problem = _read(self.samples[number], self.size)
                 if pixels is None:
                     path = self.samples[number].paths[0]
-                    raise ValueError(f"{path} could be read at the start, but now: {problem}")
+                    # An OSError: it may be one process's own, which must then speak.
+                    raise OSError(f"{path} could be read at the start, but now: {problem}")
                 out.numpy()[row] = pixels
             return out
         places = self.places[numbers].tolist()
@@ -197,18 +198,19 @@ def _blocks(samples: Sequence[Sample], size: tuple[int, int], folder: Path) -> l
     found = []
     for start in range(0, len(samples), BLOCK):
         part = samples[start : start + BLOCK]
-        said = [REVISION, size, [[s.name, s.box, _bytes(s.paths[0])] for s in part]]
+        said = [REVISION, size, [[s.name, s.box, *_state(s.paths[0])] for s in part]]
         mark = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
         found.append(Block(folder / f"{mark}.safetensors", part))
     return found
 
 
-def _bytes(path: Path) -> int:
-    """Size of a file, -1 if there is none."""
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, which tell it from one of the same name; -1 if there is none."""
     try:
-        return path.stat().st_size
+        stat = path.stat()
     except OSError:
-        return -1
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _make(block: Block, size: tuple[int, int], pool: ThreadPoolExecutor) -> None:

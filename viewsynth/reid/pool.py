@@ -80,7 +80,7 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
         raise ValueError(f"the share of validation identities must be in [0, 1), got {share}")
     pids = {sample.pid for sample in samples}
     ordered = sorted(pids, key=lambda pid: (seed_of(seed, "validation", pid), pid))
-    count = max(1, round(share * len(pids))) if share else 0
+    count = max(2, round(share * len(pids))) if share else 0  # one is always found
     if count >= len(pids):
         raise ValueError(
             f"{count} of {len(pids)} identities for validation leave nobody to learn from; lower "
@@ -92,7 +92,7 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
 
 def build(
     train: Sequence[Sample], runs: Iterable[Path] = (), weight: Weight = "judge", *,
-    tested: AbstractSet[str] = frozenset(), left_out: AbstractSet[str] = frozenset(),
+    everyone: Sequence[Sample] | None = None, tested: AbstractSet[str] = frozenset(),
     least: float = 0.0, views: int | None = None, repeat: int = 0,
 ) -> Pool:  # fmt: skip
     """The pool of real samples and synthetic runs, in the same order however they come.
@@ -101,9 +101,12 @@ def build(
         train: Real samples; a tracklet becomes one picture a frame.
         runs: Folders that `generate` left, made from pictures of the same identities.
         weight: What weighs a synthetic picture: the judge's `weight`, its `seen_ratio`, or 1.
-        tested: Identities of query and gallery; a run that shows one is refused.
-        left_out: Identities whose synthetic pictures are not used, e.g. of the validation.
-        least: Synthetic pictures that weigh less, or nothing, are left out.  [0, 1]
+        everyone: All real training samples, of which `train` may be a part (without those of the
+            validation, or of one view only); synthetic pictures of the other people are left out.
+            None = `train`.
+        tested: Identities of query and gallery; none of them may be in `everyone` or in a run.
+        least: Synthetic pictures that weigh less are left out, and always those which the judge
+            gave no weight.  [0, 1]
         views: At most this many of each (pid, outfit) and run, the first by name (random cameras
             are named in the order of drawing); None = all.
         repeat: A control: so many real pictures of each identity once more, as synthetic ones with
@@ -119,7 +122,9 @@ def build(
         raise ValueError(f"least must be in [0, 1] and views > 0; got {least} and {views}")
     if not train:
         raise ValueError("there are no training pictures; see that the data set has a train split")
-    if shared := sorted({sample.pid for sample in train} & tested):
+    everyone = train if everyone is None else everyone
+    people = {sample.pid for sample in everyone}
+    if shared := sorted(people & tested):
         raise ValueError(
             f"{len(shared)} identities are in train and in query or gallery: {_few(shared)}; a "
             "model that learnt them cannot be evaluated: take them out of one of the two"
@@ -135,7 +140,8 @@ def build(
     weights = [1.0] * len(samples)
     for folder in folders:
         rows = _rows(folder)
-        _check(folder, rows, frames, tested, left_out)
+        _check(folder, rows, everyone, people, tested)
+        left_out = people - {sample.pid for sample in train}
         rows, values = _chosen(folder, rows, weight, left_out, least, views)
         name = folder.name if short[folder.name] == 1 else folder.as_posix()
         samples = samples + [_sample(folder, name, row) for row in rows]
@@ -227,7 +233,7 @@ def _problem(row: dict) -> str:
     return ""
 
 
-def _check(run: Path, rows: list[dict], train: list[Sample], tested, left_out) -> None:
+def _check(run: Path, rows: list[dict], everyone: Sequence[Sample], known, tested) -> None:
     """Refuse a run that shows the wrong people."""
     shown = sorted({row["pid"] for row in rows})
     if found := [pid for pid in shown if pid in tested]:
@@ -235,28 +241,27 @@ def _check(run: Path, rows: list[dict], train: list[Sample], tested, left_out) -
             f"data.synthetic: {run} shows {len(found)} identities of query or gallery: "
             f"{_few(found)}; make it from training pictures only"
         )
-    known = {sample.pid for sample in train} | left_out
     unknown = [pid for pid in shown if pid not in known]
     if len(unknown) == len(shown):
         raise ValueError(
             f"data.synthetic: {run} is a synthetic set of another data set: it shows "
             f"{_scope(unknown[0])} ({_few(unknown)}), the training pictures are of "
-            f"{_scope(train[0].pid)} ({_few(sorted(known))}); make one of these with generate"
+            f"{_scope(everyone[0].pid)} ({_few(sorted(known))}); make one of these with generate"
         )
     if unknown:
         raise ValueError(
             f"data.synthetic: {len(unknown)} of the {len(shown)} identities of {run} are not among "
             f"those that are trained on: {_few(unknown)}; make the run from the same pictures"
         )
-    _same_pictures(run, rows, train)
+    _same_pictures(run, rows, everyone)
 
 
-def _same_pictures(run: Path, rows: list[dict], train: list[Sample]) -> None:
+def _same_pictures(run: Path, rows: list[dict], everyone: Sequence[Sample]) -> None:
     """Refuse a run whose people only bear the same names, as those of another world do.
 
     Rows know the SHA-256 of their sources: one picture of each person is compared, if it is there.
     """
-    path_of = {sample.name: sample.paths[0] for sample in train}
+    path_of = {sample.name: sample.paths[0] for sample in everyone}
     seen: set[str] = set()
     for row in rows:
         for source in row.get("sources") or ():
@@ -270,6 +275,11 @@ def _same_pictures(run: Path, rows: list[dict], train: list[Sample]) -> None:
                     f"state of this one: {name} is not the picture that it was made from; make it "
                     "anew with generate"
                 )
+    if not seen:
+        raise ValueError(
+            f"data.synthetic: none of the pictures that {run} was made from is among the training "
+            "pictures: it is a synthetic set of another data set with the same names of people"
+        )
 
 
 def _chosen(
@@ -283,7 +293,7 @@ def _chosen(
         value, person = float(row[key]) if key else 1.0, (row["pid"], row.get("outfit"))
         if row["pid"] in left_out:
             why["are of identities that are left out, e.g. for validation"] += 1
-        elif value <= 0 or value < least:
+        elif row["weight"] <= 0 or value <= 0 or value < least:
             why[f"weigh too little (weight {weight!r}, at least {least:g})"] += 1
         elif views is not None and count[person] >= views:
             why["are beyond the views asked for"] += 1

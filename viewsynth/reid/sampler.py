@@ -29,8 +29,9 @@ class Plan:
         pool: What is drawn from.
         people: P, identities in a batch, all different.
         pictures: K, pictures of each.
-        synthetic: Share of an identity's pictures that are synthetic, in [0, 0.5]; where it has
-            none, real ones take their place.
+        synthetic: Share of an identity's pictures that are synthetic, in [0, 0.5], rounded down
+            to whole pictures; where it has none, real ones take their place, where it has too few
+            they are repeated.
         until: Part of the run after which that share falls, linearly, to 0 at the last step, in
             [0, 1]; 1 = it never falls.
         steps: Of the whole run.
@@ -57,6 +58,11 @@ class Plan:
             raise ValueError(
                 f"a batch of {self.people} people cannot be drawn from {self.pool.classes} "
                 f"identities; take at most {self.pool.classes}"
+            )
+        if self.synthetic and self.pool.synthetic.any() and self.pictures < 2:
+            raise ValueError(
+                "one picture of each person leaves no room for synthetic ones, which are at most "
+                "half; take at least 2 pictures of each"
             )
         counted = self.pool.labels if self.synthetic else self.pool.labels[~self.pool.synthetic]
         if self.pictures > 1 and np.bincount(counted, minlength=1).max() <= 1:
@@ -88,7 +94,7 @@ class Plan:
         for label in self._identities(step):
             groups, made = self._own[label]
             # Rounded at random, so that the mean is what was aimed at.
-            wanted = min(int(aim + rng.random()), most, len(made))
+            wanted = min(int(aim + rng.random()), most) if made else 0
             real = _spread(groups, rng)[: self.pictures - wanted]
             wanted = wanted if real else self.pictures
             chosen += _fill(real, self.pictures - wanted)
@@ -104,6 +110,11 @@ class Plan:
             raise ValueError(
                 f"{self.people} people cannot be shared by {parts} processes (times accumulated "
                 f"steps); take a multiple of {parts}"
+            )
+        if parts > 1 and self.people // parts < 2:
+            raise ValueError(
+                f"{self.people} people in {parts} parts leave one a part, who has no negatives; "
+                "take more people or fewer parts"
             )
         each = self.people // parts * self.pictures
         return slice(number * each, (number + 1) * each)
