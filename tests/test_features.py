@@ -73,7 +73,7 @@ def test_features_are_those_of_the_encoder(samples, encoder, tmp_path):
         for path in sample.paths:
             image = np.asarray(Image.open(path))
             if sample.box:
-                image = image[:18]
+                image = image[1:10, 2:9]  # smaller than anything reconstruction would take
             pixels = torch.from_numpy(encoders.resize(image, SIZE).copy())[None]
             rows.append(encoder.encode(pixels)[0].numpy())
         expected = rows[0]
