@@ -44,7 +44,7 @@ def noted(items: Iterator, waits: list[float]) -> Iterator:
 def measure(rows: list[Row], rounds: int, steps: int, device: str) -> None:
     """Let the rows take turns."""
     for row in rows:
-        turn(row, 1, device)  # compiles, and fills what is kept from step to step
+        row.step()  # compiles, and makes what is kept from step to step
         row.waits.clear()
     for number in range(rounds):
         for row in rows[number % len(rows) :] + rows[: number % len(rows)]:

@@ -263,7 +263,7 @@ def test_the_number_of_processes_does_not_matter(cargo, model, undisturbed, tmp_
 def slow_run(root: Path, output: Path, options: tuple) -> None:
     os.setsid()
     read = features.images.read
-    features.images.read = lambda *args: time.sleep(0.02) or read(*args)
+    features.images.read = lambda *args, **least: time.sleep(0.02) or read(*args, **least)
     run(root, output, *options)
 
 
