@@ -11,7 +11,7 @@ from PIL import Image
 
 from viewsynth import config
 from viewsynth.commands import probe as command
-from viewsynth.files import lines
+from viewsynth.files import lines, sha256
 from viewsynth.reid import backbones, methods, saved
 from viewsynth.reid.probe import probe
 
@@ -95,10 +95,12 @@ def test_the_command(tmp_path, trained, capsys):
         for n in range(6):
             name = f"images/{who}/s_{n}.png"
             draw(tmp_path / "run" / name, 180)
+            source = f"train/Cam6/Cam6_day_{who:04d}_0.jpg"
             rows.append({
                 "file_name": name, "pid": f"cargo/{who}", "camid": "6:e30", "platform": "drone",
                 "view": "aerial", "split": "train", "source": "synthetic", "outfit": "",
-                "seen_ratio": 0.5, "weight": 0.0,
+                "seen_ratio": 0.5, "weight": 0.4,
+                "sources": [{"file": source, "sha256": sha256(tmp_path / "CARGO" / source)}],
             })  # fmt: skip
     for split in ("query", "gallery"):
         draw(tmp_path / f"CARGO/{split}/Cam6/Cam6_day_0100_{len(split)}.jpg", 20)
