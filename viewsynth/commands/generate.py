@@ -292,12 +292,12 @@ def _input(config: Config) -> tuple[Path, list, list]:
             _say(f"drawing {config.data.people} people into {root}")
             shots.write(root, config.data.people, config.seed)
     dataset = data.load(config.data.name, root)
-    samples = [s for s in dataset.train if s.view == "ground" and s.source == "real"]
+    samples = [sample for sample in dataset.train if sample.view == "ground"]
     if others := len(dataset.samples) - len(samples):
-        what = "pictures that are for evaluation, from above or synthetic are not used"
+        what = "pictures that are for evaluation or from above are not used"
         dataset.rejects.append(data.layout.skip(".", what, others))
         if not samples:
-            raise ValueError(f"data.root: {root} has no real ground picture of the split train")
+            raise ValueError(f"data.root: {root} has no ground picture of the split train")
     if config.data.per_person:
         samples = manifest.few(samples, config.data.per_person, config.seed)
     return dataset.root, samples, dataset.rejects
