@@ -148,6 +148,13 @@ def test_another_configuration_is_refused(photos, undisturbed):
     assert content(undisturbed) == before
 
 
+def test_the_demo_takes_the_people_that_it_draws(tmp_path):
+    argv = ["--data.people", "1", "--output", str(tmp_path / "run")]
+    root, samples, rejects = generate._input(config.parse(generate.Config, argv, "generate"))
+    assert not rejects
+    assert len(samples) == len(list(root.rglob("*.jpg"))) > 1
+
+
 def test_more_views_and_more_people_extend(photos, undisturbed, tmp_path):
     output, root = tmp_path / "out", tmp_path / "photos"
     drawing.photos(root, [f"p{i}/a.jpg" for i in range(6)])

@@ -151,9 +151,7 @@ def check_learns(method: nn.Module, batch: Batch, rate: float = 1e-3) -> tuple[f
     Returns: losses before and after, the latter at most `FALL` of the former.
     Raises: ValueError: if the loss does not fall.
     """
-    small = Batch(**{
-        key: value[:LEARNS] for key, value in batch.__dict__.items()
-    })  # fmt: skip
+    small = Batch(**{key: value[:LEARNS] for key, value in vars(batch).items()})
     model = copy.deepcopy(method).train()
     optimizer = torch.optim.AdamW(methods.groups(model, 0.0), lr=rate)
     seen = []

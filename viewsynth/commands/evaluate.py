@@ -60,7 +60,7 @@ class Model:
     path: str | None = None
     """Folder with config.json and model.safetensors, or an id on the hub."""
     size: tuple[int, int] = (256, 128)
-    """Height and width that pictures are brought to, pixels."""
+    """Height and width that pictures are brought to, pixels; a model of train has its own."""
     pooling: Literal["auto", "cls", "mean", "pooler"] = "auto"
     """auto: the model's own pooled output, else its class token, else the mean over places."""
     batch: int = 64

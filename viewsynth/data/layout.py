@@ -30,8 +30,6 @@ SIDES = {
     "A": ("view", "aerial"), "G": ("view", "ground"),
     "C": ("platform", "cctv"), "W": ("platform", "wearable"),
 }  # fmt: skip
-
-
 LINK = "symbolic links are refused; put the file or folder itself there"
 
 
@@ -49,7 +47,7 @@ class Tree:
 
     Args:
         root: Folder that the names are relative to.
-        files: Name and size of every picture, sorted by name; those of 0 bytes are in `rejects`.
+        files: Names of the pictures, sorted; those of 0 bytes are in `rejects`.
         rejects: What cannot be used, and a count of what is no picture.
         sizes: Name and bytes of everything that the fingerprint covers.
     """
