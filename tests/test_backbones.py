@@ -174,3 +174,25 @@ def test_what_does_not_fit_is_refused(saved, tmp_path):
         FileNotFoundError, match="hf download no/such/model --local-dir .*--model.backbone"
     ):
         backbones.load("no/such/model", SIZE)
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_the_last_block_gives_its_first_tokens_alone(saved, name):
+    last = backbones.load(str(saved / name), SIZE).blocks[-1]
+    assert last.short, "a part of the block was not found: the whole of it is computed"
+    tokens = torch.randn(3, 11, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    for count in (1, 2):
+        slopes = []
+        for found in (last(tokens)[:, :count], last(tokens, count)):
+            weight = torch.linspace(-1, 1, found.numel()).view_as(found)
+            parts = [tokens, *last.parameters()]
+            slopes.append([found, *torch.autograd.grad((found * weight).sum(), parts)])
+        torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
+def test_a_last_block_that_drops_stays_whole(what):
+    config = ViTConfig(**SMALL, intermediate_size=64, image_size=48, **{what: 0.2})
+    backbone = backbones.rebuild(config.to_dict(), SIZE, (0.5,) * 3, (0.5,) * 3)
+    assert not backbone.blocks[-1].short
+    assert backbone.blocks[-1](torch.zeros(1, 5, 32), 2).shape == (1, 2, 32)

@@ -80,14 +80,23 @@ def test_arms_differ_in_their_data_only(benchmark, preset):
 
 def test_the_small_one_is_what_it_says(benchmark):
     first, chains, last = planned(benchmark, ROOT / "configs/benchmark/small.yaml")
-    assert parsed(last).arms == ("a", "c", "e", "f") and len(chains) == 12
+    assert parsed(last).arms == ("a", "c", "e", "f", "g") and len(chains) == 15
     arms = {chain[1][chain[1].index("--method") + 1]: parsed(chain[0]) for chain in chains}
     assert arms["a"].data.views == "ground" and not arms["a"].data.synthetic
     assert arms["c"].augment.degrade == 0.5 and arms["e"].data.synthetic
     assert arms["f"].data.views == "both" and arms["f"].model.size == (128, 64)
+    assert arms["g"].data.views == "both" and arms["g"].data.synthetic
     assert [[line[0] for line in chain] for chain in chains[:2]] == [
         ["train", "evaluate", "probe"], ["train", "evaluate"],
     ]  # fmt: skip
+
+
+def test_all_small_arms_take_over_what_small_has_done(benchmark):
+    first, chains, _ = planned(benchmark, ROOT / "configs/benchmark/small.yaml")
+    more, arms, _ = planned(benchmark, ROOT / "configs/benchmark/small_all.yaml")
+    assert all(line in more for line in first) and all(chain in arms for chain in chains)
+    _, full, _ = planned(benchmark, ROOT / "configs/benchmark/full.yaml")
+    assert [chain[1][-1] for chain in arms] == [chain[1][-1] for chain in full]
 
 
 def test_options_and_data_of_the_user(benchmark, tmp_path):

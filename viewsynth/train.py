@@ -193,8 +193,8 @@ def _parts(plan: Plan, settings: Settings, accelerator) -> list[slice]:
 def _optimizer(method: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     groups = methods.groups(method, settings.decay)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.rate)
-    return torch.optim.SGD(groups, lr=settings.rate, momentum=MOMENTUM)
+        return torch.optim.AdamW(groups, lr=settings.rate, fused=True)
+    return torch.optim.SGD(groups, lr=settings.rate, momentum=MOMENTUM, fused=True)
 
 
 def _step(

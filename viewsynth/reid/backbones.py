@@ -112,7 +112,8 @@ class Tokens(Backbone):
     step (the field: bilinear), and learnt at that grid.
 
     Attributes:
-        blocks: Modules called x -> x.  [B, T, D]
+        blocks: Modules called x -> x.  [B, T, D]. The last one, called with (x, n), gives the first
+            n tokens alone, for much less.  [B, n, D]
         norm: The last normalisation of tokens.
         places: Positions of the class token and of the places.  float [1, 1 + N, D]
     """
@@ -139,7 +140,8 @@ class Tokens(Backbone):
         smooth = registers is not None  # each family's own way, for which it was trained
         self.places = nn.Parameter(_to_grid(table.detach(), grid, smooth))
         self.registers = None if registers is None else nn.Parameter(registers.detach().clone())
-        self.blocks = nn.ModuleList([_Block(block) for block in _blocks(model)])
+        *others, last = _blocks(model)
+        self.blocks = nn.ModuleList([*map(_Block, others), _Last(last)])
 
     def embed(self, images: Tensor, extra: Tensor | None = None) -> Tensor:
         """Tokens before the first block.
@@ -160,9 +162,9 @@ class Tokens(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         """The class token after the last block, normalised by `norm`.  [B, 3, H, W] -> [B, D]"""
         tokens = self.embed(images)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             tokens = block(tokens)
-        return self.norm(tokens[:, 0])
+        return self.norm(self.blocks[-1](tokens, 1)[:, 0])
 
 
 class _Block(nn.Module):
@@ -177,6 +179,72 @@ class _Block(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         out = self.block(tokens, **self.mask)
         return out[0] if isinstance(out, tuple) else out
+
+
+class _Last(_Block):
+    """The last block, which can be asked for its first tokens alone.
+
+    The others then need no query and no MLP, and no key or value either: a query q asks a token x
+    for q'(W x + b) = (W'q)'x + q'b, and what it gets is W times a mean of tokens. The same numbers
+    but for rounding. A block with other parts than these, or that drops at random, stays whole.
+    """
+
+    PARTS = {  # what it is: its names in the releases and families of `transformers`
+        "norm": ("layernorm_before", "layer_norm1", "norm1"),
+        "attention": ("attention", "self_attn"),
+        "after": ("layernorm_after", "layer_norm2", "norm2"),
+        "mlp": ("mlp",),
+    }
+
+    def __init__(self, block: nn.Module):
+        super().__init__(block)
+        named = dict(block.named_children())
+        found = {key: named[n] for key, names in self.PARTS.items() for n in names if n in named}
+        linear = {
+            name[0]: part
+            for name, part in found.get("attention", nn.Module()).named_children()
+            if isinstance(part, nn.Linear)
+        }
+        # Not as attributes: a module would save them twice.
+        self.parts = found | {key: linear.get(key) for key in "qkvo"}
+        self.parts |= {f"scale{n}": named.get(f"layer_scale{n}", nn.Identity()) for n in (1, 2)}
+        self.short = None not in self.parts.values() and len(found) == len(self.PARTS)
+        self.short = self.short and self._agrees()
+
+    @torch.no_grad()
+    def _agrees(self) -> bool:
+        """Whether the short way gives what the block gives, in training mode."""
+        config = self.parts["attention"].config
+        self.heads = config.num_attention_heads
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randn(2, 9, config.hidden_size, generator=generator)
+        with torch.random.fork_rng(devices=[]):
+            return torch.allclose(self(tokens)[:, :2], self._first(tokens, 2), rtol=1e-3, atol=1e-4)
+
+    def forward(self, tokens: Tensor, count: int | None = None) -> Tensor:
+        if count is None or not self.short:
+            return super().forward(tokens)[:, :count]
+        return self._first(tokens, count)
+
+    def _first(self, tokens: Tensor, count: int) -> Tensor:
+        parts = self.parts
+        normed, first = parts["norm"](tokens), tokens[:, :count]
+        first = first + parts["scale1"](self._attended(normed, count))
+        return first + parts["scale2"](parts["mlp"](parts["after"](first)))
+
+    def _attended(self, tokens: Tensor, count: int) -> Tensor:
+        """What the attention gives the first tokens.  [B, T, D] -> [B, count, D]"""
+        query, key, value, out = (self.parts[name] for name in "qkvo")
+        asks = query(tokens[:, :count]).unflatten(-1, (self.heads, -1))
+        split = (self.heads, asks.shape[-1])
+        asked = torch.einsum("bnhd,hdc->bnhc", asks, key.weight.unflatten(0, split))
+        scores = (asked.flatten(1, 2) @ tokens.transpose(1, 2)).unflatten(1, asks.shape[1:3])
+        if key.bias is not None:  # the same for every token: it only keeps the bias in use
+            scores = scores + (asks * key.bias.view(split)).sum(-1, keepdim=True)
+        shares = (scores.float() * split[1] ** -0.5).softmax(-1).to(tokens.dtype)
+        mixed = (shares.flatten(1, 2) @ tokens).unflatten(1, asks.shape[1:3])
+        got = torch.einsum("bnhc,hdc->bnhd", mixed, value.weight.unflatten(0, split)).flatten(2)
+        return out(got if value.bias is None else got + value.bias)
 
 
 def load(name: str, size: tuple[int, int], seed: int = 0) -> Backbone:

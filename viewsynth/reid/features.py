@@ -109,8 +109,8 @@ def blocks(
 
 
 def _state(sample: Sample) -> list:
-    sizes = [path.stat().st_size if path.is_file() else -1 for path in sample.paths]
-    return [sample.name, sample.box, sizes]
+    stats = [path.stat() if path.is_file() else None for path in sample.paths]
+    return [sample.name, sample.box, [s and (s.st_size, s.st_mtime_ns) for s in stats]]
 
 
 def compute(todo: Sequence[Block], encoder: Encoder, batch: int, threads: int, bar: bool) -> None:

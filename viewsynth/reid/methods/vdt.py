@@ -60,10 +60,12 @@ class VDT(nn.Module):
         """Identity feature and view feature.  [B, 3, H, W] -> [B, width] each"""
         view = self.view_token + self.backbone.places[:, 1:2]
         tokens = self.backbone.embed(images, view)
-        for block in self.backbone.blocks:
+        for block in self.backbone.blocks[:-1]:
             tokens = block(tokens)
             tokens = torch.cat([tokens[:, :1] - tokens[:, 1:2], tokens[:, 1:]], 1)
-        identity, view = self.backbone.norm(tokens[:, :2]).unbind(1)
+        tokens = self.backbone.blocks[-1](tokens, 2)
+        tokens = torch.cat([tokens[:, :1] - tokens[:, 1:], tokens[:, 1:]], 1)
+        identity, view = self.backbone.norm(tokens).unbind(1)
         return identity - view, view
 
     def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
