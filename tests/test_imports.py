@@ -18,12 +18,13 @@ PACKAGE = ROOT / "viewsynth"
 GROUND = ("records", "cameras", "files", "config", "licences", "facts", "pictures", "weights",
           "manifest")  # fmt: skip
 LEVELS = (
-    ("bodies", "render", "metrics"),
+    ("bodies", "render", "metrics", "checkpoints", "learning"),
     ("data", "world", "reconstruct"),
     ("diffusion", "reid"),
     ("judge", "observer"),
-    ("workers", "sheet", "chunks", "glb", "checkpoints"),
+    ("workers", "sheet", "chunks", "glb", "refine"),
     ("synthesis", "population", "fidelity", "experiment", "train"),
+    ("pairing", "preview"),
     ("commands",),
     ("cli",),
 )
