@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fidelity on one real person of the world, and its arithmetic on pictures with known answers."""
+"""Fidelity on one real person of the world, without and with a diffusion that repairs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tiny_views
 import torch
 from PIL import Image
 
-from viewsynth import bodies, metrics, observer, population, reconstruct, weights
-from viewsynth.cameras import Cameras, focal_length, orbit, pinhole
+from viewsynth import bodies, observer, population, reconstruct, refine, weights
 from viewsynth.chunks import Writer
 from viewsynth.commands import fidelity as command
-from viewsynth.fidelity import baselines, comparison, measures, methods, table, truth
-from viewsynth.reconstruct.parse import Parse
-from viewsynth.world import LABELS
-
-SKIN, TOP, TROUSERS = (LABELS.index(name) for name in ("face", "top", "bottom"))
-
+from viewsynth.fidelity import comparison, features, methods, repair, sets, table, text, truth
 
 # ---- one person of the world ---------------------------------------------------------------------
 
@@ -119,7 +114,8 @@ def test_a_view_alone_has_the_same_figures_and_another_mark_is_refused(world, co
     together = [row for row in compared if row["view"] == moment.drone[0]["file_name"]]
     for row, other in zip(alone, together, strict=True):
         assert np.allclose(row.pop("embedding"), other["embedding"], atol=1e-3)
-        expected = {key: value for key, value in other.items() if key != "embedding"}
+        assert row.pop("features", {}).keys() == other.get("features", {}).keys()
+        expected = {k: v for k, v in other.items() if k not in ("embedding", "features")}
         assert row == {
             **expected,
             "elevation_error": pytest.approx(other["elevation_error"], abs=0.05),
@@ -136,221 +132,146 @@ def test_the_report(world, comparer, compared, capsys):
     command._report(config, [part], moments)
     text = capsys.readouterr().out
     assert "## All elevations (1 people, 3 views)" in text and "| mean_body" in text
+    assert "PSNR dB unseen" in text
+    for absent in ("repair", "KID", "ReID", "IoU possible"):
+        assert absent not in text  # one person is no set, and no engine was asked for
     rows = (config.output / "fidelity.jsonl").read_text().splitlines()
-    assert len(rows) == 3 * len(methods.METHODS) and "embedding" not in rows[0]
+    assert len(rows) == 3 * len(methods.METHODS)
+    assert not {"embedding", "features"} & json.loads(rows[0]).keys()
     assert json.loads((config.output / "table.json").read_text())["summary"]
     with Image.open(config.output / "sheet.png") as sheet:
         assert sheet.width > 1000
 
 
-# ---- baselines -----------------------------------------------------------------------------------
+def test_whole_pictures_and_ground_pictures_have_features(world, comparer, compared):
+    whole = {row["method"] for row in compared if "features" in row}
+    assert whole == {"true", *methods.WHOLE}
+    part = comparison.part(comparer.job, comparison.chunks(truth.instants(world, 1))[0])
+    assert [row["pid"] for row in part["ground"]] == ["0001"] * 2
+    for row in (*part["ground"], compared[0]):
+        assert len(row["features"]["observer"]) == observer.WIDTHS[-1]
 
 
-def scene(elevation=5.0, azimuth=20.0, size=(120, 80), distance=8.0):
-    """A camera that looks at a person-sized target, and a picture of noise in a mask."""
-    angles = (torch.tensor([v]) for v in (elevation, azimuth, distance, 0.9))
-    matrix = pinhole(torch.tensor([focal_length(16, size[0])]), size)
-    camera = Cameras(orbit(*angles), matrix, size, torch.zeros(1))
-    rng = np.random.default_rng(0)
-    image = np.repeat(np.repeat(rng.integers(0, 256, (12, 8, 3)), 10, 0), 10, 1).astype(np.uint8)
-    labels = np.zeros(size, np.uint8)
-    labels[20:105, 25:55] = TOP
-    row = {"elevation": elevation, "azimuth": azimuth, "target_height": 0.9}
-    return truth.Picture(image, labels, camera, row)
+# ---- with an engine ------------------------------------------------------------------------------
 
 
-def parsed(picture) -> Parse:
-    points = np.zeros((len(bodies.KEYPOINTS), 2), np.float32)
-    return Parse(
-        points=points, length=np.zeros((len(points), 3), np.float32),
-        spread=points[:, 0], mask=picture.mask.astype(np.float32), presence=1.0, vote=1.0,
-        front=True, height=85.0,
+@pytest.fixture(scope="module")
+def repaired(world, comparer, tmp_path_factory):
+    """The same person with a random diffusion and a second space of features; one drone view."""
+    options = refine.Refine(engine="tiny", steps=2)
+    repairer = repair.Repairer(refine.Refiner(tiny_views.pipeline(), options))
+    job = dataclasses.replace(comparer.job, output=tmp_path_factory.mktemp("repaired"), mark="e",
+                              refine=options)  # fmt: skip
+
+    def mean(pictures):
+        return np.stack([picture.mean((0, 1)) for picture in pictures])
+
+    spaces = {"observer": features.of_observer(comparer.network), "reid": mean}
+    engine = comparison.Comparer(job, comparer.tools, comparer.network, repairer, spaces)
+    moment = truth.instants(world, 1)[0]
+    chunk = comparison.Chunk(moment.pid, (dataclasses.replace(moment, drone=moment.drone[:1]),))
+    engine.do(chunk)
+    return job, chunk, comparison.part(job, chunk)
+
+
+def test_an_engine_adds_rows_and_changes_no_other(compared, repaired):
+    rows = {row["method"]: row for row in repaired[2]["rows"]}
+    assert set(rows) == {*methods.METHODS, *repair.METHODS}
+    ours = next(row for row in compared if row["method"] == "ours")
+    assert rows["ours"]["view"] == ours["view"] and rows["ours"]["iou"] == ours["iou"]
+    assert rows["ours"]["psnr_seen"] == pytest.approx(ours["psnr_seen"], abs=1e-3)
+    for name, base in repair.BASE.items():
+        assert rows[name]["seen"] == rows[base]["seen"]  # the same pixels
+        assert rows[name]["psnr_unseen"] != rows[base]["psnr_unseen"]
+        assert 0 < rows[name]["iou_possible"] <= 1
+        assert ("iou_grown" in rows[name]) == (name != "source_only")
+    assert rows["repair"]["iou"] > 0.2  # random weights, but about the person that was drawn
+    assert rows["repair"]["features"]["reid"] != rows["source_only"]["features"]["reid"]
+
+
+def test_the_report_of_an_engine(world, repaired, capsys):
+    job, chunk, part = repaired
+    config = command.Config(
+        world=world, output=job.output, people=1, reid=world / "model",
+        refine=refine.Refine(engine="some/tiny"),
     )  # fmt: skip
+    command._report(config, [part], list(chunk.moments))
+    text = capsys.readouterr().out
+    for said in ("- `repair`:", "IoU possible", "repair − ours", "source_only − ours",
+                 "Whole pictures in the ReID model", "Diffusion tiny: steps 4"):  # fmt: skip
+        assert said in text
+    tables = json.loads((job.output / "table.json").read_text())
+    cells = {(c["method"], c["baseline"], c["bin"], c["measure"]): c for c in tables["repaired"]}
+    cell = cells["repair", "ours", "all", "psnr_unseen"]
+    rows = {row["method"]: row for row in part["rows"]}
+    gain = rows["repair"]["psnr_unseen"] - rows["ours"]["psnr_unseen"]
+    assert cell["mean"] == pytest.approx(gain) and cell["better"] is (gain > 0)
+    with Image.open(job.output / "sheet.png") as sheet:
+        assert sheet.width > 500
 
 
-def test_a_warp_to_its_own_camera_changes_nothing():
-    picture = scene()
-    layers = baselines.warped(picture, picture, parsed(picture), lean=0.0)
-    inner = np.zeros(picture.mask.shape, bool)
-    inner[24:101, 29:51] = True
-    assert torch.allclose(layers[3][inner], torch.ones(1), atol=1e-3)
-    assert float(layers[3][~picture.mask].mean()) < 0.02
-    apart = np.abs(layers[:3].permute(1, 2, 0).numpy()[inner] * 255 - picture.image[inner])
-    assert np.median(apart) < 2
+def test_what_is_no_engine_is_refused_at_once(world, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        command.run(command.Config(world=world, people=1, output=tmp_path,
+                                   refine=refine.Refine(engine=f"{tmp_path}/none")))  # fmt: skip
+    with pytest.raises(ValueError, match="viewsynth train"):
+        command.run(command.Config(world=world, people=1, output=tmp_path, reid=tmp_path))
 
 
-def test_the_leaning_board_is_as_high_as_a_body_at_every_elevation():
-    """A box of a body's proportions, 1.75 x 0.42 m, against the board's upper and lower edge."""
-    source = scene()
-    for elevation in (30.0, 50.0, 70.0, 89.0):
-        view = scene(elevation=elevation, size=(160, 120))
-        layers = baselines.warped(view, source, parsed(source))
-        _, top, _, bottom = baselines.bounds((layers[3] > 0.5).numpy())
-        scale = float(view.camera.intrinsics[0, 1, 1]) / 8
-        e = np.radians(elevation)
-        _, a, _, b = baselines.bounds(source.mask)
-        height = (b - a) / (float(source.camera.intrinsics[0, 1, 1]) / 8)
-        box = height * (np.cos(e) + 0.25 * np.sin(e))
-        assert (bottom - top) / scale == pytest.approx(box, rel=0.12)
+def test_engine_and_reid_model_join_the_mark(world, tmp_path):
+    assert command._judges(command.Config(world=world)) == ({}, [])
+    tiny_views.pipeline().save_pretrained(tmp_path / "engine")
+    marks = []
+    for steps in (4, 5):
+        asked = refine.Refine(engine=str(tmp_path / "engine"), steps=steps)
+        job, told = command._judges(command.Config(world=world, refine=asked, device="cpu"))
+        assert job["engine"].folder == tmp_path / "engine" and job["device"] == "cpu"
+        marks.append(told)
+    assert marks[0] != marks[1] and comparison.code(True) != comparison.code()
 
 
-def test_the_resized_crop_fills_the_true_box():
-    picture, view = scene(), scene(elevation=60, size=(90, 100))
-    labels = np.zeros((90, 100), np.uint8)
-    labels[10:60, 30:90] = TOP
-    view = dataclasses.replace(view, labels=labels)
-    layers = baselines.resized(view, picture, parsed(picture))
-    assert baselines.bounds((layers[3] > 0.5).numpy()) == (30, 10, 90, 60)
+# ---- identity, paired differences and sets -------------------------------------------------------
 
 
-def test_the_nearest_azimuth_is_nearest_round_the_circle():
-    ground = [scene(azimuth=a) for a in (180.0, 350.0)]
-    assert baselines.nearest(scene(azimuth=20.0), ground) == 1
-    assert baselines.nearest(scene(azimuth=120.0), ground) == 0
-
-
-def test_regions_follow_the_skeleton():
-    picture = scene()
-    found = parsed(picture)
-    at = {name: k for k, name in enumerate(bodies.KEYPOINTS)}
-    heights = {"eye": 28, "ear": 30, "shoulder": 42, "elbow": 55, "wrist": 66, "hip": 62,
-               "knee": 82, "ankle": 98, "heel": 101, "big_toe": 103}  # fmt: skip
-    for name, y in heights.items():
-        for side, x in (("left", 46), ("right", 34)):
-            found.points[at[f"{side}_{name}"]] = x, y
-    part = baselines.regions(found)
-    assert part[22, 40] == "hair" and part[33, 40] == "face" and part[52, 40] == "torso"
-    assert part[75, 46] == "thigh" and part[90, 34] == "shank" and part[103, 46] == "foot"
-    assert part[5, 5] == ""
-
-
-# ---- measures ------------------------------------------------------------------------------------
-
-
-def made_of(picture, **changes) -> methods.Made:
-    image = np.where(picture.mask[..., None], picture.image, np.uint8(methods.GREY))
-    return methods.Made(image=image, mask=picture.mask, **changes)
-
-
-def flat(colours: dict[int, tuple[int, int, int]]):
-    """A person of three plain parts, and something in front of its feet."""
-    picture = scene()
-    image, labels = picture.image.copy(), 0 * picture.labels
-    for k, (label, colour) in enumerate(colours.items()):
-        labels[20 + 25 * k : 45 + 25 * k, 25:55] = label
-        image[labels == label] = colour
-    labels[90:, :] = truth.OCCLUDER
-    return dataclasses.replace(picture, image=image, labels=labels)
-
-
-PLAIN = {SKIN: (200, 150, 130), TOP: (160, 30, 30), TROUSERS: (30, 40, 90)}
-
-
-def test_the_truth_against_itself_is_perfect():
-    picture = flat(PLAIN)
-    row = measures.compare(picture, made_of(picture))
-    assert row["iou"] == 1 and row["psnr"] == metrics.BEST_PSNR and row["missing"] == 0
-    assert row["ssim"] == pytest.approx(1)
-    assert max(row[key] for key in row if key.startswith(("de", "dp"))) < 1e-6
-
-
-def test_a_wrong_part_is_found_where_it_is():
-    picture = flat(PLAIN)
-    image = picture.image.copy()
-    image[picture.labels == TOP] = (30, 30, 160)
-    seen = np.where(picture.labels == TOP, 0.3, 1.0).astype(np.float32)
-    row = measures.compare(dataclasses.replace(picture), methods.Made(image, picture.mask, seen))
-    expected = float(
-        metrics.delta_e(*(metrics.lab(np.array(c)) for c in ((160, 30, 30), (30, 30, 160))))
-    )
-    assert row["de_top"] == pytest.approx(expected) and row["de_head"] == row["de_bottom"] == 0
-    assert row["de_invented"] == pytest.approx(expected) and row["de_seen"] == 0
-    share = (picture.labels == TOP).sum() / picture.mask.sum()
-    assert row["de"] == pytest.approx(expected * share)
-
-
-def test_another_exposure_costs_nothing_after_the_gain():
-    picture = flat(PLAIN)
-    dark = dataclasses.replace(picture, image=(picture.image * 0.6).astype(np.uint8))
-    row = measures.compare(picture, made_of(dark))
-    assert row["de"] > 8 and row["de_tone"] < 0.7
-
-
-def test_a_bare_part_counts_as_what_is_shown_there():
-    picture = flat(PLAIN)
-    mask = picture.mask & (picture.labels != TROUSERS)
-    image = np.where(mask[..., None], picture.image, np.uint8(methods.GREY))
-    row = measures.compare(picture, methods.Made(image, mask))
-    grey = metrics.lab(np.full(3, methods.GREY))
-    assert row["de_bottom"] == pytest.approx(
-        float(metrics.delta_e(metrics.lab(np.array(PLAIN[TROUSERS])), grey))
-    )
-    assert row["missing"] == pytest.approx((picture.labels == TROUSERS).sum() / picture.mask.sum())
-
-
-def test_what_stands_in_front_is_left_out():
-    picture = flat(PLAIN)
-    mask = picture.mask | (picture.labels == truth.OCCLUDER)
-    image = np.where(picture.mask[..., None], picture.image, np.uint8(0))
-    row = measures.compare(picture, methods.Made(image, mask))
-    assert row["iou"] == 1 and row["de"] < 1e-6 and row["psnr"] == metrics.BEST_PSNR
-
-
-def test_bins():
-    names = [measures.bin_of(angle) for angle in (25, 39.9, 40, 69, 70, 90, 10)]
-    assert names == ["25-40", "25-40", "40-55", "55-70", "70-90", "70-90", "other"]
-
-
-# ---- the table -----------------------------------------------------------------------------------
-
-
-def rows_of(methods_values: dict[str, list[float]]) -> list[dict]:
-    """Two views of every person; `iou` is the value, the embedding a direction per person."""
+def scored(shift: dict[str, float], people: int = 12) -> list[dict]:
+    """Two views a person; features are the person's own direction plus the method's shift."""
+    rng = np.random.default_rng(0)
+    who = rng.normal(0, 1, (people, 6))
     rows = []
-    for method, values in methods_values.items():
-        for person, value in enumerate(values):
+    for method, far in shift.items():
+        for person in range(people):
             for view in range(2):
-                vector = np.zeros(8)
-                vector[person] = 1
-                if method == "warped":
-                    vector = np.roll(vector, 1)
+                vector = who[person] + rng.normal(0, 0.1, 6) + far
                 rows.append({
                     "pid": str(person), "view": f"{person}_{view}", "method": method,
-                    "elevation": 30.0 + 30 * view, "embedding": list(vector + 0.01 * view),
-                    "iou": value + 0.02 * view,
+                    "elevation": 30.0 + 30 * view, "psnr_unseen": 20 - far,
+                    "features": {"reid": list(vector)},
                 })  # fmt: skip
     return rows
 
 
-def test_identity_is_found_in_other_pictures_only():
-    rows = rows_of({"true": [1] * 5, "ours": [0.6] * 5, "warped": [0.5] * 5})
-    table.identify(rows)
-    assert all(row["map"] == 1 and row["rank1"] == 1 for row in rows if row["method"] == "ours")
-    assert all(row["own_view"] == 1 for row in rows if row["method"] == "ours")
-    wrong = [row for row in rows if row["method"] == "warped"]
-    assert all(row["rank1"] == 0 and row["map"] < 0.6 for row in wrong)
-    assert all(row["cosine"] > 0.95 for row in rows if row["method"] == "ours")
-    assert max(row["own_view"] for row in wrong) < 0.6
-    assert "cosine" not in rows[0], "the truth is like itself: that says nothing"
+def test_repair_is_paired_with_its_rendering():
+    rows = scored({"true": 0, "ours": 1.0, "repair": 0.2, "source_only": 3.0})
+    table.identify(rows, "reid")
+    cells = {(c["method"], c["bin"], c["measure"]): c for c in table.repaired(rows)}
+    assert cells["repair", "all", "psnr_unseen"]["mean"] == pytest.approx(0.8)
+    assert cells["repair", "all", "psnr_unseen"]["better"] is True
+    assert cells["source_only", "25-40", "psnr_unseen"]["mean"] == pytest.approx(-2)
+    assert cells["source_only", "25-40", "psnr_unseen"]["better"] is False
+    assert cells["repair", "all", "reid_cosine"]["better"] is True
+    assert not any(c["method"] == "repair_true" for c in table.repaired(rows))
 
 
-def test_summary_and_differences():
-    rng = np.random.default_rng(0)
-    base = rng.uniform(0.3, 0.7, 8)
-    rows = rows_of({"true": [1] * 8, "ours": base + 0.1, "warped": base, "mean_body": base + 0.1,
-                    "resized": base + 0.3})  # fmt: skip
-    table.identify(rows)
-    found = {(c["method"], c["bin"], c["measure"]): c for c in table.summary(rows)}
-    cell = found["ours", "all", "iou"]
-    assert cell["mean"] == pytest.approx((base + 0.11).mean()) and cell["people"] == 8
-    assert cell["pictures"] == 16 and cell["low"] < cell["mean"] < cell["high"]
-    assert found["ours", "55-70", "iou"]["mean"] == pytest.approx((base + 0.12).mean())
-    versus = {(c["baseline"], c["bin"], c["measure"]): c for c in table.against(rows)}
-    assert versus["warped", "all", "iou"]["better"] is True
-    assert versus["warped", "all", "iou"]["mean"] == pytest.approx(0.1)
-    assert versus["resized", "all", "iou"]["better"] is False
-    assert versus["mean_body", "25-40", "iou"]["better"] is None
-    text = table.markdown(table.summary(rows), table.against(rows), ["a note"])
-    assert "LOSES" in text and "Elevation 25-40° (8 people, 8 views)" in text
-    table_lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert all(line.count("|") >= 8 for line in table_lines)
+def test_sets_rank_methods_between_floor_and_ceiling():
+    rows = scored({"true": 0, "ours": 1.0, "repair": 0.2})
+    ground = [row for row in scored({"far": 2.0}) if row["view"].endswith("_0")]
+    found = sets.compare(rows, ground)
+    cells = {(c["method"], c["baseline"], c["bin"]): c for c in found}
+    kid = {key[0]: c["mean"] for key, c in cells.items() if key[1:] == ("", "all")}
+    assert abs(kid["floor"]) < kid["repair"] < kid["ours"] < kid["ground"]
+    gain = cells["repair", "ours", "all"]
+    assert gain["mean"] == pytest.approx(kid["ours"] - kid["repair"]) and gain["better"] is True
+    assert cells["ours", "", "55-70"]["pictures"] == 12 and ("ours", "", "40-55") not in cells
+    text_of = "\n".join(text._sets(found))
+    assert "gain of repair over ours" in text_of and "true ground pictures" in text_of
+    assert sets.compare(rows[: 2 * 3], ground) == []  # three people are no set

@@ -18,6 +18,7 @@ Degrees in everything public; radians only in locals that end in `_rad`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +75,25 @@ class Cameras:
         intrinsics[:, :2, 2] -= boxes[:, :2]
         intrinsics[:, :2] *= scale[:, :, None]
         return Cameras(self.world_to_camera, intrinsics, size, self.k1)
+
+
+def join(some: Sequence[Cameras]) -> Cameras:
+    """Cameras on canvases of one size as one.
+
+    Raises: ValueError: if there are none, or their canvases differ.
+    """
+    if len(sizes := {tuple(one.size) for one in some}) != 1:
+        raise ValueError(f"cameras on one canvas size can be joined; got {sorted(sizes)}")
+    lens = None
+    if any(one.k1 is not None for one in some):
+        lens = torch.cat([torch.zeros(len(c)) if c.k1 is None else c.k1.cpu() for c in some])
+        lens = lens.to(some[0].world_to_camera.device)
+    return Cameras(
+        torch.cat([one.world_to_camera for one in some]),
+        torch.cat([one.intrinsics for one in some]),
+        sizes.pop(),
+        lens,
+    )
 
 
 def distort(flat: Tensor, k1: Tensor) -> Tensor:

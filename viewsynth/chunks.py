@@ -31,8 +31,9 @@ class Job:
         root: Folder of the input pictures.
         config: Configuration of `generate`.
         device: For tensors, e.g. "cpu" or "cuda:0".
-        models: Name -> file of each model.
-        revisions: Name -> version or SHA-256 of whatever shapes the pixels; goes into every row.
+        models: Name -> file or folder of each model.
+        revisions: Name -> version or SHA-256 of whatever shapes the pixels, or several in a tree;
+            goes into every row.
         licences: Part -> licence; goes into every row.
     """
 
@@ -41,7 +42,7 @@ class Job:
     config: Any
     device: str
     models: dict[str, Path]
-    revisions: dict[str, str]
+    revisions: dict[str, str | dict]
     licences: dict[str, str]
 
 

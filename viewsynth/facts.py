@@ -15,6 +15,7 @@ from viewsynth import __version__
 
 PACKAGES = (
     "torch", "numpy", "scipy", "pillow", "safetensors", "accelerate", "anny", "ai-edge-litert",
+    "diffusers", "transformers",
 )  # fmt: skip
 
 

@@ -139,6 +139,8 @@ def freeze(
 
 def refuse_other_settings(run: Path, old: dict, new: dict) -> None:
     """Raise ValueError, with both values, if a run was made with other settings."""
+    if "refine" in new:  # runs of before there was a refiner do not name it
+        old = {"refine": {"engine": "none"}} | old
     if changed := differences(old, new):
         said = "; ".join(f"{key}: {a!r} there, {b!r} now" for key, a, b in changed)
         raise ValueError(

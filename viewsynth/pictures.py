@@ -10,8 +10,10 @@ from PIL import Image
 
 # Marks a picture as synthetic for everyone who reads metadata, in IPTC's words: a composite that
 # includes synthetic parts, here a body model with the texture of photos; or made by an algorithm
-# from no recording at all, as the world is.
+# from no recording at all, as the world is. Where a generative model had a hand in it: such a
+# composite with parts that the model made; or made by the model alone.
 COMPOSITE, DRAWN = "compositeSynthetic", "algorithmicMedia"
+WITH_MODEL, BY_MODEL = "compositeWithTrainedAlgorithmicMedia", "trainedAlgorithmicMedia"
 XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-'
@@ -25,7 +27,7 @@ def jpeg(image: np.ndarray, source: str = COMPOSITE) -> bytes:
     """A picture as it is written: JPEG, quality 95, 4:4:4, no EXIF, marked as synthetic.
 
     Args:
-        source: COMPOSITE or DRAWN.
+        source: COMPOSITE, DRAWN, WITH_MODEL or BY_MODEL.
     """
     file, xmp = io.BytesIO(), XMP.replace("{source}", source).encode()
     Image.fromarray(image).save(file, "JPEG", quality=95, subsampling=0, xmp=xmp)

@@ -169,6 +169,8 @@ img { max-width: 100% } .sheet { overflow-x: auto } .sheet img { max-width: none
 def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
     """The page of a run: numbers, sheet, people, rejects. All links are relative."""
     e = html.escape
+    every = [view for views in people.values() for view in views]
+    repaired = any("refine" in view.get("engine", {}) for view in every)
     reasons = Counter((r["stage"], r["kind"], r["reason"]) for r in rejects).most_common()
     summary = _table(
         ("people", "views", "rejects"), [(str(len(people)), str(count), str(len(rejects)))]
@@ -196,7 +198,8 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>viewsynth</title>'
         f"<style>{STYLE}</style></head><body>\n<h1>Aerial views</h1>\n"
-        "<p>Every view is synthetic: a body model with the texture of the source pictures.</p>\n"
+        "<p>Every view is synthetic: a body model with the texture of the source pictures"
+        f"{', repaired by a diffusion model' if repaired else ''}.</p>\n"
         f"{summary}\n<h2>Contact sheet</h2>\n<p>Captions: elevation / azimuth in degrees. In the "
         "seen overlay green was seen, red was inferred, grey was invented or is ground.</p>\n"
         '<p class="sheet"><a href="../contact_sheet.png"><img src="../contact_sheet.png" '

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One chunk of people, from files to files: data -> reconstruct -> render -> judge -> rows.
+"""One chunk of people, from files to files.
 
-A chunk is computed whole, in one order and with one thread, so its bytes depend on nothing but its
-input. `viewsynth.chunks` calls `load_tools` once per worker and `make_chunk` for every task.
+data -> reconstruct -> render -> refine, if asked for -> judge -> rows. A chunk is computed whole,
+in one order and with one thread, so its bytes depend on nothing but its input. `viewsynth.chunks`
+calls `load_tools` once per worker and `make_chunk` for every task.
 """
 
 from __future__ import annotations
@@ -10,69 +11,139 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from viewsynth import __version__, manifest
+from viewsynth import __version__, manifest, refine
 from viewsynth.chunks import Job, Made, relative
 from viewsynth.files import folder_of, sha256, stem_of
-from viewsynth.pictures import jpeg, png, strip
+from viewsynth.pictures import COMPOSITE, jpeg, png, strip
 from viewsynth.records import Person, Reject, Sample, View, seed_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from viewsynth import reconstruct
 
 SLICE = 64  # views that are rendered before the first of them is written
 
 
-def load_tools(job: Job):
-    """Everything that a worker loads once."""
+@dataclass(frozen=True)
+class Tools:
+    """Everything that a worker loads once; without `refiner` views stay as they are drawn."""
+
+    maker: reconstruct.Tools
+    refiner: refine.Refiner | None = None
+
+
+def load_tools(job: Job) -> Tools:
+    """Load what a worker needs."""
     import torch
 
     torch.set_num_threads(1)  # sums depend on the number of threads
     from viewsynth import bodies, reconstruct
 
     body = bodies.load(job.config.body, job.device)
-    return reconstruct.load(body, job.models["pose"], job.models["detector"])
+    maker = reconstruct.load(body, job.models["pose"], job.models["detector"])
+    if "refine" not in job.models:
+        return Tools(maker)
+    return Tools(maker, refine.load(job.models["refine"], job.config.refine, job.device))
 
 
-def make_chunk(task: manifest.Task, job: Job, tools, put: Callable) -> Made:
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A reconstructed person.
+
+    Args:
+        photos: As the refiner takes them, one for each source that is used; without it none.
+    """
+
+    person: Person
+    outfit: str
+    photos: list[Tensor] = field(default_factory=list)
+
+
+def make_chunk(task: manifest.Task, job: Job, tools: Tools, put: Callable) -> Made:
     """The people and the pictures of one task."""
     if task.entries:
-        people, outfits, rejects = _reconstruct(task, job, tools, put)
+        subjects, rejects = _reconstruct(task, job, tools, put)
     else:
-        people = [Person.load(job.run / made["file"]) for made in task.made]
-        outfits, rejects = [made["outfit"] for made in task.made], []
-    made, rows = [], []
-    for person, outfit in zip(people, outfits, strict=True):
+        subjects, rejects = _remade(task, job, tools)
+    made, rows, kind = [], [], refine.source(job.config.refine) if tools.refiner else COMPOSITE
+    for subject in subjects:
+        person, outfit = subject.person, subject.outfit
         file = f"people/{stem_of(person.pid, outfit)}.safetensors"
         made.append({"pid": person.pid, "outfit": outfit, "file": file})
         if task.entries:
             put(file, person.to_bytes)
-    for person, outfit, name, view in _views(people, outfits, task.views, job, tools):
-        row, reject = _row(person, outfit, name, view, job)
+    for subject, name, view in _views(subjects, task.views, job, tools):
+        row, reject = _row(subject.person, subject.outfit, name, view, job)
         if reject:
             rejects.append(reject)
             continue
         rows.append(row)
-        put(row["file_name"], jpeg, view.image)
+        put(row["file_name"], jpeg, view.image, kind)
         put(row["seen_file_name"], png, view.seen)
     return made, rows, rejects
 
 
-def _reconstruct(task: manifest.Task, job: Job, tools, put) -> tuple[list[Person], list[str], list]:
+def _remade(task: manifest.Task, job: Job, tools: Tools) -> tuple[list[Subject], list[Reject]]:
+    """People who were made before; a refiner looks at their photos again."""
+    subjects, rejects = [], []
+    for made in task.made:
+        person = Person.load(job.run / made["file"])
+        try:
+            photos = _photos(person, job, tools.refiner) if tools.refiner else []
+        except _Unusable as error:
+            reason, source = error.args
+            rejects.append(
+                Reject(source=source, stage="refine", reason=reason, kind="fault", pid=made["pid"])
+            )
+            continue
+        subjects.append(Subject(person, made["outfit"], photos))
+    return subjects, rejects
+
+
+def _photos(person: Person, job: Job, refiner: refine.Refiner) -> list[Tensor]:
+    """The crops that a person was made from, read again.
+
+    Raises: _Unusable: (reason, file), if one of them is no longer what it was.
+    """
+    from viewsynth.data import images
+
+    photos = []
+    for source in refine.used(person):
+        path, box = job.root / source["file"], source["box"]
+        try:
+            if source["sha256"] and sha256(path) != source["sha256"]:
+                raise images.BadImage("it is gone, or has changed since the person was made")
+            crop = images.read(path, box and tuple(box))
+        except images.BadImage as error:
+            what = f"the refiner needs this photo again: {error}; put it back as it was"
+            raise _Unusable(what, source["file"]) from error
+        photos.append(refiner.photo(crop))
+    return photos
+
+
+def _reconstruct(
+    task: manifest.Task, job: Job, tools: Tools, put: Callable
+) -> tuple[list[Subject], list[Reject]]:
     """Files to bodies; who is rejected on the way is told."""
     from viewsynth import judge, reconstruct
 
     groups, rejects = [], []
     for entry in task.entries:
-        found, bad = crops(entry, job, tools)
+        found, bad = crops(entry, job, tools.maker)
         groups += found
         rejects += bad
     outcomes = reconstruct.reconstruct(
         [group.samples for group in groups],
         [group.images for group in groups],
-        tools,
+        tools.maker,
         [group.sha256 for group in groups],
     )
-    people, outfits = [], []
+    subjects = []
     for group, outcome in zip(groups, outcomes, strict=True):
         first, files = group.samples[0], {s.name: s for s in group.samples}
         for reject in outcome.rejects:
@@ -90,9 +161,12 @@ def _reconstruct(task: manifest.Task, job: Job, tools, put) -> tuple[list[Person
             continue
         for number, tiles in enumerate(outcome.overlays):
             put(f"report/fit/{stem_of(first.pid, first.outfit)}_{number}.jpg", strip, tiles)
-        people.append(person)
-        outfits.append(first.outfit)
-    return people, outfits, rejects
+        photos = []
+        if tools.refiner:
+            own = dict(zip(files, group.images, strict=True))
+            photos = [tools.refiner.photo(own[one["sample"]]) for one in refine.used(person)]
+        subjects.append(Subject(person, first.outfit, photos))
+    return subjects, rejects
 
 
 @dataclass
@@ -148,7 +222,7 @@ def crops(entry: manifest.Entry, job: Job, tools) -> tuple[list[Group], list[Rej
 
 
 class _Unusable(Exception):
-    """A picture that cannot be used: stage, reason, kind."""
+    """A picture that cannot be used, and why."""
 
 
 def _changed(sample: Sample, expected: list[str]) -> str:
@@ -197,37 +271,49 @@ def _cut(sample: Sample, picture: np.ndarray, box) -> tuple[Sample, np.ndarray]:
     if box is None:
         return sample, picture
     left, top, right, bottom = map(int, box)
-    dx, dy = sample.box[:2] if sample.box else (0, 0)
+    # A box that begins outside the picture was cut to it.
+    dx, dy = (max(x, 0) for x in sample.box[:2]) if sample.box else (0, 0)
     part = np.ascontiguousarray(picture[top:bottom, left:right])
     box = (left + dx, top + dy, right + dx, bottom + dy)
     return dataclasses.replace(sample, box=box), part
 
 
-def _views(people, outfits, names, job: Job, tools):
-    """All pictures of all people of the task: (person, outfit, view name, View)."""
+def _views(subjects: list[Subject], names, job: Job, tools: Tools):
+    """All pictures of all people of the task: (subject, view name, View)."""
     from viewsynth.reconstruct import posing
     from viewsynth.render import views as render_views
 
-    if not people:
+    if not subjects:
         return
-    config = job.config
-    shots, asked = [], []
-    for index, (person, outfit) in enumerate(zip(people, outfits, strict=True)):
-        for name in names:
-            elevation, azimuth = camera(name, config.seed, person.pid, outfit)
-            shots.append(render_views.Shot(index, elevation, azimuth, name))
-            asked.append((person, outfit, name))
-    vertices = posing.posed(people, tools.poser, config.pose.mode)
+    config, refiner = job.config, tools.refiner
+    asked = [(index, name) for index in range(len(subjects)) for name in names]
+    shots = []
+    for index, name in asked:
+        subject = subjects[index]
+        angles = camera(name, config.seed, subject.person.pid, subject.outfit)
+        shots.append(render_views.Shot(index, *angles, name))
+    people = [subject.person for subject in subjects]
+    vertices = posing.posed(people, tools.maker.poser, config.pose.mode)
     textures, seens = [p.texture for p in people], [p.seen for p in people]
     pids = [person.pid for person in people]
+    sensor = refine.optics(config.sensor) if refiner else config.sensor
     # No view depends on another: slices bound the memory, and what is done is written meanwhile.
     for first in range(0, len(shots), SLICE):
         part = slice(first, first + SLICE)
         taken = render_views.take(
-            vertices, tools.body, textures, seens, pids, shots[part], config.sensor, config.seed
+            vertices, tools.maker.body, textures, seens, pids, shots[part], sensor, config.seed
         )
-        for (person, outfit, name), view in zip(asked[part], taken, strict=True):
-            yield person, outfit, name, view
+        if refiner:
+            seeds = [
+                seed_of(config.seed, pids[k], subjects[k].outfit, name, "refine")
+                for k, name in asked[part]
+            ]
+            taken = refiner(
+                taken, [k for k, _ in asked[part]], seeds, people, [s.photos for s in subjects],
+                vertices, tools.maker.body, config.sensor,
+            )  # fmt: skip
+        for (index, name), view in zip(asked[part], taken, strict=True):
+            yield subjects[index], name, view
 
 
 def camera(name: str, seed: int, pid: str, outfit: str = "") -> tuple[float, float]:

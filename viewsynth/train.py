@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from viewsynth import checkpoints
 from viewsynth.config import within
 from viewsynth.files import write
+from viewsynth.learning import Average, Diverged, schedule
 from viewsynth.records import seed_of
 from viewsynth.reid import methods
 from viewsynth.reid.augment import Recipe
@@ -34,8 +35,6 @@ from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
 
 MOMENTUM = 0.9
-WARM_FROM = 0.01  # share of the learning rate that the warm-up starts with
-COOL_TO = 2e-4  # share that the cosine ends with: 1.6e-6 of 8e-3 in the field's recipe
 LEARNS, TRIES, FALL = 16, 12, 0.9  # pictures, steps and ratio of the start-up check
 
 
@@ -70,10 +69,6 @@ class Settings:
         within("optim.mine_synthetic_from", self.mine_synthetic_from, 0, 1)
 
 
-class Diverged(ValueError):
-    """A loss, a gradient or a feature is no number any more."""
-
-
 def train(
     method: nn.Module, plan: Plan, pixels: Pixels, recipe: Recipe, settings: Settings, run: Path,
     accelerator, every: int = 500, tell: Callable[[int, dict], None] | None = None,
@@ -100,7 +95,7 @@ def train(
     mine = _parts(plan, settings, accelerator)
     optimizer = _optimizer(method, settings)
     model, optimizer = accelerator.prepare(method, optimizer)
-    average = _Average(method, settings.average)
+    average = Average(method, settings.average)
     done = _resume(run, method, optimizer, average, accelerator)
     device = accelerator.device
     streams = [stream(plan, pixels, recipe, range(done, plan.steps), part, device) for part in mine]
@@ -127,18 +122,6 @@ def train(
         if pause:
             accelerator.wait_for_everyone()
     return average.model
-
-
-def schedule(step: int, steps: int, warmup: int) -> float:
-    """Share of the learning rate at a step: linear warm-up, then a cosine (A.0 of the field).
-
-    The warm-up is at most a fifth of the run.
-    """
-    warmup = min(warmup, steps // 5)
-    if step < warmup:
-        return WARM_FROM + (1 - WARM_FROM) * step / warmup
-    done = (step - warmup) / max(steps - warmup, 1)
-    return COOL_TO + (1 - COOL_TO) * (1 + math.cos(math.pi * done)) / 2
 
 
 def check_learns(method: nn.Module, batch: Batch, rate: float = 1e-3) -> tuple[float, float]:
@@ -248,33 +231,11 @@ def _said(losses: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
 
 
-class _Average:
-    """The moving average of a method's weights, or the method itself."""
-
-    def __init__(self, method: nn.Module, decay: float):
-        self.decay = decay
-        self.model = copy.deepcopy(method).eval() if decay else method
-
-    @torch.no_grad()
-    def update(self, method: nn.Module, step: int) -> None:
-        if not self.decay:
-            return
-        decay = min(self.decay, (1 + step) / (10 + step))  # else it remembers the random start
-        for own, new in self._pairs(method):
-            if own.is_floating_point():
-                own.lerp_(new, 1 - decay)
-            else:
-                own.copy_(new)
-
-    def _pairs(self, method: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.model.state_dict().values(), method.state_dict().values(), strict=True)
-
-
 # ---- checkpoints ---------------------------------------------------------------------------------
 
 
 def _save(
-    run: Path, step: int, method: nn.Module, optimizer, average: _Average, accelerator, figures
+    run: Path, step: int, method: nn.Module, optimizer, average: Average, accelerator, figures
 ) -> None:
     tensors = {
         "model": method.state_dict(), "optimizer": checkpoints.optimizer_tensors(optimizer),
@@ -285,7 +246,7 @@ def _save(
     checkpoints.write_checkpoint(run, step, tensors, {"scaler": scaler, "figures": figures})
 
 
-def _resume(run: Path, method: nn.Module, optimizer, average: _Average, accelerator) -> int:
+def _resume(run: Path, method: nn.Module, optimizer, average: Average, accelerator) -> int:
     """Go back to the newest checkpoint; returns how many steps are done."""
     folder = checkpoints.newest(run)
     accelerator.wait_for_everyone()

@@ -95,6 +95,7 @@ def examine() -> Iterator[Finding]:
         if name == "xformers" and there and not _cuda():
             said += "; not used: torch sees no CUDA device"
         yield Finding("optional", name, "ok" if there else "absent", said, "" if there else remedy)
+    yield _refiner()
     yield _tried("rasteriser", _render, "pip install --force-reinstall torch")
     yield _tried("pose model", _pose, "viewsynth doctor --fetch")
 
@@ -198,6 +199,18 @@ def _weights() -> Iterator[Finding]:
         remedy = f"viewsynth doctor --fetch  (or give generate {model.flag} FILE)"
         state, remedy = ("ok", "") if path else ("missing", remedy)
         yield Finding("weights", model.name.removesuffix(".tflite"), state, said, remedy)
+
+
+def _refiner() -> Finding:
+    """The model that comes with the package."""
+    folder = Path(viewsynth.__file__).parent / "diffusion" / "bundled"
+    if not (folder / "model_index.json").is_file():
+        return Finding(
+            "optional", "refiner", "absent", "none comes with this version; views stay as drawn",
+            "viewsynth train-diffusion makes one, for generate --refine.engine DIR",
+        )  # fmt: skip
+    said = f"{1000 * _size(folder):.0f} MB, for generate --refine.engine bundled"
+    return Finding("optional", "refiner", "ok", said)
 
 
 def _tried(name: str, test: Callable[[], str], remedy: str) -> Finding:

@@ -11,6 +11,10 @@ are baselines. DIR gets `table.md`, `table.json`, `fidelity.jsonl` (a row a pict
 The observer, which judges identity and elevation, learns from WORLD's training people first (some
 minutes) and is kept in DIR. To compare two versions of the code, give both runs one --observer; to
 tune on some people and report others, use --skip.
+
+--refine.engine FOLDER_OR_ID adds what a diffusion of `viewsynth train-diffusion` makes of the drawn
+people, and of the photo alone; --reid FOLDER a model of `viewsynth train` as a second judge. Both
+must not have learnt from WORLD's test people.
 """
 
 from __future__ import annotations
@@ -19,22 +23,30 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from viewsynth import observer, sheet, weights
-from viewsynth.config import within
-from viewsynth.fidelity import comparison, table, truth
+from viewsynth import observer, refine, sheet, weights
+from viewsynth.config import to_dict, within
+from viewsynth.fidelity import comparison, sets, table, text, truth
 from viewsynth.files import lines, write
+from viewsynth.refine import Refine
 from viewsynth.workers import Fatal, spread
 
 MOST = 12_000  # pictures that the observer learns from: more cost minutes and memory
-SHEET = ("photo", "ours", "true_pose", "ceiling", "warped", "mean_body")
+# Tiles of a view on the sheet: file and label; the second where a diffusion repaired.
+SHEET = tuple(
+    (name, "true" if name == "photo" else name.replace("_", " "))
+    for name in ("photo", "ours", "true_pose", "ceiling", "warped", "mean_body")
+)
+REPAIRED = (("ours_whole", "render"), ("repair_whole", "repair"),
+            ("source_only_whole", "source only"), ("photo", "true"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,11 @@ class Config:
     """Of the sensor's noise and of the observer's training."""
     sheet: int = 12
     """People on the sheet."""
+    refine: Refine = field(default_factory=Refine)
+    reid: Path | None = None
+    """Folder of a model that `viewsynth train` saved: a second judge of whole pictures."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where engine and ReID model compute; the rest is for the CPU."""
 
     def __post_init__(self):
         within("people", self.people, 1, 1_000_000)
@@ -68,16 +85,18 @@ class Config:
 def run(config: Config) -> int:
     """Measure, print the tables, and say where they are."""
     moments = truth.instants(config.world, config.people, config.skip)
+    judges, told = _judges(config)
     pose, detector = weights.pose_model(None), weights.detector_model(None)
     path = config.observer or config.output / "observer.safetensors"
     mark = have_observer(config.world, path, config.seed)
     pids = list(dict.fromkeys(moment.pid for moment in moments))
-    said = [comparison.code(), truth.digest(config.world), mark, config.seed]
+    code = comparison.code(config.refine.engine != "none", config.reid is not None)
+    said = [code, truth.digest(config.world), mark, config.seed, *told]
     job = comparison.Job(
         world=config.world, output=config.output, observer=path,
         models={"pose": pose, "detector": detector},
         mark=hashlib.sha256(json.dumps(said).encode()).hexdigest(), seed=config.seed,
-        shown=tuple(pids[: config.sheet]),
+        shown=tuple(pids[: config.sheet]), **judges,
     )  # fmt: skip
     every = comparison.chunks(moments)
     todo = [chunk for chunk in every if comparison.part(job, chunk) is None]
@@ -92,6 +111,34 @@ def run(config: Config) -> int:
     parts = [comparison.part(job, chunk) for chunk in every]
     _report(config, parts, moments)
     return 0
+
+
+def _judges(config: Config) -> tuple[dict, list]:
+    """Find engine and ReID model: what a job says of them, and what the fingerprint does.
+
+    Raises: FileNotFoundError, ValueError: if there is none, or it is something else.
+    """
+    found = refine.find(config.refine.engine)
+    if found is None and config.reid is None:
+        return {}, []
+    said = []
+    if found is not None:
+        said.append(refine.revision(found, config.refine))
+    if config.reid is not None:
+        from viewsynth.reid import encoders, saved
+
+        if not saved.is_ours(config.reid):
+            raise ValueError(f"reid: {config.reid} is no folder of a model that `viewsynth train` "
+                             "saved; give its folder model/")  # fmt: skip
+        said.append(encoders.load(str(config.reid)).fingerprint)
+    device = config.device
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    said.append(device)
+    job = {"engine": found, "refine": config.refine, "reid": config.reid, "device": device}
+    return job, said
 
 
 def have_observer(world: Path, path: Path, seed: int) -> str:
@@ -138,7 +185,10 @@ def _report(config: Config, parts: list[dict], moments) -> None:
     if not rows:
         raise ValueError(f"nobody of {config.world} could be reconstructed: {rejects[:1]}")
     table.identify(rows)
+    table.identify(rows, "reid")
     found, differences = table.summary(rows), table.against(rows)
+    repaired = table.repaired(rows)
+    alike = sets.compare(rows, [row for part in parts for row in part["ground"]])
     made = {row["pid"] for row in rows}
     fallen = {row["pid"] for row in rows if row["fallback"]}
     notes = [
@@ -146,41 +196,64 @@ def _report(config: Config, parts: list[dict], moments) -> None:
         f"{len({row['view'] for row in rows})} drone views; {len(rejects)} instants rejected by "
         f"the judge, as generate would; {len(fallen)} people with a fallback pose."
     ]
-    text = table.markdown(found, differences, notes)
+    notes += _engine(config)
+    page = text.markdown(found, differences, notes, repaired, alike)
     for row in rows:
         del row["embedding"]
+        row.pop("features", None)
     output = config.output
     write(output / "fidelity.jsonl", lines(rows))
     write(output / "rejects.jsonl", lines(rejects))
-    both = {"notes": notes, "summary": found, "against": differences}
-    write(output / "table.json", json.dumps(both, indent=1).encode())
-    write(output / "table.md", text.encode())
-    write(output / "sheet.png", _sheet(output, moments, made))
-    sys.stdout.write(text)
+    tables = {"notes": notes, "summary": found, "against": differences, "repaired": repaired,
+              "sets": alike}  # fmt: skip
+    write(output / "table.json", json.dumps(tables, indent=1).encode())
+    write(output / "table.md", page.encode())
+    tiles = SHEET if config.refine.engine == "none" else REPAIRED
+    write(output / "sheet.png", _sheet(output, moments, made, tiles))
+    sys.stdout.write(page)
     sys.stderr.write(f"wrote {output / 'table.md'}, table.json, fidelity.jsonl and sheet.png\n")
 
 
-def _sheet(output: Path, moments, made: set[str]) -> bytes:
+def _engine(config: Config) -> list[str]:
+    """What was done beside the drawing."""
+    notes = []
+    if config.refine.engine != "none":
+        how = ", ".join(f"{key} {value}" for key, value in to_dict(config.refine).items()
+                        if key != "engine")  # fmt: skip
+        notes += [
+            "",
+            f"Diffusion {Path(config.refine.engine).name}: {how}. The outline of what it made is "
+            "looked for in its own picture, from that of the rendering (source_only: from an "
+            "ellipse); `IoU possible` is what the same search finds in the true picture, `IoU "
+            "grown` the rendering's outline evenly grown to the area of the repaired one's: a gain "
+            "in IoU counts where it is above that.",
+        ]
+    if config.reid is not None:
+        folder = config.reid.resolve()
+        notes += ["", f"ReID model {folder.parent.name}/{folder.name} sees whole pictures."]
+    return notes
+
+
+def _sheet(output: Path, moments, made: set[str], names) -> bytes:
     """Ground crops, then for every drone view the true picture and the methods."""
     shown = []
     for moment in moments:
         folder = comparison.shown_folder(output, moment.pid, moment.name)
         if moment.pid in made and folder.is_dir():
-            shown.append((f"{moment.pid}   instant {moment.name}", list(_tiles(folder))))
+            shown.append((f"{moment.pid}   instant {moment.name}", list(_tiles(folder, names))))
     return sheet.draw(shown)
 
 
-def _tiles(folder: Path) -> Iterator:
+def _tiles(folder: Path, names) -> Iterator:
     def opened(path: Path) -> Image.Image:
         with Image.open(path) as file:
             return file.convert("RGB")
 
     for path in sorted(folder.glob("ground_*.png")):
-        yield sheet.Tile("ground", opened(path))
+        yield sheet.Tile("source", opened(path))
     for photo in sorted(folder.glob("*_photo.png")):
         number = photo.name.split("_")[0]
-        for name in SHEET:
+        for name, label in names:
             image = opened(folder / f"{number}_{name}.png")
             size = (max(round(image.width * sheet.HEIGHT / image.height), 1), sheet.HEIGHT)
-            label = "true" if name == "photo" else name.replace("_", " ")
             yield sheet.Tile(label, image.resize(size, Image.Resampling.LANCZOS))

@@ -21,12 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from viewsynth import chunks, manifest, sheet, synthesis
+from viewsynth import chunks, manifest, refine, sheet, synthesis
 from viewsynth.config import dump, to_dict, within
 from viewsynth.facts import facts
 from viewsynth.files import claim, clean, lines, write
 from viewsynth.licences import require_commercial
 from viewsynth.records import to_dict as to_json
+from viewsynth.refine import Refine
 from viewsynth.render.sensor import Sensor
 from viewsynth.workers import Progress, cores, launched, spread
 
@@ -133,6 +134,7 @@ class Config:
     views: Views = field(default_factory=Views)
     pose: Pose = field(default_factory=Pose)
     sensor: Sensor = field(default_factory=Sensor)
+    refine: Refine = field(default_factory=Refine)
     weights: Weights = field(default_factory=Weights)
     body: str = "anny"
     """Body model, a module of viewsynth.bodies."""
@@ -236,9 +238,8 @@ def check(config: Config) -> None:
             raise FileNotFoundError(f"weights.smplx: {config.weights.smplx} is not a file")
         # The workers inherit it; exports of the run later need it set by hand.
         os.environ["VIEWSYNTH_SMPLX"] = str(config.weights.smplx.expanduser().resolve())
-    root = config.data.root
-    if root is not None:
-        root = root.expanduser().resolve()
+    if config.data.root is not None:
+        root = config.data.root.expanduser().resolve()
         if not root.is_dir():
             what = "is a file, not a folder" if root.exists() else "does not exist"
             raise FileNotFoundError(f"data.root: {config.data.root} {what}")
@@ -247,13 +248,15 @@ def check(config: Config) -> None:
                 f"output must not lie in data.root, or the next run would read it; got "
                 f"{config.folder} in {root}"
             )
+    found = refine.find(config.refine.engine, whole=False)
     if config.commercial:
-        require_commercial({"data": _data_licence(config)})
+        require_commercial(_licences(config, found))
 
 
-def _data_licence(config: Config) -> str:
-    """Whoever draws the pictures (we) gives them the project's licence."""
-    return config.data.licence if config.data.root else "Apache-2.0"
+def _licences(config: Config, found: refine.Found | None) -> dict[str, str]:
+    """Of what the user gave; whoever draws the pictures (we) gives them the project's licence."""
+    data = {"data": config.data.licence if config.data.root else "Apache-2.0"}
+    return data | ({"refiner": found.licence} if found else {})
 
 
 def settings_of(config: Config, device: str) -> dict:
@@ -264,7 +267,7 @@ def settings_of(config: Config, device: str) -> dict:
     del tree["data"]["people"]
     if config.data.root:
         tree["data"]["root"] = config.data.root.expanduser().resolve().as_posix()
-    return tree | {"device": device}
+    return tree | {"refine": refine.settings(config.refine), "device": device}
 
 
 def _claim(folder: Path, settings: dict) -> None:
@@ -307,6 +310,7 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
     """Fetch and build, once and in the main process, what the workers load."""
     from viewsynth import bodies, weights
 
+    found = refine.find(config.refine.engine)
     models = {
         "pose": weights.pose_model(config.weights.pose),
         "detector": weights.detector_model(config.weights.detector),
@@ -314,8 +318,11 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
     _say(f"loading the body {config.body} (the very first time it is built: about a minute)")
     body = bodies.load(config.body)
     revisions = {name: weights.sha256(path) for name, path in models.items()}
-    licences = {"data": _data_licence(config), "body": body.licence, "viewsynth": "Apache-2.0"}
+    licences = _licences(config, found) | {"body": body.licence, "viewsynth": "Apache-2.0"}
     licences |= {name: weights.licence(path) for name, path in models.items()}
+    if found:
+        models["refine"] = found.folder
+        revisions["refine"] = refine.revision(found, config.refine)
     if config.commercial:
         require_commercial(licences)
     return models, revisions, licences
@@ -353,7 +360,7 @@ def _workers(job: chunks.Job, tasks: int, ranks: int) -> int:
 def _gather(folder: Path, ranks: int) -> list[dict]:
     """What the other ranks lost."""
     texts = [(folder / "ranks" / f"{rank}.json").read_text() for rank in range(1, ranks)]
-    return [json.loads(line) for text in texts for line in text.splitlines()]
+    return [json.loads(line) for line in "".join(texts).splitlines()]
 
 
 # ---- afterwards ------------------------------------------------------------------------------
@@ -374,8 +381,8 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
         sheet.write_report(folder)
     speed = f", {people / seconds:.2f} people/s, {views / seconds:.1f} views/s" if people else ""
     made, asked = len({row["person"] for row in rows}), len(frozen.people)
-    _say(f"{made} people of {asked} made, {len(rows)} views kept, {len(rejects)} rejects", end="; ")
-    _say(f"{seconds:.0f} s{speed}")
+    kept = f"{len(rows)} views kept, {len(rejects)} rejects"
+    _say(f"{made} people of {asked} made, {kept}; {seconds:.0f} s{speed}")
     reasons = Counter(f"{reject['stage']}: {reject['reason']}" for reject in rejects)
     for reason, count in reasons.most_common(8):
         _say(f"  {count} x {reason}")
@@ -384,13 +391,10 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     faults = len({r["pid"] or r["source"] for r in rejects if r["kind"] == "fault"})
     if faults <= FAULTS * asked:
         return 0
-    _say(
-        f"failed: {faults} people of {asked} were lost to faults, see {folder}/rejects.jsonl", "; "
-    )
-    _say("run again with --retry-failed")
+    _say(f"failed: {faults} people of {asked} lost to faults, see rejects.jsonl; --retry-failed")
     return 1
 
 
-def _say(text: str, end: str = "\n") -> None:
+def _say(text: str) -> None:
     if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(text + end)
+        sys.stderr.write(f"{text}\n")

@@ -28,6 +28,7 @@ from viewsynth import checkpoints, data, metrics, train
 from viewsynth.config import dump, to_dict, within
 from viewsynth.facts import facts
 from viewsynth.files import claim, clean, lines, write
+from viewsynth.learning import Log
 from viewsynth.manifest import refuse_other_settings
 from viewsynth.records import Protocol, Sample
 from viewsynth.records import to_dict as to_json
@@ -308,7 +309,8 @@ def _train(
 ) -> None:  # fmt: skip
     folder, began = config.output, time.perf_counter()
     done = checkpoints.newest(folder)
-    log = _Log(folder / "log.jsonl", int(done.name.partition("-")[2]) if done else 0, config)
+    steps = int(done.name.partition("-")[2]) if done else 0
+    log = Log(folder / "log.jsonl", steps, config.every, config.steps)
     best = max((row.get("val_mAP", -1.0) for row in log.rows), default=-1.0)
     validation = _validation(config, seen, best, accelerator)
     if config.trackers:
@@ -334,35 +336,6 @@ def _train(
         say(f"{made} steps in {seconds:.0f} s, {speed:.0f} images/s; look at {folder / 'model'}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
-
-
-class _Log:
-    """`log.jsonl`: means since the last row, a row every 50 steps and at every checkpoint.
-
-    What a resumed run repeats is cut.
-    """
-
-    EVERY = 50
-
-    def __init__(self, path: Path, done: int, config: Config):
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        rows = [json.loads(row) for row in text.splitlines()]
-        self.path, self.done = path, done
-        self.rows = [row for row in rows if row["step"] <= done]
-        self.seen: list[dict] = []
-        self.every, self.last = config.every, config.steps
-
-    def add(self, step: int, figures: dict) -> None:
-        """Take in the figures of a step."""
-        validation = {k: v for k, v in figures.items() if k.startswith("val_")}
-        self.seen.append({k: v for k, v in figures.items() if k not in validation})
-        if 0 in (step % self.EVERY, step % self.every) or step == self.last:
-            means = {
-                k: round(float(np.mean([one[k] for one in self.seen])), 6) for k in self.seen[0]
-            }
-            self.rows.append({"step": step, **means, **validation})
-            self.seen = []
-            write(self.path, lines(self.rows))
 
 
 def say(text: str) -> None:

@@ -10,22 +10,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from viewsynth import facts, judge, observer, reconstruct
-from viewsynth.fidelity import measures, methods, truth
+from viewsynth import facts, judge, observer, reconstruct, refine
+from viewsynth.fidelity import baselines, features, measures, methods, repair, truth
 from viewsynth.fidelity.truth import Instant, Picture
 from viewsynth.files import write
 from viewsynth.pictures import png
-from viewsynth.records import Person, Sample
+from viewsynth.records import Person
+from viewsynth.refine import Refine
 
 CHUNK = 4  # people
 # Folders and files of the code that decides the figures.
 CODE = ("bodies", "reconstruct", "render", "fidelity", "cameras.py", "judge.py", "metrics",
         "observer.py", "records.py", "weights.py")  # fmt: skip
+ENGINE, REID = ("diffusion", "refine.py"), ("reid",)  # those of what need not be there
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Job:
         mark: Fingerprint of everything that decides the figures; a part carries it.
         seed: Of the sensor's noise.
         shown: Pids whose pictures are kept for the sheet.
+        engine: The diffusion that repairs, see `refine.find`; None = there is none.
+        refine: How it is used.
+        reid: Folder of a ReID model that `viewsynth train` saved, or None.
+        device: Where those two compute.
     """
 
     world: Path
@@ -49,6 +55,10 @@ class Job:
     mark: str
     seed: int
     shown: tuple[str, ...]
+    engine: refine.Found | None = None
+    refine: Refine = field(default_factory=Refine)
+    reid: Path | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -73,9 +83,9 @@ def chunks(moments: list[Instant]) -> list[Chunk]:
     ]
 
 
-def code() -> str:
+def code(engine: bool = False, reid: bool = False) -> str:
     """Of what decides the figures: what was edited must be computed again."""
-    return facts.code(*CODE)
+    return facts.code(*CODE, *(ENGINE if engine else ()), *(REID if reid else ()))
 
 
 def part(job: Job, chunk: Chunk) -> dict | None:
@@ -89,8 +99,9 @@ def part(job: Job, chunk: Chunk) -> dict | None:
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["mark"] != job.mark:
         raise ValueError(
-            f"{job.output} holds a comparison of another world, observer, seed or version of the "
-            "code; give --output a new folder, so that both can be looked at side by side"
+            f"{job.output} holds a comparison of another world, observer, engine, ReID model, seed "
+            "or version of the code; give --output a new folder, so that both can be looked at "
+            "side by side"
         )
     return found if found["pids"] == chunk.pids else None
 
@@ -108,7 +119,9 @@ def start(job: Job) -> Callable[[Chunk], None]:
     from viewsynth import bodies
 
     tools = reconstruct.load(bodies.load("anny"), job.models["pose"], job.models["detector"])
-    return Comparer(job, tools, observer.load(job.observer)).do
+    repairer = repair.load(job.engine, job.refine, job.device) if job.engine else None
+    spaces = features.load(job.observer, job.reid, job.device)
+    return Comparer(job, tools, observer.load(job.observer), repairer, spaces).do
 
 
 class Comparer:
@@ -117,26 +130,42 @@ class Comparer:
     Args:
         tools: See `reconstruct.load`.
         network: The observer.
+        repairer: The engine, if there is one.
+        spaces: What makes features of whole pictures, by name, see `features.load`; None = the
+            observer alone.
     """
 
-    def __init__(self, job: Job, tools: reconstruct.Tools, network: observer.Network):
-        self.job, self.tools, self.network = job, tools, network
+    def __init__(
+        self,
+        job: Job,
+        tools: reconstruct.Tools,
+        network: observer.Network,
+        repairer: repair.Repairer | None = None,
+        spaces: features.Spaces | None = None,
+    ):
+        self.job, self.tools, self.network, self.repairer = job, tools, network, repairer
+        self.spaces = spaces or {"observer": features.of_observer(network)}
 
     def do(self, chunk: Chunk) -> None:
         """Compute a chunk and write its part."""
         ground = [[truth.read(self.job.world, row) for row in m.ground] for m in chunk.moments]
         outcomes = reconstruct.reconstruct(
-            [[_sample(row, self.job.world) for row in m.ground] for m in chunk.moments],
+            [[truth.sample(self.job.world, row) for row in m.ground] for m in chunk.moments],
             [[picture.image for picture in pictures] for pictures in ground],
             self.tools,
         )
-        rows, rejects = [], []
+        rows, rejects, beside = [], [], []
         for moment, pictures, outcome in zip(chunk.moments, ground, outcomes, strict=True):
-            if why := _unfit(outcome):
+            if why := unfit(outcome):
                 rejects.append({"pid": moment.pid, "instant": moment.name, "reason": why})
             else:
                 rows += self._rows(moment, outcome.person, pictures)
-        part = {"mark": self.job.mark, "pids": chunk.pids, "rows": rows, "rejects": rejects}
+                found = features.rows([picture.image for picture in pictures], self.spaces)
+                beside += [{"pid": moment.pid, "features": each} for each in found]
+        part = {
+            "mark": self.job.mark, "pids": chunk.pids, "rows": rows, "ground": beside,
+            "rejects": rejects,
+        }  # fmt: skip
         write(part_path(self.job, chunk), json.dumps(part).encode())
 
     def _rows(self, moment: Instant, person: Person, ground: list[Picture]) -> list[dict]:
@@ -146,7 +175,7 @@ class Comparer:
         moment = dataclasses.replace(moment, drone=tuple(true.row for true in drone))
         if not drone:
             return []
-        made = methods.make(moment, person, ground, drone, self.tools, self.job.seed)
+        made = self._made(moment, person, ground, drone)
         if moment.pid in self.job.shown:
             self._keep(moment, ground, drone, made)
         rows, seen = [], []
@@ -157,7 +186,7 @@ class Comparer:
                         "pid": moment.pid, "instant": moment.name, "method": name,
                         "view": true.row["file_name"], "elevation": true.row["elevation"],
                         "occlusion": true.row.get("occlusion", 0.0), "fallback": person.fallback,
-                        **({} if name == "true" else _rounded(measures.compare(true, view))),
+                        **_rounded(_figures(true, name, views)),
                     }
                 )  # fmt: skip
                 seen.append(observer.letterbox(view.image, view.mask))
@@ -165,7 +194,22 @@ class Comparer:
         for row, vector, angle in zip(rows, embedding, degrees, strict=True):
             row["elevation_error"] = round(abs(float(angle) - row["elevation"]), 3)
             row["embedding"] = [round(float(value), 4) for value in vector]
+        whole = [view.whole for views in made for view in views.values()]
+        having = [row for row, picture in zip(rows, whole, strict=True) if picture is not None]
+        found = features.rows([picture for picture in whole if picture is not None], self.spaces)
+        for row, vectors in zip(having, found, strict=True):
+            row["features"] = vectors
         return rows
+
+    def _made(self, moment: Instant, person: Person, ground, drone) -> list[dict]:
+        """Every method's picture of every drone view."""
+        parsed = baselines.parse_all(ground, self.tools)
+        drawn = methods.bodies_of(moment, person, ground, parsed, self.tools)
+        made = methods.make(drawn, ground, parsed, drone, self.tools, self.job.seed)
+        if self.repairer is None:
+            return made
+        more = self.repairer.make(drawn, person, ground, drone, made, self.tools, self.job.seed)
+        return [views | others for views, others in zip(made, more, strict=True)]
 
     def _keep(self, moment: Instant, ground, drone, made) -> None:
         """Keep the pictures of a person for the sheet."""
@@ -176,6 +220,8 @@ class Comparer:
             write(folder / f"{number}_photo.png", png(true.image))
             for name, view in views.items():
                 write(folder / f"{number}_{name}.png", png(view.image))
+                if view.whole is not None:
+                    write(folder / f"{number}_{name}_whole.png", png(view.whole))
 
 
 def shown_folder(output: Path, pid: str, name: str) -> Path:
@@ -183,20 +229,22 @@ def shown_folder(output: Path, pid: str, name: str) -> Path:
     return output / "pictures" / f"{pid}_{name}"
 
 
-def _sample(row: dict, world: Path) -> Sample:
-    """A ground picture as `generate` gets it: file, camera and platform, and no truth."""
-    return Sample(
-        paths=(world / row["file_name"],), pid=row["pid"], name=row["file_name"],
-        camid=str(row["camid"]), platform=row["platform"],
-    )  # fmt: skip
-
-
-def _unfit(outcome: reconstruct.Outcome) -> str:
+def unfit(outcome: reconstruct.Outcome) -> str:
     """Why `generate` would make no picture of a person, or ""."""
     if outcome.person is None:
         return "; ".join(reject.reason for reject in outcome.rejects)
     verdict = judge.judge_person(outcome.person)
     return "" if verdict.keep else "; ".join(verdict.reasons)
+
+
+def _figures(true: Picture, name: str, views: dict[str, methods.Made]) -> dict[str, float]:
+    """The figures of one method's picture."""
+    if name == "true":
+        return {}
+    if name not in repair.METHODS:
+        return measures.compare(true, views[name])
+    base = views[repair.BASE[name]]
+    return measures.compare(true, views[name], base) | repair.outlines(true, name, views)
 
 
 def _rounded(row: dict[str, float]) -> dict[str, float]:

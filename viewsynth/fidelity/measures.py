@@ -4,7 +4,8 @@
 Where something stands before the person nothing is measured. The colour of a part is compared on
 the pixels that are that part in truth and the person in the method's picture. Where the method
 covers less than a tenth of a part, what it shows there counts, mostly the grey around it: a part
-that is not there cannot be right.
+that is not there cannot be right. Seen and unseen pixels are those of the rendering, where it shows
+the person and the person truly is: the same ones for a rendering and for what was made of it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PARTS = {
 }  # fmt: skip
 BINS = ((25, 40), (40, 55), (55, 70), (70, 90.001))  # degrees of elevation
 LEAST, COVERED = 8, 0.1  # pixels of a part that are worth a figure; share that is covered
-SEEN = 0.5  # a pixel whose seen value is at least this was seen
+SEEN = 0.75  # a pixel whose seen value is at least this was seen: 1 is, 0.5 is a mirror image
 
 
 def bin_of(elevation: float) -> str:
@@ -34,9 +35,11 @@ def bin_of(elevation: float) -> str:
     return "other"
 
 
-def compare(true: Picture, made: Made) -> dict[str, float]:
+def compare(true: Picture, made: Made, base: Made | None = None) -> dict[str, float]:
     """Figures of one picture.
 
+    Args:
+        base: The rendering whose seen pixels count; None = the picture is one itself.
     Returns:
         iou: of the outlines.
         psnr, ssim: in the person's box, both on mid-grey; decibels and at most 1.
@@ -45,8 +48,9 @@ def compare(true: Picture, made: Made) -> dict[str, float]:
             balance of the drone do.
         de_pixel: mean colour error over the pixels that both have.
         de_<part>: colour error of a part's mean colour; dp_<part>: mean over its pixels.
-        de_seen, de_invented: `de_pixel` where the texture was seen, and elsewhere.
-        seen: share of the method's pixels that was seen.
+        psnr_seen, ssim_seen, de_seen: over the pixels where the texture was seen; psnr_unseen,
+            ssim_unseen, de_unseen: elsewhere on the body.
+        seen: share of the rendering's pixels that was seen.
         missing: share of the true person that the method leaves bare.
         height_error: per cent of the true size, signed.
     """
@@ -60,14 +64,35 @@ def compare(true: Picture, made: Made) -> dict[str, float]:
     row |= _by_part(true, made, both, truth, own, apart)
     if both.any():
         row["de_pixel"] = float(apart[both].mean())
-    if made.seen is not None and both.any():
-        known = made.seen >= SEEN
-        row["seen"] = float(known[mine].mean())
-        for name, where in (("de_seen", both & known), ("de_invented", both & ~known)):
-            if where.sum() >= LEAST:
-                row[name] = float(apart[where].mean())
+    row |= _split(true, made, base or made, valid)
     if made.height_error is not None:
         row["height_error"] = made.height_error
+    return row
+
+
+def _split(true: Picture, made: Made, base: Made, valid: np.ndarray) -> dict[str, float]:
+    """Figures of the pixels that the rendering had from a photo, and of the others.
+
+    No outline of the made picture is needed: these pixels are the person's.
+    """
+    mine = base.mask & valid
+    shared = mine & true.mask
+    if base.seen is None or not shared.any():
+        return {}
+    known = base.seen >= SEEN
+    row = {"seen": float(known[mine].mean())}
+    picture = made.image if made is base else made.whole
+    images = [np.where(shared[..., None], image, np.uint8(GREY)) for image in (true.image, picture)]
+    apart = metrics.delta_e(*(metrics.lab(image) for image in images))
+    reach = metrics.WINDOW // 2
+    around = [np.pad(image, ((reach,) * 2, (reach,) * 2, (0, 0)), constant_values=GREY)
+              for image in images]  # fmt: skip
+    alike = metrics.ssim_map(*around)
+    for name, where in (("seen", shared & known), ("unseen", shared & ~known)):
+        if where.sum() >= LEAST:
+            row[f"psnr_{name}"] = metrics.psnr(*(image[where] for image in images))
+            row[f"ssim_{name}"] = float(alike[where].mean())
+            row[f"de_{name}"] = float(apart[where].mean())
     return row
 
 

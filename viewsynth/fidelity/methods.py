@@ -5,7 +5,8 @@
 from `viewsynth.fidelity.baselines`. Every picture is the person alone on mid-grey: the true one
 with the true mask, a method's with its own, so that neither background nor a leaked outline
 decides. All are lit by an overcast sky (the true sun is nobody's to know) and finished by the same
-sensor as in `generate`.
+sensor as in `generate`. What `generate` would write, ground, sun and all, stands beside it for the
+measures of whole pictures.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viewsynth import bodies
+from viewsynth import bodies, cameras
 from viewsynth.bodies import KEYPOINTS
 from viewsynth.cameras import Cameras
 from viewsynth.fidelity import baselines
 from viewsynth.fidelity.truth import Instant, Picture
 from viewsynth.reconstruct import Tools, fill, posing, texture
+from viewsynth.reconstruct.parse import Parse
 from viewsynth.records import Person, seed_of
-from viewsynth.render import scene, shade
+from viewsynth.render import bare, scene, shade
 from viewsynth.render.sensor import Sensor, expose
+from viewsynth.render.views import SUPERSAMPLE
 
 METHODS = {
     "true": "the true picture itself: what the observer can tell at best",
@@ -37,8 +40,8 @@ METHODS = {
     "warped": "that crop on a board that faces the drone and leans back, true cameras and size",
     "mean_body": "mean body, walking, each part in its mean colour in the ground crops",
 }
+WHOLE = ("ours", "true_pose")  # those that are drawn with a background, too
 GREY = 128
-SUPERSAMPLE = 2
 MIDDLES = ("ear", "shoulder", "hip")  # joints whose middles the stature runs through
 LEG = ("hip", "knee", "ankle")
 
@@ -52,16 +55,19 @@ class Made:
         mask: bool [H, W]
         seen: How much of each pixel was really seen, [0, 1].  float32 [H, W]; None = not known
         height_error: Of the body's size, per cent of the true one, signed; None = has no size
+        whole: With its background, as `generate` would write it.  uint8 [H, W, 3]; None = the
+            method makes none
     """
 
     image: np.ndarray
     mask: np.ndarray
     seen: np.ndarray | None = None
     height_error: float | None = None
+    whole: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
-class _Body:
+class Body:
     """One body to draw: where it stands, what is painted on it."""
 
     vertices: Tensor  # [V, 3]
@@ -71,9 +77,9 @@ class _Body:
 
 
 def make(
-    moment: Instant,
-    person: Person,
+    drawn: dict[str, Body],
     ground: list[Picture],
+    parsed: list[Parse],
     drone: list[Picture],
     tools: Tools,
     seed: int,
@@ -81,12 +87,11 @@ def make(
     """Every method's picture of every drone view of one instant.
 
     Args:
-        person: Reconstructed from the ground pictures.
-        seed: Of the sensor's noise, which is one for all methods.
+        drawn: See `bodies_of`.
+        parsed: Of the ground pictures, see `baselines.parse_all`.
+        seed: Of the ground and of the sensor's noise, which are one for all methods.
     Returns: method -> picture, one dict a drone view, in their order.
     """
-    parsed = baselines.parse_all(ground, tools)
-    drawn = _bodies(moment, person, ground, parsed, tools)
     out = []
     for true in drone:
         layers = dict(zip(drawn, _draw(list(drawn.values()), true.camera, tools), strict=True))
@@ -95,18 +100,46 @@ def make(
         layers["warped"] = baselines.warped(true, ground[nearest], parsed[nearest])
         mask = torch.from_numpy(true.mask).float()[None]
         layers["true"] = torch.cat([_floats(true.image) * mask, mask, mask])
+        finish = seed_of(seed, true.row["file_name"])
+        composed = compose([drawn[name] for name in WHOLE], true.camera, tools, finish)
+        wholes = {
+            name: expose(picture, Sensor(), torch.Generator().manual_seed(finish))
+            for name, picture in zip(WHOLE, composed, strict=True)
+        } | {"true": true.image}
         made = {}
         for name in METHODS:
             body = drawn.get(name)
-            finish = None if name == "true" else seed_of(seed, true.row["file_name"])
-            one = finished(layers[name], finish)
+            one = finished(layers[name], None if name == "true" else finish)
             made[name] = dataclasses.replace(
                 one,
                 seen=one.seen if body and body.seen is not None else None,
                 height_error=body.height_error if body else None,
+                whole=wholes.get(name),
             )
         out.append(made)
     return out
+
+
+@torch.no_grad()
+def compose(drawn: list[Body], camera: Cameras, tools: Tools, seed: int) -> Tensor:
+    """People on a ground and in a light of their own, as `generate` draws them, before the sensor.
+
+    Args:
+        seed: Of ground and light, one for all.
+    Returns: RGB in [0, 1].  float32 [N, 3, H, W]
+    """
+    height, width = camera.size
+    vertices = torch.stack([body.vertices for body in drawn])
+    textures, seens = _painted(drawn)
+    fine = bare.stretched(
+        cameras.join([camera] * len(drawn)), (height * SUPERSAMPLE, width * SUPERSAMPLE)
+    )
+    buffers = shade.render(
+        vertices, tools.body.faces, fine, torch.arange(len(drawn)), tools.body.uvs,
+        tools.body.face_uvs, *(torch.from_numpy(np.stack(maps)) for maps in (textures, seens)),
+    )  # fmt: skip
+    places = [scene.place(seed)] * len(drawn)
+    return scene.compose(buffers, fine, vertices, tools.body.faces, places, SUPERSAMPLE)
 
 
 def finished(layers: Tensor, seed: int | None) -> Made:
@@ -132,24 +165,24 @@ def _floats(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
 
 
-def _bodies(moment: Instant, person: Person, ground, parsed, tools: Tools) -> dict[str, _Body]:
-    """The bodies that are drawn, by method."""
+def bodies_of(
+    moment: Instant, person: Person, ground: list[Picture], parsed: list[Parse], tools: Tools
+) -> dict[str, Body]:
+    """The bodies that are drawn, by method.
+
+    Args:
+        person: Reconstructed from the ground pictures.
+    """
     row = moment.drone[0]
-    pose = np.float32(row["pose_vector"]).reshape(-1, 3)
-    true_pose = dataclasses.replace(person, pose=pose, fallback="")
-    joints = torch.tensor(row["joints"]).float()[:, :3]
+    joints = _true_joints(row)
     size = 100 * (_stature(_joints_of(person, tools)) / _stature(joints) - 1)
     found = {}
-    for name, one, mode in (
-        ("ours", person, "relaxed"),
-        ("fitted", person, "fitted"),
-        ("true_pose", true_pose, "fitted"),
-    ):
-        vertices = posing.posed([one], tools.poser, mode)[0]
-        if name == "true_pose":
-            vertices = _placed(vertices, joints, row, tools)
-        found[name] = _Body(vertices, person.texture, person.seen, size)
-    found["ceiling"] = _ceiling(moment, person, pose, joints, ground, tools)
+    for name, mode in (("ours", "relaxed"), ("fitted", "fitted")):
+        vertices = posing.posed([person], tools.poser, mode)[0]
+        found[name] = Body(vertices, person.texture, person.seen, size)
+    vertices = in_true_pose([person], [row], tools)[0]
+    found["true_pose"] = Body(vertices, person.texture, person.seen, size)
+    found["ceiling"] = _ceiling(row, person, ground, tools)
     mean = dataclasses.replace(
         person, shape=tools.body.shape_mean.cpu().numpy(), offsets=0 * person.offsets, scale=1.0,
         quality={**person.quality, "bald": False},
@@ -157,8 +190,37 @@ def _bodies(moment: Instant, person: Person, ground, parsed, tools: Tools) -> di
     paint = baselines.painted(ground, parsed, tools.atlas)
     walking = posing.posed([mean], tools.poser, "walk")[0]
     size = 100 * (_stature(_joints_of(mean, tools)) / _stature(joints) - 1)
-    found["mean_body"] = _Body(walking, paint, None, size)
+    found["mean_body"] = Body(walking, paint, None, size)
     return found
+
+
+def in_true_pose(
+    people: list[Person], rows: list[dict], tools: Tools, true_size: bool = False
+) -> Tensor:
+    """Reconstructed people in the pose and the place that the truth tells.
+
+    Args:
+        people: One a row.
+        rows: Of `truth.jsonl`.
+        true_size: Whether they are as tall as in truth, too; no photo tells that.
+    Returns: vertices, world, metres.  [N, V, 3]
+    """
+    posed = []
+    for person, row in zip(people, rows, strict=True):
+        pose = np.float32(row["pose_vector"]).reshape(-1, 3)
+        one = dataclasses.replace(person, pose=pose, fallback="")
+        if true_size:
+            one.scale *= _stature(_true_joints(row)) / _stature(_joints_of(one, tools))
+        posed.append(one)
+    vertices = posing.posed(posed, tools.poser, "fitted")
+    return torch.stack([
+        _placed(one, _true_joints(row), row, tools)
+        for one, row in zip(vertices, rows, strict=True)
+    ])  # fmt: skip
+
+
+def _true_joints(row: dict) -> Tensor:
+    return torch.tensor(row["joints"]).float()[:, :3]
 
 
 def _joints_of(person: Person, tools: Tools) -> Tensor:
@@ -199,13 +261,11 @@ class _TrueView:
         return pixels, depth - 10  # `texture` takes depths about the person
 
 
-def _ceiling(moment, person: Person, pose, joints: Tensor, ground, tools: Tools) -> _Body:
+def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
     """Body and projection from the truth, clothing offsets and texture as ever."""
-    row = moment.drone[0]
     shape = np.float32([row["phenotype"][name] for name in tools.body.shapes])
-    true = dataclasses.replace(person, shape=shape, pose=pose, fallback="", scale=1.0)
-    true.scale = _stature(joints) / _stature(_joints_of(true, tools))
-    vertices = _placed(posing.posed([true], tools.poser, "fitted")[0], joints, row, tools)
+    true = dataclasses.replace(person, shape=shape, scale=1.0)
+    vertices = in_true_pose([true], [row], tools, true_size=True)[0]
     view = _TrueView(
         [picture.camera for picture in ground],
         *(torch.tensor([float(p.row[k]) for p in ground]) for k in ("elevation", "azimuth")),
@@ -217,29 +277,22 @@ def _ceiling(moment, person: Person, pose, joints: Tensor, ground, tools: Tools)
     )  # fmt: skip
     toned = texture.harmonise(paints, tools.atlas, [1.0] * len(paints))
     colours, seen, _ = fill.complete(texture.fuse(toned), tools.atlas)
-    return _Body(vertices, colours, seen, 0.0)
+    return Body(vertices, colours, seen, 0.0)
 
 
-@torch.no_grad()
-def _draw(drawn: list[_Body], camera: Cameras, tools: Tools) -> list[Tensor]:
+def _draw(drawn: list[Body], camera: Cameras, tools: Tools) -> list[Tensor]:
     """Layers of every body at one camera: RGB, coverage, seen, all times coverage. [5, H, W]"""
-    height, width = camera.size
-    box = torch.tensor([[0.0, 0.0, width, height]])
-    fine = camera.window(box, (height * SUPERSAMPLE, width * SUPERSAMPLE))
-    count = len(drawn)
-    many = Cameras(
-        fine.world_to_camera.repeat(count, 1, 1), fine.intrinsics.repeat(count, 1, 1), fine.size,
-        None if fine.k1 is None else fine.k1.repeat(count),
+    layers = bare.layers(
+        torch.stack([body.vertices for body in drawn]), tools.body, *_painted(drawn),
+        torch.arange(len(drawn)), cameras.join([camera] * len(drawn)),
     )  # fmt: skip
+    return list(layers[:, :5])
+
+
+def _painted(drawn: list[Body]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Textures and seen maps; nothing was seen of a body that has none."""
     empty = np.zeros(drawn[0].texture.shape[:2], np.uint8)
-    buffers = shade.render(
-        torch.stack([body.vertices for body in drawn]), tools.body.faces, many, torch.arange(count),
-        tools.body.uvs, tools.body.face_uvs,
-        torch.from_numpy(np.stack([body.texture for body in drawn])),
-        torch.from_numpy(np.stack([empty if b.seen is None else b.seen for b in drawn])),
-    )  # fmt: skip
-    overcast = dataclasses.replace(scene.place(0), strength=0.0)
-    colour = (buffers.colour * scene.light(buffers.normal, overcast)[..., None]).clamp(0, 1)
-    share = (buffers.face >= 0).float()[..., None]
-    layers = torch.cat([colour * share, share, buffers.seen[..., None]], -1).movedim(-1, 1)
-    return list(scene.shrink(layers, SUPERSAMPLE))
+    return (
+        [body.texture for body in drawn],
+        [empty if body.seen is None else body.seen for body in drawn],
+    )

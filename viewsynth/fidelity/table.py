@@ -2,7 +2,8 @@
 """Table: rows of figures -> means with 95 % intervals by method, elevation bin and measure.
 
 A person is the unit: the mean of the person's pictures in a bin is one value, and the intervals
-are bootstraps over people. Whether ours is better than a baseline is a paired difference.
+are bootstraps over people. Whether one method is better than another is a paired difference.
+`text` writes it down; `sets` compares whole sets of pictures.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import numpy as np
 
 from viewsynth import metrics
 from viewsynth.fidelity.measures import BINS, PARTS, bin_of
-from viewsynth.fidelity.methods import METHODS
 
 # name: (heading, whether higher is better, decimals); in the order of their rank
 MEASURES = {
@@ -28,37 +28,62 @@ COLOURS = {
     **{f"de_{name}": (name, False, 1) for name in PARTS},
     "de_pixel": ("per pixel", False, 1),
 }  # fmt: skip
+SPLIT = {
+    "psnr_seen": ("PSNR dB seen", True, 1), "psnr_unseen": ("PSNR dB unseen", True, 1),
+    "ssim_seen": ("SSIM seen", True, 3), "ssim_unseen": ("SSIM unseen", True, 3),
+    "de_seen": ("ΔE seen", False, 1), "de_unseen": ("ΔE unseen", False, 1),
+}  # fmt: skip
+REID = {
+    "reid_map": ("mAP", True, 3), "reid_rank1": ("rank-1", True, 3),
+    "reid_own_view": ("own view mAP", True, 3), "reid_cosine": ("cosine", True, 3),
+}  # fmt: skip
 DETAILS = {
-    "de_seen": ("ΔE seen", False, 1), "de_invented": ("ΔE invented", False, 1),
     "seen": ("share seen", True, 2), "missing": ("bare", False, 3),
     "height_error": ("size error %", False, 1), "height_apart": ("|size error| %", False, 1),
+    "iou_grown": ("IoU grown", True, 3), "iou_possible": ("IoU possible", True, 3),
 }  # fmt: skip
+EVERY = {**MEASURES, **COLOURS, **SPLIT, **REID, **DETAILS}
 ALL = "all"
 BASELINES = ("resized", "warped", "mean_body")
+REPAIRS = (("repair", "ours"), ("source_only", "ours"), ("repair_true", "true_pose"))
 NAMES = tuple(f"{low}-{int(high)}" for low, high in BINS)
 
 
-def identify(rows: list[dict]) -> None:
-    """Add what the observer says of identity to every row, in place, from the rows' embeddings.
+def identify(rows: list[dict], space: str = "") -> None:
+    """Add what a network says of identity to every row, in place, from the rows' vectors.
 
     The gallery is every true drone view. For `map` and `rank1` a query's own true view is left out
     of it, so it has to find the person in pictures from other cameras; for `own_view` it has to
     find that very view among those of all other people. `cosine` is the likeness to that view.
+
+    Args:
+        space: "" = the observer, from "embedding". "reid" = the ReID model, from "features", of
+            the rows that have them; its figures are called `reid_map` and so on.
     """
+    rows = [row for row in rows if not space or space in row.get("features", {})]
+    if not rows:
+        return
+    vectors = [row["features"][space] if space else row["embedding"] for row in rows]
+    vectors = np.array(vectors, np.float32)
+    if space:  # the observer's are unit vectors
+        vectors = metrics.normalise(vectors, "features of the ReID model").numpy()
+    is_true = np.array([row["method"] == "true" for row in rows])
+    gallery = vectors[is_true]
     true = [row for row in rows if row["method"] == "true"]
-    gallery = np.array([row["embedding"] for row in true], np.float32)
     pid, view = (np.array([row[key] for row in true]) for key in ("pid", "view"))
-    for row in rows:
-        similarity = gallery @ np.array(row["embedding"], np.float32)
+    names = {key: f"{space}_{key}" if space else key for key in ("map", "rank1", "own_view",
+                                                                 "cosine")}  # fmt: skip
+    for row, vector in zip(rows, vectors, strict=True):
+        similarity = gallery @ vector
         own = view == row["view"]
         match = (pid == row["pid"])[~own]
         if row["method"] != "true":
-            row["cosine"] = round(float(similarity[own][0]), 4)
+            row[names["cosine"]] = round(float(similarity[own][0]), 4)
             others = own | (pid != row["pid"])
-            row["own_view"] = round(_find(similarity[others], own[others])[0], 4)
+            row[names["own_view"]] = round(_find(similarity[others], own[others])[0], 4)
         if match.any():
             value, first = _find(similarity[~own], match)
-            row["map"], row["rank1"] = round(value, 4), float(first)
+            row[names["map"]], row[names["rank1"]] = round(value, 4), float(first)
 
 
 def _find(similarity: np.ndarray, match: np.ndarray) -> tuple[float, bool]:
@@ -98,37 +123,54 @@ def summary(rows: list[dict]) -> list[dict]:
 def against(rows: list[dict]) -> list[dict]:
     """How much better ours is than each baseline, paired by person.
 
-    Returns: dicts of baseline, bin, measure, mean, low, high, people and `better`: True, False, or
-        None where the interval holds zero. Positive = ours is better, whatever the measure.
+    Returns: dicts of method ("ours"), baseline, bin, measure, mean, low, high, people and `better`:
+        True, False, or None where the interval holds zero. Positive = ours is better, whatever the
+        measure.
     """
+    return _paired(rows, [("ours", baseline) for baseline in BASELINES], MEASURES)
+
+
+def repaired(rows: list[dict]) -> list[dict]:
+    """How much better the diffusion's pictures are than the renderings, paired by person.
+
+    Returns: as `against`, of the pairs of `REPAIRS`; empty where no engine made anything.
+    """
+    return _paired(rows, REPAIRS, {**MEASURES, **SPLIT, **REID})
+
+
+def _paired(rows: list[dict], pairs, measures: dict) -> list[dict]:
     values = _by_person(rows)
     found = []
-    for baseline in BASELINES:
+    for method, baseline in pairs:
         for name in (*NAMES, ALL):
-            for measure, (_, higher, _) in MEASURES.items():
-                one = values.get(("ours", name, measure), {})
+            for measure, (_, higher, _) in measures.items():
+                one = values.get((method, name, measure), {})
                 other = values.get((baseline, name, measure), {})
                 both = sorted(set(one) & set(other))
                 if not both:
                     continue
                 pair = [np.array([which[pid] for pid in both]) for which in (one, other)]
                 mean, low, high = metrics.difference(*(pair if higher else pair[::-1]))
-                better = True if low > 0 else False if high < 0 else None
                 found.append(
                     {
-                        "baseline": baseline, "bin": name, "measure": measure, "mean": mean,
-                        "low": low, "high": high, "people": len(both), "better": better,
+                        "method": method, "baseline": baseline, "bin": name, "measure": measure,
+                        "mean": mean, "low": low, "high": high, "people": len(both),
+                        "better": better(low, high),
                     }
                 )  # fmt: skip
     return found
 
 
+def better(low: float, high: float) -> bool | None:
+    """Whether an interval lies above zero (True), below (False) or on it (None)."""
+    return True if low > 0 else False if high < 0 else None
+
+
 def _by_person(rows: list[dict]) -> dict[tuple[str, str, str], dict[str, float]]:
     """(method, bin, measure) -> person -> mean over the person's pictures."""
-    every = {**MEASURES, **COLOURS, **DETAILS}
     lists: dict[tuple, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        for measure in every:
+        for measure in EVERY:
             if measure in row:
                 for name in (ALL, bin_of(row["elevation"])):
                     lists[row["method"], name, measure][row["pid"]].append(row[measure])
@@ -136,71 +178,3 @@ def _by_person(rows: list[dict]) -> dict[tuple[str, str, str], dict[str, float]]
         key: {pid: float(np.mean(values)) for pid, values in people.items()}
         for key, people in lists.items()
     }
-
-
-# ---- as text -------------------------------------------------------------------------------------
-
-
-def markdown(found: list[dict], differences: list[dict], notes: list[str]) -> str:
-    """The tables as Markdown.
-
-    Args:
-        found: From `summary`.
-        differences: From `against`.
-        notes: Lines that stand above the tables.
-    """
-    cells = {(c["method"], c["bin"], c["measure"]): c for c in found}
-    lines = ["# Fidelity of synthesised drone views", "", *notes, ""]
-    lines += [f"- `{name}`: {said}" for name, said in METHODS.items()]
-    lines += [
-        "", "Mean [95 % interval over people]. Rank by ΔE, IoU and identity: PSNR and SSIM reward "
-        "blur and come second.",
-    ]  # fmt: skip
-    for name in (ALL, *NAMES):
-        many = [c for c in found if c["bin"] == name and c["measure"] == "iou"]
-        if many:
-            title = "All elevations" if name == ALL else f"Elevation {name}°"
-            lines += ["", f"## {title} ({many[0]['people']} people, {many[0]['pictures']} views)"]
-            lines += ["", *_grid(cells, name, MEASURES)]
-    lines += ["", "## Colour error ΔE by part, all elevations", "", *_grid(cells, ALL, COLOURS)]
-    lines += ["", "## Seen, bare and size, all elevations", "", *_grid(cells, ALL, DETAILS)]
-    lines += ["", "## Ours against each baseline (positive = ours is better)", ""]
-    lines += _differences(differences)
-    return "\n".join(lines) + "\n"
-
-
-def _grid(cells: dict, name: str, which: dict) -> list[str]:
-    rows = [[method, *(_cell(cells.get((method, name, m)), which[m]) for m in which)]
-            for method in METHODS]  # fmt: skip
-    rows = [row for row in rows if any(row[1:])]
-    return _aligned([["method", *(heading for heading, *_ in which.values())], *rows])
-
-
-def _cell(cell: dict | None, measure: tuple) -> str:
-    if cell is None or np.isnan(cell["mean"]):
-        return ""
-    d = measure[2]
-    return f"{cell['mean']:.{d}f} [{cell['low']:.{d}f}, {cell['high']:.{d}f}]"
-
-
-def _differences(differences: list[dict]) -> list[str]:
-    cells = {(c["baseline"], c["bin"], c["measure"]): c for c in differences}
-    rows = [["baseline", "elevation", *(heading for heading, *_ in MEASURES.values())]]
-    for baseline in BASELINES:
-        for name in (*NAMES, ALL):
-            row = []
-            for measure, about in MEASURES.items():
-                cell = cells.get((baseline, name, measure))
-                mark = {True: "", None: " ~", False: " LOSES"}[cell["better"]] if cell else ""
-                row.append(_cell(cell, about) + mark)
-            if any(row):
-                rows.append([baseline, name, *row])
-    return [*_aligned(rows), "", "~ = the interval holds zero."]
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """A Markdown table whose columns line up in a terminal too."""
-    width = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, width, strict=True)) + " |"
-             for row in rows]  # fmt: skip
-    return [lines[0], "|" + "|".join("-" * (w + 2) for w in width) + "|", *lines[1:]]

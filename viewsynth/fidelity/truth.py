@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Truth: what a world says of the instants of its test people, read from its folder.
+"""Truth: what a world says of the instants of its people, read from its folder.
 
 The layout is that of `viewsynth world`: `truth.jsonl` has a row an image, `people.jsonl` a row a
 person, `parts/` the part maps.
@@ -19,6 +19,7 @@ from PIL import Image
 
 from viewsynth.cameras import Cameras
 from viewsynth.files import inside
+from viewsynth.records import Sample
 from viewsynth.world import LABELS, of_person
 
 OCCLUDER = LABELS.index("occluder")
@@ -62,21 +63,22 @@ class Picture:
         return of_person(self.labels)
 
 
-def instants(world: Path, people: int, skip: int = 0) -> list[Instant]:
-    """The instants of test people that have both views, in the order of their pids.
+def instants(world: Path, people: int | None, skip: int = 0, split: str = "test") -> list[Instant]:
+    """The instants that have both views, in the order of their pids.
 
     Args:
         world: Folder of `viewsynth world`.
-        people: How many people, after the first `skip` test people.
+        people: How many people, after the first `skip` of the split; None = all that follow.
+        split: "test" or "train": whose.
     Raises: FileNotFoundError, ValueError: if the folder is no world, or has fewer people.
     """
-    test = [row["pid"] for row in _rows(world, "people.jsonl") if row["split"] == "test"]
-    test.sort(key=order)
-    wanted = set(test[skip : skip + people])
-    if len(wanted) < people:
+    every = [row["pid"] for row in _rows(world, "people.jsonl") if row["split"] == split]
+    every.sort(key=order)
+    wanted = set(every[skip:] if people is None else every[skip : skip + people])
+    if len(wanted) < (people or 1):
         raise ValueError(
-            f"{world} has {len(test)} test people, so after skipping {skip} there are "
-            f"{len(wanted)}, not {people}; lower --people or --skip, or draw a larger world"
+            f"{world} has {len(every)} {split} people, so after skipping {skip} there are "
+            f"{len(wanted)}, not {people or 1}; lower --people or --skip, or draw a larger world"
         )
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in _rows(world, "truth.jsonl", '"paired"'):
@@ -90,6 +92,20 @@ def instants(world: Path, people: int, skip: int = 0) -> list[Instant]:
             found.append(Instant(pid, name, ground, drone))
     if not found:
         raise ValueError(f"{world} has no paired pictures; draw it with --instants 1 or more")
+    return found
+
+
+def drone_pictures(world: Path, pids: set[str]) -> dict[str, list[dict]]:
+    """The rows of the drone pictures in the split train, by person, sorted by file name.
+
+    Their moments are their own: no ground camera saw the person just then.
+    """
+    found: dict[str, list[dict]] = {}
+    for row in _rows(world, "truth.jsonl", '"aerial"'):
+        if row["split"] == "train" and row["view"] == "aerial" and row["pid"] in pids:
+            found.setdefault(row["pid"], []).append(row)
+    for rows in found.values():
+        rows.sort(key=lambda row: row["file_name"])
     return found
 
 
@@ -155,6 +171,14 @@ def read(world: Path, row: dict) -> Picture:
         torch.tensor([float(row.get("k1") or 0.0)]),
     )
     return Picture(image, labels, camera, row)
+
+
+def sample(world: Path, row: dict) -> Sample:
+    """A ground picture as `generate` gets it: file, camera and platform, and no truth."""
+    return Sample(
+        paths=(world / row["file_name"],), pid=row["pid"], name=row["file_name"],
+        camid=str(row["camid"]), platform=row["platform"],
+    )  # fmt: skip
 
 
 def _pixels(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,14 @@ def ssim(one: np.ndarray, other: np.ndarray) -> float:
         one, other: uint8 [H, W] or [H, W, C], at least 11 pixels a side.
     Raises: ValueError: if a side is shorter.
     """
+    return float(ssim_map(one, other).mean())
+
+
+def ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Structural similarity of every whole window, mean over channels, see `ssim`.
+
+    Returns: float64 [H - 10, W - 10]; its first value is of the window about pixel (5, 5).
+    """
     _same_shape(one, other)
     if min(one.shape[:2]) < WINDOW:
         raise ValueError(f"ssim needs pictures of at least {WINDOW} pixels a side, got {one.shape}")
@@ -43,7 +51,7 @@ def ssim(one: np.ndarray, other: np.ndarray) -> float:
     both = _windows(x * y) - mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     top = (2 * mean_x * mean_y + c1) * (2 * both + c2)
-    return float((top / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
+    return (top / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean(-1)
 
 
 def _windows(values: np.ndarray) -> np.ndarray:

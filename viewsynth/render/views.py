@@ -41,12 +41,20 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """Where the camera of a shot stands and which part of its picture is kept."""
+class Frame:
+    """Where the camera of a shot stands and which part of its picture is kept.
+
+    Args:
+        pose: World to camera.  float32 [4, 4]
+        elevation, azimuth, distance, target_height, vfov, box: As of a `View`.
+    """
 
     pose: Tensor
+    elevation: float
+    azimuth: float
     distance: float
     target_height: float
+    vfov: float
     box: tuple[int, int, int, int]
 
     @property
@@ -90,10 +98,11 @@ def take(
     vertices = vertices.detach().float()
     seeds = [seed_of(seed, pids[shot.person], shot.name) for shot in shots]
     solid = vertices[:, torch.unique(body.faces)]
-    frames = [
-        _frame(solid[shot.person], shot, sensor, one)
-        for shot, one in zip(shots, seeds, strict=True)
-    ]
+    frames = []
+    for shot, one in zip(shots, seeds, strict=True):
+        # A detector's box is never quite the same: each side has its own room.
+        room = sensor.margin * np.random.default_rng(seed_of(one, "box")).uniform(0.5, 1.5, 4)
+        frames.append(frame(solid[shot.person], shot, sensor, room))
     views: list[View | None] = [None] * len(shots)
     for members in _batches([frame.size for frame in frames], BATCH[device.type]):
         chosen = [shots[i] for i in members]
@@ -117,11 +126,13 @@ def take(
     return views
 
 
-def _frame(points: Tensor, shot: Shot, sensor: Sensor, seed: int) -> _Frame:
+def frame(points: Tensor, shot: Shot, sensor: Sensor, room: np.ndarray) -> Frame:
     """Aim at the middle of the standing height and cut out the projected box with some room.
 
     Args:
         points: Vertices of the person.  [V, 3]
+        room: Left, top, right and bottom of the box, as shares of its longer side.  [4]
+    Raises: ValueError: if the crop would be too large.
     """
     height = float(points[:, 1].max())
     distance = sensor.distance_to(height)
@@ -129,14 +140,9 @@ def _frame(points: Tensor, shot: Shot, sensor: Sensor, seed: int) -> _Frame:
         torch.tensor([value]) for value in (shot.elevation, shot.azimuth, distance, height / 2)
     ]
     pose = cameras.orbit(*angles)
-    whole = cameras.Cameras(
-        pose, cameras.pinhole(torch.tensor([sensor.focal]), sensor.size), sensor.size
-    )
-    pixels, _ = whole.project(points[None].cpu())
+    pixels, _ = whole(pose, [sensor.vfov], sensor.picture_height).project(points[None].cpu())
     low, high = pixels[0].amin(0), pixels[0].amax(0)
-    # A detector's box is never quite the same: each side has its own room.
-    rng = np.random.default_rng(seed_of(seed, "box"))
-    room = sensor.margin * rng.uniform(0.5, 1.5, 4) * float((high - low).max())
+    room = room * float((high - low).max())
     left, top = (int(np.floor(float(low[k]) - room[k])) for k in (0, 1))
     right, bottom = (int(np.ceil(float(high[k]) + room[2 + k])) for k in (0, 1))
     if max(right - left, bottom - top) > MAX_SIDE:
@@ -145,7 +151,23 @@ def _frame(points: Tensor, shot: Shot, sensor: Sensor, seed: int) -> _Frame:
             f"{MAX_SIDE} along a side; lower sensor.pixels or sensor.margin, or raise "
             "sensor.distance"
         )
-    return _Frame(pose[0], distance, height / 2, (left, top, right, bottom))
+    return Frame(
+        pose[0], shot.elevation, shot.azimuth, distance, height / 2, sensor.vfov,
+        (left, top, right, bottom),
+    )  # fmt: skip
+
+
+def whole(poses: Tensor, vfovs: list[float], picture_height: int) -> cameras.Cameras:
+    """The cameras of whole pictures, whose parts the crops are.
+
+    Args:
+        poses: World to camera.  [N, 4, 4]
+        vfovs: Vertical fields of view, degrees.
+        picture_height: Pixels.
+    """
+    focal = [cameras.focal_length(vfov, picture_height) for vfov in vfovs]
+    size = Sensor(picture_height=picture_height).size
+    return cameras.Cameras(poses, cameras.pinhole(torch.tensor(focal), size), size)
 
 
 def _batches(sizes: list[tuple[int, int]], limit: int) -> list[list[int]]:
@@ -163,22 +185,21 @@ def _batches(sizes: list[tuple[int, int]], limit: int) -> list[list[int]]:
     return groups
 
 
-def _window(frames: list[_Frame], sensor: Sensor, device: torch.device) -> cameras.Cameras:
+def _window(frames: list[Frame], sensor: Sensor, device: torch.device) -> cameras.Cameras:
     """The boxes of some shots at the top left of one supersampled canvas."""
     tall = max(frame.size[0] for frame in frames)
     wide = max(frame.size[1] for frame in frames)
-    count = len(frames)
-    matrix = cameras.pinhole(torch.full((count,), sensor.focal), sensor.size)
-    whole = cameras.Cameras(torch.stack([frame.pose for frame in frames]), matrix, sensor.size)
+    poses = torch.stack([frame.pose for frame in frames])
+    pictures = whole(poses, [frame.vfov for frame in frames], sensor.picture_height)
     corner = torch.tensor([frame.box[:2] for frame in frames], dtype=torch.float32)
     boxes = torch.cat([corner, corner + torch.tensor([wide, tall])], dim=1)
-    window = whole.window(boxes, (tall * SUPERSAMPLE, wide * SUPERSAMPLE))
+    window = pictures.window(boxes, (tall * SUPERSAMPLE, wide * SUPERSAMPLE))
     return cameras.Cameras(
         window.world_to_camera.to(device), window.intrinsics.to(device), window.size
     )
 
 
-def _finish(layers, frame: _Frame, shot: Shot, pid: str, sensor: Sensor, seed: int) -> View:
+def _finish(layers, frame: Frame, shot: Shot, pid: str, sensor: Sensor, seed: int) -> View:
     """Cut a canvas of RGB, seen and coverage [5, H, W] to its box and expose it."""
     height, width = frame.size
     layers = layers[:, :height, :width]
@@ -190,10 +211,10 @@ def _finish(layers, frame: _Frame, shot: Shot, pid: str, sensor: Sensor, seed: i
         image=expose(layers[:3], sensor, generator),
         seen=seen.round().to(torch.uint8).numpy(),
         mask=mask.numpy().copy(),
-        elevation=float(shot.elevation),
-        azimuth=float(shot.azimuth),
+        elevation=float(frame.elevation),
+        azimuth=float(frame.azimuth),
         distance=frame.distance,
         target_height=frame.target_height,
-        vfov=sensor.vfov,
+        vfov=frame.vfov,
         box=tuple(float(value) for value in frame.box),
     )

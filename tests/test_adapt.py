@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapt and loading: other people's weights, what is refused, and the small model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny_views as tiny
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from tiny_views import SIZE, views
+
+from viewsynth.diffusion import adapt
+from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
+
+
+@pytest.fixture
+def base(tmp_path):
+    """Small random weights in a folder as Stable Diffusion's are."""
+    torch.manual_seed(0)
+    unet = tiny.unet()
+    unet.save_pretrained(tmp_path / "unet")
+    AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, sample_size=32,
+    ).save_pretrained(tmp_path / "vae")  # fmt: skip
+    DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False).save_pretrained(
+        tmp_path / "scheduler"
+    )
+    return tmp_path
+
+
+def test_weights_of_stable_diffusion_start_as_themselves(base):
+    mine = adapt.adapt(base, size=SIZE, licence="OpenRAIL")
+    assert mine.scheduler.config.prediction_type == "epsilon"
+    assert mine.conditioner.config.cross_attention_dim == 24
+    given = views(2)
+    encoded = mine.encode(given)
+    noisy = torch.randn(2, 4, 32, 16, generator=torch.Generator().manual_seed(0))
+    kept = torch.ones(2, 3, dtype=torch.bool)
+    with torch.no_grad():
+        found = mine.predict(noisy, torch.tensor([5, 900]), encoded, kept)
+        context = mine.conditioner.tokens(encoded.camera, encoded.identity[encoded.person], kept)
+        wanted = base_from(base)(noisy, torch.tensor([5, 900]), context).sample
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert mine.sample(given, 2).shape == (2, 3, *SIZE)
+
+
+def base_from(folder) -> UNet2DConditionModel:
+    return UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+
+
+def rename(folder, old: str, new: str) -> None:
+    file = next(folder.glob("*.safetensors"))
+    weights = {key.replace(old, new): value for key, value in load_file(file).items()}
+    save_file(weights, file, {"format": "pt"})
+
+
+def test_another_architecture_is_named_by_its_keys(base):
+    rename(base / "unet", "mid_block", "middle")
+    with pytest.raises(ValueError, match="missing: mid_block.*such as middle"):
+        adapt.adapt(base, size=SIZE)
+
+
+def test_shapes_that_do_not_fit_are_named(base):
+    config = json.loads((base / "unet" / "config.json").read_text())
+    (base / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 32}))
+    with pytest.raises(ValueError, match="cannot be loaded as a UNet2D.*attn2"):
+        adapt.adapt(base, size=SIZE)
+
+
+def test_another_pipeline_is_refused(base, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model_index.json"):
+        ViewDiffusionPipeline.from_pretrained(base)
+    (base / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(ValueError, match="holds a StableDiffusionPipeline.*train-diffusion"):
+        ViewDiffusionPipeline.from_pretrained(base)
+    (base / "unet" / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    with pytest.raises(ValueError, match="holds a FluxTransformer2DModel, expected a UNet2D"):
+        adapt.adapt(base, size=SIZE)
+
+
+def test_a_saved_pipeline_with_foreign_weights_is_refused(tmp_path):
+    tiny.pipeline().save_pretrained(tmp_path)
+    rename(tmp_path / "conditioner", "no_camera", "camera_null")
+    with pytest.raises(ValueError, match="missing: no_camera.*such as camera_null"):
+        ViewDiffusionPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("load", [adapt.adapt, ViewDiffusionPipeline.from_pretrained])
+def test_without_a_network_the_remedy_is_told(load, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="hf download nobody/nothing --local-dir DIR"):
+        load("nobody/nothing")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        load(tmp_path / "absent")
+
+
+def test_the_size_must_suit_the_networks(base):
+    with pytest.raises(ValueError, match="size must be multiples of 4"):
+        adapt.adapt(base, size=(62, 33))
+
+
+def test_the_size_must_suit_the_small_networks():
+    with pytest.raises(ValueError, match="multiples of 16 pixels"):
+        adapt.small(size=(120, 60))
+
+
+def test_pickles_are_not_read(base):
+    file = next((base / "vae").glob("*.safetensors"))
+    file.rename(file.with_suffix(".bin"))
+    with pytest.raises(FileNotFoundError, match="no safetensors, only .*bin; pickles"):
+        adapt.adapt(base, size=SIZE)
+
+
+def test_the_small_model_fits_the_package():
+    parts = adapt.small()
+    models = [part for part in parts.values() if hasattr(part, "parameters")]
+    assert sum(p.numel() for part in models for p in part.parameters()) <= 12e6
+    held = sum(v.numel() for part in models for v in part.state_dict().values())
+    assert 2 * held < 24e6 - 200_000  # half precision, and room for names
+    again, other = adapt.small(), adapt.small(1)
+    assert torch.equal(parts["unet"].conv_out.weight, again["unet"].conv_out.weight)
+    assert not torch.equal(parts["unet"].conv_out.weight, other["unet"].conv_out.weight)
+    assert ViewDiffusionPipeline(**parts).latent_shape == (4, 32, 16)
+
+
+# ---- identity encoders ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooler", [True, False])
+def test_any_vision_model_may_tell_identity(tmp_path, pooler):
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        image_size=32, patch_size=16,
+    )  # fmt: skip
+    model = ViTModel(config, add_pooling_layer=pooler).eval()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    encoder = adapt.identity_encoder(tmp_path)
+    assert encoder.dim == 16 and encoder.config.mean == (0.5, 0.5, 0.5)
+    photos = torch.rand(2, 3, 32, 32)
+    std = torch.tensor(encoder.config.std)[:, None, None]
+    with torch.no_grad():
+        said = model((photos - 0.5) / std)
+        wanted = said.pooler_output if pooler else said.last_hidden_state[:, 0]
+        assert torch.allclose(encoder(photos), wanted, atol=1e-5)
+
+
+def test_the_trainers_backbone_may_tell_identity(tmp_path):
+    from viewsynth.reid import backbones, methods, saved
+
+    backbone = backbones.load("small", (64, 32), 3)
+    method = methods.build("baseline", backbone, 4)
+    saved.save(method, tmp_path, {})
+    encoder, photos = adapt.identity_encoder(tmp_path), torch.rand(2, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.allclose(encoder(photos), method.eval().backbone(photos), atol=1e-5)
+    assert adapt.small(identity=encoder)["conditioner"].config.identity_dim == 256
+    rename(tmp_path, "backbone.model", "backbone.net")
+    with pytest.raises(ValueError, match="cannot be an identity encoder"):
+        adapt.identity_encoder(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no config.json"):
+        adapt.identity_encoder(tmp_path)

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the view-aware diffusion on pairs of ground and aerial pictures.
+
+viewsynth train-diffusion configs/diffusion/small.yaml --data.world outputs/world
+
+Pairs come from a world of ours (exact by the pixel), from any data set of people seen from the
+ground and from above, or both. A small model gets an autoencoder of its own first; Stable Diffusion
+is given by a folder or hub id. The output folder gets `pairs/`, for each stage a folder with its
+checkpoints and `log.jsonl`, `grids/`, `config.yaml`, `run.json`, and last `pipeline/`, which
+`generate --refine.engine` takes; after a LoRA also `lora/`, after a distillation `teacher/`. Run
+the same command again to go on after a stop. Several processes:
+`accelerate launch -m viewsynth.commands.train_diffusion ...`
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from viewsynth import checkpoints, data, pairing, preview
+from viewsynth.commands import world
+from viewsynth.config import dump, to_dict, within
+from viewsynth.diffusion import adapt, autoencoder, distillation, loading, training
+from viewsynth.diffusion.pairs import Pairs
+from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
+from viewsynth.facts import facts
+from viewsynth.files import LEFTOVER, claim, clean, write
+from viewsynth.learning import Log
+from viewsynth.licences import commercial, require_commercial
+from viewsynth.manifest import refuse_other_settings
+from viewsynth.workers import cores, launched
+
+OURS = set(
+    "pairs autoencoder training distillation grids lora teacher pipeline config.yaml run.json "
+    "tracker .gitkeep".split()
+)
+FREE = ("output", "resume", "every", "trackers", "device", "workers", "commercial")  # no weight
+SIDE = 16  # sides are multiples: autoencoder and UNet halve those of the small model four times
+STEPS, FEW = 20, 4  # in which the trained and the distilled model make the grids
+CHECKED = 256  # pairs that the autoencoder is validated on
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from."""
+
+    world: Path | None = None
+    """Folder of `viewsynth world`, whose training people give exact pairs."""
+    people: int | None = None
+    """At most so many of them; None = all."""
+    name: str = "folder"
+    """Layout of the real data, a module of viewsynth.data."""
+    root: Path | None = None
+    """Where it lies; its training people give pairs that are alike in identity."""
+    licence: str = "unknown"
+    """Of those pictures, an SPDX identifier if you know it."""
+    pairs: tuple[Path, ...] = ()
+    """Folders of pairs of earlier runs, beside those or instead."""
+    mirror: bool = True
+    """Learn from the mirror image of every pair, too."""
+    validation: float = 0.05
+    """Part of the people kept for validation; 0 = nobody."""
+
+    def __post_init__(self):
+        within("data.people", self.people, 1, 10**8)
+        within("data.validation", self.validation, 0, 0.9)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What learns."""
+
+    base: str = "small"
+    """"small": from scratch, with an autoencoder of its own; or a folder or hub id with weights of
+    the class of Stable Diffusion 1.5 or 2.1, or a pipeline that this command made."""
+    licence: str = "unknown"
+    """Of those weights, an SPDX identifier if you know it."""
+    identity: Path | None = None
+    """Model that `viewsynth train` saved, whose features tell identity; None = the base's own."""
+    size: tuple[int, int] = (128, 64)
+    """Height and width of the pictures, pixels."""
+    rank: int = 0
+    """Of a LoRA of the UNet; 0 = the whole UNet learns."""
+    checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, a third more time."""
+
+    def __post_init__(self):
+        for side in self.size:
+            within("model.size", side, SIDE, 2048, "pixels")
+            if side % SIDE:
+                raise ValueError(f"model.size must be multiples of {SIDE} pixels, got {side}")
+        within("model.rank", self.rank, 0, 1024)
+        if self.rank and self.base == "small":
+            raise ValueError(
+                "model.rank must be 0 with the base small, whose weights are random; got "
+                f"{self.rank}. Give --model.base a folder or hub id to adapt"
+            )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Pairs of pictures in, a pipeline that makes aerial views out."""
+
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    autoencoder: autoencoder.Settings = field(default_factory=autoencoder.Settings)
+    optim: training.Settings = field(default_factory=training.Settings)
+    distil: distillation.Settings = field(default_factory=distillation.Settings)
+    every: int = 1000
+    """Steps between two checkpoints, and between two validations."""
+    resume: Literal["latest", "no"] = "latest"
+    """Go on from the newest whole checkpoint, or refuse a folder that has one."""
+    trackers: tuple[str, ...] = ()
+    """tensorboard, wandb, trackio, ... as accelerate knows them."""
+    workers: int = 0
+    """Processes that make the pairs; 0 = all cores."""
+    commercial: bool = False
+    """Fail unless data and base allow commercial use."""
+    output: Path = Path("outputs/train_diffusion")
+    """Folder of the run."""
+    seed: int = 0
+    """Every random draw hangs on it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model is."""
+
+    def __post_init__(self):
+        within("every", self.every, 1, 10**8)
+        within("workers", self.workers, 0, 1024)
+        within("seed", self.seed, 0, 2**63 - 1)
+
+
+def run(config: Config) -> int:
+    """Train, or go on; returns 0."""
+    licences = check(config)
+    accelerator = launched(config.device, config.trackers, config.output)
+    first = accelerator.is_main_process
+    if not first:
+        logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
+    pipeline = _base(config)  # before the pairs: a wrong one is told at once
+    with accelerator.main_process_first():
+        if first:
+            claim(config.output, OURS, "run.json")
+            clean(config.output)
+            _make_pairs(config)
+        pairs = Pairs.open(*config.data.pairs, *_pairs(config))
+    if pairs.size != pipeline.size:
+        raise ValueError(f"data.pairs are {pairs.size} pixels, the model is {pipeline.size}")
+    if first:
+        _freeze(config, pairs, accelerator)
+    if config.trackers:
+        accelerator.init_trackers("viewsynth", {k: str(v) for k, v in to_dict(config).items()})
+    accelerator.wait_for_everyone()
+    _train(config, pipeline, pairs, licences, accelerator)
+    accelerator.end_training()
+    return 0
+
+
+# ---- what the user gave --------------------------------------------------------------------------
+
+
+def check(config: Config) -> dict[str, str]:
+    """Look at everything that was given before anything is loaded; returns the licences by part."""
+    data, model = config.data, config.model
+    if not (data.world or data.root or data.pairs):
+        raise ValueError(
+            "data: give --data.world (a folder of viewsynth world), --data.root (a data set), or "
+            "--data.pairs (of an earlier run); got none"
+        )
+    licences = {}
+    if data.world:
+        licences["world"] = world.read(data.world)["licence"]
+    if data.root:
+        if not data.root.expanduser().is_dir():
+            raise FileNotFoundError(f"data.root: there is no folder {data.root}")
+        licences["data"] = data.licence
+    for folder in data.pairs:
+        Pairs.open(folder)
+        licences["pairs"] = data.licence
+    if model.base != "small":
+        loading.folder_of(model.base, adapt.FILES)  # fetched now, not after the pairs were made
+        licences["base"] = model.licence
+    if model.identity is not None and not (model.identity / "config.json").is_file():
+        raise FileNotFoundError(
+            f"model.identity: there is no config.json in {model.identity}; give the folder model/ "
+            "of a viewsynth train"
+        )
+    if config.commercial:
+        require_commercial(licences)
+    return licences
+
+
+def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
+    """Write down what decides the weights, or refuse to go on with something else."""
+    folder = config.output
+    settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
+    for stage in (config.autoencoder, config.optim, config.distil):
+        settings[stage.GROUP]["parts"] = stage.parts or accelerator.num_processes
+    settings |= {"pairs": pairs.fingerprint, "precision": accelerator.mixed_precision}
+    begun = {path.parent.name for path in folder.glob("*/checkpoint-*")}
+    if begun:
+        if config.resume == "no":
+            raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
+        old = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
+        new = dict(settings)
+        if "distillation" not in begun:  # may be asked for afterwards
+            old.pop("distil"), new.pop("distil")
+        refuse_other_settings(folder, old, new)
+    write(folder / "config.yaml", dump(config).encode())
+    told = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"
+    write(folder / "run.json", told.encode())
+
+
+# ---- pairs and base ------------------------------------------------------------------------------
+
+
+def _pairs(config: Config) -> dict[Path, str]:
+    """The folders of pairs that the run makes, and of what."""
+    wanted = {"world": config.data.world, "data": config.data.root}
+    return {config.output / "pairs" / name: name for name, root in wanted.items() if root}
+
+
+def _make_pairs(config: Config) -> None:
+    own = config.data
+    for folder, name in _pairs(config).items():
+        source = own.world if name == "world" else data.load(own.name, own.root)
+        people = own.people if name == "world" else None
+        pairing.make(
+            source, folder, config.model.size, people, config.workers or cores(), config.seed
+        )
+
+
+def _base(config: Config) -> ViewDiffusionPipeline:
+    """The pipeline to train."""
+    model = config.model
+    identity = model.identity and adapt.identity_encoder(model.identity)
+    if model.base == "small":
+        parts = adapt.small(config.seed, identity, model.size)
+        return ViewDiffusionPipeline(**parts, licence="Apache-2.0")
+    if (Path(model.base).expanduser() / "conditioner").is_dir():
+        made = ViewDiffusionPipeline.from_pretrained(Path(model.base).expanduser())
+        if made.size != tuple(model.size):
+            raise ValueError(f"model.size must be that of the base, {made.size}; got {model.size}")
+        return made
+    return adapt.adapt(model.base, identity, model.size, config.seed, model.licence)
+
+
+# ---- the stages ----------------------------------------------------------------------------------
+
+
+def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) -> None:
+    """Stage after stage; one that is finished is its last checkpoint."""
+    folder, seed, every = config.output, config.seed, config.every
+    learnt, held = training.held_out(pairs, config.data.validation, seed)
+    pipeline.to(accelerator.device)
+    _say(accelerator, f"{len(learnt)} pairs to learn from, {len(held)} for validation")
+    offset = 0
+    if config.model.base == "small":
+        tell = _teller(config, "autoencoder", config.autoencoder, offset, accelerator)
+        pipeline.vae = autoencoder.train(
+            pipeline.vae, pairs, learnt, config.autoencoder, seed, folder / "autoencoder",
+            accelerator, every, tell, _rebuilt(pairs, held or learnt, accelerator),
+        )  # fmt: skip
+        offset += config.autoencoder.steps
+    training.prepare(pipeline, config.model.rank, config.model.checkpointing, seed)
+    _say(accelerator, "encoding the pairs")
+    latents = training.Latents(pipeline, pairs, learnt, config.data.mirror)
+    checked = training.Latents(pipeline, pairs, held, mirror=False) if held else None
+    look = _validation(config, "training", pairs, held or learnt, checked, accelerator)
+    tell = _teller(config, "training", config.optim, offset, accelerator)
+    pipeline = training.train(
+        pipeline, latents, config.optim, seed, folder / "training", accelerator, every, tell, look
+    )
+    if config.model.rank:
+        _save(lambda place: training.save_lora(pipeline, place), folder / "lora", accelerator)
+        training.merge_lora(pipeline)
+    _about(pipeline, config, pairs, learnt, licences)
+    if config.distil.steps:
+        _save(pipeline.save_pretrained, folder / "teacher", accelerator)
+        offset += config.optim.steps
+        tell = _teller(config, "distillation", config.distil, offset, accelerator)
+        look = _validation(config, "distillation", pairs, held or learnt, None, accelerator)
+        pipeline = distillation.train(
+            pipeline, latents, config.distil, seed, folder / "distillation", accelerator, every,
+            tell, look,
+        )  # fmt: skip
+        _about(pipeline, config, pairs, learnt, licences)
+    _save(pipeline.save_pretrained, folder / "pipeline", accelerator)
+    _say(accelerator, f"look at {folder / 'grids'}; the model is {folder / 'pipeline'}")
+
+
+def _teller(config: Config, stage: str, settings, offset: int, accelerator) -> Callable:
+    """`tell(step, figures)` of a stage: the bar, its log, the trackers."""
+    from tqdm import tqdm
+
+    folder = config.output / stage
+    done = checkpoints.newest(folder)
+    begun = int(done.name.partition("-")[2]) if done else 0
+    log = Log(folder / "log.jsonl", begun, config.every, settings.steps)
+    quiet = not accelerator.is_main_process
+    bar = tqdm(total=settings.steps, initial=begun, desc=stage, unit="step", disable=quiet)
+
+    def tell(step: int, figures: dict) -> None:
+        bar.update()
+        bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
+        log.add(step, figures)
+        accelerator.log({f"{stage}/{k}": v for k, v in figures.items()}, offset + step)
+        if step == settings.steps:
+            bar.close()
+
+    return tell
+
+
+def _rebuilt(pairs: Pairs, rows: list[int], accelerator) -> Callable:
+    """`validate` of the autoencoder."""
+
+    def validate(step: int, coder) -> dict:
+        with accelerator.autocast():
+            return {"val_psnr": autoencoder.quality(coder.vae, pairs, rows[:CHECKED])}
+
+    return validate
+
+
+def _validation(
+    config: Config, stage: str, pairs: Pairs, rows: list[int], checked, accelerator
+) -> Callable:
+    """`validate` of the diffusion: a grid at fixed seeds, and the loss at fixed noise.
+
+    Args:
+        checked: Latents of held-out pairs; None = no loss.
+    """
+    shown = preview.choose(pairs, rows, config.seed)
+    steps = STEPS if stage == "training" else FEW
+
+    def validate(step: int, pipeline: ViewDiffusionPipeline) -> dict:
+        with accelerator.autocast():
+            if accelerator.is_main_process:
+                image = preview.grid(pipeline, pairs, shown, steps, config.seed)
+                write(config.output / "grids" / f"{stage}-{step:06d}.png", image)
+                preview.show(accelerator, f"{stage}/grid", image, step)
+            if checked is None:
+                return {}
+            return {"val_loss": training.check(pipeline, checked, config.optim, config.seed)}
+
+    return validate
+
+
+# ---- what is left --------------------------------------------------------------------------------
+
+
+def _about(pipeline, config: Config, pairs: Pairs, rows: list[int], licences: dict) -> None:
+    """What the model card says of the training."""
+    kinds = [pairs.rows[k]["kind"] for k in rows]
+    people = len({pairs.rows[k]["pid"] for k in rows})
+    parts = licences | {"viewsynth": "Apache-2.0"}
+    said = "; ".join(f"{part}: {text}" for part, text in parts.items())
+    text = (
+        f"{len(rows)} pairs of {people} people: {kinds.count('exact')} exact by the pixel, from a "
+        f"rendered world, {kinds.count('identity')} alike in identity, from pictures of people. "
+        f"{config.optim.steps} steps of {config.optim.batch} pairs from the base "
+        f"{Path(config.model.base).name}"
+        + (f", then {config.distil.steps} steps of distillation" if config.distil.steps else "")
+        + f". Licences of what it was made from: {said}."
+    )
+    free = all(commercial(one) == "yes" for one in parts.values())
+    licence = " AND ".join(sorted(set(parts.values()))) if free else "unknown"
+    pipeline.register_to_config(training=text, licence=licence)
+
+
+def _save(write_to: Callable[[Path], None], folder: Path, accelerator) -> None:
+    """Let something be written aside, then put it in place."""
+    if accelerator.is_main_process:
+        staged = folder.with_name(f"{LEFTOVER}{uuid.uuid4().hex}")
+        write_to(staged / folder.name)  # a model card tells the name
+        if folder.exists():
+            shutil.rmtree(folder)
+        (staged / folder.name).rename(folder)
+        staged.rmdir()
+    accelerator.wait_for_everyone()
+
+
+def _say(accelerator, text: str) -> None:
+    if accelerator.is_main_process:
+        sys.stderr.write(text + "\n")
+
+
+if __name__ == "__main__":
+    from viewsynth import commands
+
+    commands.main("train_diffusion")

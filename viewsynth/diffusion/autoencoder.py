@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small autoencoder: pictures to latents an eighth of their numbers, and back.
+
+It is trained on the pictures of the pairs (targets, photos, renderings) before the UNet is, and
+stays as it is then. Only the bundled class has its own; Stable Diffusion brings one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from viewsynth.config import within
+from viewsynth.diffusion import loop
+from viewsynth.diffusion.loop import Draws, Plan, Steps
+from viewsynth.diffusion.pairs import Pairs
+from viewsynth.diffusion.training import CHUNK
+from viewsynth.records import seed_of
+
+SCALES = 3  # of the loss: the picture, its half, its quarter
+EDGES = 1.0  # weight of the differences between neighbours beside that of the values
+UNIT = 0.01  # weight of the pull of the latents towards mean 0 and deviation 1
+WINDOW = 2  # sides of a picture are this many times those of what is learnt from
+MEASURED = 2048  # pairs that the scale of the latents is measured on
+
+
+@dataclass(frozen=True)
+class Settings(Steps):
+    """How the autoencoder of a small model is trained; others bring theirs."""
+
+    GROUP: ClassVar[str] = "autoencoder"
+
+    steps: int = 4000
+    batch: int = 16
+    rate: float = 1e-3
+    decay: float = 0.0
+    warmup: int = 200
+    average: float = 0.999
+    noise: float = 0.1
+    """Deviation of the noise that the decoder learns to bear; latents have deviation 1."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        within("autoencoder.noise", self.noise, 0, 10)
+
+
+def train(
+    vae, pairs: Pairs, rows: list[int], settings: Settings, seed: int, run: Path, accelerator,
+    every: int = 500, tell=None, validate=None,
+):  # fmt: skip
+    """Train an autoencoder to the last step, and give its latents deviation 1.
+
+    Args:
+        vae: `AutoencoderTiny`; its weights are changed.
+        rows: The pairs whose pictures are learnt from.
+        run, accelerator, every, tell, validate: See `loop.learn`; the model is a `Coder`.
+    Returns: the autoencoder to use; its config has the `scaling_factor`.
+    """
+
+    def name(row: int) -> str:
+        return f"pair {rows[row]} ({pairs.rows[rows[row]]['pid']})"
+
+    vae.requires_grad_(True)
+    seed = seed_of(seed, "autoencoder")
+    plan, losses = Plan(settings, len(rows), seed, name), Rebuilding(pairs, rows, settings)
+    coder = loop.learn(Coder(vae), losses, plan, run, accelerator, every, tell, validate)
+    vae = coder.vae.requires_grad_(False).eval()
+    order = np.random.default_rng(seed_of(seed, "scale")).permutation(len(rows))
+    set_scale(vae, pairs, [rows[k] for k in order[:MEASURED]])
+    return vae
+
+
+class Coder(nn.Module):
+    """An autoencoder with noise on its latents, in a form that a launcher can wrap."""
+
+    def __init__(self, vae):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures again, and their latents  [N, C, h, w].
+
+        Args:
+            pictures: float [N, 3, H, W] in [-1, 1].
+            noise: On the latents.  [N, C, h, w]
+        """
+        latents = self.vae.encode(pictures).latents
+        return self.vae.decode(latents + noise).sample, latents
+
+
+class Rebuilding:
+    """How far pictures are from what is decoded."""
+
+    def __init__(self, pairs: Pairs, rows: list[int], settings: Settings):
+        self.pairs, self.rows, self.noise = pairs, rows, settings.noise
+
+    def __call__(self, model: nn.Module, average, rows: np.ndarray, draws: Draws) -> dict:
+        """See `loop.Losses`."""
+        vae, pairs = average.vae, [self.rows[row] for row in rows.tolist()]
+        x = self._pictures(pairs, draws.uniform(4)).to(vae.device) * 2 - 1
+        factor = 2 ** (len(vae.config.encoder_block_out_channels) - 1)
+        grid = [side // factor for side in x.shape[-2:]]
+        noise = self.noise * draws.normal(vae.config.latent_channels, *grid).to(vae.device)
+        found, latents = model(x, noise)
+        return {"picture": apart(found.float(), x), "unit": UNIT * unit(latents.float())}
+
+    def _pictures(self, pairs: list[int], draw: Tensor) -> Tensor:
+        """A window of one picture of each pair: targets twice as often as renderings and photos.
+
+        A quarter of the pixels of a picture teaches as much as all of them, at a quarter of the
+        time: no latent sees further.
+
+        Args:
+            draw: Which picture, whether mirrored, and where.  [B, 4] in [0, 1)
+        """
+        conditions, target, _ = self.pairs.batch(pairs)
+        kinds = torch.stack(
+            [target, target, conditions.render, conditions.source[conditions.person]]
+        )
+        size, cut = target.shape[-2:], [side // WINDOW for side in target.shape[-2:]]
+        rows = []
+        for row, (kind, flip, *at) in enumerate(draw.tolist()):
+            picture = kinds[int(kind * len(kinds)), row]
+            top, left = (int(a * (side - c + 1)) for a, side, c in zip(at, size, cut, strict=True))
+            window = picture[:, top : top + cut[0], left : left + cut[1]]
+            rows.append(window.flip(-1) if flip < 0.5 else window)
+        return torch.stack(rows)
+
+
+def pictures(pairs: Pairs, rows: list[int]) -> Tensor:
+    """Targets, renderings and photos of some pairs, each once.  float [N, 3, H, W] in [-1, 1]"""
+    conditions, target, _ = pairs.batch(rows)
+    return torch.cat([target, conditions.render, conditions.source]) * 2 - 1
+
+
+def apart(one: Tensor, other: Tensor) -> Tensor:
+    """Absolute differences of values and of edges, at several scales.
+
+    Source: the edges: Mathieu et al., ICLR 2016 (arXiv 1511.05440), eq. 6 with alpha 1; the scales
+    are ours.
+    Args:
+        one, other: [N, 3, H, W].
+    """
+    total = 0.0
+    for scale in range(SCALES):
+        if scale:
+            one, other = (functional.avg_pool2d(x, 2) for x in (one, other))
+        total = total + functional.l1_loss(one, other)
+        for axis in (-2, -1):
+            total = total + EDGES * functional.l1_loss(one.diff(dim=axis), other.diff(dim=axis))
+    return total / SCALES
+
+
+def unit(latents: Tensor) -> Tensor:
+    """How far the channels are from mean 0 and deviation 1."""
+    mean, variance = latents.mean((0, 2, 3)), latents.var((0, 2, 3))
+    return (mean.square() + variance - 1 - (variance + 1e-6).log()).mean()
+
+
+@torch.no_grad()
+def set_scale(vae, pairs: Pairs, rows: list[int]) -> None:
+    """Write the factor that gives the latents deviation 1 into the config.
+
+    Source: Rombach et al., CVPR 2022 (arXiv 2112.10752), app. G.
+    """
+    squares = count = 0.0
+    for start in range(0, len(rows), CHUNK):
+        some = rows[start : start + CHUNK]
+        latents = vae.encode(pictures(pairs, some).to(vae.device)).latents.float()
+        squares, count = squares + float(latents.square().sum()), count + latents.numel()
+    vae.register_to_config(scaling_factor=round((squares / count) ** -0.5, 4))
+
+
+@torch.no_grad()
+def quality(vae, pairs: Pairs, rows: list[int]) -> float:
+    """PSNR of decoded targets, renderings and photos, dB, mean over the pictures."""
+    found = []
+    for start in range(0, len(rows), CHUNK):
+        some = rows[start : start + CHUNK]
+        x = pictures(pairs, some).to(vae.device)
+        again = vae.decode(vae.encode(x).latents).sample.float().clamp(-1, 1)
+        error = ((again - x) / 2).square().flatten(1).mean(1)
+        found += (-10 * error.clamp(min=1e-10).log10()).tolist()
+    return float(np.mean(found))

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distillation: a trained pipeline in, one that needs one to four steps out.
+
+The student learns that all noisy latents of one trajectory of the teacher lead to one clean latent
+(`Consistency`); it is sampled by diffusers' `LCMScheduler` through the same pipeline. Guidance is
+the teacher's: the student is called without.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from viewsynth.config import within
+from viewsynth.diffusion import loop
+from viewsynth.diffusion.conditions import KEPT
+from viewsynth.diffusion.loop import Draws, Plan, Steps
+from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
+from viewsynth.diffusion.training import GEOMETRY, Denoiser, Latents, Noise, prepare
+from viewsynth.records import seed_of
+
+SIGMA = 0.5  # deviation of the data in the boundary conditions, and
+SCALING = 10.0  # the factor of time there: those of `LCMScheduler`
+HUBER = 1e-3  # where the loss goes over from squares to absolute values
+SOURCE = KEPT.index("source")
+
+
+@dataclass(frozen=True)
+class Settings(Steps):
+    """How the few-step model is made of the trained one."""
+
+    GROUP: ClassVar[str] = "distil"
+
+    steps: int = 0
+    """Of the whole distillation; 0 = none."""
+    rate: float = 1e-4
+    decay: float = 0.0
+    warmup: int = 200
+    average: float = 0.95
+    """Of the target, which is also the result."""
+    guidance: float = 1.5
+    """Of the teacher, away from the prediction without the source; 1 = none."""
+    stations: int = 50
+    """Of the teacher's DDIM trajectory, a student's step apart."""
+    drop: float = 0.1
+    """How often the geometry is withheld; the student learns from the photo alone, too."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        within("distil.guidance", self.guidance, 1, 20)
+        within("distil.stations", self.stations, 4, 1000)
+        within("distil.drop", self.drop, 0, 1)
+
+
+def train(
+    pipeline: ViewDiffusionPipeline, latents: Latents, settings: Settings, seed: int, run: Path,
+    accelerator, every: int = 500, tell=None, validate=None,
+) -> ViewDiffusionPipeline:  # fmt: skip
+    """Distil a pipeline, from the newest checkpoint on.
+
+    Args:
+        pipeline: The teacher; it stays as it is.
+        latents, run, accelerator, every, tell, validate: See `training.train`.
+    Returns: the student, whose scheduler is an `LCMScheduler`.
+    """
+    from diffusers import LCMScheduler
+
+    prepare(pipeline)
+    student = copy.deepcopy(Denoiser(pipeline)).pipeline
+    student.scheduler = LCMScheduler.from_config(
+        pipeline.scheduler.config, original_inference_steps=settings.stations,
+        timestep_scaling=SCALING, clip_sample=False,
+    )  # fmt: skip
+    pipeline.unet.requires_grad_(False)
+    pipeline.conditioner.requires_grad_(False)
+    losses = Consistency(Denoiser(pipeline).eval(), latents, settings)
+    plan = Plan(settings, len(latents), seed_of(seed, "distillation"), latents.name)
+    check = None if validate is None else lambda step, model: validate(step, model.pipeline)
+    found = loop.learn(
+        Denoiser(student), losses, plan, run, accelerator, every, tell, check
+    )  # fmt: skip
+    return found.pipeline
+
+
+class Consistency:
+    """The distance between what the student says of two neighbours on a trajectory.
+
+    Source: Luo et al., Latent Consistency Models, 2023 (arXiv 2310.04378), algorithm 1, with the
+    skipping-step DDIM solver of section 4.3; Song et al., Consistency Models, ICML 2023 (arXiv
+    2303.01469) for boundary and average target. We fix the guidance, so the student needs no
+    embedding of it, and withhold the source where they withhold the text.
+
+    Args:
+        teacher: Frozen.
+    """
+
+    def __init__(self, teacher: Denoiser, latents: Latents, settings: Settings):
+        self.teacher, self.latents, self.settings = teacher, latents, settings
+        self.noise = Noise(teacher.pipeline.scheduler, latents.target.device)
+        self.skip = self.noise.steps // settings.stations
+
+    def __call__(self, model: nn.Module, average: nn.Module, rows: np.ndarray, draws: Draws):
+        """See `loop.Losses`."""
+        encoded, clean, exact = self.latents.take(rows)
+        device = clean.device
+        station = (draws.spread() * self.settings.stations).long()
+        late = ((station + 1) * self.skip - 1).to(device)
+        early = (late - self.skip).clamp(min=0)
+        noisy = self.noise.add(clean, draws.normal(*clean.shape[1:]).to(device), late)
+        kept = torch.ones(len(rows), len(KEPT), dtype=torch.bool, device=device)
+        kept[:, GEOMETRY] = draws.uniform().to(device) >= self.settings.drop
+        with torch.no_grad():
+            nearer = self.follow(noisy, late, early, encoded, kept)
+            goal = self.end(average, nearer, early, encoded, kept)
+        apart = self.end(model, noisy, late, encoded, kept) - goal
+        return {"consistency": ((apart.square() + HUBER**2).sqrt() - HUBER).mean()}
+
+    def follow(
+        self, noisy: Tensor, late: Tensor, early: Tensor, encoded: Encoded, kept: Tensor
+    ) -> Tensor:
+        """Where the guided teacher's DDIM step leads from one time to an earlier one."""
+        output = self.teacher(noisy, late, encoded, kept).float()
+        clean, noise = self.noise.split(noisy, output, late)
+        if (guidance := self.settings.guidance) > 1:
+            without = kept.clone()
+            without[:, SOURCE] = False
+            output = self.teacher(noisy, late, encoded, without).float()
+            plain_clean, plain_noise = self.noise.split(noisy, output, late)
+            clean = plain_clean + guidance * (clean - plain_clean)
+            noise = plain_noise + guidance * (noise - plain_noise)
+        return self.noise.add(clean, noise, early)
+
+    def end(
+        self, model: nn.Module, noisy: Tensor, time: Tensor, encoded: Encoded, kept: Tensor
+    ) -> Tensor:
+        """The clean latent that a model sees at the end of a trajectory; at time 0 its input."""
+        skip, out = boundary(time)
+        clean, _ = self.noise.split(noisy, model(noisy, time, encoded, kept).float(), time)
+        return skip * noisy + out * clean
+
+
+def boundary(time: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares of input and prediction, (1, 0) at time 0.  long [B] -> [B, 1, 1, 1] each
+
+    Source: Luo et al. 2023, eq. 9, with the numbers of diffusers' `LCMScheduler`.
+    """
+    scaled = (time.float() * SCALING)[:, None, None, None]
+    total = scaled.square() + SIGMA**2
+    return SIGMA**2 / total, scaled / total.sqrt()
