@@ -113,6 +113,15 @@ def test_guidance_is_one_call_a_step_and_photos_are_encoded_once(pipe, monkeypat
     assert calls == {"unet": [10, 10, 10], "vae": [2, 5]}
 
 
+def test_with_a_fixed_shape_photos_are_not_filled_up_to_it(pipe, monkeypatch):
+    calls, encode = [], pipe.vae.encode
+    monkeypatch.setattr(
+        pipe.vae, "encode", lambda x, *a, **k: calls.append(len(x)) or encode(x, *a, **k)
+    )
+    pipe.sample(views(5, 2), 1, generators=rows(5), batch=4)
+    assert calls == [1, 1, 4, 4]
+
+
 def test_guidance_leads_away_from_the_prediction_without_the_photo(pipe):
     given, start = views(2), torch.randn(2, 4, 16, 8, generator=torch.Generator().manual_seed(0))
     encoded, time = pipe.encode(given), torch.tensor(999)

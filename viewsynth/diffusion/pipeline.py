@@ -12,7 +12,7 @@ import importlib.util
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,9 @@ from viewsynth.diffusion.conditions import KEPT, Conditions, Encoded
 from viewsynth.diffusion.networks import IdentityEncoder, ViewConditioner, check_parts, to_grid
 
 OUTPUTS = ("pil", "pt", "np", "latent")
+# Photos at once where shapes are fixed: there are fewer of them than views, and what fills up their
+# batch is computed in vain.
+PHOTOS = {"cpu": 1, "cuda": 8}
 KEEP_SEEN = 0.5  # how much of a seen pixel is the rendering's, see `sampling.reimpose`
 
 logger = logging.getLogger(__name__)
@@ -194,8 +197,9 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             guidance: 1 = none; more costs twice the time.
             generators: One a row, left as they were; see `sampling.generators`.
             keep_seen: How much of a seen pixel is the rendering's, [0, 1]; see `sampling.reimpose`.
-            batch: Views at once, 0 = all. Given, every call of a network has that shape, which
-                `torch.compile` wants, and on a CPU the batch leaves no trace in the last digit.
+            batch: Views at once, 0 = all. Given, every call of a network has that shape (for
+                photos that of `PHOTOS`), which `torch.compile` wants, and on a CPU the batch leaves
+                no trace in the last digit.
             latents: Standard normal noise to start from, instead of the generators'.
                 float [B, C, h, w]
             callback: As `callback_on_step_end` of diffusers' pipelines.
@@ -220,11 +224,12 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         # A batch that failed is made again: each row starts from where its generator is now.
         starts = [one.get_state() for one in rows]
         photos, static = conditions.source, bool(batch)
+        few = min(batch, PHOTOS.get(self._execution_device.type, batch))
         source = sampling.by_halves(
-            lambda some: self.to_latents(photos[some]), len(photos), batch, static
+            lambda some: self.to_latents(photos[some]), len(photos), few, static
         )
         identity = sampling.by_halves(
-            lambda some: self.identify(photos[some]), len(photos), batch, static
+            lambda some: self.identify(photos[some]), len(photos), few, static
         )
 
         def make(some: list[int]) -> Tensor:
@@ -233,6 +238,7 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             for one, k in zip(mine, some, strict=True):
                 one.set_state(starts[k])
             part = conditions.take(index.to(conditions.person.device))
+            part = replace(part, source=photos[:0])  # done: they need not be moved again
             encoded = self._drawn(part, source, identity)
             begun = sampling.noise(shape, mine, source.device) if latents is None else (
                 latents[index.to(latents.device)].to(source.device, torch.float32)
