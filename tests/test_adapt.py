@@ -14,6 +14,7 @@ from tiny_views import SIZE, views
 
 from viewsynth.diffusion import adapt
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
+from viewsynth.diffusion.training import Noise
 
 
 @pytest.fixture
@@ -128,6 +129,19 @@ def test_the_small_model_fits_the_package():
 
 
 # ---- identity encoders ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_the_small_model_ends_without_noise(steps):
+    scheduler = adapt.small()["scheduler"]
+    scheduler.set_timesteps(steps)
+    noise, draw = Noise(scheduler), torch.Generator().manual_seed(0)
+    clean, latents = torch.randn(2, 1, 4, 8, 4, generator=draw)
+    for time in scheduler.timesteps:
+        signal, sigma = noise.scales(time[None])
+        perfect = noise.wanted(clean, (latents - signal * clean) / sigma, time[None])
+        latents = scheduler.step(perfect, time, latents).prev_sample
+    assert torch.allclose(latents, clean, atol=1e-3)
 
 
 @pytest.mark.parametrize("pooler", [True, False])

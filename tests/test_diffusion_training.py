@@ -90,6 +90,8 @@ def test_noise_is_that_of_the_scheduler(kind):
 def test_pure_noise_has_a_weight_and_needs_v():
     noise = Noise(tiny.pipeline().scheduler)
     assert float(noise.alpha[-1]) < 1e-6 and float(noise.weight(torch.tensor([999]), 5)) > 0
+    ratio = noise.alpha[0] / (1 - noise.alpha[0])
+    assert torch.isclose(noise.weight(torch.tensor([0]), 5), 5 / (ratio + 1)).all()  # not lifted
     config = {**tiny.pipeline().scheduler.config, "prediction_type": "epsilon"}
     with pytest.raises(ValueError, match="must be v_prediction"):
         Noise(DDIMScheduler.from_config(config))

@@ -76,6 +76,12 @@ def test_neither_order_nor_batches_change_a_picture(pipe):
     assert torch.allclose(parts, whole, atol=1e-4)
 
 
+def test_without_an_identity_encoder_null_tokens_stand_in():
+    whole = tiny.pipeline()
+    made = ViewDiffusionPipeline(whole.vae, whole.unet, whole.conditioner, whole.scheduler, None)
+    assert made.sample(views(2), 2, 1.0, rows(2)).isfinite().all()
+
+
 def test_seeds_decide(pipe):
     given = views(2)
     first = pipe.sample(given, 2, generators=rows(2))
@@ -236,7 +242,9 @@ def test_the_callback_may_change_the_latents(pipe):
         ({"image": torch.full((1, 3, 64, 32), torch.nan)}, "photo 0 holds NaN"),
         ({"image": torch.zeros(1, 64, 32, 3)}, r"float \[B, 3, H, W\]"),
         ({"image": "person.jpg"}, "must be PIL pictures or a float tensor, got str"),
+        ({"image": torch.rand(1, 3, 64, 32) * 255}, "must be in .0, 1.*divide by 255"),
         ({"render": torch.full((2, 3, *SIZE), torch.nan)}, "render of row 0 holds NaN"),
+        ({"render": torch.rand(2, 3, *SIZE) * 255}, "must be in .0, 1.*divide by 255"),
         ({"seen": torch.rand(3, 1, *SIZE)}, r"seen must be \[2, 1, 64, 32\], got \[3"),
         ({"seen": None}, "render needs seen and normals"),
         ({"render": None}, "give render too, or neither"),

@@ -195,6 +195,17 @@ def test_what_is_refused(given, tmp_path, capsys, options, said):
         assert said in capsys.readouterr().err
 
 
+def test_a_base_of_ours_has_its_own_identity_and_is_not_distilled(given, tmp_path):
+    made = ViewDiffusionPipeline.from_pretrained(given / "base")
+    made.identity_encoder.model.save_pretrained(tmp_path / "identity")
+    with pytest.raises(ValueError, match="model.identity must be absent"):
+        run(given, tmp_path / "run", "--model.identity", tmp_path / "identity")
+    made.scheduler = LCMScheduler.from_config(made.scheduler.config)
+    made.save_pretrained(tmp_path / "distilled")
+    with pytest.raises(ValueError, match="is distilled; give teacher/"):
+        run(given, tmp_path / "run", "--model.base", tmp_path / "distilled")
+
+
 def test_another_configuration_is_refused(given, undisturbed):
     with pytest.raises(ValueError, match="optim.steps: 6 there, 7 now"):
         run(given, undisturbed, "--distil.steps", 4, "--optim.steps", 7)

@@ -54,7 +54,7 @@ class Data:
     world: Path | None = None
     """Folder of `viewsynth world`, whose training people give exact pairs."""
     people: int | None = None
-    """At most so many of them; None = all."""
+    """How many of them; None = all."""
     name: str = "folder"
     """Layout of the real data, a module of viewsynth.data."""
     root: Path | None = None
@@ -247,6 +247,10 @@ def _base(config: Config) -> ViewDiffusionPipeline:
         made = ViewDiffusionPipeline.from_pretrained(Path(model.base).expanduser())
         if made.size != tuple(model.size):
             raise ValueError(f"model.size must be that of the base, {made.size}; got {model.size}")
+        if model.identity:
+            raise ValueError("model.identity must be absent: the base has learnt from its own")
+        if type(made.scheduler).__name__ == "LCMScheduler":
+            raise ValueError(f"model.base: {model.base} is distilled; give teacher/ beside it")
         return made
     return adapt.adapt(model.base, identity, model.size, config.seed, model.licence)
 

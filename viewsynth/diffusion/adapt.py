@@ -64,7 +64,7 @@ def small(
         conditioner = ViewConditioner(4, CONTEXT, identity.dim, size=size, width=128)
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-        set_alpha_to_one=False, prediction_type="v_prediction", timestep_spacing="trailing",
+        set_alpha_to_one=True, prediction_type="v_prediction", timestep_spacing="trailing",
         rescale_betas_zero_snr=True,
     )  # fmt: skip
     return {

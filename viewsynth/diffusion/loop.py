@@ -185,6 +185,8 @@ def learn(
                 _save(run, step + 1, model, optimizer, average, accelerator, figures)
         if pause:
             accelerator.wait_for_everyone()
+    optimizer.zero_grad()
+    accelerator.free_memory()  # it would hold weights and moments through the stages to come
     return average.model.eval()
 
 

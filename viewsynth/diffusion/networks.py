@@ -119,7 +119,7 @@ class ViewConditioner(ModelMixin, ConfigMixin):
         seen_from = self.camera(fourier(camera).to(like.dtype)).view(shape)
         seen_from = torch.where(kept[:, CAMERA_KEPT, None, None], seen_from, self.no_camera)
         who = self.no_identity.expand(len(camera), -1, -1)
-        if self.identity is not None:
+        if self.identity is not None and identity.shape[1]:  # else nobody looked at the photo
             unit = functional.normalize(identity.float(), dim=1) * math.sqrt(identity.shape[1])
             found = self.identity(unit.to(like.dtype)).view(shape)
             who = torch.where(kept[:, SOURCE, None, None], found, self.no_identity)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from viewsynth.diffusion.conditions import DARK, Conditions
+from viewsynth.diffusion.conditions import CLOSE, DARK, Conditions
 from viewsynth.diffusion.sampling import stretched
 from viewsynth.records import Person, Sample
 
@@ -88,12 +88,18 @@ def _each(given: Image.Image | Tensor | Sequence, name: str) -> list[Tensor]:
                 f"{name}: a tensor must be float [B, 3, H, W] in [0, 1], got {given.dtype} "
                 f"{list(given.shape)}"
             )
+        if given.numel() and (float(given.min()) < -CLOSE or float(given.max()) > 1 + CLOSE):
+            raise ValueError(
+                f"{name} must be in [0, 1], got [{float(given.min()):.3g}, "
+                f"{float(given.max()):.3g}]; divide by 255 if it holds bytes"
+            )
         return list(given if given.ndim == 4 else given[None])
     many = [given] if isinstance(given, Image.Image) else list(given)
     if not many or not all(isinstance(one, Image.Image) for one in many):
         kinds = sorted({type(one).__name__ for one in many}) or ["none"]
         raise ValueError(f"{name} must be PIL pictures or a float tensor, got {', '.join(kinds)}")
-    return [stretched(one, (one.height, one.width)) for one in many]
+    upright = [ImageOps.exif_transpose(one) for one in many]
+    return [stretched(one, (one.height, one.width)) for one in upright]
 
 
 def _photo(picture: Tensor, number: int) -> Image.Image:

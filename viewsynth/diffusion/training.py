@@ -326,13 +326,15 @@ class Noise:
         """Min-SNR weights of the squared error.  [B]
 
         Source: Hang et al., ICCV 2023 (arXiv 2303.09556), eq. 8 and section 3.4: min(SNR, gamma),
-        over SNR for epsilon and over SNR + 1 for v; ours: at least `LEAST` for v.
+        over SNR for epsilon and over SNR + 1 for v; ours: where noise prevails, at least `LEAST`
+        for v.
         """
         alpha = self.alpha[time]
         ratio = alpha / (1 - alpha)
         if self.kind == "epsilon":
             return ratio.clamp(max=gamma) / ratio
-        return (ratio.clamp(max=gamma) / (ratio + 1)).clamp(min=LEAST)
+        weight = ratio.clamp(max=gamma) / (ratio + 1)
+        return torch.where(ratio < 1, weight.clamp(min=LEAST), weight)
 
 
 @torch.no_grad()

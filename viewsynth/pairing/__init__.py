@@ -235,6 +235,8 @@ def do(chunk: Chunk, job: Job, tools: reconstruct.Tools) -> None:
         arrays, rows = _drawn(made, chunk.name, job.size, tools)
         data = pairs.shard(arrays)
         write(file, data)
+    else:
+        file.unlink(missing_ok=True)  # of an earlier run, whose people could be used
     told = {
         "mark": job.mark, "who": chunk.who, "bytes": len(data), "rows": rows,
         "sha256": hashlib.sha256(data).hexdigest(), "rejects": made.rejects,
