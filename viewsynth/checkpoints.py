@@ -14,11 +14,12 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from viewsynth.files import LEFTOVER, settle, sha256, write
@@ -45,7 +46,7 @@ def write_checkpoint(
     staged, final = run / f"{LEFTOVER}{uuid.uuid4().hex}", run / f"{NAME}{step}"
     hashes = {}
     for name, values in tensors.items():
-        data = save({key: value.detach().cpu().contiguous() for key, value in values.items()})
+        data = to_bytes({key: value.detach().cpu().contiguous() for key, value in values.items()})
         write(staged / f"{name}.safetensors", data)
         hashes[name] = hashlib.sha256(data).hexdigest()
     text = json.dumps({"step": step, "sha256": hashes, **state}, indent=1) + "\n"
@@ -135,3 +136,46 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         state.setdefault(int(index), {})[key] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+# ---- of a loop that accelerate runs --------------------------------------------------------------
+
+
+def save(
+    run: Path, step: int, tensors: dict[str, Mapping], optimizer, accelerator, figures: dict
+) -> None:
+    """Write a checkpoint of a loop.
+
+    Args:
+        tensors: Weights by kind: "model", and what else the loop has.
+        figures: What was measured at this step.
+    """
+    tensors = tensors | {"optimizer": optimizer_tensors(optimizer)}
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
+    write_checkpoint(run, step, tensors, {"scaler": scaler, "figures": figures})
+
+
+def resume(run: Path, put: Callable[[dict], None], optimizer, accelerator) -> int:
+    """Go back to the newest checkpoint of a loop.
+
+    Args:
+        put: Takes the tensors that `save` got; raises if they are not of this model.
+    Returns: how many steps are done; 0 without a checkpoint.
+    Raises: ValueError: if it is of another model or optimiser.
+    """
+    folder = newest(run)
+    accelerator.wait_for_everyone()
+    if folder is None:
+        return 0
+    tensors, state = read_checkpoint(folder)
+    try:
+        put(tensors)
+        restore_optimizer(optimizer, tensors["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{folder} is of another model or optimiser: {str(error).splitlines()[0]}; give "
+            "another --output"
+        ) from error
+    if accelerator.scaler and state["scaler"]:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    return state["step"]

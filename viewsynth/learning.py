@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,62 @@ def schedule(step: int, steps: int, warmup: int) -> float:
         return WARM_FROM + (1 - WARM_FROM) * step / warmup
     done = (step - warmup) / max(steps - warmup, 1)
     return COOL_TO + (1 - COOL_TO) * (1 + math.cos(math.pi * done)) / 2
+
+
+def descend(
+    model: nn.Module, optimizer, parts: Sequence[Callable[[], dict[str, Tensor]]], clip: float,
+    accelerator,
+) -> dict[str, float]:  # fmt: skip
+    """Gradients of all parts of a batch, then one step, unless something is no number.
+
+    Args:
+        model: As the launcher wrapped it.
+        parts: Each computes the losses of one part by name.
+        clip: Largest norm of the gradient; 0 = any.
+    Returns: the losses, means over all parts and processes; with "gradient", its norm, if that is
+        not finite.
+    """
+    optimizer.zero_grad()
+    total: dict[str, Tensor] = {}
+    for number, part in enumerate(parts, 1):
+        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+            with accelerator.autocast():
+                terms = part()
+            accelerator.backward(sum(terms.values()) / len(parts))
+        for name, value in terms.items():
+            total[name] = total.get(name, 0) + value.detach() / len(parts)
+    names = sorted(total)
+    means = accelerator.reduce(torch.stack([total[name] for name in names]), "mean").tolist()
+    losses = dict(zip(names, means, strict=True))
+    if all(map(math.isfinite, means)):
+        norm = float(accelerator.clip_grad_norm_(model.parameters(), clip or math.inf))
+        if math.isfinite(norm) or accelerator.scaler:  # a scaler passes over such steps itself
+            optimizer.step()
+        else:
+            losses["gradient"] = norm
+    return losses
+
+
+def diverged(
+    run: Path, step: int, losses: dict[str, float], what: str, names: list[str], advice: str,
+    accelerator,
+) -> Diverged:  # fmt: skip
+    """The error for a step that is not finite, once everything about it is written down.
+
+    Args:
+        what: "pictures" or "pairs", of which `names` are those of the whole batch.
+        advice: What to try, as options.
+    """
+    file = run / "diverged.json"
+    if accelerator.is_main_process:
+        told = {"step": step, "losses": {k: str(v) for k, v in losses.items()}, what: names}
+        write(file, (json.dumps(told, indent=1) + "\n").encode())
+    said = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
+    return Diverged(
+        f"step {step} is not finite ({said}); its {len(names)} {what} stand in {file}, e.g. "
+        f"{names[0]}, and the weights from before are saved. Look at the pictures; if they are "
+        f"right, {advice}, in a new --output"
+    )
 
 
 class Average:

@@ -12,11 +12,10 @@ those of the first one's parts.)
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +24,7 @@ from torch import Tensor, nn
 
 from viewsynth import checkpoints
 from viewsynth.config import within
-from viewsynth.files import write
-from viewsynth.learning import Average, Diverged, schedule
+from viewsynth.learning import Average, Diverged, descend, diverged, schedule
 from viewsynth.records import seed_of
 from viewsynth.reid import methods
 from viewsynth.reid.augment import Recipe
@@ -184,51 +182,22 @@ def _step(
     model: nn.Module, optimizer, batches: tuple[Batch, ...], seeds: list[int], mining: bool,
     settings: Settings, accelerator,
 ) -> dict[str, float]:  # fmt: skip
-    """Gradients of all parts, then one step, unless something is no number.
+    """Gradients of all parts, then one step; see `learning.descend`."""
 
-    Returns: the losses, means over all parts; with "gradient", its norm, if that is not finite.
-    """
-    optimizer.zero_grad()
-    total: dict[str, Tensor] = {}
-    for number, (batch, seed) in enumerate(zip(batches, seeds, strict=True), 1):
-        last = number == len(batches)
+    def part(batch: Batch, seed: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)  # for backbones that draw: dropout, stochastic depth
-        with nullcontext() if last else accelerator.no_sync(model):
-            with accelerator.autocast():
-                terms = model(batch, mining)
-            accelerator.backward(sum(terms.values()) / len(batches))
-        for name, value in terms.items():
-            total[name] = total.get(name, 0) + value.detach() / len(batches)
-    names = sorted(total)
-    means = accelerator.reduce(torch.stack([total[name] for name in names]), "mean").tolist()
-    losses = dict(zip(names, means, strict=True))
-    if all(map(math.isfinite, means)):
-        clip = settings.clip or math.inf
-        norm = float(accelerator.clip_grad_norm_(model.parameters(), clip))
-        if math.isfinite(norm) or accelerator.scaler:  # a scaler passes over such steps itself
-            optimizer.step()
-        else:
-            losses["gradient"] = norm
-    return losses
+        return model(batch, mining)
+
+    parts = [partial(part, batch, seed) for batch, seed in zip(batches, seeds, strict=True)]
+    return descend(model, optimizer, parts, settings.clip, accelerator)
 
 
-def _diverged(run: Path, step: int, plan: Plan, losses, settings: Settings, accelerator):
-    """The error, once everything about it is written down."""
+def _diverged(
+    run: Path, step: int, plan: Plan, losses, settings: Settings, accelerator
+) -> Diverged:
     names = [plan.pool.samples[n].name for n in plan.batch(step).tolist()]
-    file = run / "diverged.json"
-    if accelerator.is_main_process:
-        told = {"step": step, "losses": {k: str(v) for k, v in losses.items()}, "pictures": names}
-        write(file, (json.dumps(told, indent=1) + "\n").encode())
-    return Diverged(
-        f"step {step} is not finite ({_said(losses)}); its {len(names)} pictures stand in {file}, "
-        f"e.g. {names[0]}, and the weights from before are saved. Look at the pictures; if they "
-        f"are right, lower --optim.rate ({settings.rate:g}) or lengthen --optim.warmup in a new "
-        "--output"
-    )
-
-
-def _said(losses: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
+    advice = f"lower --optim.rate ({settings.rate:g}) or lengthen --optim.warmup"
+    return diverged(run, step, losses, "pictures", names, advice, accelerator)
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------
@@ -237,32 +206,18 @@ def _said(losses: dict[str, float]) -> str:
 def _save(
     run: Path, step: int, method: nn.Module, optimizer, average: Average, accelerator, figures
 ) -> None:
-    tensors = {
-        "model": method.state_dict(), "optimizer": checkpoints.optimizer_tensors(optimizer),
-    }  # fmt: skip
+    tensors = {"model": method.state_dict()}
     if average.decay:
         tensors["average"] = average.model.state_dict()
-    scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
-    checkpoints.write_checkpoint(run, step, tensors, {"scaler": scaler, "figures": figures})
+    checkpoints.save(run, step, tensors, optimizer, accelerator, figures)
 
 
 def _resume(run: Path, method: nn.Module, optimizer, average: Average, accelerator) -> int:
     """Go back to the newest checkpoint; returns how many steps are done."""
-    folder = checkpoints.newest(run)
-    accelerator.wait_for_everyone()
-    if folder is None:
-        return 0
-    tensors, state = checkpoints.read_checkpoint(folder)
-    try:
+
+    def put(tensors: dict) -> None:
         method.load_state_dict(tensors["model"])
         if average.decay:
             average.model.load_state_dict(tensors["average"])
-        checkpoints.restore_optimizer(optimizer, tensors["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{folder} is of another model or optimiser: {str(error).splitlines()[0]}; give "
-            "another --output"
-        ) from error
-    if accelerator.scaler and state["scaler"]:
-        accelerator.scaler.load_state_dict(state["scaler"])
-    return state["step"]
+
+    return checkpoints.resume(run, put, optimizer, accelerator)

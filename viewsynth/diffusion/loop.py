@@ -9,11 +9,10 @@ may be computed in parts that are accumulated.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -23,8 +22,7 @@ from torch import Tensor, nn
 
 from viewsynth import checkpoints
 from viewsynth.config import within
-from viewsynth.files import write
-from viewsynth.learning import Average, Diverged, schedule
+from viewsynth.learning import Average, Diverged, descend, diverged, schedule
 from viewsynth.records import seed_of
 
 
@@ -229,47 +227,22 @@ def _step(
     model: nn.Module, average: Average, optimizer, losses: Losses, plan: Plan, step: int,
     mine: list[slice], accelerator,
 ) -> dict[str, float]:  # fmt: skip
-    """Gradients of all parts, then one step, unless something is no number.
+    """Gradients of all parts, then one step; see `learning.descend`."""
+    batch = plan.batch(step)
 
-    Returns: the losses, means over all parts; with "gradient", its norm, if that is not finite.
-    """
-    optimizer.zero_grad()
-    batch, total = plan.batch(step), {}
-    for number, rows in enumerate(mine, 1):
+    def part(rows: slice) -> dict[str, Tensor]:
         draws = Draws(len(batch), rows, plan.seed, "step", step)
-        with nullcontext() if number == len(mine) else accelerator.no_sync(model):
-            with accelerator.autocast():
-                terms = losses(model, average.model, batch[rows], draws)
-            accelerator.backward(sum(terms.values()) / len(mine))
-        for name, value in terms.items():
-            total[name] = total.get(name, 0) + value.detach() / len(mine)
-    names = sorted(total)
-    means = accelerator.reduce(torch.stack([total[name] for name in names]), "mean").tolist()
-    found = dict(zip(names, means, strict=True))
-    if all(map(math.isfinite, means)):
-        clip = plan.settings.clip or math.inf
-        norm = float(accelerator.clip_grad_norm_(model.parameters(), clip))
-        if math.isfinite(norm) or accelerator.scaler:  # a scaler passes over such steps itself
-            optimizer.step()
-        else:
-            found["gradient"] = norm
-    return found
+        return losses(model, average.model, batch[rows], draws)
+
+    parts = [partial(part, rows) for rows in mine]
+    return descend(model, optimizer, parts, plan.settings.clip, accelerator)
 
 
 def _diverged(run: Path, step: int, plan: Plan, found: dict[str, float], accelerator) -> Diverged:
-    """The error, once everything about it is written down."""
     names = [plan.name(row) for row in plan.batch(step).tolist()]
-    file, settings = run / "diverged.json", plan.settings
-    if accelerator.is_main_process:
-        told = {"step": step, "losses": {k: str(v) for k, v in found.items()}, "pairs": names}
-        write(file, (json.dumps(told, indent=1) + "\n").encode())
-    said = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
-    return Diverged(
-        f"step {step} is not finite ({said}); its {len(names)} pairs stand in {file}, e.g. "
-        f"{names[0]}, and the weights from before are saved. Look at the pictures; if they are "
-        f"right, lower --{settings.GROUP}.rate ({settings.rate:g}), lengthen "
-        f"--{settings.GROUP}.warmup, or use bf16 in the place of fp16, in a new --output"
-    )
+    group, rate = plan.settings.GROUP, plan.settings.rate
+    advice = f"lower --{group}.rate ({rate:g}), lengthen --{group}.warmup, or use bf16, not fp16"
+    return diverged(run, step, found, "pairs", names, advice, accelerator)
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------
@@ -281,33 +254,21 @@ def learnt(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _save(run: Path, step: int, model: nn.Module, optimizer, average, accelerator, figures) -> None:
-    tensors = {"model": learnt(model), "optimizer": checkpoints.optimizer_tensors(optimizer)}
+    tensors = {"model": learnt(model)}
     if average.decay:
         tensors["average"] = learnt(average.model)
-    scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
-    checkpoints.write_checkpoint(run, step, tensors, {"scaler": scaler, "figures": figures})
+    checkpoints.save(run, step, tensors, optimizer, accelerator, figures)
 
 
 def _resume(run: Path, model: nn.Module, optimizer, average: Average, accelerator) -> int:
     """Go back to the newest checkpoint; returns how many steps are done."""
-    folder = checkpoints.newest(run)
-    accelerator.wait_for_everyone()
-    if folder is None:
-        return 0
-    tensors, state = checkpoints.read_checkpoint(folder)
-    try:
+
+    def back(tensors: dict) -> None:
         put(model, tensors["model"])
         if average.decay:
             put(average.model, tensors["average"])
-        checkpoints.restore_optimizer(optimizer, tensors["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{folder} is of another model or optimiser: {str(error).splitlines()[0]}; give "
-            "another --output"
-        ) from error
-    if accelerator.scaler and state["scaler"]:
-        accelerator.scaler.load_state_dict(state["scaler"])
-    return state["step"]
+
+    return checkpoints.resume(run, back, optimizer, accelerator)
 
 
 @torch.no_grad()
