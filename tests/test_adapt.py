@@ -9,10 +9,11 @@ import pytest
 import tiny_views as tiny
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from tiny_views import SIZE, views
 
-from viewsynth.diffusion import adapt
+from viewsynth.diffusion import adapt, loading
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 from viewsynth.diffusion.training import Noise
 
@@ -97,6 +98,36 @@ def test_without_a_network_the_remedy_is_told(load, monkeypatch, tmp_path):
         load("nobody/nothing")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         load(tmp_path / "absent")
+
+
+def test_of_a_model_on_the_hub_one_variant_is_fetched(base, monkeypatch):
+    """And nothing that is not used; what a pipeline of ours has more is."""
+    there = [
+        f"{part}/{name}"
+        for part in ("unet", "vae", "text_encoder", "conditioner", "identity_encoder")
+        for name in ("config.json", "diffusion_pytorch_model.safetensors",
+                     "diffusion_pytorch_model.fp16.safetensors",
+                     "diffusion_pytorch_model-00001-of-00002.safetensors",
+                     "diffusion_pytorch_model.non_ema.safetensors", "diffusion_pytorch_model.bin")
+    ]  # fmt: skip
+    asked = []
+
+    def fetched(repo, allow_patterns, **hub):
+        asked.append(set(filter_repo_objects(there, allow_patterns=allow_patterns)))
+        return str(base)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    adapt.adapt("owner/name", size=SIZE)
+    wanted = ("model.safetensors", "of-00002.safetensors")
+    (files,) = asked
+    assert files == {
+        name for name in there
+        if name.endswith(".json") or (not name.startswith("text") and name.endswith(wanted))
+    }  # fmt: skip
+    half = set(filter_repo_objects(there, allow_patterns=loading.files("fp16")))
+    assert {name for name in half if name.endswith(".safetensors")} == {
+        f"{part}/diffusion_pytorch_model.fp16.safetensors" for part in loading.PARTS
+    }
 
 
 def test_the_size_must_suit_the_networks(base):

@@ -157,6 +157,39 @@ def test_stopped_and_gone_on_with_equals_undisturbed(taught, tmp_path):
     assert all(torch.equal(whole[key], again[key]) for key in whole)
 
 
+def test_of_a_lora_run_only_a_lora_is_distilled(taught, tmp_path):
+    pipeline, latents = taught
+    asked = replace(FAST, steps=3)
+    run = tmp_path / "run"
+    student = distillation.train(pipeline, latents, asked, 0, run, Accelerator(cpu=True), rank=2)
+    before, after = pipeline.unet.state_dict(), student.unet.state_dict()
+    assert before.keys() == after.keys()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed and all(
+        any(key.endswith(f"{name}.weight") for name in training.LORA) for key in changed
+    )
+    for key in changed:
+        apart = (after[key] - before[key]).flatten(1)
+        assert int(torch.linalg.matrix_rank(apart, rtol=1e-3)) <= 2
+    size = sum(path.stat().st_size for path in run.rglob("*.safetensors"))
+    assert size < 4 * sum(value.nbytes for value in before.values())
+
+
+def test_geometry_and_source_are_withheld_each_on_its_own(taught):
+    losses, told = losses_of(taught, replace(FAST, drop=0.4)), []
+
+    def model(noisy, time, encoded, kept):
+        told.append(kept)
+        return noisy
+
+    losses.teacher = lambda noisy, *_: noisy
+    for step in range(200):
+        losses(model, model, np.array([0, 1]), Draws(2, slice(None), 0, step))
+    told = torch.cat(told).float()
+    assert torch.allclose(told.mean(0), torch.tensor([0.6, 0.6, 1.0]), atol=0.1)
+    assert abs(float(torch.corrcoef(told[:, :2].T)[0, 1])) < 0.2
+
+
 @pytest.mark.parametrize("values", [{"guidance": 0.5}, {"stations": 1}, {"drop": 2}])
 def test_settings_are_refused(values):
     with pytest.raises(ValueError, match=rf"distil.{next(iter(values))} must be in"):

@@ -174,11 +174,3 @@ def test_what_is_no_model(saved, vit, tmp_path):
     (saved / "vit" / "preprocessor_config.json").write_text('{"image_std": [0, 1, 1]}')
     with pytest.raises(ValueError, match="std > 0"):
         encoders.load(str(saved / "vit"), SIZE)
-
-
-def test_resize_is_height_by_width():
-    image = np.zeros((40, 20, 3), np.uint8)
-    image[:20] = 200
-    small = encoders.resize(image, (8, 16))
-    assert small.shape == (8, 16, 3) and small.dtype == np.uint8
-    assert (small[:2] == 200).all() and (small[-2:] == 0).all()

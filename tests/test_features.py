@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from transformers import ResNetConfig, ResNetModel
 
+from viewsynth.pictures import stretched
 from viewsynth.records import Sample
 from viewsynth.reid import encoders, features
 
@@ -74,7 +75,7 @@ def test_features_are_those_of_the_encoder(samples, encoder, tmp_path):
             image = np.asarray(Image.open(path))
             if sample.box:
                 image = image[1:10, 2:9]  # smaller than anything reconstruction would take
-            pixels = torch.from_numpy(encoders.resize(image, SIZE).copy())[None]
+            pixels = torch.from_numpy(stretched(image, SIZE).copy())[None]
             rows.append(encoder.encode(pixels)[0].numpy())
         expected = rows[0]
         if len(rows) > 1:  # a tracklet: the mean of directions

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from viewsynth.data import images
+from viewsynth.pictures import stretched
 from viewsynth.records import Sample
 from viewsynth.reid import pixels
 from viewsynth.reid.augment import Recipe, augment
 from viewsynth.reid.batches import stream
-from viewsynth.reid.encoders import resize
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.pool import build
 from viewsynth.reid.sampler import Plan
@@ -59,7 +59,7 @@ def state(cache: Path) -> dict[str, tuple]:
 
 
 def test_cached_and_read_pictures_are_those_of_the_files(samples, tmp_path):
-    expected = np.stack([resize(images.read(s.paths[0], least=1), SIZE) for s in samples])
+    expected = np.stack([stretched(images.read(s.paths[0], least=1), SIZE) for s in samples])
     cached, read = Pixels.open(samples, SIZE, tmp_path), Pixels.open(samples, SIZE, threads=2)
     wanted = np.random.default_rng(1).integers(0, 150, 64)
     for opened in (cached, read):
@@ -75,7 +75,7 @@ def test_boxes_are_cut(folder):
     box = (2, 3, 20, 30)
     part = Sample(paths=(big,), pid="a", name="part", box=box)
     found = Pixels.open([part], SIZE).get([0])[0].numpy()
-    assert (found == resize(np.asarray(Image.open(big))[3:30, 2:20], SIZE)).all()
+    assert (found == stretched(np.asarray(Image.open(big))[3:30, 2:20], SIZE)).all()
 
 
 def test_a_cache_is_made_once_and_gone_on_with(samples, tmp_path):
@@ -222,3 +222,12 @@ def test_stream_is_the_plan_resumed_or_shared(samples, tmp_path):
     for batch, first, second in zip(whole, *halves, strict=True):
         assert (batch.images == torch.cat([first.images, second.images])).all()
         assert batch.names == first.names + second.names
+
+
+def test_stretched_is_height_by_width():
+    image = np.zeros((40, 20, 3), np.uint8)
+    image[:20] = 200
+    small = stretched(image, (8, 16))
+    assert small.shape == (8, 16, 3) and small.dtype == np.uint8
+    assert (small[:2] == 200).all() and (small[-2:] == 0).all()
+    assert (stretched(image[..., 0] > 0, (8, 16))[:2] == 255).all()

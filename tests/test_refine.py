@@ -155,8 +155,8 @@ def test_half_precision_hardly_changes_a_picture(model):
 
 
 def test_what_is_given_is_looked_at_before_anything_is_loaded(model, tmp_path, monkeypatch):
-    assert refine.find("none") is None
-    found = refine.find(str(model))
+    assert refine.find(Refine(engine="none")) is None
+    found = refine.find(Refine(engine=str(model)))
     assert (found.size, found.licence) == (tiny_views.SIZE, "CC0-1.0")
     monkeypatch.setattr(refine, "BUNDLED", tmp_path / "bundled")
     for engine, kind, said in (
@@ -165,37 +165,46 @@ def test_what_is_given_is_looked_at_before_anything_is_loaded(model, tmp_path, m
         (str(tmp_path), FileNotFoundError, "there is no model_index.json"),
     ):
         with pytest.raises(kind, match=said):
-            refine.find(engine, whole=False)
+            refine.find(Refine(engine=engine), whole=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match="hf download"):
-        refine.find("nobody/no-such-model", whole=False)
+        refine.find(Refine(engine="nobody/no-such-model"), whole=False)
     other = shutil.copytree(model, tmp_path / "other")
+    file = other / "scheduler" / "scheduler_config.json"
+    before = file.read_text()
+    file.write_text('{"_class_name": "LCMScheduler", "original_inference_steps": 30}')
+    refine.find(Refine(engine=str(other), steps=30))
+    with pytest.raises(ValueError, match="refine.steps must be at most 30"):
+        refine.find(Refine(engine=str(other), steps=31), whole=False)
+    file.write_text(before)
     (other / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="unet holds no safetensors"):
-        refine.find(str(other), whole=False)
+        refine.find(Refine(engine=str(other)), whole=False)
     (other / "conditioner" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="does not say the size"):
-        refine.find(str(other))
+        refine.find(Refine(engine=str(other)))
     (other / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(ValueError, match=r"holds a StableDiffusionPipeline.*train-diffusion"):
-        refine.find(str(other))
+        refine.find(Refine(engine=str(other)))
     bundled = shutil.copytree(model, tmp_path / "bundled")
-    assert refine.find("bundled").folder == bundled
+    assert refine.find(Refine(engine="bundled")).folder == bundled
 
 
 def test_a_revision_is_of_weights_and_settings(model, tmp_path):
     other = shutil.copytree(model, tmp_path / "other")
     asked = Refine(engine=str(model))
-    one = refine.revision(refine.find(str(model)), asked)
-    assert one == refine.revision(refine.find(str(other)), Refine(engine=str(other)))
+    one = refine.revision(refine.find(Refine(engine=str(model))), asked)
+    assert one == refine.revision(refine.find(Refine(engine=str(other))), Refine(engine=str(other)))
     assert set(one) == {"weights", "steps", "guidance", "keep_seen", "background"}
     (other / "README.md").write_text("another card")
-    assert one == refine.revision(refine.find(str(other)), asked)
+    assert one == refine.revision(refine.find(Refine(engine=str(other))), asked)
     pipeline = ViewDiffusionPipeline.from_pretrained(other)
     with torch.no_grad():
         pipeline.unet.conv_out.bias += 1e-3
     pipeline.save_pretrained(other)
-    assert one["weights"] != refine.revision(refine.find(str(other)), asked)["weights"]
+    assert (
+        one["weights"] != refine.revision(refine.find(Refine(engine=str(other))), asked)["weights"]
+    )
 
 
 def test_digital_source_types():
@@ -264,7 +273,7 @@ def undisturbed(photos, here, tmp_path_factory):
 def test_rows_and_pictures_say_what_made_them(undisturbed, model):
     rows = [json.loads(line) for line in (undisturbed / "metadata.jsonl").read_text().splitlines()]
     assert len(rows) == 8
-    found = refine.find(str(model))
+    found = refine.find(Refine(engine=str(model)))
     for row in rows:
         assert row["engine"]["refine"] == refine.revision(found, Refine(steps=2))
         assert row["licences"]["refiner"] == "CC0-1.0"

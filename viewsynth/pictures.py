@@ -49,6 +49,19 @@ def indexed(values: np.ndarray, colours: list[tuple[int, int, int]]) -> bytes:
     return file.getvalue()
 
 
+def stretched(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture or a mask at another size, bicubic and antialiased, its proportions given up.
+
+    Args:
+        image: uint8 [h, w, ...], or a mask, bool [h, w].
+        size: Height and width, pixels.
+    Returns: uint8 [H, W, ...]; of a mask 255 is True.
+    """
+    if image.dtype == bool:
+        image = image.astype(np.uint8) * 255
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
 def strip(tiles, height: int = 192) -> bytes:
     """Pictures of one size side by side as a small JPEG, for the contact sheet."""
     joined = Image.fromarray(np.concatenate(tiles, axis=1))

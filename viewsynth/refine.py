@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
@@ -87,16 +86,17 @@ class Found:
     files: tuple[Path, ...]
 
 
-def find(engine: str, whole: bool = True) -> Found | None:
-    """What `Refine.engine` names, None for "none".
+def find(options: Refine, whole: bool = True) -> Found | None:
+    """The model that the options name, None for "none".
 
     Args:
+        options: Also looked at: whether the model can do that many steps.
         whole: False = of a model on the hub fetch only what says what it is, not the weights.
     Raises:
         FileNotFoundError: if it is not here and cannot be had; the message says how to.
-        ValueError: if it is something else than a pipeline of ours.
+        ValueError: if it is something else than a pipeline of ours, or cannot do the steps.
     """
-    if engine == "none":
+    if (engine := options.engine) == "none":
         return None
     from viewsynth.diffusion import loading
 
@@ -118,6 +118,7 @@ def find(engine: str, whole: bool = True) -> Found | None:
             f"model's pictures ({error!r}); expected a folder as `viewsynth train-diffusion` or "
             "save_pretrained leaves it, whole"
         ) from error
+    _check_steps(folder, options.steps)
     files = [folder / loading.INDEX]
     here = whole or folder in (BUNDLED, Path(engine).expanduser())
     for name in sorted(k for k, kind in index.items() if isinstance(kind, list) and kind[0]):
@@ -130,6 +131,19 @@ def find(engine: str, whole: bool = True) -> Found | None:
         files += own
     licence = str(index.get("licence") or "unknown")
     return Found(folder, (height, width), licence, tuple(files))
+
+
+def _check_steps(folder: Path, steps: int) -> None:
+    """Refuse more steps than a distilled model's schedule has, before anything is loaded."""
+    file = folder / "scheduler" / "scheduler_config.json"
+    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if told.get("_class_name") == "LCMScheduler":
+        most = told.get("original_inference_steps", 50)
+        if steps > most:
+            raise ValueError(
+                f"refine.steps must be at most {most}, those that {folder} was distilled from, "
+                f"got {steps}; it was made for 1 to 4"
+            )
 
 
 def settings(options: Refine) -> dict:
@@ -202,9 +216,9 @@ class Refiner:
 
     def photo(self, crop: np.ndarray) -> Tensor:
         """A photo as the model takes it.  uint8 [h, w, 3] -> float [3, H, W] in [0, 1]"""
-        from viewsynth.diffusion.sampling import stretched
+        from viewsynth.diffusion.sampling import fitted
 
-        return stretched(Image.fromarray(crop), self.pipeline.size)
+        return fitted(crop, self.pipeline.size)
 
     def __call__(
         self,

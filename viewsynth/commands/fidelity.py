@@ -118,7 +118,7 @@ def _judges(config: Config) -> tuple[dict, list]:
 
     Raises: FileNotFoundError, ValueError: if there is none, or it is something else.
     """
-    found = refine.find(config.refine.engine)
+    found = refine.find(config.refine)
     if found is None and config.reid is None:
         return {}, []
     said = []

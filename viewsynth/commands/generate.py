@@ -248,7 +248,7 @@ def check(config: Config) -> None:
                 f"output must not lie in data.root, or the next run would read it; got "
                 f"{config.folder} in {root}"
             )
-    found = refine.find(config.refine.engine, whole=False)
+    found = refine.find(config.refine, whole=False)
     if config.commercial:
         require_commercial(_licences(config, found))
 
@@ -310,7 +310,7 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
     """Fetch and build, once and in the main process, what the workers load."""
     from viewsynth import bodies, weights
 
-    found = refine.find(config.refine.engine)
+    found = refine.find(config.refine)
     models = {
         "pose": weights.pose_model(config.weights.pose),
         "detector": weights.detector_model(config.weights.detector),

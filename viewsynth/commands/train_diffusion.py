@@ -84,6 +84,8 @@ class Model:
     """Of those weights, an SPDX identifier if you know it."""
     identity: Path | None = None
     """Model that `viewsynth train` saved, whose features tell identity; None = the base's own."""
+    identity_licence: str = "unknown"
+    """Of its weights, which is that of the pictures it learnt from."""
     size: tuple[int, int] = (128, 64)
     """Height and width of the pictures, pixels."""
     rank: int = 0
@@ -184,13 +186,15 @@ def check(config: Config) -> dict[str, str]:
         Pairs.open(folder)
         licences["pairs"] = data.licence
     if model.base != "small":
-        loading.folder_of(model.base, adapt.FILES)  # fetched now, not after the pairs were made
+        loading.folder_of(model.base, loading.files())  # now, not after the pairs were made
         licences["base"] = model.licence
-    if model.identity is not None and not (model.identity / "config.json").is_file():
-        raise FileNotFoundError(
-            f"model.identity: there is no config.json in {model.identity}; give the folder model/ "
-            "of a viewsynth train"
-        )
+    if model.identity is not None:
+        if not (model.identity / "config.json").is_file():
+            raise FileNotFoundError(
+                f"model.identity: there is no config.json in {model.identity}; give the folder "
+                "model/ of a viewsynth train"
+            )
+        licences["identity"] = model.identity_licence
     if config.commercial:
         require_commercial(licences)
     return licences
@@ -243,8 +247,9 @@ def _base(config: Config) -> ViewDiffusionPipeline:
     if model.base == "small":
         parts = adapt.small(config.seed, identity, model.size)
         return ViewDiffusionPipeline(**parts, licence="Apache-2.0")
-    if (Path(model.base).expanduser() / "conditioner").is_dir():
-        made = ViewDiffusionPipeline.from_pretrained(Path(model.base).expanduser())
+    folder = loading.folder_of(model.base, loading.files())
+    if (folder / "conditioner").is_dir():
+        made = ViewDiffusionPipeline.from_pretrained(folder)
         if made.size != tuple(model.size):
             raise ValueError(f"model.size must be that of the base, {made.size}; got {model.size}")
         if model.identity:
@@ -252,7 +257,7 @@ def _base(config: Config) -> ViewDiffusionPipeline:
         if type(made.scheduler).__name__ == "LCMScheduler":
             raise ValueError(f"model.base: {model.base} is distilled; give teacher/ beside it")
         return made
-    return adapt.adapt(model.base, identity, model.size, config.seed, model.licence)
+    return adapt.adapt(folder, identity, model.size, config.seed, model.licence)
 
 
 # ---- the stages ----------------------------------------------------------------------------------
@@ -292,7 +297,7 @@ def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) 
         look = _validation(config, "distillation", pairs, held or learnt, None, accelerator)
         pipeline = distillation.train(
             pipeline, latents, config.distil, seed, folder / "distillation", accelerator, every,
-            tell, look,
+            tell, look, config.model.rank, config.model.checkpointing,
         )  # fmt: skip
         _about(pipeline, config, pairs, learnt, licences)
     _save(pipeline.save_pretrained, folder / "pipeline", accelerator)

@@ -29,7 +29,6 @@ RESNET = {
 SIZE = (128, 64)  # of the small model, pixels
 CONTEXT = 128  # width of the small model's cross-attention
 VISION = ["*.json", "model.safetensors"]
-FILES = ["*.json", "unet/*.safetensors", "vae/*.safetensors", "*/*.json"]
 
 
 def small(
@@ -161,7 +160,8 @@ def adapt(
         FileNotFoundError: if it is not here and cannot be had; the message says how to.
         ValueError: if it is of another architecture; the message names the keys.
     """
-    folder = loading.folder_of(path, FILES, **loading.hub_options(options))
+    wanted = loading.files(options.get("variant"))
+    folder = loading.folder_of(path, wanted, **loading.hub_options(options))
     unet = widen(loading.component(UNet2DConditionModel, folder, "unet", **options))
     vae = loading.component(AutoencoderKL, folder, "vae", **options)
     factor = 2 ** (len(vae.config.block_out_channels) + len(unet.config.block_out_channels) - 2)

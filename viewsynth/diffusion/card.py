@@ -63,7 +63,8 @@ missing, and to measure how much that helps.
 
 Not for identifying, tracking or profiling people without a lawful basis and their knowledge, not
 for evidence of any kind, not for pictures that pass for real ones, and not for weapons' guidance.
-Synthetic pictures are marked as such by viewsynth (XMP digitalSourceType); keep the mark.
+What `viewsynth generate` writes is marked as synthetic (XMP digitalSourceType): keep the mark. What
+you save of a call of the pipeline has none: `viewsynth.pictures.jpeg` sets it.
 
 ## Licence
 

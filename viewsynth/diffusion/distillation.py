@@ -22,7 +22,7 @@ from viewsynth.diffusion import loop
 from viewsynth.diffusion.conditions import KEPT
 from viewsynth.diffusion.loop import Draws, Plan, Steps
 from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
-from viewsynth.diffusion.training import GEOMETRY, Denoiser, Latents, Noise, prepare
+from viewsynth.diffusion.training import GEOMETRY, Denoiser, Latents, Noise, merge_lora, prepare
 from viewsynth.records import seed_of
 
 SIGMA = 0.5  # deviation of the data in the boundary conditions, and
@@ -49,7 +49,8 @@ class Settings(Steps):
     stations: int = 50
     """Of the teacher's DDIM trajectory, a student's step apart."""
     drop: float = 0.1
-    """How often the geometry is withheld; the student learns from the photo alone, too."""
+    """How often geometry and source are withheld, each on its own: the student knows what to make
+    of one alone, and what guidance leads away from."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -60,19 +61,22 @@ class Settings(Steps):
 
 def train(
     pipeline: ViewDiffusionPipeline, latents: Latents, settings: Settings, seed: int, run: Path,
-    accelerator, every: int = 500, tell=None, validate=None,
+    accelerator, every: int = 500, tell=None, validate=None, rank: int = 0,
+    checkpointing: bool = False,
 ) -> ViewDiffusionPipeline:  # fmt: skip
     """Distil a pipeline, from the newest checkpoint on.
 
+    Source of a LoRA here: Luo et al., LCM-LoRA, 2023 (arXiv 2311.05556).
     Args:
         pipeline: The teacher; it stays as it is.
         latents, run, accelerator, every, tell, validate: See `training.train`.
+        rank, checkpointing: See `training.prepare`.
     Returns: the student, whose scheduler is an `LCMScheduler`.
     """
     from diffusers import LCMScheduler
 
-    prepare(pipeline)
     student = copy.deepcopy(Denoiser(pipeline)).pipeline
+    prepare(student, rank, checkpointing, seed_of(seed, "distillation"))
     student.scheduler = LCMScheduler.from_config(
         pipeline.scheduler.config, original_inference_steps=settings.stations,
         timestep_scaling=SCALING, clip_sample=False,
@@ -85,6 +89,8 @@ def train(
     found = loop.learn(
         Denoiser(student), losses, plan, run, accelerator, every, tell, check
     )  # fmt: skip
+    if rank:
+        merge_lora(found.pipeline)
     return found.pipeline
 
 
@@ -107,14 +113,15 @@ class Consistency:
 
     def __call__(self, model: nn.Module, average: nn.Module, rows: np.ndarray, draws: Draws):
         """See `loop.Losses`."""
-        encoded, clean, exact = self.latents.take(rows)
+        encoded, clean, _ = self.latents.take(rows)
         device = clean.device
         station = (draws.spread() * self.settings.stations).long()
         late = ((station + 1) * self.skip - 1).to(device)
         early = (late - self.skip).clamp(min=0)
         noisy = self.noise.add(clean, draws.normal(*clean.shape[1:]).to(device), late)
         kept = torch.ones(len(rows), len(KEPT), dtype=torch.bool, device=device)
-        kept[:, GEOMETRY] = draws.uniform().to(device) >= self.settings.drop
+        told = draws.uniform(2).to(device) >= self.settings.drop
+        kept[:, GEOMETRY], kept[:, SOURCE] = told.unbind(1)
         with torch.no_grad():
             nearer = self.follow(noisy, late, early, encoded, kept)
             goal = self.end(average, nearer, early, encoded, kept)

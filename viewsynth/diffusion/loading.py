@@ -13,6 +13,7 @@ from pathlib import Path
 from diffusers import ModelMixin
 
 INDEX = "model_index.json"
+PARTS = ("unet", "vae", "conditioner", "identity_encoder")
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies")
 UPLOAD = ("private", "token", "create_pr", "commit_message")
 
@@ -20,6 +21,16 @@ UPLOAD = ("private", "token", "create_pr", "commit_message")
 def hub_options(options: dict) -> dict:
     """Take what is for the hub alone out of the options of a call."""
     return {key: options.pop(key) for key in {*HUB, *UPLOAD} if key in options}
+
+
+def files(variant: str | None = None) -> list[str]:
+    """Globs of what is needed of a pipeline's files: of each weight one variant, no text encoder.
+
+    Args:
+        variant: As diffusers': "fp16" ...; None = the plain one.
+    """
+    stem = "diffusion_pytorch_model" + (f".{variant}" if variant else "")
+    return ["*.json"] + [f"{p}/{stem}{end}.safetensors" for p in PARTS for end in ("", "-0*")]
 
 
 def folder_of(path: str | Path, patterns: list[str] | None = None, **hub) -> Path:

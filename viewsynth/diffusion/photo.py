@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from viewsynth.diffusion.conditions import CLOSE, DARK, Conditions
-from viewsynth.diffusion.sampling import stretched
+from viewsynth.diffusion.sampling import fitted
 from viewsynth.records import Person, Sample
 
 FRONT = (10.0, 0.0)  # elevation and azimuth, degrees, of a photo of which nothing else is known
@@ -61,7 +61,7 @@ def conditions_of(
         for high, turn, view in zip(highs, turns, views, strict=True)
     ]
     return Conditions(
-        source=torch.stack([stretched(one, size) for one in images]),
+        source=torch.stack([fitted(one, size) for one in images]),
         person=torch.tensor(person),
         render=torch.cat([to_size(view[None], size) for view in views]).clamp(0, 1),
         seen=to_size(seen, size), normals=to_size(normals, size),
@@ -99,7 +99,7 @@ def _each(given: Image.Image | Tensor | Sequence, name: str) -> list[Tensor]:
         kinds = sorted({type(one).__name__ for one in many}) or ["none"]
         raise ValueError(f"{name} must be PIL pictures or a float tensor, got {', '.join(kinds)}")
     upright = [ImageOps.exif_transpose(one) for one in many]
-    return [stretched(one, (one.height, one.width)) for one in upright]
+    return [fitted(one, (one.height, one.width)) for one in upright]
 
 
 def _photo(picture: Tensor, number: int) -> Image.Image:
@@ -167,7 +167,7 @@ def conditions_from_photo(
         for frame, source in zip(frames, sources, strict=True)
     ]  # fmt: skip
     return Conditions(
-        source=torch.stack([stretched(Image.fromarray(crop), size) for crop in crops]),
+        source=torch.stack([fitted(crop, size) for crop in crops]),
         person=torch.tensor(person), render=drawn.render, seen=drawn.seen, normals=drawn.normals,
         camera=torch.tensor(camera, dtype=torch.float32),
     )  # fmt: skip

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from viewsynth.pictures import stretched
 from viewsynth.records import seed_of
 from viewsynth.render.sensor import gaussian
 
@@ -202,10 +203,11 @@ def relit(render: Tensor, pictures: Tensor, weight: Tensor) -> Tensor:
 # ---- pictures in and out -------------------------------------------------------------------------
 
 
-def stretched(picture: Image.Image, size: tuple[int, int]) -> Tensor:
+def fitted(picture: np.ndarray | Image.Image, size: tuple[int, int]) -> Tensor:
     """A picture at the model's size, its proportions given up.  float [3, H, W] in [0, 1]"""
-    small = picture.convert("RGB").resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1).float() / 255
+    if isinstance(picture, Image.Image):
+        picture = np.asarray(picture.convert("RGB"))
+    return torch.from_numpy(stretched(picture, size).copy()).permute(2, 0, 1).float() / 255
 
 
 def shown(pictures: Tensor, aspects: Sequence[float]) -> list[Image.Image]:

@@ -160,6 +160,11 @@ def held_out(pairs: Pairs, share: float, seed: int) -> tuple[list[int], list[int
     Raises: ValueError: if nobody would be left to learn from.
     """
     own = [k for k, row in enumerate(pairs.rows) if row["split"] == "train"]
+    if not own:
+        raise ValueError(
+            f"data.pairs: none of {len(pairs)} pairs is of the split train; those of test people "
+            "are to measure on"
+        )
     pids = sorted({pairs.rows[k]["pid"] for k in own}, key=lambda p: seed_of(seed, "held out", p))
     count = max(round(share * len(pids)), 1) if share else 0
     if len(pids) <= count:
@@ -341,7 +346,8 @@ class Noise:
 def check(
     pipeline: ViewDiffusionPipeline, latents: Latents, settings: Settings, seed: int
 ) -> float:
-    """The loss at noise that is always the same, over all rows; nothing is left out.
+    """The loss at noise that is always the same, over all rows. Nothing is left out at random; of
+    identity pairs the geometry is as it is in training.
 
     Args:
         latents: Held-out pairs.

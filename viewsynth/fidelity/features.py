@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from viewsynth import observer
+from viewsynth.pictures import stretched
 
 BATCH = 32  # pictures at once
 # Pictures of any sizes, uint8 [h, w, 3] each -> float [N, D]
@@ -36,7 +37,7 @@ def load(path: Path, reid: Path | None = None, device: str = "cpu") -> Spaces:
     encoder = encoders.load(str(reid), device=device)
 
     def encode(pictures: Sequence[np.ndarray]) -> np.ndarray:
-        sized = np.stack([encoders.resize(picture, encoder.size) for picture in pictures])
+        sized = np.stack([stretched(picture, encoder.size) for picture in pictures])
         return encoder.encode(torch.from_numpy(sized)).numpy()
 
     return spaces | {"reid": encode}

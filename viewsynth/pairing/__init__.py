@@ -26,7 +26,8 @@ from viewsynth.diffusion.pairs import Pairs
 from viewsynth.fidelity import truth
 from viewsynth.files import claim, clean, lines, settle, stem_of, write
 from viewsynth.pairing import exact, identity
-from viewsynth.pairing.parts import Made, stretched
+from viewsynth.pairing.parts import Made
+from viewsynth.pictures import stretched
 from viewsynth.records import Dataset
 from viewsynth.render import bare
 from viewsynth.workers import Fatal, spread

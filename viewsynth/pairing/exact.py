@@ -82,12 +82,14 @@ def make(
             true_size=True,
         )  # fmt: skip
         for (true, person, chosen), vertices in zip(pairs, bodies, strict=True):
-            angles = [own[p].row["azimuth"] for p in chosen]
-            best = chosen[nearest(true.row["azimuth"], angles)]
-            row = _row(true, own[best], split) | {"photos": len(chosen)}
+            used = [source for source in person.sources if source["used"]]
+            # As fitted: nobody who generates knows the true angles of a photo.
+            best = used[nearest(true.row["azimuth"], [one["azimuth"] for one in used])]
+            at = {truth.sample(world, own[p].row).name: p for p in chosen}[best["file"]]
+            row = _row(true, own[at], best, split) | {"photos": len(used)}
             window = bare.stretched(true.camera, size)
             made.pairs.append(
-                Pair(vertices, person, window, first + best, true.image, true.mask, row)
+                Pair(vertices, person, window, first + at, true.image, true.mask, row)
             )
     return made
 
@@ -130,14 +132,14 @@ def _read(world: Path, rows: Sequence[dict], made: Made) -> list[Picture]:
     return found
 
 
-def _row(true: Picture, source: Picture, split: str) -> dict:
+def _row(true: Picture, photo: Picture, fitted: dict, split: str) -> dict:
     row = true.row
     numbers = camera(
         row["elevation"], row["azimuth"], row["distance"], true.image,
-        (source.row["elevation"], source.row["azimuth"]),
+        (fitted["elevation"], fitted["azimuth"]),
     )  # fmt: skip
     return {
         "pid": row["pid"], "kind": "exact", "split": split, "instant": row["instant"],
         "elevation": numbers[0], "camera": numbers, "target": row["file_name"],
-        "photo": source.row["file_name"], "occlusion": float(row.get("occlusion") or 0.0),
+        "photo": photo.row["file_name"], "occlusion": float(row.get("occlusion") or 0.0),
     }  # fmt: skip

@@ -19,7 +19,8 @@ from viewsynth import cameras, reconstruct
 from viewsynth.cameras import Cameras
 from viewsynth.data import images
 from viewsynth.fidelity.comparison import unfit
-from viewsynth.pairing.parts import Made, Pair, camera, nearest, stretched
+from viewsynth.pairing.parts import Made, Pair, camera, nearest
+from viewsynth.pictures import stretched
 from viewsynth.reconstruct import posing
 from viewsynth.records import Dataset, Person, Sample, seed_of
 from viewsynth.render import bare

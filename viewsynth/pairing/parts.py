@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from viewsynth.cameras import Cameras
@@ -54,14 +53,6 @@ class Made:
     def reject(self, pid: str, name: str, reason: str, kind: str = "quality") -> None:
         """Say why something gives no pair."""
         self.rejects.append({"pid": pid, "name": name, "reason": reason, "kind": kind})
-
-
-def stretched(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture or a mask at the model's size, its proportions given up.  uint8 [H, W, ...]"""
-    if image.dtype == bool:
-        image = image.astype(np.uint8) * 255
-    shown = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.asarray(shown)
 
 
 def turn(to: float, start: float) -> float:

@@ -13,9 +13,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from viewsynth.reid import pretrained, saved
@@ -62,17 +60,6 @@ class Encoder:
         mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
         with torch.inference_mode():
             return _pooled(self.model, (pixels - mean) / std, self.pooling).float().cpu()
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bring a picture to an encoder's size, bicubic and antialiased, its proportions given up.
-
-    Args:
-        image: RGB.  uint8 [H, W, 3]
-        size: Height and width, pixels.
-    """
-    height, width = size
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def load(

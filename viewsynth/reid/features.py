@@ -36,8 +36,9 @@ from tqdm import tqdm
 
 from viewsynth.data import images
 from viewsynth.files import write
+from viewsynth.pictures import stretched
 from viewsynth.records import Reject, Sample
-from viewsynth.reid.encoders import Encoder, resize
+from viewsynth.reid.encoders import Encoder
 
 BLOCK = 256
 READERS = 16  # threads that keep a GPU busy; more only wait for it
@@ -178,7 +179,7 @@ def _frames(
                     Reject(source=str(path), stage="input", reason=str(error), pid=sample.pid)
                 )
             else:
-                yield number, resize(image, size)
+                yield number, stretched(image, size)
 
 
 def outcome(every: Sequence[Block]) -> tuple[set[str], list[Reject]]:

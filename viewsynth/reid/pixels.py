@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from viewsynth.data import images
 from viewsynth.files import write
+from viewsynth.pictures import stretched
 from viewsynth.records import Reject, Sample
-from viewsynth.reid.encoders import resize
 
 BLOCK = 256  # pictures
 REVISION = 1  # raise it when the same file gives other pixels
@@ -138,7 +138,7 @@ def _read(sample: Sample, size: tuple[int, int]) -> tuple[np.ndarray | None, str
     """A picture, or why there is none."""
     try:
         # least=1: who is small in a data set is still somebody to learn from.
-        return resize(images.read(sample.paths[0], sample.box, least=1), size), ""
+        return stretched(images.read(sample.paths[0], sample.box, least=1), size), ""
     except images.BadImage as error:
         return None, str(error)
 
