@@ -11,7 +11,8 @@ All weights are random. A table is a model, a dtype and a number of steps. It be
 1 and with its prompt encoded already; then comes ours, first without what makes it fast, then with
 one more of that in each row. Every way is the whole way from pictures to pictures, ours with photo
 and rendering encoded and seen pixels set back. Before a clock starts, the UNets must predict the
-same, and so must our ways.
+same, and so must our ways, but for the guidance that distillation leaves in the weights: a model of
+few steps needs no second prediction.
 
 Rows take turns. "x plain" is a ratio of the medians of all rounds, "in a round" the least and the
 largest ratio of one round; CPU time is that of all threads; memory is what a call needs at its peak
@@ -91,9 +92,11 @@ def rows(scene: Scene, compiled: bool, ends: bool) -> list[Timed]:
     steps = {
         "shared": "+ photo encoded once", "one": "+ guidance in one call",
         "static": "+ static shapes", "last": "+ channels last", "tiny": "+ tiny autoencoder",
+        "learnt": "+ guidance distilled",
         "compiled": "+ torch.compile",
     }  # fmt: skip
-    skipped = {"one"} if scene.guidance == 1 else set()
+    skipped = {"one", "learnt"} if scene.guidance == 1 else set()
+    skipped |= {"learnt"} if scene.steps > LONG else set()
     skipped |= set() if compiled else {"compiled"}
     skipped |= {"tiny"} if scene.parts["full"] is None else set()
     for key, name in steps.items():

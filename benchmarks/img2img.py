@@ -43,6 +43,7 @@ class Way:
         static: Whether every call has the same shape.
         last: Whether pictures and weights lie channels last.
         tiny: Whether the autoencoder is the tiny one.
+        learnt: Whether guidance is in the weights, as distillation leaves it: no second prediction.
         compiled: Whether the networks are compiled.
     """
 
@@ -52,6 +53,7 @@ class Way:
     static: bool = False
     last: bool = False
     tiny: bool = False
+    learnt: bool = False
     compiled: bool = False
 
 
@@ -177,8 +179,8 @@ class Scene:
         if not way.shared:
             own = torch.arange(self.batch, device=given.person.device)
             given = replace(given, source=given.source[given.person], person=own)
-        batch = self.batch if way.static else 0
-        return lambda steps: pipe.sample(given, steps, self.guidance, self.draws(), batch=batch)
+        batch, guidance = self.batch if way.static else 0, 1.0 if way.learnt else self.guidance
+        return lambda steps: pipe.sample(given, steps, guidance, self.draws(), batch=batch)
 
     def theirs(self, tiny: bool):
         """The plain pipeline, its prompt being encoded already: steps -> pictures."""

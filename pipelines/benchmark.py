@@ -34,7 +34,10 @@ class Config:
     evaluate: evaluate.Config = field(default_factory=evaluate.Config)
     arms: tuple[str, ...] = ()
     """Each "name: words: options of train"; a is the floor, f the ceiling, e is asked about. {made}
-    is the run of generate, {single} one from one picture of each person."""
+    is the run of generate, {single} one from one picture of each person, {repaired} one that
+    `repair` went over."""
+    repair: str = "bundled"
+    """Engine of {repaired}, see generate's --refine.engine."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training of each arm a seed."""
     jobs: int = 1
@@ -56,10 +59,12 @@ def plan(asked: Config) -> tuple[list, list, list]:
     name, root = (data.name, f"{data.root}") if data.root else ("world", f"{out}/world")
     real, cache = ["--data.name", name, "--data.root", root], ["--cache", f"{out}/cache"]
     first = [] if data.root else [["world", *own(asked.world), "--output", root]]
-    made = {kind: f"{out}/{kind}" for kind in ("made", "single")}
-    for kind, few in (("made", []), ("single", ["--data.per-person", "1"])):
+    kinds = {"made": [], "single": ["--data.per-person", "1"],
+             "repaired": ["--refine.engine", asked.repair]}  # fmt: skip
+    made = {kind: f"{out}/{kind}" for kind in kinds}
+    for kind, more in kinds.items():
         if any(f"{{{kind}}}" in todo for _, todo in arms.values()):
-            first.append(["generate", *own(asked.generate), *real, *few, "--output", made[kind]])
+            first.append(["generate", *own(asked.generate), *real, *more, "--output", made[kind]])
     chains = []
     for run in (f"{arm}/seed{seed}" for seed in asked.seeds for arm in arms):
         arm, seed = run.split("/seed")

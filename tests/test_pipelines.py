@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,20 @@ def test_all_small_arms_take_over_what_small_has_done(benchmark):
     assert all(line in more for line in first) and all(chain in arms for chain in chains)
     _, full, _ = planned(benchmark, ROOT / "configs/benchmark/full.yaml")
     assert [chain[1][-1] for chain in arms] == [chain[1][-1] for chain in full]
+
+
+def test_the_repair_is_measured_beside_what_small_has_done(benchmark):
+    first, chains, _ = planned(benchmark, ROOT / "configs/benchmark/small.yaml")
+    more, arms, _ = planned(benchmark, ROOT / "configs/benchmark/small_repair.yaml")
+    assert more[:2] == first and len(more) == 3 and len(arms) == 12
+    plain, repaired = parsed(first[1]), parsed(more[2])
+    assert repaired.refine.engine == "bundled" and plain.output != repaired.output
+    assert replace(repaired, refine=plain.refine, output=plain.output) == plain
+    assert [chain for chain in arms if "e-repaired" not in chain[1]] == [
+        chain for chain in chains if chain[1][chain[1].index("--method") + 1] in "aef"
+    ]
+    learns = [parsed(chain[0]) for chain in arms if "e-repaired" in chain[1]]
+    assert [made.data.synthetic for made in learns] == [(repaired.output,)] * 3
 
 
 def test_options_and_data_of_the_user(benchmark, tmp_path):
