@@ -279,8 +279,9 @@ def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) 
         offset += config.autoencoder.steps
     training.prepare(pipeline, config.model.rank, config.model.checkpointing, seed)
     _say(accelerator, "encoding the pairs")
-    latents = training.Latents(pipeline, pairs, learnt, config.data.mirror)
-    checked = training.Latents(pipeline, pairs, held, mirror=False) if held else None
+    with accelerator.autocast():
+        latents = training.Latents(pipeline, pairs, learnt, config.data.mirror)
+        checked = training.Latents(pipeline, pairs, held, mirror=False) if held else None
     look = _validation(config, "training", pairs, held or learnt, checked, accelerator)
     tell = _teller(config, "training", config.optim, offset, accelerator)
     pipeline = training.train(
