@@ -213,8 +213,9 @@ def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
             raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
         old = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
         new = dict(settings)
-        if "distillation" not in begun:  # may be asked for afterwards
-            old.pop("distil"), new.pop("distil")
+        for stage, group in (("training", "optim"), ("distillation", "distil")):
+            if stage not in begun:  # may still be changed
+                old.pop(group), new.pop(group)
         refuse_other_settings(folder, old, new)
     write(folder / "config.yaml", dump(config).encode())
     told = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"

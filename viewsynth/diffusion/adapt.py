@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from viewsynth.diffusion import loading
-from viewsynth.diffusion.networks import IMAGENET, IdentityEncoder, ViewConditioner, widen
+from viewsynth.diffusion.networks import EXTRA, IMAGENET, IdentityEncoder, ViewConditioner, widen
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 from viewsynth.records import seed_of
 
@@ -36,7 +36,8 @@ def small(
 ) -> dict:
     """The components of the small model, at most 12 M parameters in all, drawn at random.
 
-    Source: zero terminal SNR with v-prediction: Lin et al., WACV 2024 (arXiv 2305.08891).
+    Source: zero terminal SNR with v-prediction: Lin et al., WACV 2024 (arXiv 2305.08891); see
+    `ViewConditioner.base` for what is denoised.
     Args:
         seed: Of the weights.
         identity: A trained encoder, see `identity_encoder`; None = an untrained one.
@@ -53,21 +54,23 @@ def small(
             num_encoder_blocks=(1, 2, 3), num_decoder_blocks=(3, 2, 1), latent_channels=4,
         )  # fmt: skip
         unet = UNet2DConditionModel(
-            sample_size=(size[0] // 4, size[1] // 4), in_channels=4, out_channels=4,
+            sample_size=(size[0] // 4, size[1] // 4), in_channels=3 * 4 + EXTRA, out_channels=4,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             block_out_channels=(128, 128, 160), layers_per_block=1, norm_num_groups=16,
             attention_head_dim=32, cross_attention_dim=CONTEXT,
         )  # fmt: skip
         identity = identity or IdentityEncoder(RESNET, size)
-        conditioner = ViewConditioner(4, CONTEXT, identity.dim, size=size, width=128)
+        conditioner = ViewConditioner(
+            4, CONTEXT, identity.dim, size=size, width=128, residual=True
+        )  # fmt: skip
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=True, prediction_type="v_prediction", timestep_spacing="trailing",
         rescale_betas_zero_snr=True,
     )  # fmt: skip
     return {
-        "vae": vae.eval(), "unet": widen(unet), "conditioner": conditioner,
+        "vae": vae.eval(), "unet": unet, "conditioner": conditioner,
         "identity_encoder": identity.eval(), "scheduler": scheduler,
     }  # fmt: skip
 

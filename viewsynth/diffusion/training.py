@@ -26,6 +26,7 @@ from viewsynth.config import within
 from viewsynth.diffusion import loop
 from viewsynth.diffusion.conditions import KEPT, Conditions
 from viewsynth.diffusion.loop import Draws, Plan, Steps
+from viewsynth.diffusion.networks import to_grid
 from viewsynth.diffusion.pairs import Pairs
 from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
 from viewsynth.records import seed_of
@@ -48,12 +49,15 @@ class Settings(Steps):
 
     gamma: float = 5.0
     """Min-SNR: signal-to-noise ratios count up to this."""
+    background: float = 0.3
+    """Weight of what is not the person, where the pair tells; the person has 1."""
     drop: tuple[float, float, float] = (0.1, 0.1, 0.1)
     """How often source, geometry and camera are withheld, each on its own."""
 
     def __post_init__(self):
         super().__post_init__()
         within("optim.gamma", self.gamma, 1e-6, 1e6)
+        within("optim.background", self.background, 1e-3, 1)
         for share in self.drop:
             within("optim.drop", share, 0, 1)
 
@@ -192,15 +196,17 @@ class Latents:
         self, pipeline: ViewDiffusionPipeline, pairs: Pairs, rows: list[int], mirror: bool = True
     ):
         self.pairs, self.rows = pairs, rows
-        found, targets = [], []
+        found, targets, masks = [], [], []
         for flip in (False, True)[: 1 + mirror]:
             for start in range(0, len(rows), CHUNK):
-                conditions, target, _ = pairs.batch(rows[start : start + CHUNK])
+                conditions, target, mask = pairs.batch(rows[start : start + CHUNK])
+                mask = torch.ones_like(target[:, :1]) if mask is None else mask
                 if flip:
-                    conditions, target = mirrored(conditions, target)
+                    conditions, target, mask = mirrored(conditions, target, mask)
                 found.append(_half(pipeline.encode(conditions)))
                 targets.append(pipeline.to_latents(target).half())
-        self.encoded, self.target = _joined(found), torch.cat(targets)
+                masks.append(to_grid(mask, tuple(targets[-1].shape[-2:])).to(targets[-1]))
+        self.encoded, self.target, self.mask = _joined(found), torch.cat(targets), torch.cat(masks)
         exact = [pairs.rows[row]["kind"] == "exact" for row in rows]
         self.exact = torch.tensor(exact * (1 + mirror), device=self.target.device)
 
@@ -212,6 +218,17 @@ class Latents:
         number = self.rows[row % len(self.rows)]
         pair = self.pairs.rows[number]
         return f"pair {number} ({pair['pid']}, {pair['kind']}, {pair['elevation']:.0f} degrees)"
+
+    def shares(self, rows: np.ndarray, background: float) -> Tensor:
+        """How much each latent counts, 1 in the mean of a row: those of the person more.
+
+        Args:
+            background: Weight of the others.
+        Returns: float32 [B, 1, h, w].
+        """
+        mask = self.mask[torch.from_numpy(rows).to(self.mask.device)].float()
+        weight = background + (1 - background) * mask
+        return weight / weight.mean((1, 2, 3), keepdim=True)
 
     def take(self, rows: np.ndarray) -> tuple[Encoded, Tensor, Tensor]:
         """Conditions, latent of the target [B, C, h, w], and whether each pair is exact [B]."""
@@ -226,13 +243,16 @@ class Latents:
         return encoded, self.target[at].float(), self.exact[at]
 
 
-def mirrored(conditions: Conditions, target: Tensor) -> tuple[Conditions, Tensor]:
+def mirrored(
+    conditions: Conditions, target: Tensor, mask: Tensor
+) -> tuple[Conditions, Tensor, Tensor]:
     """A pair as a looking-glass shows it."""
     normals = conditions.normals.flip(-1) * conditions.normals.new_tensor([-1, 1, 1])[:, None, None]
     camera = conditions.camera.clone()
     camera[:, 2] *= -1
     flipped = {name: getattr(conditions, name).flip(-1) for name in ("source", "render", "seen")}
-    return replace(conditions, **flipped, normals=normals, camera=camera), target.flip(-1)
+    conditions = replace(conditions, **flipped, normals=normals, camera=camera)
+    return conditions, target.flip(-1), mask.flip(-1)
 
 
 def _half(encoded: Encoded) -> Encoded:
@@ -256,7 +276,7 @@ class Denoising:
     """Weighted squared error of the prediction, at random noise, with conditions left out."""
 
     def __init__(self, pipeline: ViewDiffusionPipeline, latents: Latents, settings: Settings):
-        self.latents, self.settings = latents, settings
+        self.latents, self.settings, self.base = latents, settings, pipeline.conditioner.base
         self.noise = Noise(pipeline.scheduler, latents.target.device)
 
     def __call__(self, model: nn.Module, average, rows: np.ndarray, draws: Draws) -> dict:
@@ -269,8 +289,10 @@ class Denoising:
         unclear = self.noise.share(time).masked_fill(exact, 0)
         chance[:, GEOMETRY] = torch.maximum(chance[:, GEOMETRY], unclear)
         kept = draws.uniform(len(KEPT)).to(device) >= chance
+        target = target - self.base(encoded.render, kept)
         found = model(self.noise.add(target, noise, time), time, encoded, kept).float()
         error = functional.mse_loss(found, self.noise.wanted(target, noise, time), reduction="none")
+        error = error * self.latents.shares(rows, self.settings.background)
         weight = self.noise.weight(time, self.settings.gamma)
         return {"loss": (error.flatten(1).mean(1) * weight).mean()}
 
