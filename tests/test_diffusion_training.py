@@ -121,13 +121,14 @@ def test_draws_of_a_part_are_those_of_the_whole():
 
 
 def test_a_looking_glass(two):
-    conditions, target, _ = two.batch([0, 1])
-    one, far = training.mirrored(conditions, target)
+    conditions, target, mask = two.batch([0, 1])
+    one, far, share = training.mirrored(conditions, target, mask)
     assert torch.equal(one.camera[:, 2], -conditions.camera[:, 2])
     assert torch.equal(one.normals[:, 0], -conditions.normals[:, 0].flip(-1))
     assert torch.equal(one.normals[:, 1:], conditions.normals[:, 1:].flip(-1))
     assert torch.equal(far, target.flip(-1)) and torch.equal(one.seen, conditions.seen.flip(-1))
-    back, near = training.mirrored(one, far)
+    assert torch.equal(share, mask.flip(-1)) and not torch.equal(share, mask)
+    back, near, _ = training.mirrored(one, far, share)
     assert torch.equal(near, target)
     assert all(torch.equal(getattr(back, k), v) for k, v in vars(conditions).items())
 
@@ -214,6 +215,38 @@ def test_the_average_lags_behind_and_shares_what_is_frozen(two, tmp_path):
         assert (base[name] is value) != value.requires_grad
     assert average.model.pipeline.vae is pipeline.vae
     assert average.model.pipeline.unet is average.model.unet is not pipeline.unet
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_what_is_wanted_is_what_the_rendering_lacks(two, kind):
+    """Of rows without geometry, and by a model of whole pictures, the whole latent."""
+    pipeline = tiny.pipeline(kind)
+    found = latents_of(pipeline, two)
+    losses, told = training.Denoising(pipeline, found, replace(FAST, drop=(0, 0.5, 0))), []
+
+    def perfect(noisy, time, encoded, kept):
+        clean = found.target[:4].float()
+        if kind == "v_prediction":
+            clean = clean - encoded.render * kept[:, 1, None, None, None]
+        signal, sigma = losses.noise.scales(time)
+        told.append(kept[:, 1])
+        return losses.noise.wanted(clean, (noisy - signal * clean) / sigma, time)
+
+    for step in range(8):
+        draws = Draws(4, slice(None), 0, step)
+        assert float(losses(perfect, None, np.arange(4), draws)["loss"]) < 1e-4
+    assert 0 < torch.cat(told).float().mean() < 1
+
+
+def test_the_person_weighs_more_than_the_ground(two):
+    found = latents_of(tiny.pipeline(), two)
+    found.mask[:] = 0
+    found.mask[:, :, 2:6] = 1
+    weights = found.shares(np.array([0, 3]), 0.25)
+    assert torch.allclose(weights.mean((1, 2, 3)), torch.ones(2))
+    assert torch.allclose(weights[:, :, 2] / weights[:, :, 0], torch.tensor(4.0))
+    found.mask[:] = 1  # nobody knows where the person is
+    assert torch.equal(found.shares(np.array([0]), 0.25), torch.ones_like(weights[:1]))
 
 
 def test_exact_pairs_keep_their_geometry_and_others_lose_it_in_noise(two):

@@ -139,9 +139,24 @@ def test_guidance_leads_away_from_the_prediction_without_the_photo(pipe):
     wanted = pipe.scheduler.from_config(pipe.scheduler.config)
     wanted.set_timesteps(1)
     wanted = wanted.step(away + 3 * (towards - away), time, start, return_dict=False)[0]
+    wanted = wanted + encoded.render
     found = pipe.sample(given, 1, 3.0, rows(2), latents=start, decode=False)
     assert torch.allclose(found, wanted, atol=1e-4)
     assert not torch.allclose(towards, away, atol=1e-3)
+
+
+def test_what_is_denoised_is_added_to_the_rendering(pipe, monkeypatch):
+    """A UNet that finds nothing to add: at full noise v = 0 stands for a clean 0."""
+    given = views(3)
+    monkeypatch.setattr(pipe, "_denoise", lambda noisy, *_, **__: torch.zeros_like(noisy))
+    for guidance in (1.0, 3.0):
+        found = pipe.sample(given, 1, guidance, rows(3), decode=False)
+        assert torch.allclose(found, pipe.to_latents(given.render), atol=1e-5)
+    alone = pipe.sample(given, 1, 1.0, rows(3), decode=False, kept=("source", "camera"))
+    assert torch.allclose(alone, torch.zeros_like(alone), atol=1e-5)
+    monkeypatch.setitem(pipe.conditioner._internal_dict, "residual", False)
+    whole = pipe.sample(given, 1, 1.0, rows(3), decode=False)
+    assert torch.allclose(whole, torch.zeros_like(whole), atol=1e-5)
 
 
 def test_without_geometry_no_rendering_counts(pipe):

@@ -206,7 +206,10 @@ class Latents:
                 found.append(_half(pipeline.encode(conditions)))
                 targets.append(pipeline.to_latents(target).half())
                 masks.append(to_grid(mask, tuple(targets[-1].shape[-2:])).to(targets[-1]))
-        self.encoded, self.target, self.mask = _joined(found), torch.cat(targets), torch.cat(masks)
+        with torch.autocast(targets[0].device.type, enabled=False):  # it knows no halves on a CPU
+            self.encoded, self.target, self.mask = (
+                _joined(found), torch.cat(targets), torch.cat(masks)
+            )  # fmt: skip
         exact = [pairs.rows[row]["kind"] == "exact" for row in rows]
         self.exact = torch.tensor(exact * (1 + mirror), device=self.target.device)
 
