@@ -31,7 +31,8 @@ were really seen, and the camera's numbers; it gives the picture that a drone mi
 
 - **Pictures**: {height} x {width} (height x width), stretched from and to the crop's proportions.
 - **Parameters**: {parameters}.
-- **Prediction**: {prediction} of {denoised}; scheduler {scheduler}, any other of diffusers may be set.
+- **Prediction**: {prediction} of {denoised}; scheduler {scheduler}, others of
+  diffusers may be set.
 - **Identity encoder**: {identity}.
 
 ## How to call it
