@@ -31,7 +31,8 @@ def trained(pairs, run, settings=FAST, **more):
 def test_it_learns_and_its_latents_have_unit_scale(pairs, tmp_path):
     before, figures = autoencoder.quality(tiny.autoencoder(), pairs, [0, 1, 2, 3]), []
     vae = trained(pairs, tmp_path, tell=lambda step, found: figures.append(found["picture"]))
-    assert autoencoder.quality(vae, pairs, [0, 1, 2, 3]) > before + 3
+    after = autoencoder.quality(vae, pairs, [0, 1, 2, 3])
+    assert after[0] > before[0] + 3 and after[1] > before[1] + 0.2
     assert figures[-1] < 0.7 * figures[0]
     with torch.no_grad():
         latents = vae.encode(autoencoder.pictures(pairs, [0, 1, 2, 3])).latents
@@ -91,6 +92,32 @@ def test_the_distance_sees_values_and_edges():
     assert float(autoencoder.apart(one, one + 0.1)) == pytest.approx(0.1, abs=1e-5)
     blurred = torch.nn.functional.avg_pool2d(one, 3, 1, 1, count_include_pad=False)
     assert autoencoder.apart(one, blurred) > (one - blurred).abs().mean()
+
+
+def test_a_lost_colour_costs_as_much_as_lost_light():
+    grey, pink = torch.zeros(1, 3, 16, 8), torch.zeros(1, 3, 16, 8)
+    pink[:, 0], pink[:, 1] = 0.2, -0.2
+    assert float(autoencoder.apart(grey, pink)) > float(autoencoder.apart(grey, grey + 0.2))
+    planes = autoencoder.opponent(pink)
+    assert not planes[:, 0].any() and planes[:, 1].mean() > 1 and not planes[:, 2].any()
+
+
+class Faded(torch.nn.Module):
+    """An autoencoder that gives back half of the colours."""
+
+    device = "cpu"
+
+    def encode(self, x):
+        return SimpleNamespace(latents=x)
+
+    def decode(self, x):
+        grey = x.mean(1, keepdim=True)
+        return SimpleNamespace(sample=(x + grey) / 2)
+
+
+def test_the_quality_tells_of_faded_colours(pairs):
+    psnr, colour = autoencoder.quality(Faded(), pairs, [0, 1])
+    assert colour == pytest.approx(0.5, abs=0.02) and psnr > 10
 
 
 def test_unit_is_least_at_mean_0_and_deviation_1():

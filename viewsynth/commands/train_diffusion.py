@@ -333,7 +333,8 @@ def _rebuilt(pairs: Pairs, rows: list[int], accelerator) -> Callable:
 
     def validate(step: int, coder) -> dict:
         with accelerator.autocast():
-            return {"val_psnr": autoencoder.quality(coder.vae, pairs, rows[:CHECKED])}
+            psnr, colour = autoencoder.quality(coder.vae, pairs, rows[:CHECKED])
+            return {"val_psnr": psnr, "val_colour": colour}
 
     return validate
 

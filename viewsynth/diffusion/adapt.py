@@ -27,6 +27,7 @@ RESNET = {
     "hidden_sizes": [32, 64, 128, 256], "depths": [1, 1, 1, 1],
 }  # fmt: skip
 SIZE = (128, 64)  # of the small model, pixels
+LATENT = 8  # channels of its latents, a sixth of a picture's numbers
 CONTEXT = 128  # width of the small model's cross-attention
 VISION = ["*.json", "model.safetensors"]
 
@@ -51,10 +52,10 @@ def small(
         torch.random.default_generator.manual_seed(seed_of(seed, "small"))
         vae = AutoencoderTiny(
             encoder_block_out_channels=(64,) * 3, decoder_block_out_channels=(64,) * 3,
-            num_encoder_blocks=(1, 2, 3), num_decoder_blocks=(3, 2, 1), latent_channels=4,
+            num_encoder_blocks=(1, 2, 3), num_decoder_blocks=(3, 2, 1), latent_channels=LATENT,
         )  # fmt: skip
         unet = UNet2DConditionModel(
-            sample_size=(size[0] // 4, size[1] // 4), in_channels=3 * 4 + EXTRA, out_channels=4,
+            sample_size=(size[0] // 4, size[1] // 4), in_channels=3 * LATENT + EXTRA, out_channels=LATENT,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             block_out_channels=(128, 128, 160), layers_per_block=1, norm_num_groups=16,
@@ -62,7 +63,7 @@ def small(
         )  # fmt: skip
         identity = identity or IdentityEncoder(RESNET, size)
         conditioner = ViewConditioner(
-            4, CONTEXT, identity.dim, size=size, width=128, residual=True
+            LATENT, CONTEXT, identity.dim, size=size, width=128, residual=True
         )  # fmt: skip
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
