@@ -156,7 +156,7 @@ def test_the_small_model_fits_the_package():
     again, other = adapt.small(), adapt.small(1)
     assert torch.equal(parts["unet"].conv_out.weight, again["unet"].conv_out.weight)
     assert not torch.equal(parts["unet"].conv_out.weight, other["unet"].conv_out.weight)
-    assert ViewDiffusionPipeline(**parts).latent_shape == (4, 32, 16)
+    assert ViewDiffusionPipeline(**parts).latent_shape == (8, 32, 16)
 
 
 # ---- identity encoders ---------------------------------------------------------------------------

@@ -55,7 +55,8 @@ def small(
             num_encoder_blocks=(1, 2, 3), num_decoder_blocks=(3, 2, 1), latent_channels=LATENT,
         )  # fmt: skip
         unet = UNet2DConditionModel(
-            sample_size=(size[0] // 4, size[1] // 4), in_channels=3 * LATENT + EXTRA, out_channels=LATENT,
+            sample_size=(size[0] // 4, size[1] // 4),
+            in_channels=3 * LATENT + EXTRA, out_channels=LATENT,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             block_out_channels=(128, 128, 160), layers_per_block=1, norm_num_groups=16,
