@@ -159,6 +159,19 @@ def test_the_small_model_fits_the_package():
     assert ViewDiffusionPipeline(**parts).latent_shape == (8, 32, 16)
 
 
+def test_the_small_autoencoder_starts_with_the_colours_of_its_cells():
+    vae = adapt.small()["vae"]
+    small = torch.rand(2, 3, 8, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        latents = vae.encode(small.repeat_interleave(4, 2).repeat_interleave(4, 3)).latents
+        made = vae.decode(latents).sample
+    assert latents.shape == (2, 8, 8, 4)
+    assert torch.allclose(latents[:, :3], small / 2 * adapt.COLOUR, atol=1e-4)
+    cells = torch.nn.functional.avg_pool2d(made, 4)
+    assert (cells - small).abs().max() < 0.1  # the decoder bounds latents
+    assert torch.allclose(made, cells.repeat_interleave(4, 2).repeat_interleave(4, 3), atol=1e-4)
+
+
 # ---- identity encoders ---------------------------------------------------------------------------
 
 
