@@ -217,27 +217,6 @@ def test_the_average_lags_behind_and_shares_what_is_frozen(two, tmp_path):
     assert average.model.pipeline.unet is average.model.unet is not pipeline.unet
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_what_is_wanted_is_what_the_rendering_lacks(two, kind):
-    """Of rows without geometry, and by a model of whole pictures, the whole latent."""
-    pipeline = tiny.pipeline(kind)
-    found = latents_of(pipeline, two)
-    losses, told = training.Denoising(pipeline, found, replace(FAST, drop=(0, 0.5, 0))), []
-
-    def perfect(noisy, time, encoded, kept):
-        clean = found.target[:4].float()
-        if kind == "v_prediction":
-            clean = clean - encoded.render * kept[:, 1, None, None, None]
-        signal, sigma = losses.noise.scales(time)
-        told.append(kept[:, 1])
-        return losses.noise.wanted(clean, (noisy - signal * clean) / sigma, time)
-
-    for step in range(8):
-        draws = Draws(4, slice(None), 0, step)
-        assert float(losses(perfect, None, np.arange(4), draws)["loss"]) < 1e-4
-    assert 0 < torch.cat(told).float().mean() < 1
-
-
 def test_the_person_weighs_more_than_the_ground(two):
     found = latents_of(tiny.pipeline(), two)
     found.mask[:] = 0

@@ -30,7 +30,7 @@ def autoencoder(seed: int = 0) -> AutoencoderTiny:
 
 
 def pipeline(kind: str = "v_prediction", seed: int = 0) -> ViewDiffusionPipeline:
-    """One with random weights; with v it denoises what the rendering lacks, as `adapt.small`."""
+    """One with random weights."""
     vae = autoencoder(seed)
     unet = UNet2DConditionModel(
         sample_size=(8, 4), in_channels=4, out_channels=4,
@@ -39,7 +39,7 @@ def pipeline(kind: str = "v_prediction", seed: int = 0) -> ViewDiffusionPipeline
         layers_per_block=1, norm_num_groups=8, attention_head_dim=8, cross_attention_dim=16,
     )  # fmt: skip
     identity = IdentityEncoder(RESNET, SIZE).eval()
-    conditioner = ViewConditioner(4, 16, identity.dim, 2, 2, SIZE, 16, kind == "v_prediction")
+    conditioner = ViewConditioner(4, 16, identity.dim, 2, 2, SIZE, 16)
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=False, timestep_spacing="trailing", prediction_type=kind,

@@ -27,7 +27,7 @@ def pipeline(identity: bool = True) -> ViewDiffusionPipeline:
     encoder = IdentityEncoder(
         {**adapt.RESNET, "hidden_sizes": [8, 8, 8, 8], "embedding_size": 8}, SIZE
     ).eval()
-    conditioner = ViewConditioner(4, 24, 8 if identity else 0, 2, 2, SIZE, 16, True).eval()
+    conditioner = ViewConditioner(4, 24, 8 if identity else 0, 2, 2, SIZE, 16).eval()
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear", prediction_type="v_prediction", clip_sample=False,
         timestep_spacing="trailing", rescale_betas_zero_snr=True,

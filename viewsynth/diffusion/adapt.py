@@ -39,8 +39,7 @@ def small(
 ) -> dict:
     """The components of the small model, at most 12 M parameters in all, drawn at random.
 
-    Source: zero terminal SNR with v-prediction: Lin et al., WACV 2024 (arXiv 2305.08891); see
-    `ViewConditioner.base` for what is denoised.
+    Source: zero terminal SNR with v-prediction: Lin et al., WACV 2024 (arXiv 2305.08891).
     Args:
         seed: Of the weights.
         identity: A trained encoder, see `identity_encoder`; None = an untrained one.
@@ -66,9 +65,7 @@ def small(
             attention_head_dim=32, cross_attention_dim=CONTEXT,
         )  # fmt: skip
         identity = identity or IdentityEncoder(RESNET, size)
-        conditioner = ViewConditioner(
-            LATENT, CONTEXT, identity.dim, size=size, width=128, residual=True
-        )  # fmt: skip
+        conditioner = ViewConditioner(LATENT, CONTEXT, identity.dim, size=size, width=128)
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=True, prediction_type="v_prediction", timestep_spacing="trailing",

@@ -31,8 +31,7 @@ were really seen, and the camera's numbers; it gives the picture that a drone mi
 
 - **Pictures**: {height} x {width} (height x width), stretched from and to the crop's proportions.
 - **Parameters**: {parameters}.
-- **Prediction**: {prediction} of {denoised}; scheduler {scheduler}, others of
-  diffusers may be set.
+- **Prediction**: {prediction}; scheduler {scheduler}, any other of diffusers may be set.
 - **Identity encoder**: {identity}.
 
 ## How to call it
@@ -96,9 +95,6 @@ def text(pipeline, where: str) -> str:
         height=pipeline.size[0],
         width=pipeline.size[1],
         parameters=f"{sum(parts.values()) / 1e6:.2f} M ({each})",
-        denoised="what the picture's latents differ from the rendering's by"
-        if pipeline.conditioner.config.residual
-        else "the picture's latents",
         prediction=pipeline.scheduler.config.get("prediction_type", "epsilon"),
         scheduler=type(pipeline.scheduler).__name__,
         identity=kind,

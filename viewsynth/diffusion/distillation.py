@@ -108,7 +108,6 @@ class Consistency:
 
     def __init__(self, teacher: Denoiser, latents: Latents, settings: Settings):
         self.teacher, self.latents, self.settings = teacher, latents, settings
-        self.base = teacher.pipeline.conditioner.base
         self.noise = Noise(teacher.pipeline.scheduler, latents.target.device)
         self.skip = self.noise.steps // settings.stations
 
@@ -122,7 +121,6 @@ class Consistency:
         kept = torch.ones(len(rows), len(KEPT), dtype=torch.bool, device=device)
         told = draws.uniform(2).to(device) >= self.settings.drop
         kept[:, GEOMETRY], kept[:, SOURCE] = told.unbind(1)
-        clean = clean - self.base(encoded.render, kept)
         noisy = self.noise.add(clean, draws.normal(*clean.shape[1:]).to(device), late)
         with torch.no_grad():
             nearer = self.follow(noisy, late, early, encoded, kept)

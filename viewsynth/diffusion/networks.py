@@ -71,8 +71,6 @@ class ViewConditioner(ModelMixin, ConfigMixin):
         identity_tokens, camera_tokens: How many tokens each becomes.
         size: Height and width of the model's pictures, pixels.
         width: Hidden units of the camera's network.
-        residual: Whether the UNet denoises by what the latents of a picture differ from those of
-            the rendering, not those themselves; see `base`.
     """
 
     @register_to_config
@@ -85,7 +83,6 @@ class ViewConditioner(ModelMixin, ConfigMixin):
         camera_tokens: int = 4,
         size: tuple[int, int] = (256, 128),
         width: int = 256,
-        residual: bool = False,
     ):
         super().__init__()
         context = cross_attention_dim
@@ -107,21 +104,6 @@ class ViewConditioner(ModelMixin, ConfigMixin):
             self.channels(source, render, seen, normals, kept),
             self.tokens(camera, identity, kept),
         )
-
-    def base(self, render: Tensor, kept: Tensor) -> Tensor:
-        """What is added to denoised latents.
-
-        Source: Whang et al., Deblurring via Stochastic Refinement, CVPR 2022 (arXiv 2112.02475): a
-        diffusion of what a first guess lacks. Their guess is a network's, ours the rendering: what
-        it shows need not be learnt to be copied. A UNet that comes from elsewhere has learnt whole
-        pictures and goes on with them.
-        Args:
-            render: Latents.  float [B, C, h, w]
-            kept: See `conditions.KEPT`.  bool [B, 3]
-        Returns: float32 [B, C, h, w].
-        """
-        told = kept[:, GEOMETRY, None, None, None] & self.config.residual
-        return render.float() * told
 
     def tokens(self, camera: Tensor, identity: Tensor, kept: Tensor) -> Tensor:
         """The context of the UNet's cross-attention: camera tokens, then identity tokens.

@@ -151,8 +151,7 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
         Gradients reach the UNet and the conditioner.
         Args:
-            noisy: As the scheduler scales them, of a clean latent without
-                `conditioner.base`.  [B, C, h, w]
+            noisy: As the scheduler scales them.  [B, C, h, w]
             timestep: long [B] or [].
             encoded: Of B views, see `encode`; `Encoded.take` repeats rows.
             kept: Which conditions count, see `conditions.KEPT`.  bool [B, 3]
@@ -256,7 +255,6 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
                 mine, steps, guidance,
                 callback and (lambda *state: callback(self, *state)),
             )  # fmt: skip
-            ended = ended + self.conditioner.base(encoded.render, told)[: len(some)]
             if not decode:
                 return ended
             pictures = self.to_pictures(ended)

@@ -279,7 +279,7 @@ class Denoising:
     """Weighted squared error of the prediction, at random noise, with conditions left out."""
 
     def __init__(self, pipeline: ViewDiffusionPipeline, latents: Latents, settings: Settings):
-        self.latents, self.settings, self.base = latents, settings, pipeline.conditioner.base
+        self.latents, self.settings = latents, settings
         self.noise = Noise(pipeline.scheduler, latents.target.device)
 
     def __call__(self, model: nn.Module, average, rows: np.ndarray, draws: Draws) -> dict:
@@ -292,7 +292,6 @@ class Denoising:
         unclear = self.noise.share(time).masked_fill(exact, 0)
         chance[:, GEOMETRY] = torch.maximum(chance[:, GEOMETRY], unclear)
         kept = draws.uniform(len(KEPT)).to(device) >= chance
-        target = target - self.base(encoded.render, kept)
         found = model(self.noise.add(target, noise, time), time, encoded, kept).float()
         error = functional.mse_loss(found, self.noise.wanted(target, noise, time), reduction="none")
         error = error * self.latents.shares(rows, self.settings.background)
