@@ -185,7 +185,8 @@ def test_accumulated_parts_are_one_batch(two, tmp_path):
     one, _ = trained(two, tmp_path / "one", asked)
     parts, _ = trained(two, tmp_path / "two", replace(asked, parts=2))
     for (key, a), b in zip(weights(one).items(), weights(parts).values(), strict=True):
-        assert torch.allclose(a, b, atol=2e-4), key
+        # The mean: where a gradient is next to nothing, Adam's step is as long, whatever its sign.
+        assert float((a - b).abs().mean()) < 1e-5 < asked.rate / 100, key
 
 
 def test_another_model_is_not_gone_on_with(two, tmp_path):

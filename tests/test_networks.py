@@ -151,7 +151,7 @@ def test_no_identity_encoder_means_null_tokens():
 
 def test_parts_of_different_models_are_named():
     parts = adapt.small()
-    parts["conditioner"] = ViewConditioner(4, 64, 256, size=(128, 64))
+    parts["conditioner"] = ViewConditioner(adapt.LATENT, 64, 256, size=(128, 64))
     with pytest.raises(ValueError, match="cross_attention_dim is 64, but the UNet has 128"):
         networks.check_parts(
             parts["vae"], parts["unet"], parts["conditioner"], parts["identity_encoder"]

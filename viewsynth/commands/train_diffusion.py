@@ -299,7 +299,7 @@ def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) 
         look = _validation(config, "distillation", pairs, held or learnt, None, accelerator)
         pipeline = distillation.train(
             pipeline, latents, config.distil, seed, folder / "distillation", accelerator, every,
-            tell, look, config.model.rank, config.model.checkpointing,
+            tell, look, rank=config.model.rank, checkpointing=config.model.checkpointing,
         )  # fmt: skip
         _about(pipeline, config, pairs, learnt, licences)
     _save(pipeline.save_pretrained, folder / "pipeline", accelerator)
