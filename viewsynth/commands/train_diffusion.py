@@ -27,13 +27,13 @@ from typing import Literal
 from viewsynth import checkpoints, data, pairing, preview
 from viewsynth.commands import world
 from viewsynth.config import dump, to_dict, within
-from viewsynth.diffusion import adapt, autoencoder, distillation, loading, training
+from viewsynth.diffusion import adapt, autoencoder, card, distillation, loading, training
 from viewsynth.diffusion.pairs import Pairs
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 from viewsynth.facts import facts
 from viewsynth.files import LEFTOVER, claim, clean, write
 from viewsynth.learning import Log
-from viewsynth.licences import commercial, require_commercial
+from viewsynth.licences import require_commercial
 from viewsynth.manifest import refuse_other_settings
 from viewsynth.workers import cores, launched
 
@@ -291,7 +291,9 @@ def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) 
     if config.model.rank:
         _save(lambda place: training.save_lora(pipeline, place), folder / "lora", accelerator)
         training.merge_lora(pipeline)
-    _about(pipeline, config, pairs, learnt, licences)
+    about = {"base": Path(config.model.base).name, "licences": licences}
+    steps = f"{config.optim.steps} steps of {config.optim.batch} pairs"
+    card.tell(pipeline, pairs, learnt, steps, **about)
     if config.distil.steps:
         _save(pipeline.save_pretrained, folder / "teacher", accelerator)
         offset += config.optim.steps
@@ -301,7 +303,8 @@ def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) 
             pipeline, latents, config.distil, seed, folder / "distillation", accelerator, every,
             tell, look, rank=config.model.rank, checkpointing=config.model.checkpointing,
         )  # fmt: skip
-        _about(pipeline, config, pairs, learnt, licences)
+        steps += f", then {config.distil.steps} steps of distillation"
+        card.tell(pipeline, pairs, learnt, steps, **about)
     _save(pipeline.save_pretrained, folder / "pipeline", accelerator)
     _say(accelerator, f"look at {folder / 'grids'}; the model is {folder / 'pipeline'}")
 
@@ -364,25 +367,6 @@ def _validation(
 
 
 # ---- what is left --------------------------------------------------------------------------------
-
-
-def _about(pipeline, config: Config, pairs: Pairs, rows: list[int], licences: dict) -> None:
-    """What the model card says of the training."""
-    kinds = [pairs.rows[k]["kind"] for k in rows]
-    people = len({pairs.rows[k]["pid"] for k in rows})
-    parts = licences | {"viewsynth": "Apache-2.0"}
-    said = "; ".join(f"{part}: {text}" for part, text in parts.items())
-    text = (
-        f"{len(rows)} pairs of {people} people: {kinds.count('exact')} exact by the pixel, from a "
-        f"rendered world, {kinds.count('identity')} alike in identity, from pictures of people. "
-        f"{config.optim.steps} steps of {config.optim.batch} pairs from the base "
-        f"{Path(config.model.base).name}"
-        + (f", then {config.distil.steps} steps of distillation" if config.distil.steps else "")
-        + f". Licences of what it was made from: {said}."
-    )
-    free = all(commercial(one) == "yes" for one in parts.values())
-    licence = " AND ".join(sorted(set(parts.values()))) if free else "unknown"
-    pipeline.register_to_config(training=text, licence=licence)
 
 
 def _save(write_to: Callable[[Path], None], folder: Path, accelerator) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from viewsynth.licences import commercial
+
 CALL = """```python
 from PIL import Image
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
@@ -103,3 +105,28 @@ def text(pipeline, where: str) -> str:
         or "Not trained: the weights are random or a base "
         "model's, and the conditions have no effect yet.",
     )
+
+
+def tell(pipeline, pairs, rows: list[int], steps: str, base: str, licences: dict) -> None:
+    """Let a pipeline know what its card says of its training.
+
+    Args:
+        pipeline: A `ViewDiffusionPipeline`; its config is changed.
+        pairs: `Pairs` that it learnt from.
+        rows: Which of them.
+        steps: How many of what, in words.
+        base: Name of the weights that it started with.
+        licences: SPDX identifiers of what it was made from, by part.
+    """
+    kinds = [pairs.rows[k]["kind"] for k in rows]
+    people = len({pairs.rows[k]["pid"] for k in rows})
+    parts = licences | {"viewsynth": "Apache-2.0"}
+    said = "; ".join(f"{part}: {licence}" for part, licence in parts.items())
+    told = (
+        f"{len(rows)} pairs of {people} people: {kinds.count('exact')} exact by the pixel, from a "
+        f"rendered world, {kinds.count('identity')} alike in identity, from pictures of people. "
+        f"{steps}, from the base {base}. Licences of what it was made from: {said}."
+    )
+    free = all(commercial(one) == "yes" for one in parts.values())
+    licence = " AND ".join(sorted(set(parts.values()))) if free else "unknown"
+    pipeline.register_to_config(training=told, licence=licence)
