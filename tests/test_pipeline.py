@@ -22,7 +22,7 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from tiny_views import SIZE, rows, views
 
-from viewsynth.diffusion import photo
+from viewsynth.diffusion import photo, sampling
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 
 SCHEDULERS = (DDIMScheduler, UniPCMultistepScheduler, EulerDiscreteScheduler, LCMScheduler)
@@ -104,6 +104,46 @@ def test_noise_in_the_steps_comes_from_the_rows(pipe):
     assert not torch.allclose(first, other, atol=1e-3)
     once = [mine.sample(given, 1, generators=rows(2, k), latents=start) for k in (0, 7)]
     assert torch.equal(*once)  # one step draws nothing but its start
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_it_may_begin_with_pictures_under_noise(pipe, kind):
+    """As few steps as asked for, none of them earlier than the strength; a row hangs on itself."""
+    mine, given, times = replace_scheduler(pipe, kind), views(3), []
+    start = torch.rand(3, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    told = {"keep_seen": 0.0, "strength": 0.5}
+
+    def note(_, step, time, state):
+        times.append(float(time))
+
+    whole = mine.sample(given, 2, 1.5, rows(3), start=start, callback=note, **told)
+    assert len(times) == 2 and max(times) <= 500
+    one = torch.tensor([2])
+    alone = mine.sample(given.take(one), 2, 1.5, rows(1, 2), start=start[one], **told)
+    assert torch.allclose(alone[0], whole[2], atol=1e-4)
+    drawn = mine.sample(given, 2, 1.5, rows(3), **told)
+    assert torch.equal(
+        drawn, mine.sample(given, 2, 1.5, rows(3), start=given.render.clamp(0, 1), **told)
+    )
+    assert not torch.equal(drawn, whole)
+    with pytest.raises(ValueError, match=r"start must be \[3, 3, 64, 32\], got \[1, 3"):
+        mine.sample(given, 2, start=start[one], **told)
+
+
+@pytest.mark.parametrize("kind", (DDIMScheduler, LCMScheduler))
+@pytest.mark.parametrize("steps", [1, 3])
+def test_who_tells_all_noise_gets_the_start_back(kind, steps):
+    """The start lies under the noise that the schedule has at that time, and nothing else."""
+    scheduler = kind(1000, beta_schedule="scaled_linear", prediction_type="epsilon",
+                     clip_sample=False)  # fmt: skip
+    start, noise = torch.randn(2, 2, 4, 8, 4, generator=torch.Generator().manual_seed(0))
+
+    def denoise(noisy, time):
+        share = scheduler.alphas_cumprod[int(time)]
+        return (noisy - share.sqrt() * start) / (1 - share).sqrt()
+
+    found = sampling.run(scheduler, denoise, noise, rows(2), steps, start=start, strength=0.5)
+    assert torch.allclose(found, start, atol=1e-3)
 
 
 def test_guidance_is_one_call_a_step_and_photos_are_encoded_once(pipe, monkeypatch):
@@ -252,6 +292,7 @@ def test_the_callback_may_change_the_latents(pipe):
         ({"num_inference_steps": 0}, "num_inference_steps must be in"),
         ({"guidance_scale": -1}, "guidance_scale must be in"),
         ({"keep_seen": 2}, r"keep_seen must be in \[0, 1\], got 2"),
+        ({"strength": 0}, r"strength must be in \[0.02, 1\], got 0"),
         ({"generator": rows(3)}, "expected one or 2"),
         ({"latents": torch.zeros(1, 4, 8, 8)}, r"latents must be \[2, 4, 16, 8\]"),
         ({"output_type": "jpg"}, "output_type must be one of pil, pt"),

@@ -139,6 +139,20 @@ def test_the_sensor_has_its_say_once(model):
     assert Refine().keep_seen == default
 
 
+def test_it_begins_with_what_was_drawn(model, monkeypatch):
+    """Person and ground, under as much noise as was asked for."""
+    told, sample = [], ViewDiffusionPipeline.sample
+
+    def note(*given, **named):
+        told.append(named)
+        return sample(*given, **named)
+
+    monkeypatch.setattr(ViewDiffusionPipeline, "sample", note)
+    drawn, _, (refiner, *_) = refined(model, Refine(steps=1, strength=0.7), sensor=CLEAN)
+    expected = torch.stack([refiner.photo(view.image) for view in drawn])
+    assert torch.equal(told[0]["start"], expected) and told[0]["strength"] == 0.7
+
+
 def test_half_precision_hardly_changes_a_picture(model):
     """What a GPU runs in."""
     _, whole, kit = refined(model, Refine(steps=2, background="generated"), [0], CLEAN)
@@ -173,9 +187,9 @@ def test_what_is_given_is_looked_at_before_anything_is_loaded(model, tmp_path, m
     file = other / "scheduler" / "scheduler_config.json"
     before = file.read_text()
     file.write_text('{"_class_name": "LCMScheduler", "original_inference_steps": 30}')
-    refine.find(Refine(engine=str(other), steps=30))
+    refine.find(Refine(engine=str(other), steps=30, strength=1))
     with pytest.raises(ValueError, match="refine.steps must be at most 30"):
-        refine.find(Refine(engine=str(other), steps=31), whole=False)
+        refine.find(Refine(engine=str(other), steps=31, strength=1), whole=False)
     file.write_text(before)
     (other / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="unet holds no safetensors"):
@@ -195,7 +209,7 @@ def test_a_revision_is_of_weights_and_settings(model, tmp_path):
     asked = Refine(engine=str(model))
     one = refine.revision(refine.find(Refine(engine=str(model))), asked)
     assert one == refine.revision(refine.find(Refine(engine=str(other))), Refine(engine=str(other)))
-    assert set(one) == {"weights", "steps", "guidance", "keep_seen", "background"}
+    assert set(one) == {"weights", "steps", "guidance", "strength", "keep_seen", "background"}
     (other / "README.md").write_text("another card")
     assert one == refine.revision(refine.find(Refine(engine=str(other))), asked)
     pipeline = ViewDiffusionPipeline.from_pretrained(other)
@@ -210,7 +224,7 @@ def test_a_revision_is_of_weights_and_settings(model, tmp_path):
 def test_digital_source_types():
     assert refine.source(Refine()) == "compositeWithTrainedAlgorithmicMedia"
     assert refine.source(Refine(background="generated")) == "compositeWithTrainedAlgorithmicMedia"
-    alone = Refine(background="generated", keep_seen=0)
+    alone = Refine(background="generated", keep_seen=0, strength=1)
     assert refine.source(alone) == "trainedAlgorithmicMedia" == pictures.BY_MODEL
 
 

@@ -53,6 +53,9 @@ class Refine:
     """Of the sampler; what the model was distilled to, or 20 to 50."""
     guidance: float = 1.0
     """How strongly the photo is followed; 1 = as learnt, more takes twice the time."""
+    strength: float = 0.4
+    """How far from what was drawn it may go, 0.02 to 1: it begins with the drawn picture under so
+    much noise; 1 = with noise alone."""
     keep_seen: float = 0.5
     """How much of a pixel that a photo showed stays as it was drawn, 0 to 1."""
     background: Literal["kept", "generated"] = "kept"
@@ -63,6 +66,7 @@ class Refine:
             raise ValueError("refine.engine must be none, bundled, a folder or a hub id; got ''")
         within("refine.steps", self.steps, 1, 1000)
         within("refine.guidance", self.guidance, 0, 100)
+        within("refine.strength", self.strength, 0.02, 1)
         within("refine.keep_seen", self.keep_seen, 0, 1)
 
 
@@ -118,7 +122,7 @@ def find(options: Refine, whole: bool = True) -> Found | None:
             f"model's pictures ({error!r}); expected a folder as `viewsynth train-diffusion` or "
             "save_pretrained leaves it, whole"
         ) from error
-    _check_steps(folder, options.steps)
+    _check_steps(folder, options)
     files = [folder / loading.INDEX]
     here = whole or folder in (BUNDLED, Path(engine).expanduser())
     for name in sorted(k for k, kind in index.items() if isinstance(kind, list) and kind[0]):
@@ -133,16 +137,16 @@ def find(options: Refine, whole: bool = True) -> Found | None:
     return Found(folder, (height, width), licence, tuple(files))
 
 
-def _check_steps(folder: Path, steps: int) -> None:
+def _check_steps(folder: Path, options: Refine) -> None:
     """Refuse more steps than a distilled model's schedule has, before anything is loaded."""
     file = folder / "scheduler" / "scheduler_config.json"
     told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if told.get("_class_name") == "LCMScheduler":
-        most = told.get("original_inference_steps", 50)
-        if steps > most:
+        most = int(told.get("original_inference_steps", 50) * options.strength)
+        if options.steps > most:
             raise ValueError(
-                f"refine.steps must be at most {most}, those that {folder} was distilled from, "
-                f"got {steps}; it was made for 1 to 4"
+                f"refine.steps must be at most {most} at a strength of {options.strength}, those "
+                f"that {folder} was distilled from, got {options.steps}; it was made for 1 to 4"
             )
 
 
@@ -168,7 +172,8 @@ def revision(found: Found, options: Refine) -> dict:
 
 def source(options: Refine) -> str:
     """Which kind of picture IPTC calls this, see `pictures.jpeg`."""
-    alone = options.background == "generated" and options.keep_seen == 0
+    own = options.background == "generated" and options.strength == 1
+    alone = own and options.keep_seen == 0
     return BY_MODEL if alone else WITH_MODEL
 
 
@@ -215,7 +220,7 @@ class Refiner:
         self.batch = BATCH[pipeline.device.type]
 
     def photo(self, crop: np.ndarray) -> Tensor:
-        """A photo as the model takes it.  uint8 [h, w, 3] -> float [3, H, W] in [0, 1]"""
+        """A picture as the model takes it.  uint8 [h, w, 3] -> float [3, H, W] in [0, 1]"""
         from viewsynth.diffusion.sampling import fitted
 
         return fitted(crop, self.pipeline.size)
@@ -244,11 +249,7 @@ class Refiner:
             sensor: The whole sensor.
         """
         given = self.conditions(views, mesh, people, photos, vertices, body, sensor)
-        made = self.pipeline.sample(
-            given, self.options.steps, self.options.guidance,
-            [torch.Generator().manual_seed(seed) for seed in seeds],
-            self.options.keep_seen, self.batch,
-        ).cpu()  # fmt: skip
+        made = self.sample(given, views, seeds)
         return [
             dataclasses.replace(view, image=self.finish(picture, view, sensor, seed))
             for picture, view, seed in zip(made, views, seeds, strict=True)
@@ -298,6 +299,26 @@ class Refiner:
             render=drawn.render.clamp(0, 1), seen=drawn.seen.clamp(0, 1), normals=drawn.normals,
             camera=torch.tensor(numbers, dtype=torch.float32),
         )  # fmt: skip
+
+    def sample(
+        self, given: Conditions, views: Sequence[View], seeds: Sequence[int],
+        kept: Sequence[str] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The model's pictures of views.
+
+        Args:
+            given: See `conditions`.
+            views: What it begins with.
+            kept: See `ViewDiffusionPipeline.sample`; None = all.
+        Returns: float32 [V, 3, H, W] in [0, 1], on the CPU.
+        """
+        options = self.options
+        return self.pipeline.sample(
+            given, options.steps, options.guidance,
+            [torch.Generator().manual_seed(seed) for seed in seeds], options.keep_seen, self.batch,
+            strength=options.strength, start=torch.stack([self.photo(one.image) for one in views]),
+            **({} if kept is None else {"kept": kept}),
+        ).cpu()  # fmt: skip
 
     def finish(self, made: Tensor, view: View, sensor: Sensor, seed: int) -> np.ndarray:
         """What the model made, in the view's box.  float [3, H, W] -> uint8 [h, w, 3]

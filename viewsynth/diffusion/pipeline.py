@@ -187,6 +187,8 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         callback: Callable | None = None,
         decode: bool = True,
         kept: Sequence[str] = KEPT,
+        strength: float = 1.0,
+        start: Tensor | None = None,
     ) -> Tensor:
         """Pictures of views. No row depends on what else is in the batch, but for rounding.
 
@@ -206,30 +208,32 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             decode: False = latents come back.
             kept: Which conditions count; without "geometry" the photo and the camera are all that
                 the model knows.
+            strength: How far into the noise the sampler begins, (0, 1], rounded so that the steps
+                are the last ones of an even schedule; 1 = with noise alone.
+            start: Pictures to begin with under that noise; None = the renderings.
+                float [B, 3, H, W] in [0, 1]
         Returns: float32 [B, 3, H, W] in [0, 1].
         Raises:
             ValueError: before anything is computed, if something given cannot be used.
             torch.OutOfMemoryError: if one view alone does not fit.
         """
         conditions.check(self.size)
-        sampling.check(steps, guidance, keep_seen, batch)
+        sampling.check(steps, guidance, keep_seen, batch, strength)
         if unknown := set(kept) - set(KEPT):
             raise ValueError(f"kept must be some of {', '.join(KEPT)}; got {sorted(unknown)}")
         rows = sampling.generators(generators, len(conditions))
         shape = self.latent_shape
-        if latents is not None and tuple(latents.shape) != (len(conditions), *shape):
-            raise ValueError(
-                f"latents must be {[len(conditions), *shape]}, got {list(latents.shape)}"
-            )
+        for name, given, wanted in (("latents", latents, shape), ("start", start, (3, *self.size))):
+            wanted = [len(conditions), *wanted]
+            if given is not None and list(given.shape) != wanted:
+                raise ValueError(f"{name} must be {wanted}, got {list(given.shape)}")
         # A batch that failed is made again: each row starts from where its generator is now.
         starts = [one.get_state() for one in rows]
         photos, static = conditions.source, bool(batch)
         few = min(batch, PHOTOS.get(self._execution_device.type, batch))
-        source = sampling.by_halves(
-            lambda some: self.to_latents(photos[some]), len(photos), few, static
-        )
-        identity = sampling.by_halves(
-            lambda some: self.identify(photos[some]), len(photos), few, static
+        source, identity = (
+            sampling.by_halves(lambda some, of=of: of(photos[some]), len(photos), few, static)
+            for of in (self.to_latents, self.identify)
         )
 
         def make(some: list[int]) -> Tensor:
@@ -240,6 +244,7 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             part = conditions.take(index.to(conditions.person.device))
             part = replace(part, source=photos[:0])  # done: they need not be moved again
             encoded = self._drawn(part, source, identity)
+            first = encoded.render if start is None else self.to_latents(start[index])
             begun = sampling.noise(shape, mine, source.device) if latents is None else (
                 latents[index.to(latents.device)].to(source.device, torch.float32)
             )  # fmt: skip
@@ -253,7 +258,7 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             ended = sampling.run(
                 self.scheduler, partial(self._denoise, channels=channels, tokens=tokens), begun,
                 mine, steps, guidance,
-                callback and (lambda *state: callback(self, *state)),
+                callback and (lambda *state: callback(self, *state)), first, strength,
             )  # fmt: skip
             if not decode:
                 return ended
@@ -284,6 +289,7 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         num_inference_steps: int = 4,
         guidance_scale: float = 1.0,
         keep_seen: float = KEEP_SEEN,
+        strength: float = 1.0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
         output_type: str = "pil",
@@ -305,7 +311,7 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
                 proportions, which are one of the model's inputs.
             seen: float [B, 1, H, W] in [0, 1], as high and wide as `render` or as the model.
             normals: float [B, 3, H, W] in [-1, 1].
-            num_inference_steps, guidance_scale, keep_seen, latents: See `sample`.
+            num_inference_steps, guidance_scale, keep_seen, strength, latents: See `sample`.
             generator: One for all views, or one a view; None = always the same noise.
             output_type: "pil", "pt", "np" or "latent".
             callback_on_step_end: Called with (pipeline, step, timestep, {"latents": ...}).
@@ -313,13 +319,13 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """
         if output_type not in OUTPUTS:
             raise ValueError(f"output_type must be one of {', '.join(OUTPUTS)}; got {output_type}")
-        sampling.check(num_inference_steps, guidance_scale, keep_seen, 0)
+        sampling.check(num_inference_steps, guidance_scale, keep_seen, strength=strength)
         conditions = photo.conditions_of(
             self.size, image, elevation, azimuth, distance, render, seen, normals
         )
         made = self.sample(
             conditions, num_inference_steps, guidance_scale, generator, keep_seen, 0, latents,
-            callback_on_step_end, output_type != "latent",
+            callback_on_step_end, output_type != "latent", strength=strength,
         )  # fmt: skip
         if output_type == "pil":
             made = sampling.shown(made, conditions.camera[:, -1].tolist())

@@ -30,7 +30,9 @@ PASSES, ODD = 4, 0.1  # of judging the light; distance in RGB that is no longer 
 logger = logging.getLogger(__name__)
 
 
-def check(steps: int, guidance: float, keep_seen: float, batch: int) -> None:
+def check(
+    steps: int, guidance: float, keep_seen: float, batch: int = 0, strength: float = 1.0
+) -> None:
     """Refuse settings of no use, before anything is computed.
 
     Raises: ValueError: it names the setting.
@@ -38,6 +40,7 @@ def check(steps: int, guidance: float, keep_seen: float, batch: int) -> None:
     for name, value, low, high in (
         ("num_inference_steps", steps, 1, 1000), ("guidance_scale", guidance, 0, 100),
         ("keep_seen", keep_seen, 0, 1), ("batch", batch, 0, 10**6),
+        ("strength", strength, 0.02, 1),
     ):  # fmt: skip
         if not low <= value <= high:
             raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
@@ -124,10 +127,13 @@ def run(
     steps: int,
     guidance: float = 1.0,
     callback: Callable | None = None,
+    start: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
     """From noise to latents, by any scheduler that takes one model output a step, in float32.
 
-    Source: classifier-free guidance (Ho and Salimans, 2022, arXiv 2207.12598).
+    Source: classifier-free guidance (Ho and Salimans, 2022, arXiv 2207.12598); beginning with a
+    picture under noise: SDEdit (Meng et al., ICLR 2022, arXiv 2108.01073).
     Args:
         denoise: (scaled latents, timestep) -> model output. With guidance it gets the latents
             twice, in one call, and its second half is what guidance leads away from.
@@ -135,11 +141,16 @@ def run(
         rows: One a row, for schedulers that draw in their steps.
         guidance: 1 = none.
         callback: (step, timestep, {"latents": ...}) -> changes of that, or None.
+        start: Latents to begin with.  [B, C, h, w]; not looked at if the strength is 1
+        strength: How far into the noise they are taken, (0, 1]; 1 = nothing is left of them.
     """
-    scheduler.set_timesteps(steps, device=begun.device)
+    times = _times(scheduler, steps, strength, begun.device)
     draws = {"generator": rows} if "generator" in signature(scheduler.step).parameters else {}
-    latents = begun * scheduler.init_noise_sigma
-    for number, step in enumerate(scheduler.timesteps):
+    if strength < 1:
+        latents = scheduler.add_noise(start.float(), begun, times[:1])
+    else:
+        latents = begun * scheduler.init_noise_sigma
+    for number, step in enumerate(times):
         inputs = scheduler.scale_model_input(latents, step)
         found = denoise(torch.cat([inputs, inputs]) if guidance != 1 else inputs, step).float()
         if guidance != 1:
@@ -149,6 +160,22 @@ def run(
         if callback is not None:
             latents = (callback(number, step, {"latents": latents}) or {}).get("latents", latents)
     return latents
+
+
+def _times(scheduler, steps: int, strength: float, device) -> Tensor:
+    """Set a scheduler to so many steps from a strength on: the last ones of a longer schedule."""
+    if strength == 1:
+        scheduler.set_timesteps(steps, device=device)
+        return scheduler.timesteps
+    if "strength" in signature(scheduler.set_timesteps).parameters:
+        scheduler.set_timesteps(steps, device=device, strength=strength)
+        return scheduler.timesteps
+    whole = round(steps / strength)
+    scheduler.set_timesteps(whole, device=device)
+    first = (whole - steps) * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    return scheduler.timesteps[first:]
 
 
 # ---- seen pixels ---------------------------------------------------------------------------------

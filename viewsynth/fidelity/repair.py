@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from viewsynth import cameras, metrics, refine
-from viewsynth.diffusion.conditions import KEPT
 from viewsynth.fidelity.methods import GREY, WHOLE, Body, Made, compose
 from viewsynth.fidelity.outline import outline, resized
 from viewsynth.fidelity.truth import OCCLUDER, Picture
@@ -41,7 +40,9 @@ class Repairer:
     def __init__(self, refiner: Refiner):
         self.refiner = refiner
         # Without geometry nobody knows where the drawn ground would have to end.
-        alone = dataclasses.replace(refiner.options, background="generated", keep_seen=0.0)
+        alone = dataclasses.replace(
+            refiner.options, background="generated", keep_seen=0.0, strength=1.0
+        )
         self.alone = Refiner(refiner.pipeline, alone)
 
     def make(
@@ -75,10 +76,12 @@ class Repairer:
                 sensors.append(sensor)
                 seeds.append(seed_of(own, "repair"))
         given = self._conditions(drawn, person, ground, drone, views, tools)
-        repaired = self._sample(self.refiner, given, seeds)
+        repaired = self.refiner.sample(given, views, seeds)
         first = list(range(0, len(views), len(WHOLE)))
         some = given.take(torch.tensor(first))
-        free = self._sample(self.alone, some, [seeds[k] for k in first], ("source", "camera"))
+        free = self.alone.sample(
+            some, [views[k] for k in first], [seeds[k] for k in first], ("source", "camera")
+        )
         out = []
         for k, pictures in enumerate(made):
             found = {}
@@ -108,15 +111,6 @@ class Repairer:
             [photos] * len(WHOLE), torch.stack([drawn[name].vertices for name in WHOLE]),
             tools.body, Sensor(), windows,
         )  # fmt: skip
-
-    @staticmethod
-    def _sample(refiner: Refiner, given, seeds: list[int], kept=KEPT):
-        options = refiner.options
-        return refiner.pipeline.sample(
-            given, options.steps, options.guidance,
-            [torch.Generator().manual_seed(seed) for seed in seeds], options.keep_seen,
-            kept=kept,
-        ).cpu()  # fmt: skip
 
 
 def load(found: refine.Found, options: Refine, device: str) -> Repairer:
