@@ -77,7 +77,10 @@ def networks(small: bool, quick: bool) -> dict:
         quick: A few channels.
     """
     if small:
-        return adapt.small() | {"full": None}
+        parts = adapt.small()
+        first = parts["unet"].conv_in.weight.data
+        first[:, parts["unet"].config.out_channels :] = 0  # so that plain can predict the same
+        return parts | {"full": None}
     torch.manual_seed(0)
     size, widths = (256, 128), (32, 64, 64, 64) if quick else (320, 640, 1280, 1280)
     unet = UNet2DConditionModel(  # all the rest is SD-1.5's by default
