@@ -293,6 +293,7 @@ def test_the_callback_may_change_the_latents(pipe):
         ({"guidance_scale": -1}, "guidance_scale must be in"),
         ({"keep_seen": 2}, r"keep_seen must be in \[0, 1\], got 2"),
         ({"strength": 0}, r"strength must be in \[0.02, 1\], got 0"),
+        ({"strength": 0.02, "num_inference_steps": 21}, "at most 20 at a strength of 0.02"),
         ({"generator": rows(3)}, "expected one or 2"),
         ({"latents": torch.zeros(1, 4, 8, 8)}, r"latents must be \[2, 4, 16, 8\]"),
         ({"output_type": "jpg"}, "output_type must be one of pil, pt"),

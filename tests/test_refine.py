@@ -59,7 +59,8 @@ def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
     refiner = refine.load(model, options, "cpu")
     rng = np.random.default_rng(0)
     photos = [
-        [refiner.photo(rng.integers(30, 220, (90, 40, 3), np.uint8)) for _ in sources] for _ in cast
+        [refiner.fitted(rng.integers(30, 220, (90, 40, 3), np.uint8)) for _ in sources]
+        for _ in cast
     ]
     mesh = [shot.person for shot in some]
     made = refiner(drawn, mesh, [10 + k for k in which], cast, photos, vertices, body, sensor)
@@ -149,7 +150,7 @@ def test_it_begins_with_what_was_drawn(model, monkeypatch):
 
     monkeypatch.setattr(ViewDiffusionPipeline, "sample", note)
     drawn, _, (refiner, *_) = refined(model, Refine(steps=1, strength=0.7), sensor=CLEAN)
-    expected = torch.stack([refiner.photo(view.image) for view in drawn])
+    expected = torch.stack([refiner.fitted(view.image) for view in drawn])
     assert torch.equal(told[0]["start"], expected) and told[0]["strength"] == 0.7
 
 
@@ -190,6 +191,10 @@ def test_what_is_given_is_looked_at_before_anything_is_loaded(model, tmp_path, m
     refine.find(Refine(engine=str(other), steps=30, strength=1))
     with pytest.raises(ValueError, match="refine.steps must be at most 30"):
         refine.find(Refine(engine=str(other), steps=31, strength=1), whole=False)
+    with pytest.raises(ValueError, match="refine.steps must be at most 12 at a strength of 0.4"):
+        refine.find(Refine(engine=str(other), steps=13), whole=False)
+    with pytest.raises(ValueError, match=r"steps must be in \[1, 400\]"):
+        Refine(steps=401)
     file.write_text(before)
     (other / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="unet holds no safetensors"):

@@ -64,9 +64,9 @@ class Refine:
     def __post_init__(self):
         if not self.engine.strip():
             raise ValueError("refine.engine must be none, bundled, a folder or a hub id; got ''")
-        within("refine.steps", self.steps, 1, 1000)
         within("refine.guidance", self.guidance, 0, 100)
         within("refine.strength", self.strength, 0.02, 1)
+        within("refine.steps", self.steps, 1, int(1000 * self.strength))
         within("refine.keep_seen", self.keep_seen, 0, 1)
 
 
@@ -219,11 +219,11 @@ class Refiner:
         self.pipeline, self.options = pipeline, options
         self.batch = BATCH[pipeline.device.type]
 
-    def photo(self, crop: np.ndarray) -> Tensor:
+    def fitted(self, picture: np.ndarray) -> Tensor:
         """A picture as the model takes it.  uint8 [h, w, 3] -> float [3, H, W] in [0, 1]"""
         from viewsynth.diffusion.sampling import fitted
 
-        return fitted(crop, self.pipeline.size)
+        return fitted(picture, self.pipeline.size)
 
     def __call__(
         self,
@@ -243,7 +243,7 @@ class Refiner:
             mesh: Which of the people each view shows.
             seeds: One a view, of everything random in it.
             people: Those that were drawn.
-            photos: Of each person those of its sources that are `used`, see `photo`.
+            photos: Of each person those of its sources that are `used`, see `fitted`.
             vertices: As they were drawn, metres.  [P, V, 3]
             body: Their `viewsynth.bodies.Body`.
             sensor: The whole sensor.
@@ -302,22 +302,24 @@ class Refiner:
 
     def sample(
         self, given: Conditions, views: Sequence[View], seeds: Sequence[int],
-        kept: Sequence[str] | None = None,
+        kept: Sequence[str] = (),
     ) -> Tensor:  # fmt: skip
         """The model's pictures of views.
 
         Args:
             given: See `conditions`.
             views: What it begins with.
-            kept: See `ViewDiffusionPipeline.sample`; None = all.
+            kept: See `ViewDiffusionPipeline.sample`; () = all.
         Returns: float32 [V, 3, H, W] in [0, 1], on the CPU.
         """
+        from viewsynth.diffusion.conditions import KEPT
+
         options = self.options
         return self.pipeline.sample(
             given, options.steps, options.guidance,
             [torch.Generator().manual_seed(seed) for seed in seeds], options.keep_seen, self.batch,
-            strength=options.strength, start=torch.stack([self.photo(one.image) for one in views]),
-            **({} if kept is None else {"kept": kept}),
+            strength=options.strength, start=torch.stack([self.fitted(one.image) for one in views]),
+            kept=kept or KEPT,
         ).cpu()  # fmt: skip
 
     def finish(self, made: Tensor, view: View, sensor: Sensor, seed: int) -> np.ndarray:

@@ -122,7 +122,7 @@ def _photos(person: Person, job: Job, refiner: refine.Refiner) -> list[Tensor]:
         except images.BadImage as error:
             what = f"the refiner needs this photo again: {error}; put it back as it was"
             raise _Unusable(what, source["file"]) from error
-        photos.append(refiner.photo(crop))
+        photos.append(refiner.fitted(crop))
     return photos
 
 
@@ -164,7 +164,7 @@ def _reconstruct(
         photos = []
         if tools.refiner:
             own = dict(zip(files, group.images, strict=True))
-            photos = [tools.refiner.photo(own[one["sample"]]) for one in refine.used(person)]
+            photos = [tools.refiner.fitted(own[one["sample"]]) for one in refine.used(person)]
         subjects.append(Subject(person, first.outfit, photos))
     return subjects, rejects
 

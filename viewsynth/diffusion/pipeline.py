@@ -244,7 +244,9 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             part = conditions.take(index.to(conditions.person.device))
             part = replace(part, source=photos[:0])  # done: they need not be moved again
             encoded = self._drawn(part, source, identity)
-            first = encoded.render if start is None else self.to_latents(start[index])
+            first = encoded.render
+            if start is not None and strength < 1:
+                first = self.to_latents(start[index])
             begun = sampling.noise(shape, mine, source.device) if latents is None else (
                 latents[index.to(latents.device)].to(source.device, torch.float32)
             )  # fmt: skip

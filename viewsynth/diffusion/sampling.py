@@ -44,6 +44,11 @@ def check(
     ):  # fmt: skip
         if not low <= value <= high:
             raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
+    if steps > 1000 * strength:
+        raise ValueError(
+            f"num_inference_steps must be at most {1000 * strength:g} at a strength of {strength}, "
+            f"since those are the last ones of 1000; got {steps}"
+        )
 
 
 # ---- rows ----------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ class Repairer:
     def _conditions(self, drawn, person: Person, ground, drone, views, tools: Tools):
         """What the model is told: of the person what the photos say, of the camera the truth."""
         by_name = {picture.row["file_name"]: picture.image for picture in ground}
-        photos = [self.refiner.photo(by_name[one["file"]]) for one in refine.used(person)]
+        photos = [self.refiner.fitted(by_name[one["file"]]) for one in refine.used(person)]
         windows = cameras.join(
             [
                 bare.stretched(true.camera, self.refiner.pipeline.size)
