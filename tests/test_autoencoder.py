@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from viewsynth.diffusion import autoencoder
 from viewsynth.diffusion.autoencoder import Settings
-from viewsynth.diffusion.loop import Draws
+from viewsynth.loop import Draws
 
 FAST = Settings(steps=60, batch=4, rate=3e-3, warmup=0, average=0.9)
 

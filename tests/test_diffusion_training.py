@@ -16,10 +16,10 @@ import torch
 from accelerate import Accelerator
 from diffusers import DDIMScheduler
 
-from viewsynth import checkpoints, learning
-from viewsynth.diffusion import loop, training
-from viewsynth.diffusion.loop import Draws, Plan, Steps
+from viewsynth import checkpoints, learning, loop
+from viewsynth.diffusion import training
 from viewsynth.diffusion.training import Latents, Noise, Settings
+from viewsynth.loop import Draws, Plan, Steps
 
 FAST = Settings(steps=8, batch=4, rate=3e-3, warmup=0, average=0.5, drop=(0, 0, 0))
 

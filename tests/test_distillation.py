@@ -15,8 +15,8 @@ from diffusers import DDIMScheduler, LCMScheduler
 
 from viewsynth.diffusion import distillation, training
 from viewsynth.diffusion.distillation import Consistency, Settings
-from viewsynth.diffusion.loop import Draws
 from viewsynth.diffusion.training import Denoiser, Latents
+from viewsynth.loop import Draws
 
 FAST = Settings(steps=40, batch=4, rate=2e-3, warmup=0, average=0.5)
 KEPT = torch.ones(2, 3, dtype=torch.bool)

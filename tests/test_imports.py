@@ -19,6 +19,7 @@ GROUND = ("records", "cameras", "files", "config", "licences", "facts", "picture
           "manifest")  # fmt: skip
 LEVELS = (
     ("bodies", "render", "metrics", "checkpoints", "learning"),
+    ("hub", "loop"),
     ("data", "world", "reconstruct"),
     ("diffusion", "reid"),
     ("judge", "observer"),

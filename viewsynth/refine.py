@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from viewsynth import cameras
+from viewsynth import cameras, hub
 from viewsynth.cameras import Cameras
 from viewsynth.config import within
 from viewsynth.files import sha256
@@ -110,7 +110,7 @@ def find(options: Refine, whole: bool = True) -> Found | None:
             "folder or hub id of one (`viewsynth train-diffusion` makes one), or none"
         )
     wanted = ["*.json", "*.safetensors"] if whole else ["*.json"]
-    folder = BUNDLED if engine == "bundled" else loading.folder_of(engine, wanted)
+    folder = BUNDLED if engine == "bundled" else hub.folder_of(engine, wanted)
     index = loading.index(PIPELINE, folder)
     try:
         told = json.loads((folder / "conditioner" / "config.json").read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ def find(options: Refine, whole: bool = True) -> Found | None:
             "save_pretrained leaves it, whole"
         ) from error
     _check_steps(folder, options)
-    files = [folder / loading.INDEX]
+    files = [folder / hub.INDEX]
     here = whole or folder in (BUNDLED, Path(engine).expanduser())
     for name in sorted(k for k, kind in index.items() if isinstance(kind, list) and kind[0]):
         own = [p for p in sorted((folder / name).glob("*")) if p.suffix in KINDS]

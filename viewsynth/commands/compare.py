@@ -34,7 +34,7 @@ class Config:
     floor: str = "a"
     """The arm without what is asked about."""
     ceiling: str = "f"
-    """The arm that has what the treated one replaces."""
+    """The arm that has what the treated one replaces; "" = there is none, no gap is closed."""
     treated: str = ""
     """The arm that is asked about; none = only the others."""
     arms: tuple[str, ...] = ()

@@ -80,6 +80,8 @@ class Config:
     model: Model = field(default_factory=Model)
     features: Path | None = None
     """Features made elsewhere (.safetensors), instead of a model."""
+    part: str = ""
+    """Use this part of the features alone, where they have several; none = all."""
     protocols: tuple[str, ...] = ()
     """Names, in quotes, e.g. "A->G"; none = all that the data set has."""
     rerank: bool = False
@@ -216,6 +218,8 @@ def _rank(
     order = sorted(names)
     path = config.features or config.folder / "features.safetensors"
     found = features.load(path, order)
+    if config.part:
+        found = found.part(config.part)
     at = {name: row for row, name in enumerate(order)}
     results, queries = [], []
     for before, protocol in zip(protocols, kept, strict=True):

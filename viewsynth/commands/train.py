@@ -88,11 +88,14 @@ class Model:
     method: str = "baseline"
     """A module of viewsynth.reid.methods."""
     backbone: str = "small"
-    """A vision model of transformers (id or folder), or "small": a ResNet from scratch."""
+    """A vision model of transformers (id or folder); or from scratch: "small", a ResNet, or
+    "small_vit"."""
     size: tuple[int, int] = (256, 128)
     """Height and width of the pictures, pixels."""
     smoothing: float = 0.0
     """Label smoothing of the identity loss."""
+    views: Literal["view", "platform"] = "view"
+    """What methods that tell views apart take for one: ground and aerial, or each platform."""
 
     def __post_init__(self):
         for side in self.size:
@@ -155,12 +158,13 @@ def run(config: Config) -> int:
             ours = OURS | {p.name for p in config.output.glob("checkpoint-*")}
             claim(config.output, ours, "run.json")
             clean(config.output)
-        pixels = _open(learnt.samples, config, first)
-        seen = _open(validated, config, first)
+        pixels = open_pixels(learnt.samples, config, first)
+        seen = open_pixels(validated, config, first)
     learnt = learnt.keep(pixels.usable)
     method = methods.build(
-        config.model.method, body, learnt.classes, config.model.smoothing, config.seed
-    )
+        config.model.method, body, learnt.classes, config.model.smoothing, config.seed,
+        len(learnt.view_names),
+    )  # fmt: skip
     if first:
         _freeze(config, learnt, accelerator)
         every = [*rejects, *pixels.rejects, *(seen.rejects if seen else [])]
@@ -175,8 +179,8 @@ def run(config: Config) -> int:
     return 0
 
 
-def _open(samples: list[Sample], config: Config, bar: bool) -> Pixels | None:
-    """The pictures of some samples; None if there are none."""
+def open_pixels(samples: list[Sample], config: Config, bar: bool) -> Pixels | None:
+    """The pictures of some samples as a run wants them; None if there are none."""
     return Pixels.open(samples, config.model.size, config.cache, bar=bar) if samples else None
 
 
@@ -195,6 +199,7 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
     learnt = pool.build(
         real, config.data.synthetic, config.data.weight, everyone=every, tested=tested,
         least=config.data.least, views=config.data.per_person, repeat=config.data.repeat,
+        by=config.model.views,
     )  # fmt: skip
     return learnt, validated, dataset.rejects
 

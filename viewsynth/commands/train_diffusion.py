@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from viewsynth import checkpoints, data, pairing, preview
+from viewsynth import checkpoints, data, hub, pairing, preview
 from viewsynth.commands import world
 from viewsynth.config import dump, to_dict, within
 from viewsynth.diffusion import adapt, autoencoder, card, distillation, loading, training
@@ -186,7 +186,7 @@ def check(config: Config) -> dict[str, str]:
         Pairs.open(folder)
         licences["pairs"] = data.licence
     if model.base != "small":
-        loading.folder_of(model.base, loading.files())  # now, not after the pairs were made
+        hub.folder_of(model.base, loading.files())  # now, not after the pairs were made
         licences["base"] = model.licence
     if model.identity is not None:
         if not (model.identity / "config.json").is_file():
@@ -248,7 +248,7 @@ def _base(config: Config) -> ViewDiffusionPipeline:
     if model.base == "small":
         parts = adapt.small(config.seed, identity, model.size)
         return ViewDiffusionPipeline(**parts, licence="Apache-2.0")
-    folder = loading.folder_of(model.base, loading.files())
+    folder = hub.folder_of(model.base, loading.files())
     if (folder / "conditioner").is_dir():
         made = ViewDiffusionPipeline.from_pretrained(folder)
         if made.size != tuple(model.size):

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from viewsynth import hub
 from viewsynth.diffusion import loading
 from viewsynth.diffusion.networks import EXTRA, IMAGENET, IdentityEncoder, ViewConditioner, widen
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
@@ -117,7 +118,7 @@ def identity_encoder(path: str | Path) -> IdentityEncoder:
         FileNotFoundError: if a file is missing, or it cannot be had; the message says how to.
         ValueError: if it is no such model, or weights are missing; the message names the keys.
     """
-    folder = loading.folder_of(path, VISION)
+    folder = hub.folder_of(path, VISION)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(
@@ -196,9 +197,9 @@ def adapt(
         ValueError: if it is of another architecture; the message names the keys.
     """
     wanted = loading.files(options.get("variant"))
-    folder = loading.folder_of(path, wanted, **loading.hub_options(options))
-    unet = widen(loading.component(UNet2DConditionModel, folder, "unet", **options))
-    vae = loading.component(AutoencoderKL, folder, "vae", **options)
+    folder = hub.folder_of(path, wanted, **loading.hub_options(options))
+    unet = widen(hub.component(UNet2DConditionModel, folder, "unet", **options))
+    vae = hub.component(AutoencoderKL, folder, "vae", **options)
     factor = 2 ** (len(vae.config.block_out_channels) + len(unet.config.block_out_channels) - 2)
     if any(side % factor for side in size):
         raise ValueError(f"size must be multiples of {factor} pixels for {path}, got {size}")

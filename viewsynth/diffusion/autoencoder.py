@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from viewsynth import loop
 from viewsynth.config import within
-from viewsynth.diffusion import loop
-from viewsynth.diffusion.loop import Draws, Plan, Steps
 from viewsynth.diffusion.pairs import Pairs
 from viewsynth.diffusion.training import CHUNK
+from viewsynth.loop import Draws, Plan, Steps
 from viewsynth.records import seed_of
 
 SCALES = 3  # of the loss: the picture, its half, its quarter

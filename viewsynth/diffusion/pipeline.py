@@ -25,6 +25,7 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from viewsynth import hub
 from viewsynth.diffusion import card, loading, photo, sampling
 from viewsynth.diffusion.conditions import KEPT, Conditions, Encoded
 from viewsynth.diffusion.networks import IdentityEncoder, ViewConditioner, check_parts, to_grid
@@ -348,7 +349,7 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             FileNotFoundError: if there is none here and it cannot be had; the message says how to.
             ValueError: if it is another pipeline, or holds weights of another architecture.
         """
-        folder = loading.folder_of(path, **loading.hub_options(options))
+        folder = hub.folder_of(path, **loading.hub_options(options))
         kinds = {
             "vae": (AutoencoderKL, AutoencoderTiny), "unet": UNet2DConditionModel,
             "conditioner": ViewConditioner, "identity_encoder": IdentityEncoder,
@@ -366,12 +367,12 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         folder = Path(save_directory)
         push = options.pop("push_to_hub", False)
         repo = options.pop("repo_id", folder.name)
-        hub = loading.hub_options(options)
+        online = loading.hub_options(options)
         super().save_pretrained(folder, **options)
         where = repo if push else folder.name
         (folder / "README.md").write_text(card.text(self, where), encoding="utf-8")
         if push:
-            loading.upload(folder, repo, **hub)
+            loading.upload(folder, repo, **online)
 
     def push_to_hub(self, repo_id: str, **options) -> None:
         """Save to a temporary folder and upload that, with our model card."""

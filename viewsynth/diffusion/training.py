@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from viewsynth import loop
 from viewsynth.config import within
-from viewsynth.diffusion import loop
 from viewsynth.diffusion.conditions import KEPT, Conditions
-from viewsynth.diffusion.loop import Draws, Plan, Steps
 from viewsynth.diffusion.networks import to_grid
 from viewsynth.diffusion.pairs import Pairs
 from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
+from viewsynth.loop import Draws, Plan, Steps
 from viewsynth.records import seed_of
 
 CHUNK = 64  # pairs that are encoded at once

@@ -26,7 +26,7 @@ class Parts:
     """Which arms play a part, and by what the set-up is judged.
 
     Args:
-        floor, ceiling, treated: Names of arms; treated = "" for none.
+        floor, ceiling, treated: Names of arms; ceiling or treated = "" for none.
         protocol: The one whose mAP must tell the ceiling from the floor.
         unit: What is drawn again: people with all their queries, or queries as if each were
             another person's, which is too narrow where people have several.
@@ -42,14 +42,14 @@ class Parts:
 def summary(runs: Runs, parts: Parts) -> dict:
     """All figures, as JSON types.
 
-    Returns: `verdict` (does the set-up measure anything), then `tasks`, each with `arms`,
-        `differences` of all pairs, `gap` (ceiling - floor), and the same again in `bins` of
-        elevation.
+    Returns: `verdict` (does the set-up measure anything; None without a ceiling), then `tasks`,
+        each with `arms`, `differences` of all pairs, `gap` (ceiling - floor, if there is one), and
+        the same again in `bins` of elevation.
     Raises: ValueError: if an arm or the protocol is not there.
     """
     for part in ("floor", "ceiling", "treated"):
         arm = getattr(parts, part)
-        if arm not in runs.arms and (arm or part != "treated"):
+        if arm not in runs.arms and (arm or part == "floor"):
             raise ValueError(f"{part}: there is no arm {arm!r}; there are {', '.join(runs.arms)}")
     if parts.floor == parts.ceiling:
         raise ValueError(f"floor and ceiling must be two arms; got {parts.floor!r} twice")
@@ -59,10 +59,11 @@ def summary(runs: Runs, parts: Parts) -> dict:
             f"protocol: {parts.protocol!r} was not evaluated; there are {', '.join(names)}"
         )
     tasks = [_task(task, runs, parts) for task in runs.tasks]
-    judged = tasks[names.index(parts.protocol)]["gap"]["mAP"]
+    judged = tasks[names.index(parts.protocol)]["gap"].get("mAP")
     return {
         "arms": runs.arms, "seeds": runs.seeds, "parts": dict(parts.__dict__),
-        "notes": runs.notes, "verdict": {"protocol": parts.protocol, "measure": "mAP", **judged},
+        "notes": runs.notes,
+        "verdict": judged and {"protocol": parts.protocol, "measure": "mAP", **judged},
         "tasks": tasks,
     }  # fmt: skip
 
@@ -86,7 +87,7 @@ def _compared(task: Task, which: np.ndarray, runs: Runs, parts: Parts) -> dict:
     arms: list[dict] = [{"arm": arm} for arm in runs.arms]
     pairs = list(itertools.permutations(range(len(runs.arms)), 2))
     differences: list[dict] = [{"one": runs.arms[i], "other": runs.arms[j]} for i, j in pairs]
-    place = [runs.arms.index(arm) for arm in (parts.floor, parts.ceiling)]
+    place = [runs.arms.index(arm) for arm in (parts.floor, parts.ceiling) if arm]
     gap = {}
     for measure, key in MEASURES.items():
         values = getattr(task, key)[:, :, which]
@@ -96,6 +97,8 @@ def _compared(task: Task, which: np.ndarray, runs: Runs, parts: Parts) -> dict:
             arm[f"{measure}_by_seed"] = values[n].mean(1).tolist()
         for pair, (i, j) in zip(differences, pairs, strict=True):
             pair[measure] = resampling.interval(means[i] - means[j], draws[:, i] - draws[:, j])
+        if not parts.ceiling:
+            continue
         gap[measure] = _gap(means, draws, *place)
         for n, arm in enumerate(arms):
             if gap[measure]["clear"] and n not in place:

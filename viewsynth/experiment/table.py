@@ -32,11 +32,14 @@ def markdown(found: dict, words: dict[str, str], probes: list[dict]) -> str:
     text += [
         f"- means over the seeds {', '.join(map(str, seeds))}, per cent [95 % interval: bootstrap "
         f"over {UNITS[parts['unit']]}, paired in all arms]",
-        "- closure: share of the way from the floor to the ceiling, "
-        f"(arm − {parts['floor']}) / ({parts['ceiling']} − {parts['floor']}); only given where the "
-        f"gap is more than {CLEAR} half-widths of its interval",
-        *(f"- {note}" for note in found["notes"]),
     ]
+    if parts["ceiling"]:
+        text += [
+            "- closure: share of the way from the floor to the ceiling, "
+            f"(arm − {parts['floor']}) / ({parts['ceiling']} − {parts['floor']}); only given where "
+            f"the gap is more than {CLEAR} half-widths of its interval"
+        ]
+    text += [f"- {note}" for note in found["notes"]]
     for task in found["tasks"]:
         text += ["", f"## {task['protocol']}: {task['direction']}", "", _counts(task), ""]
         text += _arms(task, parts)
@@ -50,6 +53,8 @@ def markdown(found: dict, words: dict[str, str], probes: list[dict]) -> str:
 def _verdict(found: dict) -> list[str]:
     """Whether the ceiling is far enough above the floor, and what the treated arm makes of it."""
     gap, parts = found["verdict"], found["parts"]
+    if gap is None:
+        return [f"Floor: {parts['floor']}. There is no ceiling."]
     said = (
         f"({parts['ceiling']}) − ({parts['floor']}) in {gap['protocol']} mAP: "
         f"{_signed(gap['difference'])}, half-width {100 * gap['half']:.1f}"
@@ -76,10 +81,11 @@ def _counts(task: dict) -> str:
 
 def _arms(task: dict, parts: dict) -> list[str]:
     floor, ceiling, treated = (parts[key] for key in ("floor", "ceiling", "treated"))
-    pairs = [(None, floor), (None, ceiling)] + ([(treated, None)] if treated else [])
+    pairs = [(None, floor)] + ([(None, ceiling)] if ceiling else [])
+    pairs += [(treated, None)] if treated else []
     heads = ["arm", *SHOWN.values()]
     heads += [f"mAP: {one or 'arm'} − {other or 'arm'}" for one, other in pairs]
-    heads += [f"closure, {name}" for name in SHOWN.values()]
+    heads += [f"closure, {name}" for name in SHOWN.values()] if ceiling else []
     by = {(d["one"], d["other"]): d for d in task["differences"]}
     lines = [_row(heads), _row(["---"] * len(heads))]
     for arm in task["arms"]:
@@ -88,7 +94,7 @@ def _arms(task: dict, parts: dict) -> list[str]:
         for one, other in pairs:
             difference = by.get((one or name, other or name))
             cells.append(_signed(difference["mAP"]) if difference else "")
-        closed = [arm.get(f"{key}_closure") for key in SHOWN]
+        closed = [arm.get(f"{key}_closure") for key in SHOWN] if ceiling else []
         cells += [_plain(share, 0) if share else "" for share in closed]
         lines.append(_row(cells))
     return lines

@@ -26,6 +26,14 @@ SMALL_CONFIG = {
     "model_type": "resnet", "layer_type": "basic", "embedding_size": 32,
     "hidden_sizes": [32, 64, 128, 256], "depths": [1, 1, 1, 1],
 }  # fmt: skip
+# The same for methods that need tokens: a ViT of 2.8 M parameters; at 128 x 64 it has the 16 x 8
+# places that a ViT-B/16 has at 256 x 128.
+SMALL_VIT = "small_vit"
+SMALL_VIT_CONFIG = {
+    "model_type": "vit", "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6,
+    "intermediate_size": 768, "image_size": 64, "patch_size": 8, "layer_norm_eps": 1e-6,
+}  # fmt: skip
+SCRATCH = {SMALL: SMALL_CONFIG, SMALL_VIT: SMALL_VIT_CONFIG}
 # Built of a class token, a table of positions and blocks, and of nothing else.
 TOKENS = ("vit", "clip_vision_model", "dinov2", "dinov2_with_registers")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -252,14 +260,14 @@ def load(name: str, size: tuple[int, int], seed: int = 0) -> Backbone:
 
     Args:
         name: A folder with config.json and model.safetensors, or the id of a model on the hub; or
-            "small", a ResNet of 1.2 M parameters from scratch, meant for 128 x 64 on a CPU.
+            one of `SCRATCH` from scratch, meant for 128 x 64 on a CPU.
         size: Height and width of the pictures, pixels.
-        seed: Of the weights of "small".
+        seed: Of the weights of one from scratch.
     Raises: FileNotFoundError, ValueError: as `pretrained.load`, and if it cannot be used.
     """
-    if name == SMALL:
-        with drawn(seed, SMALL):
-            return rebuild(SMALL_CONFIG, size, *IMAGENET)
+    if name in SCRATCH:
+        with drawn(seed, name):
+            return rebuild(SCRATCH[name], size, *IMAGENET)
     loaded = pretrained.load(name, "model.backbone")
     if loaded.missing and _tower(loaded.model).config.model_type not in TOKENS:
         raise ValueError(

@@ -25,7 +25,8 @@ class Batch:
         images: RGB in [0, 1], augmented, not normalised.  float32 [B, 3, H, W]
         labels: Identity, index into the pool's pids.  int64 [B]
         cameras: int64 [B]
-        views: 0 ground, 1 aerial.  int64 [B]
+        views: Index into the pool's view names; 0 ground, 1 aerial unless platforms were asked for.
+            int64 [B]
         synthetic: bool [B]
         weights: In the losses, 1 for real pictures.  float32 [B]
         names: Of the samples, for messages.

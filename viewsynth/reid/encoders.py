@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -36,6 +36,7 @@ class Encoder:
         pooling: One of `POOLINGS` except "auto".
         mean, std: By which pixels in [0, 1] are normalised, one a channel.
         fingerprint: Hash of the weights in use and of all the above.
+        parts: Of a feature: name -> its first number and the one after its last.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Encoder:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     fingerprint: str = ""
+    parts: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def encode(self, images: Tensor) -> Tensor:
         """Features of pictures; a row depends on its picture alone (but for rounding).
@@ -105,7 +107,7 @@ def _trained(path: str, pooling: str, device: str) -> Encoder:
     encoder = Encoder(
         model=model.requires_grad_(False).to(device), name=Path(path).expanduser().resolve().name,
         kind=model.backbone.kind, size=model.backbone.size, pooling=OWN, mean=(0.0,) * 3,
-        std=(1.0,) * 3,
+        std=(1.0,) * 3, parts=getattr(model, "parts", {}),
     )  # fmt: skip
     return replace(encoder, fingerprint=_fingerprint(encoder, saved.describe(model), frozenset()))
 

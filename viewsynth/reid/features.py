@@ -5,7 +5,8 @@
 - a tensor "features": float32 [N, D], one row a sample; the length of a row does not matter;
 - metadata "names": a JSON list of the N sample names, i.e. the paths of the pictures relative to
   the data set's folder with "/" between, e.g. "query/Cam1/Cam1_day_0007_3.jpg" (a bare file name
-  will do where no other picture of the data set has it); "model", if given, is the name to print:
+  will do where no other picture of the data set has it); "model", if given, is the name to print,
+  "parts" JSON that names columns of a row, such as {"identity": [0, 768]}:
 
     import json; from safetensors.torch import save_file
     save_file({"features": features.float().contiguous()}, "features.safetensors",
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -58,12 +59,28 @@ class Features:
         model: What made them, for people to read; "" = the file does not say.
         fingerprint: Hash of names and rows.
         extra: Names in the file that were not asked for.
+        parts: Name of a part of a row -> its first column and the one after its last.
     """
 
     rows: np.ndarray
     model: str
     fingerprint: str
     extra: int
+    parts: dict[str, tuple[int, int]]
+
+    def part(self, name: str) -> Features:
+        """A part of the features alone.
+
+        Raises: ValueError: if they have no such part.
+        """
+        if name not in self.parts:
+            raise ValueError(
+                f"part: these features have no part {name!r}; they have "
+                f"{', '.join(self.parts) or 'no parts'}"
+            )
+        mark = hashlib.sha256(f"{self.fingerprint} {name}".encode()).hexdigest()
+        rows = self.rows[:, slice(*self.parts[name])].copy()
+        return replace(self, rows=rows, fingerprint=mark)
 
 
 # ---- making them ---------------------------------------------------------------------------------
@@ -202,6 +219,8 @@ def join(every: Sequence[Block], path: Path, encoder: Encoder) -> None:
             rows += [file.get_tensor("features")] if own else []
             names += own
     about = {"names": json.dumps(names), "model": encoder.name, "viewsynth": "1"}
+    if encoder.parts:
+        about["parts"] = json.dumps(encoder.parts)
     write(path, _file(np.concatenate(rows), about))
 
 
@@ -230,7 +249,7 @@ def load(path: Path, names: Sequence[str]) -> Features:
     """
     if not path.is_file():
         raise FileNotFoundError(f"features: there is no file {path}")
-    rows, listed, model = _read(path)
+    rows, listed, about = _read(path)
     twice = [name for name, count in Counter(listed).items() if count > 1]
     if twice:
         raise ValueError(f"features: {path} names {len(twice)} samples twice: {_few(twice)}")
@@ -244,11 +263,30 @@ def load(path: Path, names: Sequence[str]) -> Features:
             raise ValueError(f"features: {len(which)} rows of {path} {what}: {_few(which)}")
     digest = hashlib.sha256(json.dumps(list(names)).encode())
     digest.update(np.ascontiguousarray(rows))
-    return Features(rows, model, digest.hexdigest(), len(listed) - len(set(at)))
+    extra = len(listed) - len(set(at))
+    return Features(
+        rows, about.get("model", ""), digest.hexdigest(), extra, _parts(path, about, rows)
+    )
 
 
-def _read(path: Path) -> tuple[np.ndarray, list[str], str]:
-    """Rows, names and model of a features file, as far as they can be checked alone."""
+def _parts(path: Path, about: dict[str, str], rows: np.ndarray) -> dict[str, tuple[int, int]]:
+    """What the file says of the parts of a row. Raises: ValueError: if there can be none such."""
+    try:
+        parts = {
+            str(k): (int(a), int(b)) for k, (a, b) in json.loads(about.get("parts", "{}")).items()
+        }
+    except (ValueError, TypeError, AttributeError):
+        parts = {"": (0, -1)}
+    if bad := [name for name, (a, b) in parts.items() if not 0 <= a < b <= rows.shape[1]]:
+        raise ValueError(
+            f'features: the metadata "parts" of {path} must be JSON, a name to the first column '
+            f"and the one after the last, of {rows.shape[1]}; wrong: {_few(bad)}"
+        )
+    return parts
+
+
+def _read(path: Path) -> tuple[np.ndarray, list[str], dict[str, str]]:
+    """Rows, names and metadata of a features file, as far as they can be checked alone."""
     try:
         with safe_open(path, "numpy") as file:
             about, keys = file.metadata() or {}, list(file.keys())
@@ -281,7 +319,7 @@ def _read(path: Path) -> tuple[np.ndarray, list[str], str]:
         )
     if len(names) != len(rows):
         raise ValueError(f"features: {path} has {len(rows)} rows but {len(names)} names")
-    return rows, names, about.get("model", "")
+    return rows, names, about
 
 
 def _positions(path: Path, listed: list[str], names: Sequence[str]) -> list[int]:

@@ -24,6 +24,7 @@ from viewsynth.records import PLATFORMS, VIEWS, Sample, seed_of
 METADATA = "metadata.jsonl"
 Weight = Literal["judge", "seen", "none"]
 WEIGHTS = {"judge": "weight", "seen": "seen_ratio", "none": None}  # the field of a row
+By = Literal["view", "platform"]  # the field of a sample that tells its view
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +35,12 @@ class Pool:
         samples: One picture each.
         labels: Index into `pids`.  int64 [N]
         cameras: Those of synthetic pictures are none of the real ones.  int64 [N]
-        views: 0 ground, 1 aerial.  int64 [N]
+        views: Index into `view_names`.  int64 [N]
         synthetic: bool [N]
         weights: In the losses, in (0, 1]; 1 for real pictures.  float32 [N]
         pids: The identities, sorted.
+        view_names: ground and aerial, or the platforms that there are.
+        by: Which of the two.
     """
 
     samples: list[Sample]
@@ -47,6 +50,8 @@ class Pool:
     synthetic: np.ndarray
     weights: np.ndarray
     pids: list[str]
+    view_names: tuple[str, ...]
+    by: By
 
     @property
     def classes(self) -> int:
@@ -62,7 +67,7 @@ class Pool:
         if usable.all():
             return self
         kept = [self.samples[n] for n in np.flatnonzero(usable)]
-        return _pool(kept, self.weights[usable])
+        return _pool(kept, self.weights[usable], self.by)
 
 
 # ---- real pictures ----------------------------------------------------------------------------
@@ -93,7 +98,7 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
 def build(
     train: Sequence[Sample], runs: Iterable[Path] = (), weight: Weight = "judge", *,
     everyone: Sequence[Sample] | None = None, tested: AbstractSet[str] = frozenset(),
-    least: float = 0.0, views: int | None = None, repeat: int = 0,
+    least: float = 0.0, views: int | None = None, repeat: int = 0, by: By = "view",
 ) -> Pool:  # fmt: skip
     """The pool of real samples and synthetic runs, in the same order however they come.
 
@@ -111,6 +116,7 @@ def build(
             are named in the order of drawing); None = all.
         repeat: A control: so many real pictures of each identity once more, as synthetic ones with
             cameras of their own, so that a batch is made up as with a run, but shows nothing new.
+        by: What tells the views apart.
     Raises:
         FileNotFoundError: if a run is not there or not finished.
         ValueError: if a run is of another data set, shows tested or unknown identities, or if
@@ -146,7 +152,7 @@ def build(
         name = folder.name if short[folder.name] == 1 else folder.as_posix()
         samples = samples + [_sample(folder, name, row) for row in rows]
         weights += values
-    return _pool(samples, np.array(weights, np.float32))
+    return _pool(samples, np.array(weights, np.float32), by)
 
 
 def _repeated(frames: list[Sample], count: int) -> list[Sample]:
@@ -170,9 +176,10 @@ def _frames(sample: Sample) -> list[Sample]:
     ]
 
 
-def _pool(samples: list[Sample], weights: np.ndarray) -> Pool:
+def _pool(samples: list[Sample], weights: np.ndarray, by: By) -> Pool:
     pids = sorted({sample.pid for sample in samples})
     label = {pid: number for number, pid in enumerate(pids)}
+    names = VIEWS[::-1] if by == "view" else tuple(sorted({sample.platform for sample in samples}))
     # Real cameras first: their numbers do not hang on which synthetic pictures there are.
     cameras = sorted({(s.source == "synthetic", s.camid) for s in samples})
     camera = {key: number for number, key in enumerate(cameras)}
@@ -181,8 +188,9 @@ def _pool(samples: list[Sample], weights: np.ndarray) -> Pool:
         samples=samples,
         labels=np.array([label[s.pid] for s in samples], np.int64),
         cameras=np.array([camera[s.source == "synthetic", s.camid] for s in samples], np.int64),
-        views=np.array([s.view == "aerial" for s in samples], np.int64),
-        synthetic=synthetic, weights=weights.astype(np.float32), pids=pids,
+        views=np.array([names.index(getattr(s, by)) for s in samples], np.int64),
+        synthetic=synthetic, weights=weights.astype(np.float32), pids=pids, view_names=names,
+        by=by,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from viewsynth.reid import backbones, methods, pretrained
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MARK = "viewsynth"  # the key that tells our config.json from one of transformers
+GENERATION = "generation"  # the key of a method with a second stage, see `generation.fused`
 
 
 def save(model: nn.Module, folder: Path, about: dict) -> None:
@@ -40,6 +41,10 @@ def save(model: nn.Module, folder: Path, about: dict) -> None:
 
 def describe(model: nn.Module) -> dict:
     """All but the weights of a method: what it is rebuilt from, as JSON types."""
+    if hasattr(model, "generator"):
+        from viewsynth.reid.generation import fused
+
+        return fused.describe(model)
     backbone = model.backbone
     return {
         "method": methods.name_of(model),
@@ -67,14 +72,15 @@ def load(path: str | Path) -> tuple[nn.Module, dict]:
         ValueError: if it is none of ours, or weights and configuration do not belong together.
     """
     folder = Path(path).expanduser()
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"there is no {name} in {folder}; give the folder of a model that train wrote"
-            )
+    _need(folder, CONFIG)
     if not is_ours(folder):
         raise ValueError(f"{folder / CONFIG} has no {MARK!r}: train did not write this model")
     said = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if GENERATION in said:
+        from viewsynth.reid.generation import fused  # diffusers: only who needs it waits for it
+
+        return fused.load(folder)
+    _need(folder, WEIGHTS)
     try:
         backbone = said["backbone"]
         with backbones.drawn(0, "rebuild"):  # drawn to be replaced: leave the global draws alone
@@ -90,3 +96,10 @@ def load(path: str | Path) -> tuple[nn.Module, dict]:
             f"{pretrained.first_line(error)}"
         ) from error
     return model.eval(), said.get("about", {})
+
+
+def _need(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        raise FileNotFoundError(
+            f"there is no {name} in {folder}; give the folder of a model that train wrote"
+        )

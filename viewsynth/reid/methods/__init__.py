@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Methods: how a ReID model learns from a batch, and what it retrieves with.
 
-A method is one file of this folder, found by its name: `build(backbone, classes, smoothing)` makes
-a module as `Method` describes it, and `NEEDS` names what its batches must have ("views": pictures
-of both views; "": nothing). Its losses are a dict, so that it may have any number of them, and a
-batch is an object, so that a method that learns from tracklets or texts finds them there under new
-names. What a method wants to vary from stage to stage it keeps in itself.
+A method is one file of this folder, found by its name: `build(backbone, classes, smoothing, views)`
+makes a module as `Method` describes it, and `NEEDS` names what its batches must have ("views":
+pictures of several views; "": nothing). Its losses are a dict, so that it may have any number of
+them, and a batch is an object, so that a method that learns from tracklets or texts finds them
+there under new names. What a method wants to vary from stage to stage it keeps in itself.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def needs(name: str) -> str:
     return _module(name).NEEDS
 
 
-def build(name: str, backbone: Backbone, classes: int, smoothing: float = 0, seed: int = 0):
+def build(
+    name: str, backbone: Backbone, classes: int, smoothing: float = 0, seed: int = 0, views: int = 2
+):  # fmt: skip
     """A method on a backbone.
 
     Args:
@@ -71,6 +73,7 @@ def build(name: str, backbone: Backbone, classes: int, smoothing: float = 0, see
         classes: How many identities there are to learn.
         smoothing: Label smoothing of the identity loss, [0, 1).
         seed: Of the weights of the heads.
+        views: How many views there are to tell apart, for methods that do.
     Returns: a `Method`, which is an `nn.Module`.
     Raises: ValueError: if there is no such method, or the backbone is none for it.
     """
@@ -78,7 +81,7 @@ def build(name: str, backbone: Backbone, classes: int, smoothing: float = 0, see
     if classes < 2:
         raise ValueError(f"a method needs two identities or more to learn; got {classes}")
     with drawn(seed, "method", name):
-        return module.build(backbone, classes, smoothing)
+        return module.build(backbone, classes, smoothing, views)
 
 
 def name_of(method: nn.Module) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NEEDS = ""
 
 
-def build(backbone: Backbone, classes: int, smoothing: float) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
     """As `methods.build` says."""
     return Baseline(backbone, classes, smoothing)
 

@@ -32,7 +32,7 @@ NEEDS = "views"
 BALANCE = 1e-3  # lambda of the paper
 
 
-def build(backbone: Backbone, classes: int, smoothing: float) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
     """As `methods.build` says.
 
     Raises: ValueError: if the backbone has no tokens.
@@ -42,19 +42,19 @@ def build(backbone: Backbone, classes: int, smoothing: float) -> nn.Module:
             f"method vdt needs a backbone with tokens ({', '.join(TOKENS)}); got {backbone.kind}; "
             "take another model, or the method baseline"
         )
-    return VDT(backbone, classes, smoothing)
+    return VDT(backbone, classes, smoothing, views)
 
 
 class VDT(nn.Module):
     """See the head of this file and `methods.Method`."""
 
-    def __init__(self, backbone: Tokens, classes: int, smoothing: float):
+    def __init__(self, backbone: Tokens, classes: int, smoothing: float, views: int):
         super().__init__()
-        self.settings = {"classes": classes, "smoothing": smoothing}
+        self.settings = {"classes": classes, "smoothing": smoothing, "views": views}
         self.backbone = backbone
         self.view_token = nn.Parameter(torch.zeros(1, 1, backbone.width))
         self.neck = BNNeck(backbone.width, classes)
-        self.view_neck = BNNeck(backbone.width, 2)
+        self.view_neck = BNNeck(backbone.width, views)
 
     def decouple(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Identity feature and view feature.  [B, 3, H, W] -> [B, width] each"""

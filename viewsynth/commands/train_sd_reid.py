@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the second stage of SD-ReID: a diffusion that makes the features of the missing views.
+
+viewsynth train --model.method sd_reid --model.backbone ... --data.root DIR --output outputs/stage1
+viewsynth train-sd-reid outputs/stage1
+
+The first stage's run says which data it learnt from. Its features of those pictures are made once
+and kept in --cache; then the generator learns from them alone. The output folder gets `model/`
+(what `evaluate --model.path` takes: the identity feature and a feature of every view),
+`training/` (checkpoints, `log.jsonl`), `cost.json`, `config.yaml` and `run.json`. Run the same
+command again to go on after a stop.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tqdm import tqdm
+
+from viewsynth import checkpoints, config, loop
+from viewsynth.commands import train
+from viewsynth.config import dump, to_dict, within
+from viewsynth.facts import facts
+from viewsynth.files import claim, clean, write
+from viewsynth.learning import Log
+from viewsynth.manifest import refuse_other_settings
+from viewsynth.reid import pool, saved
+from viewsynth.reid.backbones import drawn
+from viewsynth.reid.generation import cache, cost, fused, training
+from viewsynth.reid.generation.mode import MODES
+from viewsynth.reid.generation.model import Generator, Shape
+from viewsynth.workers import launched
+
+OURS = set("model training cost.json config.yaml run.json tracker .gitkeep".split())
+# What changes no weight; the sampler is read by the finished model alone.
+FREE = ("output", "resume", "every", "trackers", "device", "cache", "sampler")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How the finished model samples."""
+
+    steps: int = 5
+    """Of the sampler."""
+    guidance: float = 2.0
+    """How strongly the condition is followed; 1 = as learnt, in half the time."""
+
+    def __post_init__(self):
+        within("sampler.steps", self.steps, 1, 1000)
+        within("sampler.guidance", self.guidance, 0, 100)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A trained first stage in, a model that completes the missing views out."""
+
+    stage1: tyro.conf.Positional[Path] = Path("outputs/train")
+    """Output of `viewsynth train --model.method sd_reid`."""
+    generator: Shape = field(default_factory=Shape)
+    optim: training.Settings = field(default_factory=training.Settings)
+    sampler: Sampler = field(default_factory=Sampler)
+    every: int = 2000
+    """Steps between two checkpoints, and between two validations."""
+    cache: Path = Path("outputs/cache")
+    """Folder of the features."""
+    resume: Literal["latest", "no"] = "latest"
+    """Go on from the newest whole checkpoint, or refuse a folder that has one."""
+    trackers: tuple[str, ...] = ()
+    """tensorboard, wandb, trackio, … as accelerate knows them."""
+    output: Path = Path("outputs/train_sd_reid")
+    """Folder of the run."""
+    seed: int = 0
+    """Every random draw hangs on it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model is."""
+
+    def __post_init__(self):
+        within("every", self.every, 1, 10**8)
+        within("seed", self.seed, 0, 2**63 - 1)
+        within("sampler.steps", self.sampler.steps, 1, self.generator.times)
+
+
+def run(asked: Config) -> int:
+    """Train, or go on; returns 0."""
+    first_stage = _first_stage(asked.stage1)
+    person, _ = saved.load(asked.stage1 / "model")
+    accelerator = launched(asked.device, asked.trackers, asked.output)
+    first = accelerator.is_main_process
+    if not first:
+        logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
+    learnt, validated, _ = train.pools(first_stage)
+    generator = _generator(asked, person, len(learnt.view_names))
+    with accelerator.main_process_first():
+        if first:
+            claim(asked.output, OURS, "run.json")
+            clean(asked.output)
+        cached, learnt = _cached(asked, first_stage, person, learnt, accelerator)
+        checked = None
+        if validated:
+            held = pool.build(validated, by=first_stage.model.views)
+            checked, _ = _cached(asked, first_stage, person, held, accelerator)
+    training.prepare(generator, cached, person.bank)
+    generator.to(accelerator.device)
+    plan = _plan(asked, first_stage, learnt)
+    if first:
+        _freeze(asked, first_stage, person, learnt, accelerator)
+    if asked.trackers:
+        accelerator.init_trackers("viewsynth", {k: str(v) for k, v in to_dict(asked).items()})
+    accelerator.wait_for_everyone()
+    generator = _train(asked, generator, cached, checked, plan, accelerator)
+    if first:
+        _finish(asked, first_stage, person, generator, accelerator.device)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return 0
+
+
+# ---- what the user gave --------------------------------------------------------------------------
+
+
+def _first_stage(folder: Path) -> train.Config:
+    """The configuration of the first stage's run.
+
+    Raises: FileNotFoundError, ValueError: if it is none, or of another method.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file() or not saved.is_ours(folder / "model"):
+        raise FileNotFoundError(
+            f"{folder} is no finished run of viewsynth train: expected config.yaml and model/ in "
+            "it; give its --output"
+        )
+    told = config.parse(train.Config, [str(path)], "train-sd-reid")
+    if told.model.method != "sd_reid":
+        raise ValueError(
+            f"{folder} was trained with the method {told.model.method}; the second stage needs "
+            "--model.method sd_reid"
+        )
+    return told
+
+
+def _generator(asked: Config, person, views: int) -> Generator:
+    """A new generator for a first stage. Raises: ValueError: if the data has other views by now."""
+    if views != len(person.bank):
+        raise ValueError(
+            f"the data of {asked.stage1} has {views} views now, its model learnt {len(person.bank)}"
+        )
+    with drawn(asked.seed, "generator"):
+        return Generator(person.backbone.width, len(person.backbone.blocks), views, asked.generator)
+
+
+def _cached(asked: Config, first_stage: train.Config, person, chosen: pool.Pool, accelerator):
+    """Features of a pool, and the pool as far as its pictures can be read."""
+    first = accelerator.is_main_process
+    pixels = train.open_pixels(chosen.samples, first_stage, first)
+    chosen = chosen.keep(pixels.usable)
+    dropped = MODES[asked.generator.mode].dropped_paths
+    made = cache.open_or_make(
+        asked.cache, person, chosen, pixels, dropped, asked.seed, accelerator.device, first
+    )
+    return made, chosen
+
+
+def _plan(asked: Config, first_stage: train.Config, learnt: pool.Pool) -> training.Plan:
+    """Batches of the first stage's kind. Raises: ValueError: if they cannot be drawn."""
+    wanted = replace(
+        first_stage, people=asked.optim.batch // asked.optim.pictures,
+        pictures=asked.optim.pictures, steps=max(asked.optim.steps, 1), seed=asked.seed,
+    )  # fmt: skip
+    return training.Plan(asked.optim, train.plan_of(wanted, learnt))
+
+
+def _freeze(asked: Config, first_stage: train.Config, person, learnt, accelerator) -> None:
+    """Write down what decides the weights, or refuse to go on with something else."""
+    folder, values = asked.output, to_dict(asked)
+    settings = {key: value for key, value in values.items() if key not in FREE}
+    settings["optim"]["parts"] = asked.optim.parts or accelerator.num_processes
+    mark = cache.mark(person, learnt, MODES[asked.generator.mode].dropped_paths, asked.seed)
+    settings |= {"features": mark, "precision": accelerator.mixed_precision}
+    if any((folder / "training").glob("checkpoint-*")):
+        if asked.resume == "no":
+            raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
+        old = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        refuse_other_settings(folder, old["settings"], settings)
+    write(folder / "config.yaml", dump(asked).encode())
+    told = {"settings": settings, "stage1": to_dict(first_stage), "facts": facts()}
+    write(folder / "run.json", (json.dumps(told, indent=1) + "\n").encode())
+
+
+# ---- the run -------------------------------------------------------------------------------------
+
+
+def _train(asked: Config, generator, cached, checked, plan, accelerator) -> Generator:
+    """Learn, with a bar and a log; returns the generator to use."""
+    folder, device = asked.output / "training", accelerator.device
+    done = checkpoints.newest(folder)
+    begun = int(done.name.partition("-")[2]) if done else 0
+    log = Log(folder / "log.jsonl", begun, asked.every, asked.optim.steps)
+    losses = training.Denoising(generator, cached, asked.optim, device)
+    quiet = not accelerator.is_main_process
+    with tqdm(total=asked.optim.steps, initial=begun, unit="step", disable=quiet) as bar:
+
+        def tell(step: int, figures: dict) -> None:
+            bar.update()
+            bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
+            log.add(step, figures)
+            accelerator.log(figures, step)
+
+        def validate(step: int, model: Generator) -> dict:
+            with accelerator.autocast():
+                found = training.check(model, checked, asked.optim, asked.seed, device)
+            return {"val_loss": found}
+
+        return loop.learn(
+            generator, losses, plan, folder, accelerator, asked.every, tell, checked and validate
+        )
+
+
+def _finish(asked: Config, first_stage: train.Config, person, generator, device) -> None:
+    """Write the model, and what it costs."""
+    sampler = asked.sampler
+    model = fused.Fused(person, generator, sampler.steps, sampler.guidance).to(device).eval()
+    about = {"data": first_stage.data.name, "steps": asked.optim.steps}
+    fused.save(model, asked.output / "model", about)
+    told = cost.report(model)
+    write(asked.output / "cost.json", (json.dumps(told, indent=1) + "\n").encode())
+    one, both = told["encoder"], told["fused"]
+    sys.stderr.write(
+        f"a picture costs {both['gflops']:.2f} GFLOPs and {both['milliseconds']:.1f} ms, the "
+        f"encoder alone {one['gflops']:.2f} and {one['milliseconds']:.1f}; "
+        f"look at {asked.output / 'model'}\n"
+    )
+
+
+if __name__ == "__main__":
+    from viewsynth import commands
+
+    commands.main("train_sd_reid")

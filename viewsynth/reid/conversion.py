@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conversion: ViT weights by timm's names to a model folder of `transformers`.
+
+The aerial-ground field starts from one file, `jx_vit_base_p16_224-80ecf9dd.pth` (timm's ViT-B/16,
+ImageNet). The folder has the names that checkpoints on the hub have, so every release of
+`transformers` reads it. A weight that is not known, missing or of another shape is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from viewsynth.files import write
+from viewsynth.reid.pretrained import few
+
+WIDE = 64  # numbers a head, in all ViTs of the paper
+PLAIN = {
+    "cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
+    "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
+    "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
+    "norm.weight": "layernorm.weight", "norm.bias": "layernorm.bias",
+}  # fmt: skip
+BLOCK = {
+    "norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
+}  # fmt: skip
+ATTENTION = ("query", "key", "value")  # their order in timm's "attn.qkv"
+# Classifiers, and what some releases put before them: a backbone has none.
+LEFT_OUT = re.compile(r"(head|head_dist|pre_logits|fc_norm)\.")
+NESTED = ("model", "state_dict")  # keys under which some files keep the weights
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Weights of a .safetensors or of a .pth file, of which nothing is executed.
+
+    Raises: FileNotFoundError, ValueError: if it is not there, or holds no weights.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        import torch
+
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises whatever it likes
+        raise ValueError(
+            f"{path} cannot be read as weights alone: {str(error).splitlines()[0]}; expected a "
+            ".safetensors file, or a .pth file that holds tensors and nothing else"
+        ) from error
+    while isinstance(found, Mapping) and (inner := [k for k in NESTED if k in found]):
+        found = found[inner[0]]
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ValueError(f"{path} holds no table of weights, but a {type(found).__name__}")
+    return {name.removeprefix("module."): value for name, value in found.items()}
+
+
+def convert(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict, list[str]]:
+    """Weights and configuration as `transformers` want them.
+
+    Args:
+        weights: By timm's names.
+    Returns: the weights by the names of the hub; the configuration; the names that were left out
+        because no backbone has them.
+    Raises: ValueError: names what is unknown or missing, or what is no ViT.
+    """
+    kept = {name: value.float() for name, value in weights.items() if not LEFT_OUT.match(name)}
+    out, unknown = {}, []
+    for name, value in kept.items():
+        if names := _names(name):
+            out |= dict(zip(names, value.chunk(len(names)), strict=True))
+        else:
+            unknown.append(name)
+    if missing := sorted(PLAIN.keys() - kept.keys()):
+        raise ValueError(f"these are no weights of a timm ViT: they lack {few(missing)}")
+    if unknown:
+        raise ValueError(f"a plain ViT has no weights called {few(sorted(unknown))}")
+    config = _config(kept, out)
+    wanted = {n for k in range(config["num_hidden_layers"]) for n in _block_names(k, config)}
+    if missing := sorted(wanted - out.keys()):
+        raise ValueError(f"the file lacks what makes {few(missing)}")
+    return out, config, sorted(weights.keys() - kept.keys())
+
+
+def save(
+    weights: Mapping[str, Tensor], config: dict, folder: Path, mean: tuple, std: tuple
+) -> None:
+    """Write a model folder.
+
+    Args:
+        mean, std: By which pixels in [0, 1] are normalised, one a channel.
+    """
+    data = {name: value.contiguous() for name, value in weights.items()}
+    write(folder / "model.safetensors", to_bytes(data, {"format": "pt"}))
+    pixels = {"image_mean": list(mean), "image_std": list(std), "do_normalize": True}
+    write(folder / "preprocessor_config.json", (json.dumps(pixels, indent=1) + "\n").encode())
+    write(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
+
+
+def _names(name: str) -> list[str]:
+    """What a weight of timm is called on the hub: one name, three, or none."""
+    if name in PLAIN:
+        return [PLAIN[name]]
+    if not (found := re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)):
+        return []
+    number, part, kind = found.groups()
+    stem = f"encoder.layer.{number}"
+    if part == "attn.qkv":
+        return [f"{stem}.attention.attention.{each}.{kind}" for each in ATTENTION]
+    return [f"{stem}.{BLOCK[part]}.{kind}"] if part in BLOCK else []
+
+
+def _block_names(number: int, config: dict) -> list[str]:
+    names = []
+    for part in (*BLOCK, "attn.qkv"):
+        kinds = ("weight", "bias") if part != "attn.qkv" or config["qkv_bias"] else ("weight",)
+        names += [n for kind in kinds for n in _names(f"blocks.{number}.{part}.{kind}")]
+    return names
+
+
+def _config(kept: dict[str, Tensor], out: dict[str, Tensor]) -> dict:
+    """The configuration that the shapes tell."""
+    width, patch = (
+        kept["patch_embed.proj.weight"].shape[0],
+        kept["patch_embed.proj.weight"].shape[2],
+    )
+    places = kept["pos_embed"].shape[1] - 1
+    side = round(places**0.5)
+    numbers = [int(name.split(".")[2]) for name in out if name.startswith("encoder.layer.")]
+    if side * side != places or width % WIDE or not numbers:
+        raise ValueError(
+            f"these are no weights of a ViT as in the paper: {places} places, a width of {width} "
+            f"(not whole heads of {WIDE}), {len(set(numbers))} blocks; a square of places, a class "
+            "token and at least one block are expected"
+        )
+    return {
+        "model_type": "vit", "architectures": ["ViTModel"], "hidden_size": width,
+        "num_hidden_layers": max(numbers) + 1, "num_attention_heads": width // WIDE,
+        "intermediate_size": len(out.get("encoder.layer.0.intermediate.dense.bias", ())),
+        "image_size": side * patch, "patch_size": patch, "layer_norm_eps": 1e-6,
+        "qkv_bias": any(name.endswith("query.bias") for name in out),
+    }  # fmt: skip

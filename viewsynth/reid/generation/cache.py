@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cache: what the encoder says of every training picture and of its mirror image, made once.
+
+The second stage trains on these numbers and needs no picture any more. One file, named by a hash of
+encoder, pictures and mode, written aside and renamed: several runs share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from viewsynth.files import write
+from viewsynth.records import seed_of
+from viewsynth.reid.methods.sd_reid import SDReID
+from viewsynth.reid.pixels import Pixels
+from viewsynth.reid.pool import Pool
+
+BATCH = 128  # pictures at once
+DROP = 0.1  # of the last block in stochastic depth, as released
+
+
+@dataclass(frozen=True, eq=False)
+class Cached:
+    """Features of N pictures, as they are and mirrored.
+
+    Args:
+        identity: Before the neck.  float32 [2, N, D]
+        condition: float16 [2, N, T - 1, D]
+        view: float32 [2, N, D]
+        kinds: View of each picture, index.  int64 [N]
+        weights: In the losses.  float32 [N]
+    """
+
+    identity: Tensor
+    condition: Tensor
+    view: Tensor
+    kinds: Tensor
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return self.identity.shape[1]
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the identity features, both weighted.  [D], [D]"""
+        weights = (self.weights / (2 * self.weights.sum()))[None, :, None]
+        mean = (weights * self.identity).sum((0, 1))
+        return mean, (weights * (self.identity - mean) ** 2).sum((0, 1)).sqrt().clamp_min(1e-6)
+
+    def prototypes(self, views: int) -> Tensor:
+        """The exact mean view feature of each view, weighted.  [views, D]
+
+        Raises: ValueError: if a view has no picture.
+        """
+        rows = []
+        for number in range(views):
+            weights = self.weights * (self.kinds == number)
+            if not weights.sum():
+                raise ValueError(f"view {number} has no picture to make its prototype from")
+            rows.append((weights[None, :, None] * self.view).sum((0, 1)) / (2 * weights.sum()))
+        return torch.stack(rows)
+
+
+def mark(method: SDReID, pool: Pool, dropped_paths: bool, seed: int) -> str:
+    """Hash of everything that decides the numbers."""
+    said = [[s.name for s in pool.samples], pool.views.tolist(), pool.weights.tolist()]
+    said += [dropped_paths, seed if dropped_paths else 0, list(method.backbone.size)]
+    digest = hashlib.sha256(json.dumps(said).encode())
+    for key, value in sorted(method.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def open_or_make(
+    folder: Path, method: SDReID, pool: Pool, pixels: Pixels, dropped_paths: bool, seed: int,
+    device, bar: bool = False,
+) -> Cached:  # fmt: skip
+    """The features of a pool, from their file if it is there, else made and written.
+
+    Args:
+        folder: Of the file, which is named by what it is of: runs may share it.
+        method: Trained; its mode is evaluation again afterwards.
+        pool: Its samples are those of `pixels`, in their order.
+        dropped_paths: See `mode.Mode`.
+        seed: Of the paths that are dropped.
+        device: Where to compute.
+        bar: Whether to show progress.
+    """
+    wanted = mark(method, pool, dropped_paths, seed)
+    path = folder / f"features-{wanted[:16]}.safetensors"
+    if not _is_of(path, wanted):
+        made = make(method, pixels, dropped_paths, seed, device, bar)
+        made |= {"kinds": torch.from_numpy(pool.views), "weights": torch.from_numpy(pool.weights)}
+        write(path, to_bytes(made, {"mark": wanted}))
+    return Cached(**load_file(path))
+
+
+def _is_of(path: Path, wanted: str) -> bool:
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("mark") == wanted
+    except (OSError, SafetensorError):
+        return False
+
+
+@torch.inference_mode()
+def make(
+    method: SDReID, pixels: Pixels, dropped_paths: bool, seed: int, device, bar: bool = False
+) -> dict[str, Tensor]:
+    """Encode all pictures and their mirror images; see `Cached`."""
+    method = method.to(device).eval()
+    count, sides = len(pixels.samples), []
+    with tqdm(total=2 * count, desc="features", unit="picture", disable=not bar) as done:
+        for side in (False, True):
+            parts = []
+            for start in range(0, count, BATCH):
+                images = pixels.get(range(start, min(start + BATCH, count))).to(device)
+                images = images.permute(0, 3, 1, 2).contiguous().float() / 255
+                images = images.flip(-1) if side else images
+                with _dropping(method, dropped_paths, seed_of(seed, "paths", side, start)):
+                    found = method.encode(images)
+                parts.append([
+                    found.identity.float().cpu(), found.condition.half().cpu(),
+                    found.view.float().cpu(),
+                ])  # fmt: skip
+                done.update(len(images))
+            sides.append([torch.cat(column) for column in zip(*parts, strict=True)])
+    stacked = [torch.stack(pair) for pair in zip(*sides, strict=True)]
+    return dict(zip(("identity", "condition", "view"), stacked, strict=True))
+
+
+@contextmanager
+def _dropping(method: nn.Module, active: bool, seed: int) -> Iterator[None]:
+    """Stochastic depth of the encoder's blocks, from 0 to `DROP`; a kept block counts for more."""
+    handles, generator = [], torch.Generator().manual_seed(seed)
+    blocks = method.backbone.blocks
+    for number, block in enumerate(blocks if active else ()):
+        share = DROP * number / max(len(blocks) - 1, 1)
+
+        def drop(module, given, out, share=share):
+            kept = (torch.rand(len(out), 1, 1, generator=generator) >= share).to(out)
+            before = given[0][:, : out.shape[1]]
+            return before + kept / (1 - share) * (out - before)
+
+        handles.append(block.register_forward_hook(drop))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
