@@ -15,6 +15,7 @@ from viewsynth import commands, config
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "configs" / "benchmark").glob("*.yaml"))
+SD_REID = sorted((ROOT / "configs" / "sd_reid").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,7 @@ def parsed(line: list[str]):
 
 @functools.cache
 def parsed_once(name: str, *options: str):
+    name = name.replace("-", "_")
     assert name in commands.names()
     command = importlib.import_module(f"viewsynth.commands.{name}")
     return config.parse(command.Config, [*options], name)
@@ -144,3 +146,47 @@ def test_a_command_that_fails_ends_the_chain(benchmark, tmp_path, capfd):
     said = capfd.readouterr().err
     assert said.count("$ viewsynth report") == 1 and "viewsynth report: error" in said
     assert sys.modules["benchmark"] is benchmark
+
+
+# ---- SD-ReID -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sd_reid(benchmark):
+    return importlib.import_module("sd_reid")
+
+
+@pytest.mark.parametrize("preset", SD_REID, ids=lambda path: path.stem)
+def test_stages_follow_each_other(sd_reid, preset):
+    asked = config.parse(sd_reid.Config, [str(preset)], "sd_reid.py")
+    before, chains, last = sd_reid.plan(asked)
+    own = asked.train.data.name == "folder"
+    kinds = ["world", "generate"] if own else []
+    assert [line[0] for line in before] == kinds
+    assert len(chains) == len(asked.seeds) * len(asked.data)
+    for chain in chains:
+        lines = [(line[0], parsed(line)) for line in chain]
+        trained = [one.output for name, one in lines if name == "train"]
+        assert lines[0][1].model.method == "sd_reid"
+        for name, one in lines:
+            if name == "train-sd-reid":
+                assert one.stage1 == trained[0] and one.seed == lines[0][1].seed
+                assert one.generator.times >= one.sampler.steps
+        tests = [one for name, one in lines if name == "evaluate"]
+        models = {one.output / "model" for name, one in lines if name.startswith("train")}
+        assert models == {Path(one.model.path) for one in tests if one.model.path}
+        made = [one for one in tests if one.features]
+        assert {one.part for one in made} == {"generated"} and len(made) == len(asked.stages)
+        fused = {one.output for one in tests if one.model.path}
+        assert {one.features.parent for one in made} <= fused
+    told = parsed(last)
+    tested = {parsed(line).output for chain in chains for line in chain if line[0] == "evaluate"}
+    assert tested == {told.results / a / f"seed{s}" for a in told.arms for s in asked.seeds}
+    assert told.floor.startswith("stage1") and told.ceiling == ""
+
+
+def test_what_is_no_comparison_is_refused(sd_reid, capsys):
+    for options in (["--first"], ["--data", "real"], ["--seeds"]):
+        with pytest.raises(SystemExit) as ended:
+            config.parse(sd_reid.Config, options, "sd_reid.py")
+        assert ended.value.code == 2 and "sd_reid.py: error: " in capsys.readouterr().err

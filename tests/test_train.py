@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_people
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from transformers import ViTConfig, ViTModel
 
 from viewsynth import checkpoints, config
 from viewsynth import train as loop
@@ -29,31 +28,12 @@ PEOPLE = 10
 
 @pytest.fixture(scope="module")
 def cargo(tmp_path_factory):
-    """People of one colour each, seen by a drone and two cameras on the ground."""
-    root, rng = tmp_path_factory.mktemp("data") / "CARGO", np.random.default_rng(0)
-    for pid in range(2 * PEOPLE):
-        colour = rng.uniform(40, 215, 3)
-        for camera in (1, 7, 9):
-            for number in range(2):
-                split = "train" if pid < PEOPLE else "gallery" if number else "query"
-                path = root / split / f"Cam{camera}" / f"Cam{camera}_day_{pid}_{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                noise = rng.normal(0, 25, (48, 24, 3))
-                Image.fromarray((colour + noise).clip(0, 255).astype(np.uint8)).save(path)
-    return root
+    return tiny_people.cargo(tmp_path_factory.mktemp("data") / "CARGO", PEOPLE)
 
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    """Without batch statistics, so that parts of a batch can be computed anywhere."""
-    folder = tmp_path_factory.mktemp("models") / "vit"
-    torch.manual_seed(0)
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ViTModel(
-        ViTConfig(**small, intermediate_size=32, image_size=32, patch_size=8),
-        add_pooling_layer=False,
-    ).save_pretrained(folder)
-    return folder
+    return tiny_people.vit(tmp_path_factory.mktemp("models") / "vit")
 
 
 def argv(root, backbone, output, *options) -> list[str]:

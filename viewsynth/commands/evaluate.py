@@ -166,6 +166,17 @@ def _extract(
     model = config.model
     with accelerator.main_process_first():  # one fetches it, if it must be fetched
         encoder = encoders.load(model.path, model.size, model.pooling, str(accelerator.device))
+    ranks = accelerator.num_processes
+    if config.part and config.part not in encoder.parts:
+        raise ValueError(
+            f"part: {model.path} has no part {config.part!r}; it has "
+            f"{', '.join(encoder.parts) or 'no parts'}"
+        )
+    if encoder.ordered and ranks > 1:
+        raise ValueError(
+            f"{model.path} behaves as the release of its method: one generator runs through all "
+            f"pictures, which {ranks} processes cannot share; start one"
+        )
     every = {sample.name: sample for p in dataset.protocols.values() for sample in _of(p)}
     wanted = {sample.name for protocol in protocols for sample in _of(protocol)}
     blocks = features.blocks(
@@ -173,9 +184,9 @@ def _extract(
     )
     todo = [block for block in blocks if not block.done()]
     accelerator.wait_for_everyone()  # everyone has seen the same state; from here on only files
-    ranks = accelerator.num_processes
     threads = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
     mine = todo[accelerator.process_index :: ranks]
+    threads = 1 if encoder.ordered else threads
     features.compute(mine, encoder, model.batch, threads, accelerator.is_main_process)
     accelerator.wait_for_everyone()
     have, rejects = features.outcome(blocks)
@@ -245,6 +256,7 @@ def _report(
 ) -> None:
     """Write the results, and print the table."""
     model = results[0]["model"] or (config.features.stem if config.features else "")
+    model += f", {config.part} alone" if config.part else ""
     method = config.method or model
     for one in results:
         one["model"] = model

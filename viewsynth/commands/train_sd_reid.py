@@ -38,8 +38,9 @@ from viewsynth.reid.generation.model import Generator, Shape
 from viewsynth.workers import launched
 
 OURS = set("model training cost.json config.yaml run.json tracker .gitkeep".split())
-# What changes no weight; the sampler is read by the finished model alone.
-FREE = ("output", "resume", "every", "trackers", "device", "cache", "sampler")
+# What changes no weight: the sampler is read by the finished model alone, and the first stage is
+# told by its features, wherever it lies.
+FREE = ("stage1", "output", "resume", "every", "trackers", "device", "cache", "sampler")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Config:
     def __post_init__(self):
         within("every", self.every, 1, 10**8)
         within("seed", self.seed, 0, 2**63 - 1)
-        within("sampler.steps", self.sampler.steps, 1, self.generator.times)
+        within("sampler.steps", self.sampler.steps, 1, self.generator.times - 1)
 
 
 def run(asked: Config) -> int:
@@ -100,16 +101,19 @@ def run(asked: Config) -> int:
         if first:
             claim(asked.output, OURS, "run.json")
             clean(asked.output)
-        cached, learnt = _cached(asked, first_stage, person, learnt, accelerator)
+        pixels = train.open_pixels(learnt.samples, first_stage, first)
+        learnt = learnt.keep(pixels.usable)
+        plan = _plan(asked, first_stage, learnt)
+        if first:
+            _freeze(asked, first_stage, person, learnt, generator.denoiser.base, accelerator)
+        cached = _cached(asked, person, learnt, pixels, accelerator)
         checked = None
         if validated:
-            held = pool.build(validated, by=first_stage.model.views)
-            checked, _ = _cached(asked, first_stage, person, held, accelerator)
+            held = pool.build(validated, by=learnt.by, view_names=learnt.view_names)
+            pixels = train.open_pixels(held.samples, first_stage, first)
+            checked = _cached(asked, person, held.keep(pixels.usable), pixels, accelerator)
     training.prepare(generator, cached, person.bank)
     generator.to(accelerator.device)
-    plan = _plan(asked, first_stage, learnt)
-    if first:
-        _freeze(asked, first_stage, person, learnt, accelerator)
     if asked.trackers:
         accelerator.init_trackers("viewsynth", {k: str(v) for k, v in to_dict(asked).items()})
     accelerator.wait_for_everyone()
@@ -154,34 +158,39 @@ def _generator(asked: Config, person, views: int) -> Generator:
         return Generator(person.backbone.width, len(person.backbone.blocks), views, asked.generator)
 
 
-def _cached(asked: Config, first_stage: train.Config, person, chosen: pool.Pool, accelerator):
-    """Features of a pool, and the pool as far as its pictures can be read."""
-    first = accelerator.is_main_process
-    pixels = train.open_pixels(chosen.samples, first_stage, first)
-    chosen = chosen.keep(pixels.usable)
-    dropped = MODES[asked.generator.mode].dropped_paths
-    made = cache.open_or_make(
-        asked.cache, person, chosen, pixels, dropped, asked.seed, accelerator.device, first
-    )
-    return made, chosen
+def _cached(asked: Config, person, chosen: pool.Pool, pixels, accelerator) -> cache.Cached:
+    """Features of a pool, made by the main process."""
+    return cache.open_or_make(
+        asked.cache, person, chosen, pixels, MODES[asked.generator.mode].dropped_paths, asked.seed,
+        accelerator.device, accelerator.is_main_process,
+    )  # fmt: skip
 
 
 def _plan(asked: Config, first_stage: train.Config, learnt: pool.Pool) -> training.Plan:
     """Batches of the first stage's kind. Raises: ValueError: if they cannot be drawn."""
+    people = asked.optim.batch // asked.optim.pictures
     wanted = replace(
-        first_stage, people=asked.optim.batch // asked.optim.pictures,
-        pictures=asked.optim.pictures, steps=max(asked.optim.steps, 1), seed=asked.seed,
+        first_stage, people=people, pictures=asked.optim.pictures, steps=max(asked.optim.steps, 1),
+        seed=asked.seed,
     )  # fmt: skip
-    return training.Plan(asked.optim, train.plan_of(wanted, learnt))
+    try:
+        return training.Plan(asked.optim, train.plan_of(wanted, learnt))
+    except ValueError as error:
+        raise ValueError(
+            f"optim.batch {asked.optim.batch} with optim.pictures {asked.optim.pictures} of each "
+            f"person: {error}"
+        ) from error
 
 
-def _freeze(asked: Config, first_stage: train.Config, person, learnt, accelerator) -> None:
+def _freeze(
+    asked: Config, first_stage: train.Config, person, learnt: pool.Pool, base: str, accelerator
+) -> None:
     """Write down what decides the weights, or refuse to go on with something else."""
     folder, values = asked.output, to_dict(asked)
     settings = {key: value for key, value in values.items() if key not in FREE}
     settings["optim"]["parts"] = asked.optim.parts or accelerator.num_processes
     mark = cache.mark(person, learnt, MODES[asked.generator.mode].dropped_paths, asked.seed)
-    settings |= {"features": mark, "precision": accelerator.mixed_precision}
+    settings |= {"features": mark, "precision": accelerator.mixed_precision, "base": base}
     if any((folder / "training").glob("checkpoint-*")):
         if asked.resume == "no":
             raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")

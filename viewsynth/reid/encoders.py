@@ -37,6 +37,7 @@ class Encoder:
         mean, std: By which pixels in [0, 1] are normalised, one a channel.
         fingerprint: Hash of the weights in use and of all the above.
         parts: Of a feature: name -> its first number and the one after its last.
+        ordered: Whether its features hang on the order of the pictures.
     """
 
     model: nn.Module
@@ -48,6 +49,7 @@ class Encoder:
     std: tuple[float, float, float]
     fingerprint: str = ""
     parts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    ordered: bool = False
 
     def encode(self, images: Tensor) -> Tensor:
         """Features of pictures; a row depends on its picture alone (but for rounding).
@@ -108,6 +110,7 @@ def _trained(path: str, pooling: str, device: str) -> Encoder:
         model=model.requires_grad_(False).to(device), name=Path(path).expanduser().resolve().name,
         kind=model.backbone.kind, size=model.backbone.size, pooling=OWN, mean=(0.0,) * 3,
         std=(1.0,) * 3, parts=getattr(model, "parts", {}),
+        ordered=getattr(model, "ordered", False),
     )  # fmt: skip
     return replace(encoder, fingerprint=_fingerprint(encoder, saved.describe(model), frozenset()))
 

@@ -67,7 +67,7 @@ class Pool:
         if usable.all():
             return self
         kept = [self.samples[n] for n in np.flatnonzero(usable)]
-        return _pool(kept, self.weights[usable], self.by)
+        return _pool(kept, self.weights[usable], self.by, self.view_names)
 
 
 # ---- real pictures ----------------------------------------------------------------------------
@@ -99,6 +99,7 @@ def build(
     train: Sequence[Sample], runs: Iterable[Path] = (), weight: Weight = "judge", *,
     everyone: Sequence[Sample] | None = None, tested: AbstractSet[str] = frozenset(),
     least: float = 0.0, views: int | None = None, repeat: int = 0, by: By = "view",
+    view_names: tuple[str, ...] = (),
 ) -> Pool:  # fmt: skip
     """The pool of real samples and synthetic runs, in the same order however they come.
 
@@ -117,6 +118,7 @@ def build(
         repeat: A control: so many real pictures of each identity once more, as synthetic ones with
             cameras of their own, so that a batch is made up as with a run, but shows nothing new.
         by: What tells the views apart.
+        view_names: Those of another pool, whose numbers are to be used; () = its own.
     Raises:
         FileNotFoundError: if a run is not there or not finished.
         ValueError: if a run is of another data set, shows tested or unknown identities, or if
@@ -152,7 +154,7 @@ def build(
         name = folder.name if short[folder.name] == 1 else folder.as_posix()
         samples = samples + [_sample(folder, name, row) for row in rows]
         weights += values
-    return _pool(samples, np.array(weights, np.float32), by)
+    return _pool(samples, np.array(weights, np.float32), by, view_names)
 
 
 def _repeated(frames: list[Sample], count: int) -> list[Sample]:
@@ -176,10 +178,15 @@ def _frames(sample: Sample) -> list[Sample]:
     ]
 
 
-def _pool(samples: list[Sample], weights: np.ndarray, by: By) -> Pool:
+def _pool(
+    samples: list[Sample], weights: np.ndarray, by: By, names: tuple[str, ...] = ()
+) -> Pool:  # fmt: skip
     pids = sorted({sample.pid for sample in samples})
     label = {pid: number for number, pid in enumerate(pids)}
-    names = VIEWS[::-1] if by == "view" else tuple(sorted({sample.platform for sample in samples}))
+    found = {getattr(sample, by) for sample in samples}
+    names = names or (VIEWS[::-1] if by == "view" else tuple(sorted(found)))
+    if strange := sorted(found - set(names)):
+        raise ValueError(f"there are pictures of {', '.join(strange)}, but none to learn from")
     # Real cameras first: their numbers do not hang on which synthetic pictures there are.
     cameras = sorted({(s.source == "synthetic", s.camid) for s in samples})
     camera = {key: number for number, key in enumerate(cameras)}

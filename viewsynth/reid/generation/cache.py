@@ -73,7 +73,7 @@ class Cached:
 
 
 def mark(method: SDReID, pool: Pool, dropped_paths: bool, seed: int) -> str:
-    """Hash of everything that decides the numbers."""
+    """Hash of encoder, names, views and weights of the pictures, and mode."""
     said = [[s.name for s in pool.samples], pool.views.tolist(), pool.weights.tolist()]
     said += [dropped_paths, seed if dropped_paths else 0, list(method.backbone.size)]
     digest = hashlib.sha256(json.dumps(said).encode())
@@ -98,7 +98,11 @@ def open_or_make(
         device: Where to compute.
         bar: Whether to show progress.
     """
-    wanted = mark(method, pool, dropped_paths, seed)
+    said = [mark(method, pool, dropped_paths, seed)]
+    for sample in pool.samples:  # pictures that were made anew under their old names
+        state = sample.paths[0].stat()
+        said.append([state.st_size, state.st_mtime_ns])
+    wanted = hashlib.sha256(json.dumps(said).encode()).hexdigest()
     path = folder / f"features-{wanted[:16]}.safetensors"
     if not _is_of(path, wanted):
         made = make(method, pixels, dropped_paths, seed, device, bar)

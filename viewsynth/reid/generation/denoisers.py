@@ -8,6 +8,8 @@ All are called alike: `denoiser(latents, times, context, down, up)`, with the to
 
 from __future__ import annotations
 
+import hashlib
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from viewsynth import hub
+from viewsynth.files import sha256
 from viewsynth.reid.generation.conditions import Level
 from viewsynth.reid.generation.latents import CHANNELS, Grid
 
@@ -26,7 +29,11 @@ SMALL_CONFIG = {
     "layers_per_block": 1, "attention_head_dim": 8, "norm_num_groups": 16,
 }  # fmt: skip
 LEARNS = (".attn2.to_k.", ".attn2.to_v.")  # of the decoder, where the weights are others'
-FILES = ["unet/config.json", "unet/*.safetensors"]
+FILES = ["unet/config.json"] + [
+    f"unet/diffusion_pytorch_model{end}.safetensors" for end in ("", "-0*")
+]
+# Maps for the decoder of the UNet that runs now. Not in the module: several threads may call one.
+UP: ContextVar[tuple[Tensor, ...]] = ContextVar("up", default=())
 
 
 class UNet(nn.Module):
@@ -42,6 +49,8 @@ class UNet(nn.Module):
         frozen: Whether its weights are others'.
     """
 
+    base = ""  # SHA-256 of the weights that it began with, where they are others'
+
     def __init__(self, unet: nn.Module, frozen: bool):
         super().__init__()
         self.unet, self.frozen = unet, frozen
@@ -50,9 +59,8 @@ class UNet(nn.Module):
                 inside = name.startswith("up_blocks.") and any(part in name for part in LEARNS)
                 parameter.requires_grad_(inside)
             unet.enable_gradient_checkpointing()
-        self._maps: list[Tensor] = []  # of the way up, in the order of its blocks
         for number, block in enumerate(filter(_crossed, unet.up_blocks)):
-            block.attentions[-1].register_forward_hook(partial(self._add, number))
+            block.attentions[-1].register_forward_hook(partial(_add, number))
 
     @property
     def context(self) -> int:
@@ -75,10 +83,6 @@ class UNet(nn.Module):
         ]
         return down, up
 
-    def _add(self, number: int, module: nn.Module, given: tuple, out: tuple) -> tuple:
-        """Add a map to what the last attention of a decoder's block gives."""
-        return (out[0] + self._maps[number], *out[1:]) if self._maps else out
-
     def forward(
         self, latents: Tensor, times: Tensor, context: Tensor, down: list[Tensor], up: list[Tensor]
     ) -> Tensor:
@@ -90,14 +94,20 @@ class UNet(nn.Module):
             context: [B, T, C]
             down, up: Maps, or empty lists.
         """
-        self._maps = list(up)
+        told = UP.set(tuple(up))
         try:
             return self.unet(
                 latents, times, context, return_dict=False,
                 down_intrablock_additional_residuals=list(down) or None,
             )[0]  # fmt: skip
         finally:
-            self._maps = []
+            UP.reset(told)
+
+
+def _add(number: int, module: nn.Module, given: tuple, out: tuple) -> tuple:
+    """Add a map to what the last attention of a decoder's block gives."""
+    maps = UP.get()
+    return (out[0] + maps[number], *out[1:]) if maps else out
 
 
 def _crossed(block: nn.Module) -> bool:
@@ -105,7 +115,7 @@ def _crossed(block: nn.Module) -> bool:
 
 
 class Perceptron(nn.Module):
-    """An MLP instead of a UNet: what is to be denoised, the time, and all tokens.
+    """An MLP instead of a UNet: what is to be denoised, the time, and all tokens; it takes no maps.
 
     Source: DiffReID's finding that an MLP denoises features for a fraction of the cost; blocks as
     in Li et al., MAR, NeurIPS 2024 (arXiv 2406.11838), section 3: the condition scales and shifts.
@@ -117,7 +127,7 @@ class Perceptron(nn.Module):
         depth: Blocks.
     """
 
-    frozen = False
+    frozen, base = False, ""
 
     def __init__(self, grid: Grid, tokens: int, width: int = 512, depth: int = 4):
         super().__init__()
@@ -180,11 +190,21 @@ def build(name: str, grid: Grid, tokens: int) -> nn.Module:
     if name == SMALL:
         return UNet(UNet2DConditionModel(**SMALL_CONFIG, cross_attention_dim=grid.width), False)
     folder = hub.folder_of(name, FILES)
-    unet = hub.component(UNet2DConditionModel, Path(folder), "unet")
+    unet = hub.component(UNet2DConditionModel, folder, "unet")
     if (unet.config.in_channels, unet.config.out_channels) != (CHANNELS, CHANNELS):
         raise ValueError(
             f"denoiser: the UNet of {name} takes {unet.config.in_channels} channels and gives "
             f"{unet.config.out_channels}; expected {CHANNELS} and {CHANNELS}, as Stable Diffusion "
             "1.5 has. One that was adapted for views of people cannot denoise features"
         )
-    return UNet(unet, True)
+    made = UNet(unet, True)
+    made.base = hash_of(folder)
+    return made
+
+
+def hash_of(folder: Path) -> str:
+    """SHA-256 of the weights of a UNet, those of all its files in their order."""
+    digests = [sha256(path) for path in sorted((folder / "unet").glob("*.safetensors"))]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )

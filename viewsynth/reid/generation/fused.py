@@ -57,6 +57,11 @@ class Fused(nn.Module):
         return self.person.backbone
 
     @property
+    def ordered(self) -> bool:
+        """Whether features hang on the order in which pictures come."""
+        return self.running is not None
+
+    @property
     def parts(self) -> dict[str, tuple[int, int]]:
         """Where in a descriptor the first stage's feature and the sampled ones stand."""
         width = self.backbone.width
@@ -113,7 +118,7 @@ def describe(model: Fused) -> dict:
     own = model.generator
     settings = {
         "shape": asdict(own.shape), "views": len(own.prototypes), "steps": model.steps,
-        "guidance": model.guidance,
+        "guidance": model.guidance, "base_sha256": own.denoiser.base,
     }  # fmt: skip
     return {saved.GENERATION: settings, "person": saved.describe(model.person)}
 
@@ -122,7 +127,7 @@ def load(folder: Path) -> tuple[Fused, dict]:
     """A saved fused model, in evaluation mode, on the CPU, and what was said about it.
 
     Raises:
-        FileNotFoundError: if a file is missing, or the weights that it began with.
+        FileNotFoundError: if a file is missing, or the UNet that it began with.
         ValueError: if weights and configuration do not belong together.
     """
     if not (folder / ADAPTER).is_file():
@@ -136,6 +141,11 @@ def load(folder: Path) -> tuple[Fused, dict]:
                 person.backbone.width, len(person.backbone.blocks), told["views"],
                 Shape(**told["shape"]),
             )  # fmt: skip
+        if (base := generator.denoiser.base) != told["base_sha256"]:
+            raise ValueError(
+                f"the UNet of {told['shape']['denoiser']} is not the one that it learnt on "
+                f"(SHA-256 {base[:12]}, expected {told['base_sha256'][:12]})"
+            )
         weights = from_bytes((folder / ADAPTER).read_bytes())
         if wrong := weights.keys() ^ generator.trained().keys():
             raise ValueError(f"{len(wrong)} weights are not in both, e.g. {min(wrong)}")

@@ -2,7 +2,8 @@
 """Mode: our reading of SD-ReID, or the behaviour of its release, difference by difference.
 
 `fixed` is every field False. `faithful` is every field True; it is there to compare with, since the
-published numbers were made that way.
+published numbers were made that way. How weights are moved is ours in both (AdamW, a cosine, a
+moving average), where the release has Adam and steps.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ class Mode:
     Args:
         across_batch: Attention of the condition's tokens runs over the pictures of a batch, one
             token slot at a time (a sequence-first layer that gets batch-first input), so that a
-            feature depends on its neighbours. Else over the tokens of a picture.
+            feature depends on its neighbours: at most 256 in `evaluate`, --model.batch of them,
+            where the release has up to 1,024. Else over the tokens of a picture.
         lost_residuals: The view's maps reach the decoder of the UNet never, and its encoder whole
             in the first sampling step only: each step halves the list that is left. Else both, in
             every step.
         zero_null: Guidance goes away from a condition of zeros. Else from the learnt null tokens.
         moving_prototypes: A view is what the last batches of the first stage left in `bank`. Else
             the exact mean over the training pictures.
-        running_noise: One generator runs through all pictures, in the order in which they come.
-            Else each picture has its own seed.
+        running_noise: One generator runs through all pictures, in the order in which they come,
+            and begins anew after a stop. Else each picture has its own seed.
         two_views: Features are sampled for the first two views only. Else for all.
         dropped_paths: Training features are made with stochastic depth (0 to 0.1) active. Else in
             evaluation mode. Ours drops a block whole, where the release drops its halves one by

@@ -48,6 +48,7 @@ class Generator(nn.Module):
         views: How many there are, V.
         shape: What it is made of.
     Attributes:
+        own: Names of its weights and buffers, less those that others trained.
         mean, scale: Of the training features; 0 and 1 where features stay raw.  float32 [D]
         prototypes: Of the views.  float32 [V, D]
     """
@@ -69,6 +70,10 @@ class Generator(nn.Module):
             ("prototypes", torch.zeros(views, width)),
         ):  # fmt: skip
             self.register_buffer(name, value)
+        others = self.denoiser.frozen and {
+            name for name, p in self.named_parameters() if not p.requires_grad
+        }
+        self.own = frozenset(self.state_dict()) - (others or set())
         alphas = sampling.schedule(shape.times).alphas_cumprod
         self.register_buffer("alphas", alphas.clone(), persistent=False)
 
@@ -114,8 +119,4 @@ class Generator(nn.Module):
 
     def trained(self) -> dict[str, Tensor]:
         """Weights and buffers that are its own, by name: all but what others trained."""
-        learns = {name for name, p in self.named_parameters() if p.requires_grad}
-        frozen = {name for name, _ in self.named_parameters()} - learns
-        if not self.denoiser.frozen:
-            frozen = set()
-        return {k: v for k, v in self.state_dict().items() if k not in frozen}
+        return {k: v for k, v in self.state_dict().items() if k in self.own}

@@ -30,7 +30,7 @@ def schedule(times: int, mode: Mode = FIXED) -> DDIMScheduler | DDPMScheduler:
     shared = {**BETAS, "num_train_timesteps": times, "clip_sample": False}
     if mode.leading:
         return DDPMScheduler(**shared, timestep_spacing="leading", steps_offset=1)
-    return DDIMScheduler(**shared, timestep_spacing="trailing", set_alpha_to_one=False)
+    return DDIMScheduler(**shared, timestep_spacing="trailing")
 
 
 def draw_times(uniform: Tensor, times: int) -> Tensor:

@@ -2,7 +2,8 @@
 """Training of a generator from cached features: the losses for `viewsynth.loop`.
 
 Source: SD-ReID, section 2.4 of its release: the mean squared error of the noise, at times that are
-mostly noisy, is all. The decoder `align` adds 1 - cosine between refined and true feature.
+mostly noisy, is all. The decoder `align` adds 1 - cosine between refined and true feature, weighted by how
+little noise was left (alpha_bar): a guess from noise alone is nothing to refine.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Denoising:
         losses = {"noise": (errors * weights).mean()}
         if refined is not None:
             apart = 1 - functional.cosine_similarity(refined.float(), identity)
-            losses["align"] = (apart * weights).mean()
+            losses["align"] = (apart * weights * own.alphas[times]).mean()
         return losses
 
 
@@ -140,8 +141,9 @@ def prepare(generator: Generator, cached: Cached, bank: Tensor) -> None:
     Args:
         bank: The moving prototypes of the encoder.  [V, D]
     """
-    mode = generator.mode
-    if not mode.raw_latents:
+    if not generator.mode.raw_latents:
         generator.mean, generator.scale = cached.moments()
-    exact = cached.prototypes(len(generator.prototypes))
-    generator.prototypes = bank.detach().cpu().clone() if mode.moving_prototypes else exact
+    if generator.mode.moving_prototypes:
+        generator.prototypes = bank.detach().cpu().clone()
+    else:
+        generator.prototypes = cached.prototypes(len(generator.prototypes))

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SD-ReID's second stage: a training step from cached features beside one from pictures, and what a
+descriptor costs beside the encoder alone.
+
+python benchmarks/sd_reid.py [--encoder vit_b16] [--batch 16] [--rounds 3] [--bf16]
+
+Weights are random: time does not know. The rows of a table take turns within each round; the median
+of the rounds counts. "From pictures" encodes the batch in every step, as the method's release does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+from transformers import ViTConfig, ViTModel
+
+from viewsynth.loop import Draws
+from viewsynth.reid import backbones, methods
+from viewsynth.reid.generation import cost, denoisers, fused, sampling, training
+from viewsynth.reid.generation.cache import Cached
+from viewsynth.reid.generation.conditions import Fusion, Pyramid
+from viewsynth.reid.generation.model import Generator, Shape
+
+SD15 = {
+    "in_channels": 4, "out_channels": 4, "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 768, "attention_head_dim": 8,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}  # fmt: skip
+VIEWS = 2
+
+
+def encoder(name: str, device) -> nn.Module:
+    """The first stage, with random weights: a ViT-B/16 at 256 x 128, or the small one."""
+    torch.manual_seed(0)
+    if name == "vit_b16":
+        half = (0.5, 0.5, 0.5)
+        body = backbones.Tokens(ViTModel(ViTConfig(layer_norm_eps=1e-6)), (256, 128), half, half)
+    else:
+        body = backbones.load(backbones.SMALL_VIT, (128, 64))
+    return methods.build("sd_reid", body, 100, views=VIEWS).to(device).eval()
+
+
+def generator(person: nn.Module, denoiser: str, device) -> Generator:
+    """A second stage; "sd15" is a UNet of Stable Diffusion's size whose weights are frozen."""
+    width, tokens = person.backbone.width, len(person.backbone.blocks)
+    wanted = "mlp" if denoiser == "sd15" else denoiser
+    made = Generator(width, tokens, VIEWS, Shape(denoiser=wanted))
+    if denoiser == "sd15":
+        made.denoiser = denoisers.UNet(UNet2DConditionModel(**SD15), frozen=True)
+        made.fusion = Fusion(width, made.denoiser.context, tokens, 1, False)
+        size = (made.grid.height, made.grid.across)
+        made.pyramid = Pyramid(size, *made.denoiser.levels())
+    return made.to(device)
+
+
+def step(person, made: Generator, optimiser, images, cached: Cached | None, settings, bf16: bool):
+    """One training step, from the cache or from the pictures."""
+    device = images.device
+    count = len(images)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        if cached is None:
+            with torch.no_grad():
+                found = person.encode(images)
+            cached = held(found, count)
+        losses = training.Denoising(made, cached, settings, device)
+        draws = Draws(count, slice(None), 0, "step")
+        loss = sum(losses(made, made, torch.arange(count).numpy(), draws).values())
+    loss.backward()
+    optimiser.step()
+    optimiser.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def held(found, count: int) -> Cached:
+    """What the encoder said, as a cache."""
+    twice = [torch.stack([t.float().cpu()] * 2) for t in
+             (found.identity, found.condition, found.view)]  # fmt: skip
+    return Cached(*twice, torch.arange(count) % VIEWS, torch.ones(count))
+
+
+def timed(function, *given) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    function(*given)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--encoder", choices=("vit_b16", "small_vit"), default="vit_b16")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--denoisers", nargs="+", default=["mlp", "small", "sd15"])
+    asked = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    person = encoder(asked.encoder, device)
+    images = torch.rand(asked.batch, 3, *person.backbone.size, device=device)
+    with torch.no_grad():
+        cached = held(person.encode(images), asked.batch)
+    settings = training.Settings()
+    print(f"{asked.encoder}, batch {asked.batch}, {device}, {'bf16' if asked.bf16 else 'float32'}")
+    print("| denoiser | step from pictures, s | from the cache, s | ratio | encoder, GFLOPs and ms "
+          "a picture | with 5 guided steps, 2 views | views and guidance apart, ms |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|")
+    for name in [n for n in asked.denoisers if n != "sd15" or asked.encoder == "vit_b16"]:
+        made = generator(person, name, device)
+        learns = [p for p in made.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(learns, lr=1e-5)
+        times: dict[str, list[float]] = {"pictures": [], "cache": [], "apart": []}
+        model = fused.Fused(person, made.eval(), 5, 2.0).eval()
+        for round_ in range(asked.rounds + 1):
+            made.train()
+            for way, source in (("pictures", None), ("cache", cached)):
+                seconds = timed(step, person, made, optimiser, images, source, settings, asked.bf16)
+                times[way] += [seconds] if round_ else []
+            made.eval()
+            seconds = timed(apart, model, images)
+            times["apart"] += [seconds] if round_ else []
+        told = cost.report(model, asked.batch)
+        slow, fast, split = (statistics.median(times[k]) for k in ("pictures", "cache", "apart"))
+        one, both = told["encoder"], told["fused"]
+        print(f"| {name} | {slow:.3f} | {fast:.3f} | {slow / fast:.1f} | {one['gflops']:.2f}, "
+              f"{one['milliseconds']:.1f} | {both['gflops']:.1f}, {both['milliseconds']:.1f} | "
+              f"{1000 * split / asked.batch:.1f} |", flush=True)  # fmt: skip
+
+
+@torch.no_grad()
+def apart(model: fused.Fused, images: torch.Tensor) -> None:
+    """The same samples with a call of the denoiser for each view and branch of the guidance."""
+    condition, own = model.person.encode(images).condition, model.generator
+    noise = sampling.starts(images, own.views, own.grid.shape)
+    inner = own.denoiser.forward
+
+    def one_by_one(latents, times, tokens, down, up):
+        parts = [slice(k, k + len(images)) for k in range(0, len(latents), len(images))]
+        return torch.cat([
+            inner(latents[p], times[p], tokens[p], [m[p] for m in down], [m[p] for m in up])
+            for p in parts
+        ])  # fmt: skip
+
+    own.denoiser.forward = one_by_one
+    try:
+        sampling.sample(own, condition, noise, model.steps, model.guidance)
+    finally:
+        own.denoiser.forward = inner
+
+
+if __name__ == "__main__":
+    main()
