@@ -205,6 +205,4 @@ def build(name: str, grid: Grid, tokens: int) -> nn.Module:
 def hash_of(folder: Path) -> str:
     """SHA-256 of the weights of a UNet, those of all its files in their order."""
     digests = [sha256(path) for path in sorted((folder / "unet").glob("*.safetensors"))]
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    )
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -2,8 +2,8 @@
 """Training of a generator from cached features: the losses for `viewsynth.loop`.
 
 Source: SD-ReID, section 2.4 of its release: the mean squared error of the noise, at times that are
-mostly noisy, is all. The decoder `align` adds 1 - cosine between refined and true feature, weighted by how
-little noise was left (alpha_bar): a guess from noise alone is nothing to refine.
+mostly noisy, is all. The decoder `align` adds 1 - cosine between refined and true feature, weighted
+by how little noise there was (alpha_bar): a guess from noise alone is nothing to refine.
 """
 
 from __future__ import annotations
