@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -26,12 +27,13 @@ SMALL_CONFIG = {
     "model_type": "resnet", "layer_type": "basic", "embedding_size": 32,
     "hidden_sizes": [32, 64, 128, 256], "depths": [1, 1, 1, 1],
 }  # fmt: skip
-# The same for methods that need tokens: a ViT of 2.8 M parameters; at 128 x 64 it has the 16 x 8
-# places that a ViT-B/16 has at 256 x 128.
+# The same for methods that need tokens: a ViT of 2.9 M parameters; at 128 x 64 it has the 16 x 8
+# places that a ViT-B/16 has at 256 x 128. Places are made by convolutions, see `_Stem`.
 SMALL_VIT = "small_vit"
 SMALL_VIT_CONFIG = {
     "model_type": "vit", "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6,
     "intermediate_size": 768, "image_size": 64, "patch_size": 8, "layer_norm_eps": 1e-6,
+    "stem": "convolutions",
 }  # fmt: skip
 SCRATCH = {SMALL: SMALL_CONFIG, SMALL_VIT: SMALL_VIT_CONFIG}
 # Built of a class token, a table of positions and blocks, and of nothing else.
@@ -128,6 +130,8 @@ class Tokens(Backbone):
 
     def _take(self, model: nn.Module) -> None:
         inner = model.embeddings
+        if getattr(model.config, "stem", None):
+            inner.patch_embeddings.projection = _Stem(inner.patch_embeddings.projection)
         if self.kind == "clip_vision_model":
             self.patches, first = inner.patch_embedding, inner.class_embedding
             table, registers = inner.position_embedding.weight, None
@@ -173,6 +177,32 @@ class Tokens(Backbone):
         for block in self.blocks[:-1]:
             tokens = block(tokens)
         return self.norm(self.blocks[-1](tokens, 1)[:, 0])
+
+
+class _Stem(nn.Module):
+    """What makes places of pixels in a ViT from scratch: convolutions that halve, instead of one.
+
+    Source: Xiao et al., Early convolutions help transformers see better, NeurIPS 2021 (arXiv
+    2106.14881): 3 x 3 with strides of 2, normalisation and ReLU, and one of 1 x 1 at the end.
+
+    Args:
+        projection: The convolution in whose place it stands; its kernel is a power of 2.
+    """
+
+    def __init__(self, projection: nn.Conv2d):
+        super().__init__()
+        self.kernel_size, width = projection.kernel_size, projection.out_channels
+        halvings = self.kernel_size[0].bit_length() - 1
+        widths = [3, *(width >> n for n in reversed(range(halvings)))]
+        layers = []
+        for before, after in itertools.pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after)]
+            layers += [nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, width, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] -> [B, D, H / kernel, W / kernel]"""
+        return self.layers(pixels)
 
 
 class _Block(nn.Module):
