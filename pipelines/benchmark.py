@@ -92,12 +92,16 @@ def follow(chain: list[list[str]], jobs: int = 1) -> int:
     return 0
 
 
+def perform(first: list, chains: list, last: list, jobs: int) -> int:
+    """Follow a plan; returns the exit status of the first command that fails."""
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = follow(first) or max(pool.map(lambda chain: follow(chain, jobs), chains))
+    return failed or follow([last])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the story; returns the exit status of the first command that fails."""
-    first, chains, last = plan(asked := config.parse(Config, argv, "benchmark.py"))
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        failed = follow(first) or max(pool.map(lambda chain: follow(chain, asked.jobs), chains))
-    return failed or follow([last])
+    return perform(*plan(asked := config.parse(Config, argv, "benchmark.py")), asked.jobs)
 
 
 if __name__ == "__main__":

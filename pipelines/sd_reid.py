@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import itertools
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark import follow
+from benchmark import perform
 
 from viewsynth import config
 from viewsynth.commands import evaluate, generate, train, train_sd_reid, world
@@ -55,10 +54,10 @@ def plan(asked: Config) -> tuple[list, list, list]:
     """Commands: first one after the other, then chains that may run side by side, then the last."""
     out, own, data = asked.output.as_posix(), config.flags, asked.train.data
     name, root = (data.name, f"{data.root}") if data.root else ("world", f"{out}/world")
-    real, cache = ["--data.name", name, "--data.root", root], ["--cache", f"{out}/cache"]
+    real, made = ["--data.name", name, "--data.root", root], f"{out}/made"
     before = [] if data.root else [["world", *own(asked.world), "--output", root]]
     if any("{made}" in arm for arm in asked.data):
-        before.append(["generate", *own(asked.generate), *real, "--output", f"{out}/made"])
+        before.append(["generate", *own(asked.generate), *real, "--output", made])
     kinds, first, second = (
         [arm.split(": ", 2) for arm in arms] for arms in (asked.data, asked.first, asked.stages)
     )
@@ -73,28 +72,20 @@ def plan(asked: Config) -> tuple[list, list, list]:
     chains = []
     for seed, (kind, said, learns) in itertools.product(map(str, asked.seeds), kinds):
         run, chain = f"{kind}/seed{seed}", []
+        same = ["--cache", f"{out}/cache", "--seed", seed, "--output"]
         place = {arm: f"{out}/train/{arm}-{run}" for arm, _, _ in (*first, *second)}
         use = {arm: ["--model.path", f"{folder}/model"] for arm, folder in place.items()}
         for arm, about, more in first:
-            fit = [*more.split(), *learns.format(made=f"{out}/made").split(), *cache]
-            fit += ["--seed", seed, "--output", place[arm]]
+            fit = [*more.split(), *learns.format(made=made).split(), *same, place[arm]]
             chain.append(["train", *own(asked.train), *real, *fit])
             chain.append(tested(arm, run, f"{about}, {said}", *use[arm]))
         for arm, about, more in second:
-            fit = [
-                *own(asked.second),
-                *more.split(),
-                *cache,
-                "--seed",
-                seed,
-                "--output",
-                place[arm],
-            ]
+            fit = [*own(asked.second), *more.split(), *same, place[arm]]
             chain.append(["train-sd-reid", place[first[0][0]], *fit])
             chain.append(tested(arm, run, f"{about}, fused, {said}", *use[arm]))
-            made = ["--features", f"{out}/evaluate/{arm}-{run}/features.safetensors"]
-            made += ["--part", "generated"]
-            chain.append(tested(f"{arm}-alone", run, f"{about}, generated alone, {said}", *made))
+            found = ["--features", f"{out}/evaluate/{arm}-{run}/features.safetensors", "--part"]
+            text = f"{about}, generated alone, {said}"
+            chain.append(tested(f"{arm}-alone", run, text, *found, "generated"))
         chains.append(chain)
     last = ["compare", f"{out}/evaluate", "--floor", next(iter(words)), "--ceiling", ""]
     last += ["--output", f"{out}/compare", "--arms", *words, "--words"]
@@ -103,10 +94,7 @@ def plan(asked: Config) -> tuple[list, list, list]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the story; returns the exit status of the first command that fails."""
-    before, chains, last = plan(asked := config.parse(Config, argv, "sd_reid.py"))
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        failed = follow(before) or max(pool.map(lambda chain: follow(chain, asked.jobs), chains))
-    return failed or follow([last])
+    return perform(*plan(asked := config.parse(Config, argv, "sd_reid.py")), asked.jobs)
 
 
 if __name__ == "__main__":
