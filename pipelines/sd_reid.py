@@ -48,6 +48,8 @@ class Config:
         arms = (*self.data, *self.first, *self.stages)
         if not (self.seeds and self.data and self.first and all(a.count(": ") > 1 for a in arms)):
             raise ValueError('give seeds, data and first, arms each as "name: words: options"')
+        if self.train.data.name != "folder" and self.train.data.root is None:
+            raise ValueError(f"give --train.data.root, the folder of {self.train.data.name}")
 
 
 def plan(asked: Config) -> tuple[list, list, list]:

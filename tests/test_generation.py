@@ -535,7 +535,7 @@ def test_a_few_steps_lower_the_loss(changes):
     before = training.check(made, data, settings, 0, "cpu")
     optimiser = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], 2e-3)
     made.train()
-    for step in range(60):
+    for step in range(40):
         draws = training.Draws(12, slice(None), 0, "step", step)
         found = losses(made, made, torch.arange(12).numpy(), draws)
         optimiser.zero_grad()
