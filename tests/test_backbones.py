@@ -196,3 +196,17 @@ def test_a_last_block_that_drops_stays_whole(what):
     backbone = backbones.rebuild(config.to_dict(), SIZE, (0.5,) * 3, (0.5,) * 3)
     assert not backbone.blocks[-1].short
     assert backbone.blocks[-1](torch.zeros(1, 5, 32), 2).shape == (1, 2, 32)
+
+
+def test_the_small_vit_has_a_stem_of_convolutions():
+    body = backbones.load("small_vit", (128, 64))
+    assert isinstance(body, backbones.Tokens) and body.places.shape == (1, 1 + 8 * 4, body.width)
+    assert 2.8e6 < sum(p.numel() for p in body.parameters()) < 3.0e6
+    tokens = body.embed(pictures((128, 64)))
+    assert tokens.shape == (4, 33, body.width)
+    halves = [m.stride[0] for m in body.patches.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert halves == [2, 2, 2, 2, 1]
+    again = backbones.rebuild(body.config, body.size, body.mean, body.std)
+    again.load_state_dict(body.state_dict())
+    images = pictures((128, 64))
+    torch.testing.assert_close(again.eval()(images), body.eval()(images))

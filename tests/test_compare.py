@@ -273,3 +273,13 @@ def test_bad_options(made, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no <arm>/seed<k>/probe.json of these arms"):
         run(made, tmp_path / "out", "--probes", str(tmp_path))
     assert not (tmp_path / "out").exists()
+
+
+def test_without_a_ceiling_nothing_is_closed(made, tmp_path, capsys):
+    assert run(made, tmp_path / "out", "--floor", "a", "--ceiling", "") == 0
+    said = capsys.readouterr().out
+    assert "There is no ceiling." in said and "closure" not in said
+    tree = json.loads((tmp_path / "out/table.json").read_text())
+    assert tree["verdict"] is None and tree["tasks"][0]["gap"] == {}
+    assert difference(task(tree), "e", "a") == difference(task(told(made)), "e", "a")
+    assert "| e | " in said and "mAP: arm − a" in said

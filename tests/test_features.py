@@ -214,3 +214,23 @@ def test_other_formats_are_told_how_to_convert(tmp_path, name):
         features.load(path, NAMES)
     with pytest.raises(FileNotFoundError, match="features: there is no file"):
         features.load(tmp_path / "none", NAMES)
+
+
+def test_parts_of_a_row(samples, encoder, tmp_path):
+    from dataclasses import replace
+
+    halves = {"first": (0, 5), "second": (5, 16)}
+    told, path = replace(encoder, parts=halves), tmp_path / "all.safetensors"
+    features.join(made(samples, tmp_path / "f", told), path, told)
+    found = features.load(path, [sample.name for sample in samples])
+    assert found.parts == halves
+    first, second = found.part("first"), found.part("second")
+    assert np.array_equal(np.concatenate([first.rows, second.rows], 1), found.rows)
+    assert len({first.fingerprint, second.fingerprint, found.fingerprint}) == 3
+    with pytest.raises(ValueError, match="no part 'third'; they have first, second"):
+        found.part("third")
+    for wrong in ('{"first": [0, 17]}', '{"first": [5, 5]}', '{"first": 3}', "[1]", "{"):
+        about = {"names": json.dumps(["a/00.png"]), "parts": wrong}
+        save_file({"features": np.ones((1, 16), np.float32)}, path, metadata=about)
+        with pytest.raises(ValueError, match='metadata "parts" of .* must be JSON'):
+            features.load(path, ["a/00.png"])

@@ -225,3 +225,21 @@ def test_repeated_pictures_stand_where_synthetic_ones_would(train):
     assert set(found.weights.tolist()) == {1.0} and not found.views.any()
     assert len({sample.name for sample in found.samples}) == 30
     assert pool.build(ground, repeat=0).samples == pool.build(ground).samples
+
+
+def test_views_by_platform_and_those_of_another_pool(train):
+    from dataclasses import replace
+
+    kinds = {"6": "cctv", "7": "wearable", "1": "drone"}
+    told = [replace(sample, platform=kinds[sample.camid]) for sample in train]
+    found = pool.build(told, by="platform")
+    assert found.view_names == ("cctv", "drone", "wearable")
+    assert all(found.view_names[v] == s.platform for v, s in zip(found.views, found.samples,
+                                                                 strict=True))  # fmt: skip
+    few = [sample for sample in told if sample.platform != "cctv"]
+    kept = found.keep(np.array([sample.platform != "cctv" for sample in found.samples]))
+    for other in (kept, pool.build(few, by="platform", view_names=found.view_names)):
+        assert other.view_names == found.view_names and set(other.views.tolist()) == {1, 2}
+    with pytest.raises(ValueError, match="pictures of cctv, but none to learn from"):
+        pool.build(told, by="platform", view_names=("drone", "wearable"))
+    assert pool.build(train).view_names == ("ground", "aerial")

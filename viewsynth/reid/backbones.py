@@ -28,7 +28,8 @@ SMALL_CONFIG = {
     "hidden_sizes": [32, 64, 128, 256], "depths": [1, 1, 1, 1],
 }  # fmt: skip
 # The same for methods that need tokens: a ViT of 2.9 M parameters, 8 x 4 places at 128 x 64, which
-# are made by convolutions, see `_Stem`. With places of 8 x 8 pixels a step takes four times as long.
+# are made by convolutions, see `_Stem`. With places of 8 x 8 pixels a step takes three times as
+# long.
 SMALL_VIT = "small_vit"
 SMALL_VIT_CONFIG = {
     "model_type": "vit", "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6,
