@@ -23,10 +23,10 @@ from viewsynth.reid.generation.latents import CHANNELS, Grid
 
 SMALL, MLP = "small", "mlp"
 SMALL_CONFIG = {
-    "in_channels": CHANNELS, "out_channels": CHANNELS, "block_out_channels": [64, 128, 128],
+    "in_channels": CHANNELS, "out_channels": CHANNELS, "block_out_channels": [32, 64, 64],
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-    "layers_per_block": 1, "attention_head_dim": 8, "norm_num_groups": 16,
+    "layers_per_block": 1, "attention_head_dim": 8, "norm_num_groups": 8,
 }  # fmt: skip
 LEARNS = (".attn2.to_k.", ".attn2.to_v.")  # of the decoder, where the weights are others'
 FILES = ["unet/config.json"] + [
