@@ -142,6 +142,16 @@ def test_a_window_shows_the_same_points(numbers, left, top, width, height):
     assert torch.allclose(b, expected, rtol=1e-4, atol=2e-2)
 
 
+def test_a_window_is_as_fine_whatever_its_width():
+    """A view on a canvas that it shares with wider ones has the camera that it has alone."""
+    for side in range(1, 400):
+        whole = cameras.Cameras(torch.eye(4)[None], cameras.pinhole(torch.tensor([3000.0]), (9, 9)),
+                                (9, 9))  # fmt: skip
+        box = torch.tensor([[7.0, 5.0, 7.0 + side, 5.0 + side]])
+        part = whole.window(box, (2 * side, 2 * side))
+        assert torch.equal(part.intrinsics[0, [0, 1], [0, 1]], torch.tensor([6000.0, 6000.0]))
+
+
 LENSES = st.floats(-0.15, 0.1)
 
 

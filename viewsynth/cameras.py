@@ -68,9 +68,8 @@ class Cameras:
             boxes: left, top, right, bottom in the present canvas, pixels.  [N, 4]
             size: New canvas (height, width); each box is stretched to fill it.
         """
-        scale = torch.stack(
-            [size[1] / (boxes[:, 2] - boxes[:, 0]), size[0] / (boxes[:, 3] - boxes[:, 1])], dim=1
-        )
+        # Of tensors: a number over a tensor is times its reciprocal, and 2w / w not always 2.
+        scale = torch.tensor([size[1], size[0]]).to(boxes) / (boxes[:, 2:] - boxes[:, :2])
         intrinsics = self.intrinsics.clone()
         intrinsics[:, :2, 2] -= boxes[:, :2]
         intrinsics[:, :2] *= scale[:, :, None]
