@@ -82,8 +82,7 @@ def held(found, count: int) -> Cached:
     """What the encoder said, as a cache."""
     twice = [torch.stack([t.float().cpu()] * 2) for t in
              (found.identity, found.condition, found.view)]  # fmt: skip
-    number = torch.arange(count)
-    return Cached(*twice, number, number % VIEWS, torch.ones(count))
+    return Cached(*twice, torch.arange(count) % VIEWS, torch.ones(count))
 
 
 def timed(function, *given) -> float:

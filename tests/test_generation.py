@@ -442,7 +442,7 @@ def cached(count: int = 24) -> Cached:
     identity = (who + view)[None] + 0.05 * noise(2, count, WIDTH, seed=8)
     condition = identity[:, :, None].expand(-1, -1, TOKENS - 1, -1).half()
     views = view[None].repeat(2, 1, 1)
-    return Cached(identity, condition, views, people, kinds, torch.ones(count))
+    return Cached(identity, condition, views, kinds, torch.ones(count))
 
 
 def test_moments_and_prototypes_by_hand():
@@ -491,37 +491,6 @@ def test_maps_are_made_of_own_view_or_prototype():
             losses(spy, None, torch.arange(8).numpy(), draws)
         share = torch.cat(seen).float().mean().item()
         assert min(abs(share - s) for s in shares) < 0.1
-
-
-def test_features_of_other_views():
-    """Who is asked for a feature across views gets one of the same person in another view."""
-    data = cached()
-    data.weights[0] = 0
-    for row, others in enumerate(data.across()):
-        assert (data.labels[others] == data.labels[row]).all() and 0 not in others
-        assert (data.kinds[others] != data.kinds[row]).all() and len(others) >= 2
-    alone = replace(data, kinds=torch.zeros(len(data), dtype=torch.long))
-    assert [others.tolist() for others in alone.across()] == [[n] for n in range(len(data))]
-    made = generator()
-    training.prepare(made, data, noise(VIEWS, WIDTH))
-    seen = {}
-
-    def spy(clean, eps, times, condition, prototype, view, dropped):
-        features = made.feature(clean)
-        for n in range(len(clean)):
-            near = (data.identity - features[n]).square().sum(-1).amin(0).argmin()
-            seen.setdefault(n, set()).add(int(near))
-        return torch.zeros_like(clean), None
-
-    for cross, own in ((0.0, True), (1.0, False)):
-        seen.clear()
-        losses = training.Denoising(made, data, training.Settings(cross=cross), "cpu")
-        for step in range(30):
-            losses(spy, None, torch.arange(8).numpy(),
-                   training.Draws(8, slice(None), 0, "step", step))  # fmt: skip
-        for n, found in seen.items():
-            expected = {n} if own else set(data.across()[n].tolist())
-            assert found == expected
 
 
 @pytest.mark.parametrize("changes", [

@@ -39,7 +39,6 @@ class Cached:
         identity: Before the neck.  float32 [2, N, D]
         condition: float16 [2, N, T - 1, D]
         view: float32 [2, N, D]
-        labels: Who is on each picture, index.  int64 [N]
         kinds: View of each picture, index.  int64 [N]
         weights: In the losses.  float32 [N]
     """
@@ -47,29 +46,11 @@ class Cached:
     identity: Tensor
     condition: Tensor
     view: Tensor
-    labels: Tensor
     kinds: Tensor
     weights: Tensor
 
     def __len__(self) -> int:
         return self.identity.shape[1]
-
-    def across(self) -> list[Tensor]:
-        """Of each picture the others of the same person in other views, itself if there are none.
-
-        Returns: row numbers, int64 [at least 1], one tensor a picture.
-        """
-        own: dict[int, list[int]] = {}
-        for row, label in enumerate(self.labels.tolist()):
-            own.setdefault(label, []).append(row)
-        found = []
-        for row, (label, kind) in enumerate(
-            zip(self.labels.tolist(), self.kinds.tolist(), strict=True)
-        ):
-            same = torch.tensor(own[label])
-            others = same[(self.kinds[same] != kind) & (self.weights[same] > 0)]
-            found.append(others if len(others) else torch.tensor([row]))
-        return found
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the identity features, both weighted.  [D], [D]"""
@@ -125,7 +106,7 @@ def open_or_make(
     path = folder / f"features-{wanted[:16]}.safetensors"
     if not _is_of(path, wanted):
         made = make(method, pixels, dropped_paths, seed, device, bar)
-        known = {"labels": pool.labels, "kinds": pool.views, "weights": pool.weights}
+        known = {"kinds": pool.views, "weights": pool.weights}
         made |= {name: torch.from_numpy(values) for name, values in known.items()}
         write(path, to_bytes(made, {"mark": wanted}))
     return Cached(**load_file(path))

@@ -46,16 +46,12 @@ class Settings(Steps):
     """Largest norm of the gradient; 0 = any."""
     average: float = 0.999
     """Decay of the moving average of the weights (EMA), which is what is saved; 0 = none."""
-    cross: float = 0.0
-    """How often the feature to be made is not the picture's own but that of another picture of the
-    person in another view; 0 as in the paper."""
     drop: float = 0.05
     """How often the condition is withheld, so that guidance has its other branch."""
 
     def __post_init__(self):
         super().__post_init__()
         within("optim.drop", self.drop, 0, 1)
-        within("optim.cross", self.cross, 0, 1)
         within("optim.pictures", self.pictures, 1, 1000)
         if self.batch % self.pictures:
             raise ValueError(
@@ -98,26 +94,23 @@ class Denoising:
     def __init__(self, generator: Generator, cached: Cached, settings: Settings, device):
         self.generator, self.cached = generator, cached
         self.settings, self.device = settings, device
-        self.across = cached.across() if settings.cross else []
 
     def __call__(
         self, model: nn.Module, average: nn.Module, rows: np.ndarray, draws: Draws
     ) -> dict[str, Tensor]:
         """See `loop.Losses`."""
         own, at = self.generator, torch.from_numpy(rows)
-        side, wanted = (draws.uniform() < 0.5).long(), self._wanted(at, draws)
-        condition = self.cached.condition[side, at].to(self.device).float()
-        identity, view = (
-            table[side, wanted].to(self.device).float()
-            for table in (self.cached.identity, self.cached.view)
+        side = (draws.uniform() < 0.5).long()
+        identity, condition, view = (
+            table[side, at].to(self.device).float()
+            for table in (self.cached.identity, self.cached.condition, self.cached.view)
         )
-        weights = torch.minimum(self.cached.weights[at], self.cached.weights[wanted])
-        weights = weights.to(self.device)
+        weights = self.cached.weights[at].to(self.device)
         times = draw_times(draws.uniform(), own.times).to(self.device)
         noise = draws.normal(*own.grid.shape).to(self.device)
         dropped = (draws.uniform() < self.settings.drop).to(self.device)
         instance = (draws.uniform() < 0.5).to(self.device)
-        prototype = own.prototypes[self.cached.kinds[wanted].to(self.device)]
+        prototype = own.prototypes[self.cached.kinds[at].to(self.device)]
         if not own.mode.own_view:
             view = torch.where(instance[:, None], view, prototype)
         told, refined = model(
@@ -129,17 +122,6 @@ class Denoising:
             apart = 1 - functional.cosine_similarity(refined.float(), identity)
             losses["align"] = (apart * weights * own.alphas[times]).mean()
         return losses
-
-    def _wanted(self, at: Tensor, draws: Draws) -> Tensor:
-        """The pictures whose features are to be made.  int64 [B] -> int64 [B]"""
-        if not self.across:
-            return at
-        chosen, turns = draws.uniform() < self.settings.cross, draws.uniform()
-        found = at.clone()
-        for n in chosen.nonzero().flatten().tolist():
-            others = self.across[int(at[n])]
-            found[n] = others[int(turns[n] * len(others))]
-        return found
 
 
 @torch.no_grad()
