@@ -256,6 +256,16 @@ def test_who_is_told_the_noise_finds_the_feature():
     torch.testing.assert_close(found, features.expand(VIEWS, 2, -1), rtol=1e-3, atol=1e-3)
 
 
+def test_the_released_sampler_finds_it_too():
+    made = generator(mode="faithful")
+    features = noise(1, WIDTH, seed=5)
+    made.denoiser = Told(made.latent(features), made.alphas)
+    start = noise(2, 2, *made.grid.shape)
+    rng = torch.Generator().manual_seed(0)
+    found = sampling.sample(made, noise(2, TOKENS - 1, WIDTH), start, 5, 1.0, rng)
+    torch.testing.assert_close(found, features.expand(2, 2, -1), rtol=1e-3, atol=1e-3)
+
+
 def test_guidance_by_hand():
     """One step: the noise is e_0 + g (e_c - e_0), with e_0 of the learnt null tokens."""
     made, condition = generator(), noise(2, TOKENS - 1, WIDTH)

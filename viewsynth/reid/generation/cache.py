@@ -28,6 +28,7 @@ from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.pool import Pool
 
 BATCH = 128  # pictures at once
+REVISION = 1  # raise it when the file holds something else for the same pictures
 DROP = 0.1  # of the last block in stochastic depth, as released
 
 
@@ -98,7 +99,7 @@ def open_or_make(
         device: Where to compute.
         bar: Whether to show progress.
     """
-    said = [mark(method, pool, dropped_paths, seed)]
+    said = [REVISION, mark(method, pool, dropped_paths, seed)]
     for sample in pool.samples:  # pictures that were made anew under their old names
         state = sample.paths[0].stat()
         said.append([state.st_size, state.st_mtime_ns])
