@@ -136,7 +136,7 @@ def main() -> None:
 def apart(model: fused.Fused, images: torch.Tensor) -> None:
     """The same samples with a call of the denoiser for each view and branch of the guidance."""
     condition, own = model.person.encode(images).condition, model.generator
-    noise = sampling.starts(images, own.views, own.grid.shape)
+    noise = sampling.starts(own.views, len(images), own.grid.shape).to(images.device)
     inner = own.denoiser.forward
 
     def one_by_one(latents, times, tokens, down, up):

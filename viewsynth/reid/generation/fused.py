@@ -70,24 +70,17 @@ class Fused(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Descriptors.  RGB in [0, 1] [B, 3, H, W] -> [B, (1 + V) D]"""
         found = self.person.encode(images)
-        return self.join(found.identity, self.generate(images, found.condition))
+        return self.join(found.identity, self.generate(found.condition))
 
-    def generate(self, images: Tensor, condition: Tensor) -> Tensor:
-        """Sampled features of all views.
-
-        Args:
-            images: Their bytes decide the noise.  [B, 3, H, W]
-            condition: Their identity conditions.  [B, T - 1, D]
-        Returns: before the neck.  [V, B, D]
-        """
-        own, shape = self.generator, self.generator.grid.shape
+    def generate(self, condition: Tensor) -> Tensor:
+        """Sampled features of all views, before the neck.  [B, T - 1, D] -> [V, B, D]"""
+        own, count = self.generator, len(condition)
         if self.running is None:
-            noise = starts(images, own.views, shape)
+            noise = starts(own.views, count, own.grid.shape)
         else:
-            drawn_now = [
-                torch.randn(len(images), *shape, generator=self.running) for _ in range(own.views)
-            ]
-            noise = torch.stack(drawn_now).to(images.device)
+            size = (own.views, count, *own.grid.shape)
+            noise = torch.randn(size, generator=self.running)
+        noise = noise.to(condition.device)
         return sample(own, condition, noise, self.steps, self.guidance, self.running)
 
     def join(self, identity: Tensor, sampled: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Mode:
         moving_prototypes: A view is what the last batches of the first stage left in `bank`. Else
             the exact mean over the training pictures.
         running_noise: One generator runs through all pictures, in the order in which they come,
-            and begins anew after a stop. Else each picture has its own seed.
+            and begins anew after a stop. Else a view has one start, the same for all pictures.
         two_views: Features are sampled for the first two views only. Else for all.
         dropped_paths: Training features are made with stochastic depth (0 to 0.1) active. Else in
             evaluation mode. Ours drops a block whole, where the release drops its halves one by

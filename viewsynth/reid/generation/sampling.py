@@ -8,8 +8,6 @@ branches and all views in one call of the denoiser.
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
@@ -41,22 +39,23 @@ def draw_times(uniform: Tensor, times: int) -> Tensor:
     return ((1 - uniform**3) * times).long().clamp(0, times - 1)
 
 
-def starts(images: Tensor, views: int, shape: tuple[int, ...]) -> Tensor:
-    """The noise that sampling starts from: a function of picture and view alone.
+def starts(views: int, count: int, shape: tuple[int, ...]) -> Tensor:
+    """The noise that sampling starts from: that of a view, the same for all pictures.
+
+    Source: ours. A noise of each picture's own would be as deterministic, but two pictures of a
+    person would differ by it as well as by what they show.
 
     Args:
-        images: RGB in [0, 1]; what counts are their bytes.  [B, 3, H, W]
-        views: How many features of each are wanted.
+        views: How many features of each picture are wanted.
+        count: Pictures.
         shape: Of a latent.
-    Returns: float32 [views, B, *shape], on the device of the images.
+    Returns: float32 [views, count, *shape], on the CPU.
     """
-    stored = (images.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu().contiguous()
     rows = []
-    for picture in stored:
-        digest = hashlib.sha256(picture.numpy().tobytes()).hexdigest()
-        generator = torch.Generator().manual_seed(seed_of(0, "feature", digest))
-        rows.append(torch.randn(views, *shape, generator=generator))
-    return torch.stack(rows, 1).to(images.device)
+    for view in range(views):
+        generator = torch.Generator().manual_seed(seed_of(0, "feature", view))
+        rows.append(torch.randn(1, *shape, generator=generator).expand(count, *shape))
+    return torch.stack(rows)
 
 
 @torch.no_grad()
