@@ -176,7 +176,7 @@ def test_colours_of_the_parts_survive(tools, drawn, from_front, number):
         )
 
     apart = np.abs(thirds(view.image, view.mask) - thirds(picture.image, picture.mask))
-    # Of the last person 44 to 46, by the processor that fitted it.
+    # The last person's is 45.3 on one kind of processor and below 45 on another.
     assert apart.mean(1)[1:4].max() < 48, apart.round()
 
 

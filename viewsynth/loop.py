@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop: a module, its losses and a plan of batches in, a trained module out.
 
-`diffusion` and the second stage of `reid.generation` bring the losses, `viewsynth.train` has a loop
-of its own for pictures of people. Batches, noise and learning rate are
-functions of (seed, step), and all random numbers of a step are drawn for the whole batch, so
-neither a stop nor the number of processes changes what is learnt. As in `viewsynth.train`, a batch
-may be computed in parts that are accumulated.
+`diffusion` and `reid.generation` bring the losses; `viewsynth.train` has a loop of its own, for
+pictures of people. Batches, noise and learning rate are functions of (seed, step), and all random
+numbers of a step are drawn for the whole batch, so neither a stop nor the number of processes
+changes what is learnt. As in `viewsynth.train`, a batch may be computed in parts that are
+accumulated.
 """
 
 from __future__ import annotations
