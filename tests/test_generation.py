@@ -59,7 +59,7 @@ class Told(nn.Module):
 def test_who_is_told_the_noise_finds_the_feature():
     made = generator()
     features = noise(1, WIDTH, seed=5)
-    made.mean, made.scale = noise(WIDTH, seed=6), torch.rand(WIDTH) + 0.5
+    made.features.mean, made.features.scale = noise(WIDTH, seed=6), torch.rand(WIDTH) + 0.5
     made.denoiser = Told(made.latent(features), made.alphas)
     found = sampling.sample(
         made, noise(2, TOKENS - 1, WIDTH), noise(VIEWS, 2, *made.grid.shape), 50, 1.0
@@ -92,7 +92,8 @@ def test_guidance_by_hand():
         )
         mixed = without + 3.0 * (with_ - without)
         alpha = made.alphas[999]
-        expected = made.feature((start[0] - (1 - alpha).sqrt() * mixed) / alpha.sqrt())
+        clean = (start[0] - (1 - alpha).sqrt() * mixed) / alpha.sqrt()
+        expected = made.features.back(made.feature(clean, told))
     found = sampling.sample(made, condition, start, 1, 3.0)[0]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
@@ -268,10 +269,13 @@ def test_a_frozen_unet_learns_keys_and_values_alone(person, tmp_path):
 def test_moments_and_prototypes_by_hand():
     data = cached()
     data.weights[:6] = 0
-    mean, scale = data.moments()
-    kept = data.identity[:, 6:].flatten(0, 1)
-    torch.testing.assert_close(mean, kept.mean(0))
-    torch.testing.assert_close(scale, kept.std(0, correction=0))
+    for numbers in (data.identity, data.condition):
+        mean, scale = data.moments(numbers)
+        kept = numbers[:, 6:].flatten(0, 1).float()
+        torch.testing.assert_close(mean, kept.mean(0))
+        torch.testing.assert_close(scale, kept.std(0, correction=0))
+    same = torch.full((2, len(data), 1), -8.0)  # float16 cannot tell these from -8.004
+    assert data.moments(same)[1].item() == pytest.approx(8e-3, rel=1e-2)
     found = data.prototypes(VIEWS)
     expected = [data.view[:, (data.kinds == n) & (data.weights > 0)].mean((0, 1)) for n in range(3)]
     torch.testing.assert_close(found, torch.stack(expected))
@@ -290,6 +294,27 @@ def test_prepare_by_mode():
     assert torch.equal(theirs.prototypes, bank)
     latent = theirs.latent(data.identity[0])
     assert torch.equal(latent.flatten(1)[:, :WIDTH], data.identity[0])
+
+
+def test_nothing_hangs_on_where_the_encoder_puts_its_zero_and_its_unit():
+    """Views that differ by a thousandth of what they amount to are as different as any."""
+    data = cached()
+    small = {name: 2 + 0.05 * getattr(data, name).float() for name in ("condition", "view")}
+    moved = replace(data, identity=2 + 0.05 * data.identity, **small)
+    found, between = [], []
+    for seen in (data, moved):
+        made = generator(decoder="align")
+        training.prepare(made, seen, noise(VIEWS, WIDTH))
+        start = sampling.starts(1, 2, made.grid.shape).expand(VIEWS, -1, -1, -1, -1)
+        sampled = sampling.sample(made, seen.condition[0, :2].float(), start, 2, 2.0)
+        found.append(made.features(sampled.flatten(0, 1)))
+        between.append(found[-1].unflatten(0, (VIEWS, 2)).std(0).mean())
+    torch.testing.assert_close(found[1], found[0], rtol=5e-3, atol=5e-3)
+    raw = with_mode(generator(decoder="align"), raw=True)
+    training.prepare(raw, moved, noise(VIEWS, WIDTH))
+    start = sampling.starts(1, 2, raw.grid.shape).expand(VIEWS, -1, -1, -1, -1)
+    sampled = sampling.sample(raw, moved.condition[0, :2].float(), start, 2, 2.0)
+    assert sampled.std(0).mean() < 0.2 * between[0]
 
 
 def test_maps_are_made_of_own_view_or_prototype():

@@ -53,11 +53,20 @@ class Cached:
     def __len__(self) -> int:
         return self.identity.shape[1]
 
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the identity features, both weighted.  [D], [D]"""
-        weights = (self.weights / (2 * self.weights.sum()))[None, :, None]
-        mean = (weights * self.identity).sum((0, 1))
-        return mean, (weights * (self.identity - mean) ** 2).sum((0, 1)).sqrt().clamp_min(1e-6)
+    def moments(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of what is cached, both weighted.
+
+        Args:
+            numbers: `identity`, `condition` or `view`.  [2, N, ..., D]
+        Returns: [..., D] each; the deviation is no less than what float16 can tell of the mean.
+        """
+        if numbers.dim() > 3:  # one token after the other: all as float32 would be twice the cache
+            found = [self.moments(each) for each in numbers.unbind(2)]
+            return tuple(map(torch.stack, zip(*found, strict=True)))
+        weights, numbers = (self.weights / (2 * self.weights.sum()))[None, :, None], numbers.float()
+        mean = (weights * numbers).sum((0, 1))
+        scale = (weights * (numbers - mean) ** 2).sum((0, 1)).sqrt()
+        return mean, torch.maximum(scale, 1e-3 * mean.abs() + 1e-6)
 
     def prototypes(self, views: int) -> Tensor:
         """The exact mean view feature of each view, weighted.  [views, D]

@@ -37,7 +37,8 @@ class Mode:
         leading: Sampling is ancestral (DDPM), and its steps are spaced from the first on, so that
             the first one is told that less noise is there than there is. Else deterministic (DDIM),
             spaced from the last on.
-        raw_latents: Features are denoised as they are. Else standardised by the training set.
+        raw: Features are denoised, and conditions and views are told, as they are. Else all three
+            are standardised by the training set: they may differ far less than they amount to.
         one_norm: A descriptor is [neck(f), samples], brought to unit length as a whole. Else the
             samples go through the neck, too, and each part is of unit length.
     """
@@ -51,7 +52,7 @@ class Mode:
     dropped_paths: bool = False
     own_view: bool = False
     leading: bool = False
-    raw_latents: bool = False
+    raw: bool = False
     one_norm: bool = False
 
 

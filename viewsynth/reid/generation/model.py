@@ -39,6 +39,27 @@ class Shape:
         within("generator.times", self.times, 2, 100_000)
 
 
+class Standard(nn.Module):
+    """Numbers less their mean over the training pictures, in units of their spread.
+
+    Attributes:
+        mean, scale: 0 and 1 until they are known, or where numbers stay raw.  float32 [*shape]
+    """
+
+    def __init__(self, *shape: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """[B, *shape] -> [B, *shape]"""
+        return (numbers - self.mean) / self.scale
+
+    def back(self, numbers: Tensor) -> Tensor:
+        """The other way round."""
+        return numbers * self.scale + self.mean
+
+
 class Generator(nn.Module):
     """See the head of this file.
 
@@ -49,8 +70,9 @@ class Generator(nn.Module):
         shape: What it is made of.
     Attributes:
         own: Names of its weights and buffers, less those that others trained.
-        mean, scale: Of the training features; 0 and 1 where features stay raw.  float32 [D]
-        prototypes: Of the views.  float32 [V, D]
+        features, conditions, view_features: Standards of identity features, identity conditions
+            and view features.  of [D], [T - 1, D] and [D]
+        prototypes: Of the views, as the encoder says them.  float32 [V, D]
     """
 
     def __init__(self, width: int, tokens: int, views: int, shape: Shape):
@@ -65,11 +87,9 @@ class Generator(nn.Module):
         if self.mode.lost_residuals:
             self.pyramid.up.requires_grad_(False)  # the release's get no gradient either
         self.align = Align(width) if shape.decoder == "align" else None
-        for name, value in (
-            ("mean", torch.zeros(width)), ("scale", torch.ones(width)),
-            ("prototypes", torch.zeros(views, width)),
-        ):  # fmt: skip
-            self.register_buffer(name, value)
+        self.features, self.view_features = Standard(width), Standard(width)
+        self.conditions = Standard(tokens - 1, width)
+        self.register_buffer("prototypes", torch.zeros(views, width))
         others = self.denoiser.frozen and {
             name for name, p in self.named_parameters() if not p.requires_grad
         }
@@ -84,11 +104,26 @@ class Generator(nn.Module):
 
     def latent(self, features: Tensor) -> Tensor:
         """[B, D] -> [B, 4, h, w]"""
-        return self.grid.to_latent((features - self.mean) / self.scale)
+        return self.grid.to_latent(self.features(features))
 
-    def feature(self, latent: Tensor) -> Tensor:
-        """[B, 4, h, w] -> [B, D]"""
-        return self.grid.to_feature(latent) * self.scale + self.mean
+    def feature(self, latent: Tensor, prototype: Tensor) -> Tensor:
+        """A feature of a latent, refined if the decoder is `align`, standardised as a latent is.
+
+        Args:
+            latent: [B, 4, h, w]
+            prototype: Of the view of each.  [B, D]
+        Returns: [B, D]
+        """
+        found = self.grid.to_feature(latent)
+        return found if self.align is None else self.align(found, self.view_features(prototype))
+
+    def tokens(self, condition: Tensor, prototype: Tensor, dropped: Tensor | None = None) -> Tensor:
+        """As `Fusion.forward`, of what the encoder says."""
+        return self.fusion(self.conditions(condition), self.view_features(prototype), dropped)
+
+    def maps(self, view: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """As `Pyramid.forward`, of what the encoder says."""
+        return self.pyramid(self.view_features(view))
 
     def forward(
         self, clean: Tensor, noise: Tensor, times: Tensor, condition: Tensor, prototype: Tensor,
@@ -104,18 +139,19 @@ class Generator(nn.Module):
             prototype: Of the view of each.  [B, D]
             view: What the maps are made of.  [B, D]
             dropped: Rows without a condition.  bool [B]
-        Returns: noise [B, 4, h, w]; with the decoder `align`, features [B, D], else None.
+        Returns: noise [B, 4, h, w]; with the decoder `align`, features, standardised, [B, D], else
+            None.
         """
         alpha = self.alphas[times][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        down, up = self.pyramid(view)
-        tokens = self.fusion(condition, prototype, dropped)
+        down, up = self.maps(view)
+        tokens = self.tokens(condition, prototype, dropped)
         up = [] if self.mode.lost_residuals else up
         told = self.denoiser(noisy, times, tokens, down, up)
         if self.align is None:
             return told, None
         found = (noisy - (1 - alpha).sqrt() * told.detach()) / alpha.sqrt()
-        return told, self.align(self.feature(found), prototype)
+        return told, self.feature(found, prototype)
 
     def trained(self) -> dict[str, Tensor]:
         """Weights and buffers that are its own, by name: all but what others trained."""

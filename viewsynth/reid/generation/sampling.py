@@ -78,9 +78,9 @@ def sample(
     views, count = noise.shape[:2]
     wanted = model.prototypes[:views].to(noise.device)
     mode = model.mode
-    tokens = torch.cat([model.fusion(condition, one.expand(count, -1)) for one in wanted])
+    tokens = torch.cat([model.tokens(condition, one.expand(count, -1)) for one in wanted])
     prototypes = wanted.repeat_interleave(count, 0)
-    down, up = model.pyramid(prototypes)
+    down, up = model.maps(prototypes)
     both = guidance != 1
     if both:
         tokens = torch.cat([model.fusion.null(len(tokens), mode.zero_null), tokens])
@@ -103,7 +103,5 @@ def sample(
         ).prev_sample  # fmt: skip
         if mode.lost_residuals:
             down = down[: len(down) // 2]
-    features = model.feature(latents)
-    if model.align is not None:
-        features = model.align(features, prototypes)
+    features = model.features.back(model.feature(latents, prototypes))
     return features.unflatten(0, (views, count))

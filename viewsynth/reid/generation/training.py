@@ -119,7 +119,7 @@ class Denoising:
         errors = (told.float() - noise).square().flatten(1).mean(1)
         losses = {"noise": (errors * weights).mean()}
         if refined is not None:
-            apart = 1 - functional.cosine_similarity(refined.float(), identity)
+            apart = 1 - functional.cosine_similarity(refined.float(), own.features(identity))
             losses["align"] = (apart * weights * own.alphas[times]).mean()
         return losses
 
@@ -136,13 +136,17 @@ def check(generator: Generator, cached: Cached, settings: Settings, seed: int, d
 
 
 def prepare(generator: Generator, cached: Cached, bank: Tensor) -> None:
-    """Tell a generator the moments of the features and the prototypes of the views.
+    """Tell a generator the moments of what it gets, and the prototypes of the views.
 
     Args:
         bank: The moving prototypes of the encoder.  [V, D]
     """
-    if not generator.mode.raw_latents:
-        generator.mean, generator.scale = cached.moments()
+    if not generator.mode.raw:
+        for standard, numbers in (
+            (generator.features, cached.identity), (generator.conditions, cached.condition),
+            (generator.view_features, cached.view),
+        ):  # fmt: skip
+            standard.mean, standard.scale = cached.moments(numbers)
     if generator.mode.moving_prototypes:
         generator.prototypes = bank.detach().cpu().clone()
     else:
