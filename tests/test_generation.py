@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import tiny_generation
 import torch
@@ -315,6 +316,38 @@ def test_nothing_hangs_on_where_the_encoder_puts_its_zero_and_its_unit():
     start = sampling.starts(1, 2, raw.grid.shape).expand(VIEWS, -1, -1, -1, -1)
     sampled = sampling.sample(raw, moved.condition[0, :2].float(), start, 2, 2.0)
     assert sampled.std(0).mean() < 0.2 * between[0]
+
+
+def test_what_is_denoised_is_a_picture_of_the_person_in_its_own_view():
+    data = cached()
+    rows = torch.arange(len(data)).repeat(100)
+    uniform = torch.rand(len(rows), generator=torch.Generator().manual_seed(0))
+    found = data.of_same_person(rows, uniform)
+    assert torch.equal(data.people[found], data.people[rows])
+    pairs = torch.stack([rows, found]).unique(dim=1)
+    assert pairs.shape[1] == len(data) * 6  # each with each of its person's six
+    assert data.of_same_person(torch.tensor([5]), torch.tensor([1.0])) < 6  # as float32 rounds
+
+    for own in (True, False):
+        made = with_mode(generator(), own_target=own, raw=True, own_view=True)
+        training.prepare(made, data, noise(VIEWS, WIDTH))
+        seen = []
+
+        def spy(clean, eps, times, condition, prototype, view, dropped, seen=seen):
+            seen.append((clean.flatten(1)[:, :WIDTH], condition[:, 0], prototype, view))
+            return torch.zeros_like(clean), None
+
+        losses = training.Denoising(made, data, training.Settings(), "cpu")
+        losses(spy, None, np.arange(len(data)), training.Draws(len(data), slice(None), 0, "step"))
+        clean, condition, prototype, view = seen[0]
+        same = data.identity.flatten(0, 1)
+        which = torch.cdist(clean, same).argmin(1) % len(data)
+        told = torch.cdist(condition.float(), same).argmin(1) % len(data)
+        assert torch.equal(told, torch.arange(len(data)))
+        assert torch.equal(data.people[which], data.people)
+        assert torch.equal(which, told) == own
+        assert torch.equal(prototype, made.prototypes[data.kinds[which]])
+        assert torch.equal(view, data.view[0, which])
 
 
 def test_maps_are_made_of_own_view_or_prototype():

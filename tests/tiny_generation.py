@@ -61,4 +61,4 @@ def cached(count: int = 24) -> Cached:
     identity = (who + view)[None] + 0.05 * noise(2, count, WIDTH, seed=8)
     condition = identity[:, :, None].expand(-1, -1, TOKENS - 1, -1).half()
     views = view[None].repeat(2, 1, 1)
-    return Cached(identity, condition, views, kinds, torch.ones(count))
+    return Cached(identity, condition, views, kinds, people, torch.ones(count))

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.pool import Pool
 
 BATCH = 128  # pictures at once
-REVISION = 1  # raise it when the file holds something else for the same pictures
+REVISION = 2  # raise it when the file holds something else for the same pictures
 DROP = 0.1  # of the last block in stochastic depth, as released
 
 
@@ -41,6 +42,7 @@ class Cached:
         condition: float16 [2, N, T - 1, D]
         view: float32 [2, N, D]
         kinds: View of each picture, index.  int64 [N]
+        people: Who is on it, index.  int64 [N]
         weights: In the losses.  float32 [N]
     """
 
@@ -48,10 +50,29 @@ class Cached:
     condition: Tensor
     view: Tensor
     kinds: Tensor
+    people: Tensor
     weights: Tensor
 
     def __len__(self) -> int:
         return self.identity.shape[1]
+
+    @cached_property
+    def _by_person(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures person by person; where each picture's person begins, and has how many."""
+        _, who, counts = self.people.unique(return_inverse=True, return_counts=True)
+        return who.argsort(stable=True), (counts.cumsum(0) - counts)[who], counts[who]
+
+    def of_same_person(self, rows: Tensor, uniform: Tensor) -> Tensor:
+        """A picture of the person on each, any of them, itself included.
+
+        Args:
+            rows: int64 [B]
+            uniform: Which one, in [0, 1).  [B]
+        Returns: int64 [B]
+        """
+        order, begins, counts = self._by_person
+        which = torch.minimum((uniform * counts[rows]).long(), counts[rows] - 1)
+        return order[begins[rows] + which]
 
     def moments(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of what is cached, both weighted.
@@ -83,8 +104,9 @@ class Cached:
 
 
 def mark(method: SDReID, pool: Pool, dropped_paths: bool, seed: int) -> str:
-    """Hash of encoder, names, views and weights of the pictures, and mode."""
-    said = [[s.name for s in pool.samples], pool.views.tolist(), pool.weights.tolist()]
+    """Hash of encoder, mode, and of the pictures' names, people, views and weights."""
+    said = [[s.name for s in pool.samples]]
+    said += [known.tolist() for known in (pool.labels, pool.views, pool.weights)]
     said += [dropped_paths, seed if dropped_paths else 0, list(method.backbone.size)]
     digest = hashlib.sha256(json.dumps(said).encode())
     for key, value in sorted(method.state_dict().items()):
@@ -116,7 +138,7 @@ def open_or_make(
     path = folder / f"features-{wanted[:16]}.safetensors"
     if not _is_of(path, wanted):
         made = make(method, pixels, dropped_paths, seed, device, bar)
-        known = {"kinds": pool.views, "weights": pool.weights}
+        known = {"kinds": pool.views, "people": pool.labels, "weights": pool.weights}
         made |= {name: torch.from_numpy(values) for name, values in known.items()}
         write(path, to_bytes(made, {"mark": wanted}))
     return Cached(**load_file(path))

@@ -29,11 +29,14 @@ class Mode:
         running_noise: One generator runs through all pictures, in the order in which they come,
             and begins anew after a stop. Else a view has one start, the same for all pictures.
         two_views: Features are sampled for the first two views only. Else for all.
+        own_target: What is denoised in training is the feature of the picture that is told, under
+            the prototype of its own view; that one can be copied, and the view goes unheard. Else
+            it is that of any picture of the person, under the prototype of that one's view.
         dropped_paths: Training features are made with stochastic depth (0 to 0.1) active. Else in
             evaluation mode. Ours drops a block whole, where the release drops its halves one by
             one, and draws once for each cached picture.
-        own_view: The maps are made of a picture's own view feature in training, of the prototype
-            in sampling. Else of one or the other at random in training.
+        own_view: The maps are made of the denoised picture's view feature in training, of the
+            prototype in sampling. Else of one or the other at random in training.
         leading: Sampling is ancestral (DDPM), and its steps are spaced from the first on, so that
             the first one is told that less noise is there than there is. Else deterministic (DDIM),
             spaced from the last on.
@@ -49,6 +52,7 @@ class Mode:
     moving_prototypes: bool = False
     running_noise: bool = False
     two_views: bool = False
+    own_target: bool = False
     dropped_paths: bool = False
     own_view: bool = False
     leading: bool = False

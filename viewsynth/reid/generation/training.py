@@ -2,8 +2,10 @@
 """Training of a generator from cached features: the losses for `viewsynth.loop`.
 
 Source: SD-ReID, section 2.4 of its release: the mean squared error of the noise, at times that are
-mostly noisy, is all. The decoder `align` adds 1 - cosine between refined and true feature, weighted
-by how little noise there was (alpha_bar): a guess from noise alone is nothing to refine.
+mostly noisy, is all. Ours: what is denoised is the feature of any picture of the person, in the
+view of that one, as a generated view should be (`mode.Mode.own_target`). The decoder `align` adds
+1 - cosine between refined and true feature, weighted by how little noise there was (alpha_bar): a
+guess from noise alone is nothing to refine.
 """
 
 from __future__ import annotations
@@ -101,9 +103,12 @@ class Denoising:
         """See `loop.Losses`."""
         own, at = self.generator, torch.from_numpy(rows)
         side = (draws.uniform() < 0.5).long()
-        identity, condition, view = (
-            table[side, at].to(self.device).float()
-            for table in (self.cached.identity, self.cached.condition, self.cached.view)
+        condition = self.cached.condition[side, at].to(self.device).float()
+        if not own.mode.own_target:
+            at = self.cached.of_same_person(at, draws.uniform())
+            side = (draws.uniform() < 0.5).long()
+        identity, view = (
+            table[side, at].to(self.device) for table in (self.cached.identity, self.cached.view)
         )
         weights = self.cached.weights[at].to(self.device)
         times = draw_times(draws.uniform(), own.times).to(self.device)
