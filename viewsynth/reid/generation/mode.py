@@ -31,7 +31,7 @@ class Mode:
         two_views: Features are sampled for the first two views only. Else for all.
         own_target: What is denoised in training is the feature of the picture that is told, under
             the prototype of its own view; that one can be copied, and the view goes unheard. Else
-            it is that of any picture of the person, under the prototype of that one's view.
+            half the time that of any picture of the person, under the prototype of its view.
         dropped_paths: Training features are made with stochastic depth (0 to 0.1) active. Else in
             evaluation mode. Ours drops a block whole, where the release drops its halves one by
             one, and draws once for each cached picture.

@@ -2,8 +2,9 @@
 """Training of a generator from cached features: the losses for `viewsynth.loop`.
 
 Source: SD-ReID, section 2.4 of its release: the mean squared error of the noise, at times that are
-mostly noisy, is all. Ours: what is denoised is the feature of any picture of the person, in the
-view of that one, as a generated view should be (`mode.Mode.own_target`). The decoder `align` adds
+mostly noisy, is all. Ours: what is denoised is half the time the feature of any picture of the
+person, in the view of that one, as a generated view should be (`mode.Mode.own_target`); always
+so, and generated features found people less well on a world to tune on. The decoder `align` adds
 1 - cosine between refined and true feature, weighted by how little noise there was (alpha_bar): a
 guess from noise alone is nothing to refine.
 """
@@ -105,8 +106,9 @@ class Denoising:
         side = (draws.uniform() < 0.5).long()
         condition = self.cached.condition[side, at].to(self.device).float()
         if not own.mode.own_target:
-            at = self.cached.of_same_person(at, draws.uniform())
-            side = (draws.uniform() < 0.5).long()
+            other, turned = draws.uniform() < 0.5, (draws.uniform() < 0.5).long()
+            at = torch.where(other, self.cached.of_same_person(at, draws.uniform()), at)
+            side = torch.where(other, turned, side)
         identity, view = (
             table[side, at].to(self.device) for table in (self.cached.identity, self.cached.view)
         )
