@@ -82,7 +82,8 @@ def held(found, count: int) -> Cached:
     """What the encoder said, as a cache."""
     twice = [torch.stack([t.float().cpu()] * 2) for t in
              (found.identity, found.condition, found.view)]  # fmt: skip
-    return Cached(*twice, torch.arange(count) % VIEWS, torch.ones(count))
+    each = torch.arange(count)
+    return Cached(*twice, each % VIEWS, each // 4, torch.ones(count))
 
 
 def timed(function, *given) -> float:
