@@ -35,11 +35,12 @@ def elevations(found: dict, words: dict[str, str]) -> bytes | None:
     tasks = [task for task in found["tasks"] if task["bins"]]
     if not tasks:
         return None
-    figure = _figure(max(6.0, 4.2 * len(tasks)), 4.0)
+    arms = len(found["arms"])
+    figure = _figure(max(6.0, max(4.2, 0.4 * arms) * len(tasks)), 3.4 + 0.1 * arms)
     every = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
     for task, axes in zip(tasks, every, strict=True):
         for n, arm in enumerate(found["arms"]):
-            shift = WIDE / 2 * ((n + 0.5) / len(found["arms"]) - 0.5)
+            shift = WIDE / 2 * ((n + 0.5) / arms - 0.5)
             at = [k + shift for k in range(len(task["bins"]))]
             heights, errors = _errors([part["arms"][n]["mAP"] for part in task["bins"]])
             axes.errorbar(
@@ -68,8 +69,11 @@ def _errors(values: list[list[float]]) -> tuple[list[float], list[list[float]]]:
     return heights, [down, [100 * max(high - value, 0) for value, _, high in values]]
 
 
-def _colour(number: int) -> str:
-    return f"C{number % 10}"
+def _colour(number: int) -> tuple:
+    """Ten dark colours, then their ten light ones."""
+    from matplotlib import colormaps
+
+    return colormaps["tab20"]((2 * number + number // 10) % 20)
 
 
 def _named(arm: str, words: dict[str, str]) -> str:
@@ -80,5 +84,6 @@ def _png(figure, axes) -> bytes:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
+    # tight: a legend that is wider than the axes is shown whole
+    figure.savefig(out, format="png", bbox_inches="tight", metadata={"Software": None})
     return out.getvalue()

@@ -42,7 +42,7 @@ class Cached:
         condition: float16 [2, N, T - 1, D]
         view: float32 [2, N, D]
         kinds: View of each picture, index.  int64 [N]
-        people: Who is on it, index.  int64 [N]
+        labels: Who is on it, index.  int64 [N]
         weights: In the losses.  float32 [N]
     """
 
@@ -50,7 +50,7 @@ class Cached:
     condition: Tensor
     view: Tensor
     kinds: Tensor
-    people: Tensor
+    labels: Tensor
     weights: Tensor
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Cached:
     @cached_property
     def _by_person(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures person by person; where each picture's person begins, and has how many."""
-        _, who, counts = self.people.unique(return_inverse=True, return_counts=True)
+        _, who, counts = self.labels.unique(return_inverse=True, return_counts=True)
         return who.argsort(stable=True), (counts.cumsum(0) - counts)[who], counts[who]
 
     def of_same_person(self, rows: Tensor, uniform: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def open_or_make(
     path = folder / f"features-{wanted[:16]}.safetensors"
     if not _is_of(path, wanted):
         made = make(method, pixels, dropped_paths, seed, device, bar)
-        known = {"kinds": pool.views, "people": pool.labels, "weights": pool.weights}
+        known = {"kinds": pool.views, "labels": pool.labels, "weights": pool.weights}
         made |= {name: torch.from_numpy(values) for name, values in known.items()}
         write(path, to_bytes(made, {"mark": wanted}))
     return Cached(**load_file(path))
