@@ -66,21 +66,23 @@ def _metadata(folder, name="metadata.jsonl") -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    "kind, pattern, first",
+    "kind, pattern",
     [
-        ("market", r"bounding_box_train/(?P<pid>\d{4,})_c(?P<cam>\d+)s1_\d{6}_01\.jpg", 7),
-        ("cargo", r"train/Cam(?P<cam>\d+)/Cam(?P=cam)_day_(?P<pid>\d+)_\d+\.jpg", 14),
+        ("market", r"bounding_box_train/(?P<pid>\d{4})_c(?P<cam>[1-6])s1_\d{6}_01\.jpg"),
+        ("cargo", r"train/Cam(?P<cam>[1-5])/Cam(?P=cam)_day_(?P<pid>\d+)_\d+\.jpg"),
     ],
 )
-def test_renamed_pictures_lead_back(run, tmp_path, kind, pattern, first):
+def test_renamed_pictures_lead_back(run, tmp_path, kind, pattern):
     assert export.run(export.Config(kind, run, str(tmp_path / "out"))) == 0
     rows = _metadata(tmp_path / "out", "sources.jsonl")
     assert len(rows) == len(_metadata(run)) == len({row["file_name"] for row in rows})
     for row in rows:
         match = re.fullmatch(pattern, row["file_name"])
         assert match, row["file_name"]
-        assert int(match["pid"]) == int(row["row"]["pid"].rpartition("/")[2])
-        assert int(match["cam"]) >= first
+        assert int(match["pid"]) == row["label"] and int(match["cam"]) == row["camera"]
+        assert (row["label"] == {"cargo/7": 7, "cargo/2519": 2519}[row["row"]["pid"]]) == (
+            kind == "cargo"  # 2519 is too much for the readers of Market-1501
+        )
         copied = (tmp_path / "out" / row["file_name"]).read_bytes()
         assert copied == (run / row["original"]).read_bytes()
     cameras = {(row["camera"], row["row"]["camid"]) for row in rows}
@@ -88,10 +90,13 @@ def test_renamed_pictures_lead_back(run, tmp_path, kind, pattern, first):
 
 
 def test_numbers_never_collide():
-    assert export.numbers({"cargo/2519", "cargo/7"}) == {"cargo/2519": 2519, "cargo/7": 7}
-    assert export.numbers({"a/1", "b/1"}) == {"a/1": 1, "b/1": 2}
-    assert export.numbers({"0000", "0001"}) == {"0000": 1, "0001": 2}  # 0 means "nobody"
-    assert export.numbers({"anna", "2"}) == {"2": 1, "anna": 2}
+    assert export.numbers({"cargo/2519", "cargo/7"}, 9999) == {"cargo/2519": 2519, "cargo/7": 7}
+    assert export.numbers({"cargo/2519", "cargo/7"}, 1501) == {"cargo/2519": 1, "cargo/7": 2}
+    assert export.numbers({"a/1", "b/1"}, 1501) == {"a/1": 1, "b/1": 2}
+    assert export.numbers({"6", "06"}, 1501) == {"06": 1, "6": 2}
+    assert export.numbers({"0000", "0001"}, 1501) == {"0000": 1, "0001": 2}  # 0 means "nobody"
+    assert export.numbers({"anna", "2"}, 1501) == {"2": 1, "anna": 2}
+    assert export.numbers({f"9{7:020d}", "8"}, 1501) == {"8": 1, f"9{7:020d}": 2}  # not 7
 
 
 def test_webdataset_shards_are_whole_and_deterministic(run, tmp_path):
@@ -133,13 +138,28 @@ def test_the_run_s_own_export_can_be_made_again(run):
     assert len(_metadata(run / "export" / "cargo", "sources.jsonl")) == 6
 
 
-def test_bad_runs_are_refused(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no finished run"):
+@pytest.mark.parametrize(
+    "line, error, said",
+    [
+        ("", ValueError, "is empty: no view was kept"),
+        ('{"file_name": "images/a.jpg", "pid"', ValueError, "metadata.jsonl:1: expected a row of"),
+        ("[1, 2]", ValueError, "metadata.jsonl:1: file_name must be a text, got None"),
+        ({"file_name": "../secret.jpg"}, ValueError, "leads out"),
+        ({"file_name": "images/gone.jpg"}, FileNotFoundError, "no picture images/gone.jpg"),
+        ({"camid": None}, ValueError, "camid must be a text, got None"),  # a user's own pictures
+        ({"pid": 7}, ValueError, "pid must be a text, got 7"),
+        ({"elevation": "steep"}, ValueError, "elevation must be a number, got 'steep'"),
+        ({"elevation": float("nan")}, ValueError, "elevation must be a number, got nan"),
+    ],
+)
+def test_bad_runs_are_refused_and_nothing_is_written(run, tmp_path, line, error, said):
+    with pytest.raises(FileNotFoundError, match="no finished run.*viewsynth generate"):
         export.run(export.Config("cargo", tmp_path))
-    row = _metadata(run)[0] | {"file_name": "../secret.jpg"}
-    (tmp_path / "metadata.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(ValueError, match="leads out"):
+    line = json.dumps(_metadata(run)[0] | line) if isinstance(line, dict) else line
+    (tmp_path / "metadata.jsonl").write_text(line + "\n")
+    with pytest.raises(error, match=re.escape(said)):
         export.run(export.Config("cargo", tmp_path, str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_sheets_show_every_view(run, tmp_path):

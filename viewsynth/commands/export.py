@@ -5,20 +5,25 @@ viewsynth export body|sheet|market|cargo|webdataset outputs/demo [--output DIR o
 
 - body: `<person>.glb`, textured, standing, facing +z.
 - sheet: `<person>.png`, all views, a row an elevation.
-- market: `bounding_box_train/0001_c7s1_000001_01.jpg` (Market-1501); cameras 1-6 stay free.
-- cargo: `train/Cam14/Cam14_day_1_1.jpg` (CARGO); cameras 1-13 stay free. CARGO's own loaders call
-  cameras 1-5 aerial and all others ground: tell them that ours, from 14 on, are aerial.
+- market: `bounding_box_train/0001_c2s1_900001_01.jpg` (Market-1501), cameras 1 to 6, people 1 to
+  1501: what the readers of fast-reid and torchreid, and ours, accept.
+- cargo: `train/Cam2/Cam2_day_1_900001.jpg` (CARGO), cameras 1 to 5, which its readers call aerial.
 - webdataset: `000000.tar`, ... with `<key>.jpg` and `<key>.json`, the same bytes for the same run.
 
-Synthetic pictures go into the training set only. Where all pids end in a number of their own they
-keep it, so `cargo/2519` is person 2519 again. `sources.jsonl` beside the files says for every new
-name which row of the run it was.
+Of market and cargo: more virtual cameras than numbers share numbers by elevation, and the command
+says which. Synthetic pictures are for training only, so the folders of queries and gallery are
+empty. Where all pids end in a number of their own they keep it, so `cargo/2519` is person 2519
+again. Running numbers begin at 900001, so that copying into the real set overwrites no picture;
+there a number of a camera stands for a real and a virtual one. `sources.jsonl` beside the files
+says for every new name which row of the run it was, with its true camera; our readers take what it
+names for synthetic and aerial.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import posixpath
 import re
 import shutil
@@ -27,6 +32,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +41,44 @@ import tyro
 from viewsynth.config import within
 from viewsynth.files import inside, lines
 
-MARKET_CAMERA, CARGO_CAMERA = 7, 14  # the first that no real camera has
+FIRST = 900_001  # running numbers from here on are those of no real picture
+BAND = 15  # degrees of elevation of a virtual camera
+TEXTS = ("file_name", "pid", "camid", "person")  # columns that exports use
+EXPECTED = "expected the metadata.jsonl that `viewsynth generate` wrote"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a data set names its training pictures, and what its readers accept.
+
+    Args:
+        release: Name of the data set.
+        scope: What its pids begin with.
+        name: Form of a file name.
+        cameras: Readers take the numbers 1 to this one; of CARGO those that fly.
+        people: Readers take the numbers 1 to this one.
+        empty: Folders of queries and gallery, which readers expect.
+    """
+
+    release: str
+    scope: str
+    name: str
+    cameras: int
+    people: int
+    empty: tuple[str, str]
+
+
+FORMS = {
+    "market": Form(
+        "Market-1501", "market1501",
+        "bounding_box_train/{label:04d}_c{camera}s1_{index:06d}_01.jpg",
+        6, 1501, ("query", "bounding_box_test"),
+    ),
+    "cargo": Form(
+        "CARGO", "cargo", "train/Cam{camera}/Cam{camera}_day_{label}_{index}.jpg",
+        5, 999_999_999, ("query", "gallery"),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,59 +125,162 @@ class Target:
 def run(config: Config) -> int:
     """Export, and say what was written where."""
     rows = read_rows(config.run)
+    form = FORMS.get(config.kind)
+    entries = renamed(form, rows) if form else []
     own = config.run / "export" / config.kind
     if config.output is None and own.exists():
         shutil.rmtree(own)  # ours alone: made anew, so that running again is safe
     target = Target(config.output or own.as_posix())
-    write = {"body": _bodies, "sheet": _sheets, "webdataset": _webdataset}.get(config.kind)
-    written = write(config, rows, target) if write else _renamed(config, rows, target)
+    if form:
+        written = _copied(config.run, form, entries, target)
+    else:
+        write = {"body": _bodies, "sheet": _sheets, "webdataset": _webdataset}[config.kind]
+        written = write(config, rows, target)
     target.put("sources.jsonl", lines(written))
     sys.stderr.write(f"wrote {len(written)} {config.kind} entries to {target.url}\n")
+    for note in notes(form, entries, target.root) if form else ():
+        sys.stderr.write(f"{note}\n")
     return 0
 
 
 def read_rows(folder: Path) -> list[dict]:
-    """The rows of a finished run.
+    """The rows of a finished run, sorted by file name.
 
-    Raises: FileNotFoundError, ValueError: if there are none.
+    Raises: FileNotFoundError, ValueError: if there are none, if one is no row of a run, or if its
+        picture is not there.
     """
     path = folder / "metadata.jsonl"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no finished run: it has no metadata.jsonl")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        raise FileNotFoundError(
+            f"{folder} is no finished run: it has no metadata.jsonl; give the folder that "
+            "`viewsynth generate` wrote"
+        )
+    rows = [
+        _row(line, f"{path}:{number}", folder)
+        for number, line in enumerate(path.read_bytes().splitlines(), 1)
+        if line.strip()
+    ]
     if not rows:
-        raise ValueError(f"{path} is empty: no view was kept, see {folder / 'rejects.jsonl'}")
+        raise ValueError(
+            f"{path} is empty: no view was kept; {folder / 'rejects.jsonl'} says why, nothing can "
+            "be exported"
+        )
     return sorted(rows, key=lambda row: row["file_name"])
 
 
-def numbers(pids: set[str]) -> dict[str, int]:
-    """A whole number > 0 for every pid: its own last one if that is unique, else 1, 2, ..."""
-    found = {pid: re.search(r"(\d{1,9})$", pid) for pid in sorted(pids)}
+def _row(line: bytes, where: str, folder: Path) -> dict:
+    """A line of `metadata.jsonl`, checked as far as exports use it."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: expected a row of JSON, got {line[:40]!r} ({error}); run `viewsynth "
+            "generate` again, it writes the file anew"
+        ) from error
+    row = row if isinstance(row, dict) else {}
+    for key in TEXTS:
+        if not isinstance(row.get(key), str) or not row[key]:
+            raise ValueError(f"{where}: {key} must be a text, got {row.get(key)!r}; {EXPECTED}")
+    value = row.get("elevation")
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{where}: elevation must be a number, got {value!r}; {EXPECTED}")
+    if not inside(folder, row["file_name"]).is_file():
+        raise FileNotFoundError(
+            f"{where}: there is no picture {row['file_name']} in {folder}; put it back, or run "
+            "`viewsynth generate` anew"
+        )
+    return row
+
+
+def numbers(pids: set[str], most: int) -> dict[str, int]:
+    """A whole number in [1, most] for every pid: its own last one if those fit, else 1, 2, ...
+
+    Own numbers fit if each is there once. There must be no more pids than `most`.
+    """
+    found = {pid: re.search(r"(?<!\d)0*(\d{1,9})$", pid, re.ASCII) for pid in pids}
     own = {pid: int(match[1]) for pid, match in found.items() if match}
-    if len(own) == len(set(own.values())) == len(pids) and min(own.values()) > 0:
+    fits = all(1 <= number <= most for number in own.values())
+    if fits and len(own) == len(set(own.values())) == len(pids):
         return own
     return {pid: number for number, pid in enumerate(sorted(pids), 1)}
 
 
-def _renamed(config: Config, rows: list[dict], target: Target) -> list[dict]:
-    """The pictures under the names of another data set."""
-    first = MARKET_CAMERA if config.kind == "market" else CARGO_CAMERA
-    person = numbers({row["pid"] for row in rows})
-    cameras = {c: first + k for k, c in enumerate(sorted({row["camid"] for row in rows}))}
-    counts: Counter = Counter()
-    written = []
+def cameras(rows: list[dict], most: int) -> dict[str, int]:
+    """A number in [1, most] for every virtual camera, rising with the elevation.
+
+    Where there are more cameras than numbers, every band of elevations gets as many numbers as the
+    others, and its cameras share them; where there are more bands, neighbouring bands share one.
+    """
+    lowest: dict[str, float] = {}
     for row in rows:
-        number, camera = person[row["pid"]], cameras[row["camid"]]
-        counts[number, camera] += 1
-        index = counts[number, camera]
-        if config.kind == "market":
-            name = f"bounding_box_train/{number:04d}_c{camera}s1_{index:06d}_01.jpg"
-        else:
-            name = f"train/Cam{camera}/Cam{camera}_day_{number}_{index}.jpg"
-        target.put(name, inside(config.run, row["file_name"]).read_bytes())
-        names = {"label": number, "camera": camera, "original": row["file_name"]}
-        written.append({"file_name": name, **names, "row": row})
-    return written
+        lowest[row["camid"]] = min(row["elevation"], lowest.get(row["camid"], math.inf))
+    order = sorted(lowest, key=lambda camid: (lowest[camid] // BAND, camid))
+    if len(order) <= most:
+        return {camid: number for number, camid in enumerate(order, 1)}
+    bands = [list(some) for _, some in groupby(order, key=lambda camid: lowest[camid] // BAND)]
+    each = most // len(bands)
+    return {
+        camid: 1 + (k * each + place * each // len(band) if each else k * most // len(bands))
+        for k, band in enumerate(bands)
+        for place, camid in enumerate(band)
+    }
+
+
+def renamed(form: Form, rows: list[dict]) -> list[dict]:
+    """The entries of `sources.jsonl`: new name, label, camera, old name and row of every picture.
+
+    Raises: ValueError: if there are more people than the readers of that form have numbers for.
+    """
+    pids = {row["pid"] for row in rows}
+    if len(pids) > form.people:
+        raise ValueError(
+            f"the run has {len(pids)} people, and readers of {form.release} take at most "
+            f"{form.people}; `viewsynth export cargo` and `webdataset` take any number"
+        )
+    label, camera = numbers(pids, form.people), cameras(rows, form.cameras)
+    counts: Counter = Counter()
+    entries = []
+    for row in rows:
+        place = {"label": label[row["pid"]], "camera": camera[row["camid"]]}
+        name = form.name.format(**place, index=FIRST + counts[*place.values()])
+        counts[*place.values()] += 1
+        entries.append({"file_name": name, **place, "original": row["file_name"], "row": row})
+    return entries
+
+
+def notes(form: Form, entries: list[dict], path: str) -> Iterator[str]:
+    """What whoever reads the pictures exported to `path` must know."""
+    shared: dict[int, set[str]] = {}
+    for entry in entries:
+        shared.setdefault(entry["camera"], set()).add(entry["row"]["camid"])
+    for camera, camids in sorted(shared.items()):
+        if len(camids) > 1:
+            yield f"camera {camera} is shared by the virtual cameras {', '.join(sorted(camids))}"
+    labels = {entry["row"]["pid"]: entry["label"] for entry in entries}
+    if not all(re.fullmatch(f"{form.scope}/0*{label}", pid) for pid, label in labels.items()):
+        pid = min(labels, key=lambda pid: labels[pid])
+        yield (
+            f"person {labels[pid]} is {pid!r}, and so on, see sources.jsonl; in the real "
+            f"{form.release} the same numbers are other people: do not copy the two together"
+        )
+    yield (
+        f"{' and '.join(form.empty)} are empty: these pictures are for training only; for readers "
+        "that need some there (torchreid), copy in those of a real set"
+    )
+    if form.scope == "market1501" and re.search(r"[-\d]+_c\d", path):
+        yield (
+            f"{path} itself reads like a person and a camera, and readers of Market-1501 search "
+            "the whole path: rename that folder"
+        )
+
+
+def _copied(run: Path, form: Form, entries: list[dict], target: Target) -> list[dict]:
+    """The pictures under the names of another data set."""
+    for entry in entries:
+        target.put(entry["file_name"], inside(run, entry["original"]).read_bytes())
+    for folder in form.empty:
+        target.put(f"{folder}/.keep", b"")  # hidden, no picture: an empty folder anywhere
+    return entries
 
 
 def _webdataset(config: Config, rows: list[dict], target: Target) -> list[dict]:

@@ -44,7 +44,7 @@ def load(root: str | Path) -> Dataset:
     """
     root = layout.find_root(root, PARTS)
     tree = layout.scan(root, PARTS)
-    samples = layout.samples(tree, _parse, FORM)
+    samples = layout.exported(tree, layout.samples(tree, _parse, FORM))
     query, gallery = ([s for s in samples if s.split == split] for split in ("query", "gallery"))
     return Dataset(
         name="cargo", root=root, samples=samples, protocols=layout.directions(query, gallery),

@@ -15,7 +15,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from viewsynth.data.images import EXTENSIONS
@@ -207,6 +207,17 @@ def samples(tree: Tree, parse: Callable[[str, str], dict | str], form: str) -> l
         )
     found.sort(key=lambda sample: (sample.pid, sample.name))
     return found
+
+
+def exported(tree: Tree, samples: list[Sample]) -> list[Sample]:
+    """The samples; those that `viewsynth export` wrote, as `sources.jsonl` says, are synthetic and
+    taken from above, whatever their names say.
+    """
+    path = tree.root / "sources.jsonl"
+    rows = json_rows(path) if path.is_file() else ()
+    names = {str(row.get("file_name")) for _, row in rows if isinstance(row, dict)}
+    marked = {"source": "synthetic", "platform": "drone", "view": "aerial"}
+    return [replace(one, **marked) if one.name in names else one for one in samples]
 
 
 def split_of(name: str, train: str) -> str:

@@ -38,7 +38,7 @@ def load(root: str | Path) -> Dataset:
     """
     root = layout.find_root(root, PARTS)
     tree = layout.scan(root, PARTS)
-    samples = layout.samples(tree, _parse, FORM)
+    samples = layout.exported(tree, layout.samples(tree, _parse, FORM))
     query, gallery = ([s for s in samples if s.split == split] for split in ("query", "gallery"))
     protocols = {"ALL": Protocol(name="ALL", query=query, gallery=gallery)}
     return Dataset(
