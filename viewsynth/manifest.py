@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -353,6 +354,20 @@ def join(run: Path, frozen: Frozen, lost: list[dict]) -> tuple[list[dict], list[
     write(run / "metadata.jsonl", lines(rows))
     write(run / "rejects.jsonl", lines(rejects))
     return rows, rejects
+
+
+def reasons(rejects: list[dict]) -> list[tuple[str, int]]:
+    """Why something was rejected and how often: the most frequent first, what was skipped last.
+
+    Reasons of a stage that differ in numbers or in what they quote count as one, told as the first.
+    """
+    groups: dict[tuple[bool, str], list[str]] = {}
+    for reject in rejects:
+        text = f"{reject['stage']}: {reject['reason']}"
+        alike = re.sub(r"\d+(\.\d+)?|'[^']*'", "#", text)
+        groups.setdefault((reject["kind"] == "skipped", alike), []).append(text)
+    order = sorted(groups, key=lambda key: (key[0], -len(groups[key])))
+    return [(groups[key][0], len(groups[key])) for key in order]
 
 
 def sweep(run: Path, frozen: Frozen, rows: list[dict]) -> int:

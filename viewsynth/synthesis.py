@@ -334,10 +334,10 @@ def _row(person: Person, outfit: str, name: str, view: View, job: Job):
     from viewsynth import judge
 
     stem = f"{folder_of(person.pid)}/{f'{folder_of(outfit, 60)}+' if outfit else ''}{name}"
-    verdict = judge.judge_view(view, person)
+    verdict, sources = judge.judge_view(view, person), refine.used(person)
     if not verdict.keep:
-        return {}, _judged(verdict, f"{person.sources[0]['file']} {name}", person.pid)
-    cameras = sorted({str(source.get("camid", "0")) for source in person.sources})
+        return {}, _judged(verdict, f"{sources[0]['file']} {name}", person.pid)
+    cameras = sorted({str(source.get("camid", "0")) for source in sources})
     height, width = view.image.shape[:2]
     off = not view.mask.any()
     return {
@@ -360,11 +360,7 @@ def _row(person: Person, outfit: str, name: str, view: View, job: Job):
         "seen_ratio": 0.0 if off else round(float(view.seen[view.mask].mean()) / 255, 4),
         "seen_file_name": f"seen/{stem}.png",
         "person": f"people/{stem_of(person.pid, outfit)}.safetensors",
-        "sources": [
-            {"file": s["file"], "sha256": s["sha256"]}
-            for s in person.sources
-            if s.get("used", True)
-        ],
+        "sources": [{"file": s["file"], "sha256": s["sha256"]} for s in sources],
         "seed": job.config.seed,
         "engine": {"viewsynth": __version__, "body": person.body, **job.revisions},
         "pose_mode": job.config.pose.mode,

@@ -15,7 +15,6 @@ import os
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,7 +178,7 @@ def run(
         prepare: `prepare(config) -> (models, revisions, licences)`: has everything that the
             workers load in its place; None = ours.
         load, make: What a worker does, see `chunks.start`.
-    Returns: 0, or 1 if more than 1 % of the people were lost to faults.
+    Returns: 0, or 1 if nobody was made or more than 1 % of the people were lost to faults.
     """
     started = time.perf_counter()
     folder = config.folder
@@ -383,16 +382,19 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     made, asked = len({row["person"] for row in rows}), len(frozen.people)
     kept = f"{len(rows)} views kept, {len(rejects)} rejects"
     _say(f"{made} people of {asked} made, {kept}; {seconds:.0f} s{speed}")
-    reasons = Counter(f"{reject['stage']}: {reject['reason']}" for reject in rejects)
-    for reason, count in reasons.most_common(8):
+    reasons = manifest.reasons(rejects)
+    for reason, count in reasons[:8]:
         _say(f"  {count} x {reason}")
     _say("licences: " + ", ".join(f"{part} {text}" for part, text in licences.items()))
     _say(f"look at {folder / 'report' / 'index.html'} or {folder / 'contact_sheet.png'}")
     faults = len({r["pid"] or r["source"] for r in rejects if r["kind"] == "fault"})
-    if faults <= FAULTS * asked:
-        return 0
-    _say(f"failed: {faults} people of {asked} lost to faults, see rejects.jsonl; --retry-failed")
-    return 1
+    if broken := faults > FAULTS * asked:
+        _say(f"failed: {faults} people of {asked} lost to faults, {folder}/rejects.jsonl says why; "
+             "--retry-failed tries them again")  # fmt: skip
+    if not rows:
+        why = f"most often: {reasons[0][0]}; " if reasons else ""
+        _say(f"failed: nobody was made; {why}every reason is in {folder}/rejects.jsonl")
+    return int(broken or not rows)
 
 
 def _say(text: str) -> None:
