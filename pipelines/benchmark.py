@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from viewsynth import config
-from viewsynth.commands import evaluate, generate, train, world
+from viewsynth.commands import evaluate, generate, piped, train, world
 from viewsynth.workers import cores
 
 START = "from viewsynth import cli, workers; workers.end_with_parent(); cli.main()"
@@ -105,4 +105,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with piped():
+        sys.exit(main())

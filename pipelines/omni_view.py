@@ -13,7 +13,7 @@ import dataclasses
 import sys
 
 from viewsynth import config
-from viewsynth.commands import export, generate
+from viewsynth.commands import export, generate, piped
 
 ELEVATIONS = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0, 90.0)
 AZIMUTHS = (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
@@ -40,4 +40,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with piped():
+        sys.exit(main())

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmark import perform
 
 from viewsynth import config
-from viewsynth.commands import evaluate, generate, train, train_sd_reid, world
+from viewsynth.commands import evaluate, generate, piped, train, train_sd_reid, world
 
 
 @dataclass(frozen=True)
@@ -100,4 +100,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with piped():
+        sys.exit(main())

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmark import follow
 
 from viewsynth import config
-from viewsynth.commands import generate, train_diffusion, world
+from viewsynth.commands import generate, piped, train_diffusion, world
 
 
 @dataclass(frozen=True)
@@ -58,4 +58,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with piped():
+        sys.exit(main())

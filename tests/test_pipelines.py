@@ -37,9 +37,8 @@ def parsed(line: list[str]):
 
 @functools.cache
 def parsed_once(name: str, *options: str):
-    name = name.replace("-", "_")
     assert name in commands.names()
-    command = importlib.import_module(f"viewsynth.commands.{name}")
+    command = importlib.import_module(f"viewsynth.commands.{name.replace('-', '_')}")
     return config.parse(command.Config, [*options], name)
 
 

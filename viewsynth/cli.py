@@ -11,7 +11,9 @@ from viewsynth import commands
 
 def overview() -> str:
     """What there is to run, one line each."""
-    lines = [f"  {name:<10} {commands.summary(name)}" for name in commands.names()]
+    names = commands.names()
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {commands.summary(name)}" for name in names]
     return "\n".join(
         ["usage: viewsynth <command> [preset.yaml ...] [--options]", "", "commands:", *lines, "",
          "viewsynth <command> --help lists the options of a command."]
@@ -21,18 +23,18 @@ def overview() -> str:
 def main(argv: list[str] | None = None) -> None:
     """The program `viewsynth`."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        sys.stdout.write(overview() + "\n")
-        return
-    if argv[0] == "--version":
-        from viewsynth import __version__
+    with commands.piped():
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            sys.stdout.write(overview() + "\n")
+        elif argv[0] == "--version":
+            from viewsynth import __version__
 
-        sys.stdout.write(__version__ + "\n")
-        return
-    name = argv[0].replace("-", "_")
-    if name not in commands.names():
-        near = difflib.get_close_matches(name, commands.names(), 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(commands.names())}"
-        sys.stderr.write(f"viewsynth: error: no command {argv[0]!r}; {hint}\n")
-        raise SystemExit(2)
-    commands.main(name, argv[1:])
+            sys.stdout.write(__version__ + "\n")
+        elif argv[0] in commands.names():
+            commands.main(argv[0], argv[1:])
+        else:
+            near = difflib.get_close_matches(argv[0].replace("_", "-"), commands.names(), 1)
+            known = f"there are {', '.join(commands.names())}"
+            hint = f"did you mean {near[0]}?" if near else known
+            sys.stderr.write(f"viewsynth: error: no command {argv[0]!r}; {hint}\n")
+            raise SystemExit(2)
