@@ -11,7 +11,7 @@ import drawing
 import numpy as np
 import pytest
 
-from viewsynth import chunks, config, manifest, refine, synthesis
+from viewsynth import chunks, config, refine, sheet, synthesis
 from viewsynth.commands import generate
 from viewsynth.pictures import jpeg
 from viewsynth.records import Person, View
@@ -78,7 +78,7 @@ def reject(reason: str, stage: str = "judge", kind: str = "quality") -> dict:
 
 
 def test_reasons_that_differ_in_numbers_or_names_count_as_one():
-    found = manifest.reasons(
+    found = sheet.reasons(
         [reject("too dark")] * 3
         + [reject(f"only {share}% of the body was seen") for share in (3, 4, 5, 6.5)]
         + [reject(f"nobody says which one is '{who}'", "find") for who in ("a", "b")]
@@ -90,7 +90,7 @@ def test_reasons_that_differ_in_numbers_or_names_count_as_one():
         ("find: nobody says which one is 'a'", 2), ("parse: nobody says which one is 'c'", 1),
         ("input: pictures from above are not used (9)", 9),
     ]  # fmt: skip
-    assert manifest.reasons([]) == []
+    assert sheet.reasons([]) == []
 
 
 # ---- who painted a person --------------------------------------------------------------------

@@ -149,19 +149,27 @@ _Loader.add_implicit_resolver(
 def _read(path: Path, fields: dict[str, Any]) -> list[list[str]]:
     """The options that a preset stands for."""
     if not path.is_file():
-        raise FileNotFoundError(f"preset {path} does not exist")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"preset {path} {what}; give a YAML file of options")
     if path.stat().st_size > LARGEST:
-        raise ValueError(f"preset {path} is larger than {LARGEST} bytes; is it a configuration?")
+        raise ValueError(
+            f"preset {path} is larger than {LARGEST} bytes (it has {path.stat().st_size}); give a "
+            "YAML file of options"
+        )
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(
-            f"preset {path} is not plain YAML: {' '.join(str(error).split())}"
+            f"preset {path} is not plain YAML: {' '.join(str(error).split())}; write `key: value` "
+            "lines, as configs/*.yaml have them"
         ) from error
     if tree is None:
         return []
     if not isinstance(tree, dict):
-        raise ValueError(f"preset {path} must be `key: value` lines, got a {type(tree).__name__}")
+        raise ValueError(
+            f"preset {path} must be `key: value` lines, got a {type(tree).__name__}; "
+            "configs/*.yaml show how they look"
+        )
     return list(_flatten(tree, "", path, fields))
 
 

@@ -27,7 +27,7 @@ def folder_of(pid: str, longest: int = LONGEST) -> str:
     Raises: ValueError: if the pid is empty.
     """
     if not pid:
-        raise ValueError("a pid must not be empty")
+        raise ValueError("a pid must not be empty, got ''; give the person a name")
     name = "".join(
         _encode(letter, pid[i - 1 : i] + pid[i + 1 : i + 2]) for i, letter in enumerate(pid)
     )
@@ -71,7 +71,10 @@ def inside(root: Path, name: str) -> Path:
     path = root / pure
     links = [p for p in [path, *path.parents] if p != root and p.is_relative_to(root)]
     if pure.is_absolute() or ".." in pure.parts or any(p.is_symlink() for p in links):
-        raise ValueError(f"{name!r} leads out of {root} or through a symlink; it was not opened")
+        raise ValueError(
+            f"{name!r} leads out of {root} or through a symlink; it was not opened: put the file "
+            "itself into that folder, and name it relative to the folder"
+        )
     return path
 
 
@@ -124,7 +127,9 @@ def claim(folder: Path, ours: set[str], mark: str) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"output: cannot make the folder {folder}: {error.strerror}") from error
+        raise ValueError(
+            f"output: cannot make the folder {folder}: {error.strerror}; give another --output"
+        ) from error
     if (folder / mark).exists():
         return True
     names = sorted(path.name for path in folder.iterdir())

@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import re
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -217,7 +216,10 @@ def read(run: Path) -> Frozen:
     """Read `run.json`. Raises: FileNotFoundError, ValueError: if there is no run of ours."""
     path = run / "run.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{run} is no run of viewsynth: it has no run.json")
+        raise FileNotFoundError(
+            f"{run} is no run of viewsynth: it has no run.json; give a folder that `viewsynth "
+            "generate` wrote"
+        )
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree["format"] != FORMAT:
@@ -321,11 +323,26 @@ def _parts(run: Path, chunk: str) -> Iterator[tuple[dict, Path]]:
         path = run / "parts" / (f"{chunk}-{number}.jsonl" if number else f"{chunk}.jsonl")
         if not path.is_file():
             return
-        with path.open(encoding="utf-8") as file:
-            head = json.loads(file.readline())["part"]
+        head = next(_lines(path))["part"]
         if not covered.issuperset(head["views"]):
             covered.update(head["views"])
             yield head, path
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    """The lines of a part. Raises: ValueError: if it is not as it was written."""
+    with path.open("rb") as file:
+        for number, line in enumerate(itertools.chain([file.readline()], file), 1):
+            try:
+                found = json.loads(line)
+                if not isinstance(found, dict) or ("part" in found) != (number == 1):
+                    raise ValueError(f"got {line[:40]!r}")
+            except ValueError as error:
+                raise ValueError(
+                    f"{path}:{number} is no line of a part: {error}; delete the file and run "
+                    "the same command again, which computes its chunk anew"
+                ) from error
+            yield found
 
 
 def read_rows(run: Path, frozen: Frozen) -> tuple[list[dict], list[dict]]:
@@ -333,10 +350,9 @@ def read_rows(run: Path, frozen: Frozen) -> tuple[list[dict], list[dict]]:
     rows, rejects = [], [*frozen.rejects]
     for chunk, _, _ in frozen.chunks:
         for _, path in _parts(run, chunk):
-            with path.open(encoding="utf-8") as file:
-                for line in map(json.loads, file):
-                    rows += [line["row"]] if "row" in line else []
-                    rejects += [line["reject"]] if "reject" in line else []
+            for line in _lines(path):
+                rows += [line["row"]] if "row" in line else []
+                rejects += [line["reject"]] if "reject" in line else []
     return sorted(rows, key=lambda row: row["file_name"]), _sorted(rejects)
 
 
@@ -354,20 +370,6 @@ def join(run: Path, frozen: Frozen, lost: list[dict]) -> tuple[list[dict], list[
     write(run / "metadata.jsonl", lines(rows))
     write(run / "rejects.jsonl", lines(rejects))
     return rows, rejects
-
-
-def reasons(rejects: list[dict]) -> list[tuple[str, int]]:
-    """Why something was rejected and how often: the most frequent first, what was skipped last.
-
-    Reasons of a stage that differ in numbers or in what they quote count as one, told as the first.
-    """
-    groups: dict[tuple[bool, str], list[str]] = {}
-    for reject in rejects:
-        text = f"{reject['stage']}: {reject['reason']}"
-        alike = re.sub(r"\d+(\.\d+)?|'[^']*'", "#", text)
-        groups.setdefault((reject["kind"] == "skipped", alike), []).append(text)
-    order = sorted(groups, key=lambda key: (key[0], -len(groups[key])))
-    return [(groups[key][0], len(groups[key])) for key in order]
 
 
 def sweep(run: Path, frozen: Frozen, rows: list[dict]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -208,6 +209,20 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
         '<a href="../rejects.jsonl">rejects.jsonl</a> · <a href="../config.yaml">config.yaml</a> · '
         '<a href="../run.json">run.json</a></p>\n</body></html>\n'
     )
+
+
+def reasons(rejects: list[dict]) -> list[tuple[str, int]]:
+    """Why something was rejected and how often: the most frequent first, what was skipped last.
+
+    Reasons of a stage that differ in numbers or in what they quote count as one, told as the first.
+    """
+    groups: dict[tuple[bool, str], list[str]] = {}
+    for reject in rejects:
+        text = f"{reject['stage']}: {reject['reason']}"
+        alike = re.sub(r"\d+(\.\d+)?|'[^']*'", "#", text)
+        groups.setdefault((reject["kind"] == "skipped", alike), []).append(text)
+    order = sorted(groups, key=lambda key: (key[0], -len(groups[key])))
+    return [(groups[key][0], len(groups[key])) for key in order]
 
 
 def _folder(row: dict) -> str:

@@ -77,11 +77,13 @@ def run(config: Config) -> int:
 
 
 def _words(given: tuple[str, ...]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given]
-    for arm, mark, _ in pairs:
+    pairs = {text: text.partition("=") for text in given}
+    for text, (arm, mark, _) in pairs.items():
         if not arm or not mark:
-            raise ValueError(f'words: expected "arm=words", got {arm!r}')
-    return {arm: words for arm, _, words in pairs}
+            raise ValueError(
+                f'words: expected "arm=words", got {text!r}; e.g. --words "a=real pictures only"'
+            )
+    return {arm: words for arm, _, words in pairs.values()}
 
 
 def read_probes(folder: Path, found: runs.Runs) -> list[dict]:
@@ -99,7 +101,10 @@ def read_probes(folder: Path, found: runs.Runs) -> list[dict]:
             over = [sum(values) / len(values), min(lows), max(highs)]
             rows.append({"arm": arm, **same[0], "accuracy": over})
     if not rows:
-        raise FileNotFoundError(f"probes: {folder} holds no <arm>/seed<k>/{PROBE} of these arms")
+        raise FileNotFoundError(
+            f"probes: {folder} holds no <arm>/seed<k>/{PROBE} of these arms "
+            f"({', '.join(found.arms)}); write them with `viewsynth probe --output`"
+        )
     return rows
 
 

@@ -256,7 +256,9 @@ def _pose() -> str:
     for file in (weights.POSE, weights.DETECTOR):
         path = weights.cached(file)
         if path is None:
-            raise FileNotFoundError(f"{file.name} is not in the cache")
+            raise FileNotFoundError(
+                f"{file.name} is not in the cache; doctor --fetch puts it there"
+            )
         model = Model(path)
         out = model(np.full((1, *model.size, 3), 0.5, np.float32))
         if not all(np.isfinite(values).all() for values in out.values()):

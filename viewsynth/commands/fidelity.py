@@ -183,7 +183,11 @@ def _report(config: Config, parts: list[dict], moments) -> None:
     rows = [row for part in parts for row in part["rows"]]
     rejects = [reject for part in parts for reject in part["rejects"]]
     if not rows:
-        raise ValueError(f"nobody of {config.world} could be reconstructed: {rejects[:1]}")
+        why = f"; the first of {len(rejects)} rejects: {rejects[0]}" if rejects else ""
+        raise ValueError(
+            f"nobody of {config.world} could be reconstructed{why}; take more --people or another "
+            "world"
+        )
     table.identify(rows)
     table.identify(rows, "reid")
     found, differences = table.summary(rows), table.against(rows)

@@ -382,7 +382,7 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     made, asked = len({row["person"] for row in rows}), len(frozen.people)
     kept = f"{len(rows)} views kept, {len(rejects)} rejects"
     _say(f"{made} people of {asked} made, {kept}; {seconds:.0f} s{speed}")
-    reasons = manifest.reasons(rejects)
+    reasons = sheet.reasons(rejects)
     for reason, count in reasons[:8]:
         _say(f"  {count} x {reason}")
     _say("licences: " + ", ".join(f"{part} {text}" for part, text in licences.items()))

@@ -72,8 +72,12 @@ class Config:
 
 def run(config: Config) -> int:
     """Probe, write and print; returns 0."""
-    if config.data.root is None or not config.data.synthetic or not config.model:
-        raise ValueError("give --model, --data.root and --data.synthetic")
+    given = {"--model": config.model, "--data.root": config.data.root,
+             "--data.synthetic": config.data.synthetic}  # fmt: skip
+    if missing := [option for option, value in given.items() if not value]:
+        raise ValueError(
+            f"give --model, --data.root and --data.synthetic; missing: {', '.join(missing)}"
+        )
     dataset = data.load(config.data.name, config.data.root)
     real = [sample for sample in dataset.train if sample.source == "real"]
     learnt = pool.build(real, config.data.synthetic, "none")

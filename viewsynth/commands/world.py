@@ -107,7 +107,10 @@ def read(folder: Path) -> dict:
     """
     path = folder / "world.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no world of viewsynth: it has no world.json")
+        raise FileNotFoundError(
+            f"{folder} is no world of viewsynth: it has no world.json; give a folder that "
+            "`viewsynth world` wrote"
+        )
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree["format"] != FORMAT:
