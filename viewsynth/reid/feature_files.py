@@ -231,7 +231,7 @@ def _texts(path: Path, names: object, kind: str) -> list[str]:
 def _unreadable(path: Path, form: str, error: Exception) -> ValueError:
     first = (str(error) or type(error).__name__).splitlines()[0]
     hint = ""
-    if "allow_pickle" in first:
+    if "allow_pickle" in first or "Python objects" in first:
         first = "it holds Python objects, which can run code"
         hint = "; save numbers as float32 and names as np.array(names), which makes texts"
     return ValueError(
