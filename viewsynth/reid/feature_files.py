@@ -329,9 +329,9 @@ def _too_many(shape: tuple[int, ...], count: int) -> str:
     # Frames or parts stand before the numbers of each, the height and width of a map behind them.
     many = others[1:] if len(others) == 3 else others[:-1]
     said = " and ".join(f"axis {axis} of size {shape[axis]}" for axis in many)
-    mean = ", ".join(map(str, many))
+    one = len(many) == 1
     return (
-        f"{said} {'is' if len(many) == 1 else 'are'} too many (frames, parts, or places of a map?):"
-        f" take the mean over it, features.mean({mean if len(many) == 1 else f'({mean})'}), or "
-        f"flatten, features.reshape({shape[0]}, -1)"
+        f"{said} {'is' if one else 'are'} too many (frames, parts, or places of a map?): take the "
+        f"mean, features.mean({many[0] if one else tuple(many)}), or flatten, "
+        f"features.reshape({shape[0]}, -1)"
     )
