@@ -24,7 +24,7 @@ from transformers import ResNetConfig, ResNetModel
 from viewsynth import config, data, metrics
 from viewsynth.commands import evaluate
 from viewsynth.records import Dataset, Protocol, Sample
-from viewsynth.reid import evaluation, features
+from viewsynth.reid import evaluation, features, protocols
 
 PEOPLE, CAMERAS = 12, (1, 3, 7, 9)  # two of the cameras fly
 FIGURES = ("mAP", "mINP", "rank1", "rank5", "rank10")
@@ -236,7 +236,7 @@ def test_bins_are_the_queries_of_each_bin():
     assert set(found) == {
         ("camera", "0"), ("camera", "1"), ("camera", "8"), ("elevation", "0-25"),
         ("elevation", "25-40"), ("elevation", "40-55"), ("elevation", "55-70"),
-        ("elevation", "70-90"),
+        ("elevation", "70-90"), ("elevation", "unknown"),
     }  # fmt: skip
     counts = [found["elevation", name]["queries"] for name in ("0-25", "25-40", "70-90")]
     assert counts == [5, 10, 10]  # the query from the ground, at 50 degrees, is in none
@@ -349,36 +349,37 @@ ONE, TWO = sample("q", "some/1", "aerial"), sample("g", "some/1", camid="2")
 )  # fmt: skip
 def test_refusals(dataset, learnt, message):
     with pytest.raises(ValueError, match=message):
-        evaluation.refuse(dataset, dataset.protocols.values(), learnt)
+        protocols.keep(dataset, list(dataset.protocols.values()), learnt)
 
 
 def test_nothing_to_refuse():
     dataset = dataset_of([ONE], [TWO], [sample("t", "some/3")])
-    evaluation.refuse(dataset, dataset.protocols.values(), {"some/4": "list.txt", "1": "x"})
+    every = list(dataset.protocols.values())
+    assert protocols.keep(dataset, every, {"some/4": "list.txt", "1": "x"}) == (every, [])
 
 
 @pytest.mark.parametrize("text", ["some/7\n\n some/8 \r\n", "7\n8"])
 def test_lists_of_who_was_learnt_from(tmp_path, text):
     (tmp_path / "pids.txt").write_text(text)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "pid": "some/9"}\n')
-    found = evaluation.learnt_from([tmp_path / "pids.txt", tmp_path], "some")
+    found = protocols.learnt_from([tmp_path / "pids.txt", tmp_path], "some")
     assert {"some/7", "some/8", "some/9"} <= set(found) and found["some/9"].endswith("jsonl")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg"}\n')
     with pytest.raises(ValueError, match="must have rows"):
-        evaluation.learnt_from([tmp_path], "some")
+        protocols.learnt_from([tmp_path], "some")
     with pytest.raises(FileNotFoundError, match="trained_on: there is no file"):
-        evaluation.learnt_from([tmp_path / "none.txt"], "some")
+        protocols.learnt_from([tmp_path / "none.txt"], "some")
 
 
 def test_protocols_by_name(cargo):
     dataset = data.load("cargo", cargo)
-    assert [p.name for p in evaluation.choose(dataset, ("A->G", "ALL"))] == ["A->G", "ALL"]
+    assert [p.name for p in protocols.choose(dataset, ("A->G", "ALL"))] == ["A->G", "ALL"]
     with pytest.raises(ValueError, match=r"no protocol 'A-'; there are \"ALL\".*quote the names"):
-        evaluation.choose(dataset, ("A-",))
+        protocols.choose(dataset, ("A-",))
     with pytest.raises(ValueError, match=r"no protocol 'A2G'; there are .*\"G->A\"$"):
-        evaluation.choose(dataset, ("A2G",))
+        protocols.choose(dataset, ("A2G",))
     with pytest.raises(ValueError, match="offers no protocol: .*viewsynth data some"):
-        evaluation.choose(replace(dataset_of([ONE], [TWO]), protocols={}), ())
+        protocols.choose(replace(dataset_of([ONE], [TWO]), protocols={}), ())
 
 
 def test_options(cargo, model, tmp_path, capsys):

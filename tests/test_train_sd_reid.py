@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from viewsynth import checkpoints, config
 from viewsynth.commands import evaluate, train, train_sd_reid
-from viewsynth.reid import features, saved
+from viewsynth.reid import feature_files, features, saved
 from viewsynth.reid.generation import cache
 
 ROOT = Path(__file__).parents[1]
@@ -179,7 +179,7 @@ def test_evaluate_takes_the_model_and_its_parts(cargo, stage1, undisturbed, tmp_
         assert one["mAP"] == pytest.approx(other["mAP"], abs=1e-6)
     generated = found("generated", "--features", file, "--part", "generated")
     assert generated[0]["protocol"] == identity[0]["protocol"]
-    names = json.loads(features._read(file)[2]["names"])
+    names = feature_files.read(file).names
     rows = features.load(file, names)
     assert rows.parts == {"identity": (0, 32), "generated": (32, 96)}
     norms = np.linalg.norm(rows.part("identity").rows, axis=1)

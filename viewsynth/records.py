@@ -83,7 +83,8 @@ class Protocol:
         name: A direction of the field, e.g. "A->G" (aerial queries, ground gallery).
         query, gallery: The pictures; distractors stand in the gallery.
         camera: The field of `Sample` that plays the camera: gallery pictures of the query's person
-            with the same value are removed. "view" where a protocol says so (CARGO's "A<->G").
+            with the same value are removed. "view" where a protocol says so (CARGO's "A<->G");
+            "none" = no camera rule, only the query's own picture is removed.
     """
 
     name: str
@@ -91,16 +92,20 @@ class Protocol:
     gallery: Sequence[Sample]
     camera: str = "camid"
 
+    def place(self, sample: Sample) -> str:
+        """What plays the camera of a picture: those of a person with the same one never match."""
+        if self.camera == "none":
+            return "\n".join(map(str, sample.paths))
+        return getattr(sample, self.camera)
+
     @cached_property
     def valid_queries(self) -> int:
         """Queries with a match in the gallery from another camera: only those are averaged."""
         cameras: dict[str, set[str]] = {sample.pid: set() for sample in self.query}
         for sample in self.gallery:
             if sample.pid in cameras:
-                cameras[sample.pid].add(getattr(sample, self.camera))
-        return sum(
-            bool(cameras[sample.pid] - {getattr(sample, self.camera)}) for sample in self.query
-        )
+                cameras[sample.pid].add(self.place(sample))
+        return sum(bool(cameras[sample.pid] - {self.place(sample)}) for sample in self.query)
 
 
 @dataclass(frozen=True, kw_only=True)

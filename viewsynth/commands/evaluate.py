@@ -2,14 +2,15 @@
 """Measure how well a model, or features made elsewhere, finds people again.
 
     accelerate launch evaluate.py --data.name cargo --data.root DIR --model.path DIR-or-hub-id
-    viewsynth evaluate --data.name cargo --data.root DIR --features FILE.safetensors
+    viewsynth evaluate --data.name cargo --data.root DIR --features FILE
     viewsynth evaluate ... --protocols "A->G" "A<->G" --rerank
 
-The quotes are needed: the shell takes an unquoted > for a redirection. How a features file is
-written stands at the head of viewsynth/reid/features.py. The output folder gets `table.md` (printed
-as well), `results.json`, `leaderboard.csv`, `rejects.jsonl`, `config.yaml`, the features, and
-`queries.jsonl`, a row a protocol, re-ranking and query (see `evaluation.queries`), which
-`viewsynth compare` reads. Run again to go on after a stop: features that are there are kept.
+The quotes are needed: the shell takes an unquoted > for a redirection. Protocols without a valid
+query are told and left out. What a features file may be stands in viewsynth/reid/feature_files.py.
+The output folder gets `table.md` (printed as well), `results.json`, `leaderboard.csv`,
+`rejects.jsonl`, `config.yaml`, the features, and `queries.jsonl`, a row a protocol, re-ranking and
+query (see `evaluation.queries`), which `viewsynth compare` reads. Run again to go on after a stop:
+features that are there are kept.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from viewsynth.config import dump, within
 from viewsynth.files import claim, clean, lines, write
 from viewsynth.records import Dataset, Protocol, Reject
 from viewsynth.records import to_dict as to_json
-from viewsynth.reid import encoders, evaluation, features
+from viewsynth.reid import encoders, evaluation, features, protocols
 from viewsynth.workers import cores, launched
 
 BROKEN = 0.01  # share of the pictures that may be unreadable before the run counts as failed
@@ -79,11 +80,15 @@ class Config:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     features: Path | None = None
-    """Features made elsewhere (.safetensors), instead of a model."""
+    """Features made elsewhere (safetensors, .npy, .npz, .pt), instead of a model."""
+    names: Path | None = None
+    """Whose the rows of --features are (.txt, .csv, .json); none = it says so, or one beside it."""
     part: str = ""
     """Use this part of the features alone, where they have several; none = all."""
     protocols: tuple[str, ...] = ()
     """Names, in quotes, e.g. "A->G"; none = all that the data set has."""
+    camera_rule: Literal["protocol", "none"] = "protocol"
+    """none: matches from the query's own camera count, all but its own picture."""
     rerank: bool = False
     """Give the results with k-reciprocal re-ranking too, in rows of their own."""
     trained_on: tuple[Path, ...] = ()
@@ -114,25 +119,29 @@ def run(config: Config) -> int:
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
     dataset = data.load(config.data.name, config.data.root)
-    protocols = evaluation.choose(dataset, config.protocols)
-    learnt = evaluation.learnt_from(config.trained_on, dataset.name)
-    evaluation.refuse(dataset, protocols, learnt)
+    learnt = protocols.learnt_from(config.trained_on, dataset.name)
+    chosen, notes = protocols.select(dataset, config.protocols, config.camera_rule, learnt)
+    if first:
+        _tell(dataset.name, notes)
     with accelerator.main_process_first():
         if first:
             claim(config.folder, OURS, "results.json")
             clean(config.folder)
     maker, rejects, have, pictures = {}, [], None, 0
     if config.features is None:
-        maker, have, rejects, pictures = _extract(config, dataset, protocols, accelerator)
+        maker, have, rejects, pictures = _extract(config, dataset, chosen, accelerator)
     if first:
         every = [*dataset.rejects, *rejects]
         write(config.folder / "rejects.jsonl", lines([to_json(reject) for reject in every]))
     failed = len(rejects) > BROKEN * pictures
     if not failed:
-        results, queries = _rank(config, dataset, protocols, have, learnt, accelerator)
+        kept, more = _left(dataset, chosen, have, learnt)
+        found, order = _features(config, dataset, kept)
+        results, queries = _rank(config, dataset, chosen, kept, found, order, accelerator)
         if first:
+            _tell(dataset.name, [*more, *found.notes])
             write(config.folder / "queries.jsonl", lines(queries))
-            _report(config, dataset, results, maker, len(rejects))
+            _report(config, dataset, results, maker, [*notes, *more, *found.notes], len(rejects))
     elif first:
         _complain(config, rejects, pictures)
     accelerator.end_training()
@@ -153,10 +162,18 @@ def check(config: Config) -> None:
         )
     if config.features is not None and not config.features.is_file():
         raise FileNotFoundError(f"features: there is no file {config.features}")
+    if config.names is not None and config.features is None:
+        raise ValueError("names: a file of names goes with --features; got --model.path")
+    if config.names is not None and not config.names.is_file():
+        raise FileNotFoundError(f"names: there is no file {config.names}")
+
+
+def _tell(name: str, notes: list[str]) -> None:
+    sys.stderr.write("".join(f"{name}: {note}\n" for note in notes))
 
 
 def _extract(
-    config: Config, dataset: Dataset, protocols: list[Protocol], accelerator
+    config: Config, dataset: Dataset, chosen: list[Protocol], accelerator
 ) -> tuple[dict, set[str], list[Reject], int]:
     """Features of all pictures of the protocols, in OUTPUT/features.safetensors.
 
@@ -178,7 +195,7 @@ def _extract(
             f"pictures, which {ranks} processes cannot share; start one"
         )
     every = {sample.name: sample for p in dataset.protocols.values() for sample in _of(p)}
-    wanted = {sample.name for protocol in protocols for sample in _of(protocol)}
+    wanted = {sample.name for protocol in chosen for sample in _of(protocol)}
     blocks = features.blocks(
         list(every.values()), wanted, config.folder / "features", encoder, model.batch
     )
@@ -210,51 +227,67 @@ def _complain(config: Config, rejects: list[Reject], pictures: int) -> None:
     )
 
 
+def _left(
+    dataset: Dataset, chosen: list[Protocol], have: set[str] | None, learnt: dict[str, str]
+) -> tuple[list[Protocol], list[str]]:
+    """The protocols without the samples that have no features, and what that leaves out."""
+    lost = {sample.name for protocol in chosen for sample in _of(protocol)} - (have or set())
+    if have is None or not lost:
+        return chosen, []
+    return protocols.keep(dataset, [protocols.without(p, lost) for p in chosen], learnt)
+
+
+def _features(
+    config: Config, dataset: Dataset, kept: list[Protocol]
+) -> tuple[features.Features, dict[str, int]]:
+    """The features of all samples of the protocols, and the row of each by name."""
+    names = sorted({sample.name for protocol in kept for sample in _of(protocol)})
+    if config.features is None:
+        found = features.load(config.folder / "features.safetensors", names)
+    else:
+        root = config.data.root.expanduser()
+        roots = dict.fromkeys([root, root.absolute(), root.resolve(), dataset.root])
+        found = features.load(config.features, names, config.names, list(roots))
+    if config.part:
+        found = found.part(config.part)
+    return found, {name: row for row, name in enumerate(names)}
+
+
 def _rank(
-    config: Config, dataset: Dataset, protocols: list[Protocol], have: set[str] | None,
-    learnt: dict[str, str], accelerator,
+    config: Config, dataset: Dataset, chosen: list[Protocol], kept: list[Protocol],
+    found: features.Features, order: dict[str, int], accelerator,
 ) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """The results of all protocols and their queries, the same in every process."""
     import torch
     from accelerate.utils import gather_object
 
     torch.set_num_threads(1)  # the last bit of a product hangs on it
-    names = {sample.name for protocol in protocols for sample in _of(protocol)}
-    if have is not None and (lost := names - have):
-        names &= have
-        kept = [evaluation.without(protocol, lost) for protocol in protocols]
-        evaluation.refuse(dataset, kept, learnt)
-    else:
-        kept = protocols
-    order = sorted(names)
-    path = config.features or config.folder / "features.safetensors"
-    found = features.load(path, order)
-    if config.part:
-        found = found.part(config.part)
-    at = {name: row for row, name in enumerate(order)}
     results, queries = [], []
-    for before, protocol in zip(protocols, kept, strict=True):
+    before = {protocol.name: len(_of(protocol)) for protocol in chosen}
+    for protocol in kept:
         query, gallery = (
-            found.rows[[at[sample.name] for sample in some]]
+            found.rows[[order[sample.name] for sample in some]]
             for some in (protocol.query, protocol.gallery)
         )
+        left_out = before[protocol.name] - len(_of(protocol))
         for reranking in (False, True) if config.rerank else (False,):
             rows = evaluation.rank(
                 protocol, query, gallery, reranking, accelerator.process_index,
                 accelerator.num_processes, gather_object,
             )  # fmt: skip
-            left_out = len(_of(before)) - len(_of(protocol))
             results.append(evaluation.result(dataset, protocol, found, rows, reranking, left_out))
             queries += evaluation.queries(protocol, rows, reranking)
     if found.extra and config.features and accelerator.is_main_process:
-        sys.stderr.write(f"{found.extra} rows of {path} are of no picture that was asked for\n")
+        sys.stderr.write(
+            f"{found.extra} rows of {config.features} are of no picture that was asked for\n"
+        )
     return results, queries
 
 
 def _report(
-    config: Config, dataset: Dataset, results: list[dict], maker: dict, broken: int
+    config: Config, dataset: Dataset, results: list[dict], maker: dict, told: list[str], broken: int
 ) -> None:
-    """Write the results, and print the table."""
+    """Write the results, and print the table with what has been told."""
     model = results[0]["model"] or (config.features.stem if config.features else "")
     model += f", {config.part} alone" if config.part else ""
     method = config.method or model
@@ -263,15 +296,15 @@ def _report(
         backbone = config.backbone or maker.get("kind", "")
         one["leaderboard"] = evaluation.leaderboard(one, method, backbone)
     notes = [WORLD] if dataset.name == "world" else []
-    notes += [*dataset.warnings, *map(data.say, data.differences(dataset))]
+    notes += [*dataset.warnings, *map(data.say, data.differences(dataset)), *told]
     if broken:
         notes.append(f"{broken} pictures could not be read and are left out, see rejects.jsonl.")
     text, output = evaluation.table(results, notes), config.folder
-    told = {"viewsynth": __version__, "notes": notes, "encoder": maker, "results": results}
+    tree = {"viewsynth": __version__, "notes": notes, "encoder": maker, "results": results}
     write(output / "config.yaml", dump(config).encode())
     write(output / "table.md", (text + evaluation.details(results)).encode())
     write(output / "leaderboard.csv", _csv([one["leaderboard"] for one in results]))
-    write(output / "results.json", (json.dumps(told, indent=1) + "\n").encode())
+    write(output / "results.json", (json.dumps(tree, indent=1) + "\n").encode())
     sys.stdout.write(text)
     sys.stderr.write(f"wrote results.json, leaderboard.csv and table.md (more in it) to {output}\n")
 

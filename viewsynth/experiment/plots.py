@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 
 from viewsynth.experiment.table import SHOWN
+from viewsynth.reid.evaluation import bin_words
 
 DPI, WIDE = 110, 0.8  # of the place of a group that its bars or points take
 
@@ -47,7 +48,9 @@ def elevations(found: dict, words: dict[str, str]) -> bytes | None:
                 at, heights, errors, color=_colour(n), label=_named(arm, words), marker="o",
                 markersize=3, linewidth=1.2, elinewidth=0.8, capsize=2,
             )  # fmt: skip
-        names = [f"{part['bin']}°\n{part['queries']} q" for part in task["bins"]]
+        names = [
+            f"{bin_words('elevation', part['bin'])}\n{part['queries']} q" for part in task["bins"]
+        ]
         axes.set_xticks(range(len(names)), names)
         axes.set_title(task["protocol"])
         axes.grid(axis="y", alpha=0.3)

@@ -31,8 +31,8 @@ class Task:
         direction: Who looks for whom, in words.
         queries: Their names, sorted.  [Q]
         people: Whose picture each query is, as a number.  int64 [Q]
-        elevation: Of the queries from above, degrees; NaN for others and where the data does not
-            say.  float64 [Q]
+        above: Which queries are from above.  bool [Q]
+        elevation: Of the queries, degrees; NaN where the data does not say.  float64 [Q]
         ap: Average precision, in [0, 1].  float64 [A, S, Q]
         hit: Whether the first rank is right, 0 or 1.  float64 [A, S, Q]
     """
@@ -41,6 +41,7 @@ class Task:
     direction: str
     queries: list[str]
     people: np.ndarray
+    above: np.ndarray
     elevation: np.ndarray
     ap: np.ndarray
     hit: np.ndarray
@@ -170,6 +171,13 @@ def _check_same(rows: dict[tuple[str, int], Rows], results: dict[tuple[str, int]
                 f"{_said(first)} and {_said(run)} are of different data sets or states of one: "
                 f"{key[0]} and {key[1]}; evaluate all on the same"
             )
+        rules = [_rules(results[which]) for which in (first, run)]
+        for task in rules[0].keys() & rules[1].keys():
+            if rules[0][task] != rules[1][task]:
+                raise ValueError(
+                    f"{_said(first)} and {_said(run)} have other camera rules in {task}: "
+                    f"{rules[0][task]} and {rules[1][task]}; evaluate all with one --camera-rule"
+                )
         if set(own) != set(rows[first]):
             raise ValueError(
                 f"{_said(run)} has the protocols {_few(own)}, {_said(first)} has "
@@ -187,6 +195,11 @@ def _check_same(rows: dict[tuple[str, int], Rows], results: dict[tuple[str, int]
                 raise ValueError(f"{_said(run)} has no valid query of {task}")
 
 
+def _rules(result: dict) -> dict[str, str]:
+    """The camera rule of each task."""
+    return {_task(one): one.get("camera_rule", "") for one in result["results"]}
+
+
 def _said(run: tuple[str, int]) -> str:
     return f"{run[0]}/seed{run[1]}"
 
@@ -200,9 +213,7 @@ def _join(task: str, direction: str, rows, arms: list[str], seeds: list[int]) ->
     asked = rows[arms[0], seeds[0]][task]
     names = sorted(asked)
     pids = [asked[name]["pid"] for name in names]
-    angles = [
-        asked[name]["elevation"] if asked[name]["view"] == "aerial" else None for name in names
-    ]
+    angles = [asked[name]["elevation"] for name in names]
     ap, hit = (
         np.array([
             [[rows[arm, seed][task][name][key] for name in names] for seed in seeds] for arm in arms
@@ -212,6 +223,7 @@ def _join(task: str, direction: str, rows, arms: list[str], seeds: list[int]) ->
     return Task(
         name=task, direction=direction, queries=names, ap=ap, hit=hit,
         people=np.unique(pids, return_inverse=True)[1],
+        above=np.array([asked[name]["view"] == "aerial" for name in names]),
         elevation=np.array([np.nan if a is None else a for a in angles], np.float64),
     )  # fmt: skip
 

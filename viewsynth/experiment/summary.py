@@ -15,7 +15,7 @@ import numpy as np
 
 from viewsynth.experiment import resampling
 from viewsynth.experiment.runs import Runs, Task
-from viewsynth.reid.evaluation import BINS
+from viewsynth.reid.evaluation import binned
 
 MEASURES = {"mAP": "ap", "rank1": "hit"}  # and the field of a task
 CLEAR = 2  # half-widths by which the ceiling must be above the floor
@@ -70,10 +70,8 @@ def summary(runs: Runs, parts: Parts) -> dict:
 
 def _task(task: Task, runs: Runs, parts: Parts) -> dict:
     bins = []
-    for low, high in BINS["elevation"]:
-        inside = (low <= task.elevation) & (task.elevation < high)
-        if inside.any():
-            bins.append({"bin": f"{low}-{high:.0f}", **_compared(task, inside, runs, parts)})
+    for name, inside in binned("elevation", task.elevation, task.above):
+        bins.append({"bin": name, **_compared(task, inside, runs, parts)})
     everyone = np.ones(len(task.queries), bool)
     head = {"protocol": task.name, "direction": task.direction}
     return {**head, **_compared(task, everyone, runs, parts), "bins": bins}

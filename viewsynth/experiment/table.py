@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from viewsynth.experiment.summary import CLEAR
+from viewsynth.reid.evaluation import bin_words
 
 SHOWN = {"mAP": "mAP", "rank1": "Rank-1"}
 UNITS = {
@@ -108,7 +109,8 @@ def _bins(task: dict, parts: dict) -> list[str]:
     lines = [_row(heads), _row(["---"] * len(heads))]
     for part in task["bins"]:
         by = {(d["one"], d["other"]): d["mAP"] for d in part["differences"]}
-        cells = [f"{part['bin']}°", part["queries"], *(_plain(arm["mAP"]) for arm in part["arms"])]
+        where = bin_words("elevation", part["bin"])
+        cells = [where, part["queries"], *(_plain(arm["mAP"]) for arm in part["arms"])]
         lines.append(_row([*cells, *(_signed(by[pair]) for pair in ends)]))
     return lines
 

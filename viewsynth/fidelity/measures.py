@@ -23,6 +23,7 @@ PARTS = {
     "bottom": ("bottom",), "legs": ("legs",), "shoes": ("shoes",), "carried": ("carried",),
 }  # fmt: skip
 BINS = ((25, 40), (40, 55), (55, 70), (70, 90.001))  # degrees of elevation
+OTHER = "other"  # outside all of them
 LEAST, COVERED = 8, 0.1  # pixels of a part that are worth a figure; share that is covered
 SEEN = 0.75  # a pixel whose seen value is at least this was seen: 1 is, 0.5 is a mirror image
 
@@ -32,7 +33,7 @@ def bin_of(elevation: float) -> str:
     for low, high in BINS:
         if low <= elevation < high:
             return f"{low}-{int(high)}"
-    return "other"
+    return OTHER
 
 
 def compare(true: Picture, made: Made, base: Made | None = None) -> dict[str, float]:

@@ -13,7 +13,7 @@ from collections import defaultdict
 import numpy as np
 
 from viewsynth import metrics
-from viewsynth.fidelity.measures import BINS, PARTS, bin_of
+from viewsynth.fidelity.measures import BINS, OTHER, PARTS, bin_of
 
 # name: (heading, whether higher is better, decimals); in the order of their rank
 MEASURES = {
@@ -46,7 +46,7 @@ EVERY = {**MEASURES, **COLOURS, **SPLIT, **REID, **DETAILS}
 ALL = "all"
 BASELINES = ("resized", "warped", "mean_body")
 REPAIRS = (("repair", "ours"), ("source_only", "ours"), ("repair_true", "true_pose"))
-NAMES = tuple(f"{low}-{int(high)}" for low, high in BINS)
+NAMES = (*(f"{low}-{int(high)}" for low, high in BINS), OTHER)
 
 
 def identify(rows: list[dict], space: str = "") -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from viewsynth.fidelity import methods, repair
+from viewsynth.fidelity.measures import OTHER
 from viewsynth.fidelity.table import (
     ALL,
     BASELINES,
@@ -50,7 +51,7 @@ def markdown(
     for name in (ALL, *NAMES):
         many = [c for c in found if c["bin"] == name and c["measure"] == "iou"]
         if many:
-            title = "All elevations" if name == ALL else f"Elevation {name}°"
+            title = "All elevations" if name == ALL else f"Elevation {_degrees(name)}"
             lines += ["", f"## {title} ({many[0]['people']} people, {many[0]['pictures']} views)"]
             lines += ["", *_grid(cells, name, MEASURES)]
     lines += ["", "## Colour error ΔE by part, all elevations", "", *_grid(cells, ALL, COLOURS)]
@@ -95,8 +96,8 @@ def _split(cells: dict) -> list[str]:
 
 def _sets(sets: list[dict]) -> list[str]:
     about = ("", False, 3)
-    names = (ALL, *NAMES)
-    rows = [["features", "pictures", *(f"{name}°" if name != ALL else name for name in names)]]
+    names = [n for n in (ALL, *NAMES) if n != OTHER or any(c["bin"] == n for c in sets)]
+    rows = [["features", "pictures", *map(_degrees, names)]]
     for space in dict.fromkeys(c["space"] for c in sets):
         mine = [c for c in sets if c["space"] == space]
         for key in dict.fromkeys((c["method"], c["baseline"]) for c in mine):
@@ -113,6 +114,10 @@ def _sets(sets: list[dict]) -> list[str]:
         "chance makes of it, the ground pictures how far the views are apart. Gains: positive = "
         "better, ~ = the interval holds zero.",
     ]  # fmt: skip
+
+
+def _degrees(name: str) -> str:
+    return name if name in (ALL, OTHER) else f"{name}°"
 
 
 def _differences(differences: list[dict], pairs, measures: dict) -> list[str]:

@@ -1,32 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation: protocols x features -> results that say what they are results of.
 
-`features` -> here -> `viewsynth evaluate`. A result carries its whole key (data set and its
-fingerprint, protocol, direction, camera rule, re-ranking, tie rule, model) and counts the queries,
-since numbers with another key are not comparable. All rates are fractions in [0, 1], but those of
-the leaderboard rows, which are per cent as the field prints them.
+`protocols`, `features` -> here -> `viewsynth evaluate`. A result carries its whole key (data set
+and its fingerprint, protocol, direction, camera rule, re-ranking, tie rule, model) and counts the
+queries, since numbers with another key are not comparable. All rates are fractions in [0, 1], but
+those of the leaderboard rows, which are per cent as the field prints them.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from viewsynth import metrics
-from viewsynth.records import Dataset, Protocol, Sample
+from viewsynth.records import Dataset, Protocol
 from viewsynth.reid.features import Features
 
 RANKS = (1, 5, 10)
 RERANKING = {"k1": 20, "k2": 6, "weight": 0.3}  # see `metrics.rerank`
-# Bins of the queries from above; the first two edges in degrees, then in metres.
+# Edges of the bins of queries from above, degrees and metres, and the names of the bins: what is
+# below the first edge, between two, from the last one on.
+EDGES = {"elevation": (0, 25, 40, 55, 70, 90.001), "altitude": (0, 20, 40, 60, 80)}
 BINS = {
-    "elevation": ((0, 25), (25, 40), (40, 55), (55, 70), (70, 90.001)),
-    "altitude": ((0, 20), (20, 40), (40, 60), (60, 80), (80, 1e6)),
+    "elevation": ("below 0", "0-25", "25-40", "40-55", "55-70", "70-90", "above 90"),
+    "altitude": ("below 0", "0-20", "20-40", "40-60", "60-80", "80 and more"),
 }
+UNKNOWN = "unknown"  # the bin of what has no such value
+UNITS = {"camera": "", "elevation": "°", "altitude": " m"}
 # Names and directions of github.com/kailashhambarde/Aerial-Ground-Person-ReID, data/datasets.yaml.
 LEADERBOARD = ("dataset", "protocol", "direction", "method", "backbone", "rank1", "map",
                "reranking", "result_type", "source")  # fmt: skip
@@ -34,108 +35,6 @@ PRINTED = {
     "cargo": "CARGO", "ag_reid_v1": "AG-ReID", "ag_reid_v2": "AG-ReID.v2", "lagper": "LAGPeR",
     "g2aps_reid": "G2APS-ReID", "market1501": "Market-1501",
 }  # fmt: skip
-
-
-# ---- before anything is computed -----------------------------------------------------------------
-
-
-def choose(dataset: Dataset, names: Sequence[str]) -> list[Protocol]:
-    """The protocols of these names; none = all.
-
-    Raises: ValueError: if there is none, or none of that name.
-    """
-    known = ", ".join(f'"{name}"' for name in dataset.protocols)
-    if not known:
-        raise ValueError(
-            f"data: {dataset.root} offers no protocol: evaluation needs a query and a gallery; see "
-            f"what there is with `viewsynth data {dataset.name} ROOT`"
-        )
-    for name in names:
-        if name not in dataset.protocols:
-            trap = (
-                '; quote the names, as in --protocols "A->G": the shell takes an unquoted > (or <) '
-                "for a redirection, and what follows it for a file"
-                if name.rstrip("-") in "AGCW" else ""
-            )  # fmt: skip
-            raise ValueError(
-                f"protocols: {dataset.name} has no protocol {name!r}; there are {known}{trap}"
-            )
-    return [dataset.protocols[name] for name in dict.fromkeys(names or dataset.protocols)]
-
-
-def refuse(dataset: Dataset, protocols: Iterable[Protocol], learnt: dict[str, str]) -> None:
-    """Refuse protocols whose numbers would mean nothing.
-
-    Args:
-        learnt: Identities that the model has learnt from -> where that is said.
-    Raises: ValueError: if query or gallery is empty or holds what is synthetic or was learnt from,
-        or no query has a match.
-    """
-    learnt = learnt | {sample.pid: "the split train" for sample in dataset.train}
-    for protocol in protocols:
-        where = f"the protocol {protocol.name} of {dataset.name}"
-        for what in ("query", "gallery"):
-            samples: Sequence[Sample] = getattr(protocol, what)
-            if not samples:
-                raise ValueError(f"{where} has an empty {what} in {dataset.root}")
-            made = [sample.name for sample in samples if sample.source != "real"]
-            if made:
-                raise ValueError(
-                    f"{where} has {len(made)} synthetic pictures in its {what}, e.g. {made[0]}: "
-                    "real pictures only are evaluated; move them to train"
-                )
-            shared = sorted({sample.pid for sample in samples if sample.pid in learnt})
-            if shared:
-                raise ValueError(
-                    f"{where}: {len(shared)} identities of the {what} were learnt from, e.g. "
-                    f"{', '.join(shared[:3])}, by {learnt[shared[0]]}; train and test must not "
-                    "share any"
-                )
-        if not protocol.valid_queries:
-            raise ValueError(
-                f"{where}: none of its {len(protocol.query)} queries has a match in the gallery "
-                f"with another {protocol.camera}"
-            )
-
-
-def learnt_from(paths: Iterable[Path], dataset: str) -> dict[str, str]:
-    """Identities that manifests name, and which manifest does.
-
-    Args:
-        paths: metadata.jsonl of a run (or its folder), rows with "pid"; or text, a pid a line,
-            with or without the data set's name before it.
-        dataset: Name of the data set.
-    Raises: FileNotFoundError, ValueError: if one cannot be read or names nobody.
-    """
-    found: dict[str, str] = {}
-    for path in paths:
-        file = path / "metadata.jsonl" if path.is_dir() else path
-        if not file.is_file():
-            raise FileNotFoundError(f"trained_on: there is no file {file}")
-        try:
-            rows = [row.strip() for row in file.read_text(encoding="utf-8-sig").splitlines()]
-            if file.suffix == ".jsonl":
-                pids = [str(json.loads(row)["pid"]) for row in rows if row]
-            else:
-                pids = [pid for row in rows if row for pid in {row, f"{dataset}/{row}"}]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f'trained_on: {file} must have rows {{"pid": ...}} (.jsonl) or a pid a line '
-                f"(text): {type(error).__name__} {error}"
-            ) from error
-        if not pids:
-            raise ValueError(f"trained_on: {file} names nobody")
-        found |= dict.fromkeys(pids, str(file))
-    return found
-
-
-def without(protocol: Protocol, lost: set[str]) -> Protocol:
-    """The protocol without some samples, by name."""
-    return replace(
-        protocol,
-        query=[sample for sample in protocol.query if sample.name not in lost],
-        gallery=[sample for sample in protocol.gallery if sample.name not in lost],
-    )
 
 
 # ---- the numbers ---------------------------------------------------------------------------------
@@ -153,12 +52,9 @@ def rank(
         gather: Joins the lists of all processes, e.g. `accelerate.utils.gather_object`.
     Returns: the rows of all queries, in their order, the same in every process.
     """
-    ids = [
-        [getattr(sample, key) for sample in samples]
-        for key in ("pid", protocol.camera)
-        for samples in (protocol.query, protocol.gallery)
-    ]
-    labels = metrics.Labels(*ids)
+    sides = (protocol.query, protocol.gallery)
+    people = [[sample.pid for sample in side] for side in sides]
+    labels = metrics.Labels(*people, *(list(map(protocol.place, side)) for side in sides))
 
     def share(count: int) -> range:
         return range(process * metrics.BLOCK, count, processes * metrics.BLOCK)
@@ -178,38 +74,62 @@ def rank(
 
 
 def summary(rows: metrics.RankRows) -> dict:
-    """Counts and rates of some queries; a rate is [value, low, high], bootstrapped by query."""
+    """Counts and rates of some queries; a rate is [value, low, high], bootstrapped by query.
+
+    Without a valid query it is None.
+    """
     valid = rows.valid
     rates = {"mAP": rows.ap[valid], "mINP": rows.inp[valid]}
     rates |= {f"rank{k}": rows.rank[valid] <= k for k in RANKS}
     return {
         "queries": len(valid), "valid_queries": int(valid.sum()),
         "tied_queries": int(rows.tied[valid].sum()),
-        **{name: list(metrics.interval(values)) for name, values in rates.items()},
+        **{
+            name: list(metrics.interval(values)) if valid.any() else None
+            for name, values in rates.items()
+        },
     }  # fmt: skip
 
 
 def bins(protocol: Protocol, rows: metrics.RankRows) -> list[dict]:
     """The same by the camera of the query, and by elevation and altitude of queries from above.
 
-    A query belongs to the bin that it was taken in, and keeps the whole gallery. Queries from the
-    ground have no elevation that tells anything, and are in the bins of their cameras only.
+    A query belongs to the bin that it was taken in, and keeps the whole gallery. Each is in one bin
+    of cameras and, from above, in one of every kind that the data tells at all. Queries from the
+    ground have no elevation that tells anything: they are in the bins of their cameras only.
     """
     found = []
     cameras = np.array([sample.camid for sample in protocol.query])
     for camera in sorted(set(cameras), key=lambda c: (len(c), c)):
         found.append(("camera", camera, cameras == camera))
-    for by, edges in BINS.items():
-        known = [getattr(s, by) if s.view == "aerial" else None for s in protocol.query]
-        values = np.array([np.nan if value is None else value for value in known], np.float64)
-        for low, high in edges:
-            name = f"{low}-{high:.0f}" if high < 1e6 else f"{low} and more"
-            found.append((by, name, (low <= values) & (values < high)))
-    return [
-        {"by": by, "bin": name, **summary(rows[mask])}
-        for by, name, mask in found
-        if rows.valid[mask].any()
-    ]
+    above = np.array([sample.view == "aerial" for sample in protocol.query], bool)
+    for by in EDGES:
+        values = [getattr(sample, by) for sample in protocol.query]
+        found += [(by, name, mask) for name, mask in binned(by, values, above)]
+    return [{"by": by, "bin": name, **summary(rows[mask])} for by, name, mask in found]
+
+
+def binned(
+    by: str, values: Iterable[float | None], above: np.ndarray
+) -> list[tuple[str, np.ndarray]]:
+    """The bins of queries from above, in order; each of them is in exactly one.
+
+    Args:
+        by: A key of `EDGES`.
+        values: Of all queries; None, NaN and infinity = not known.
+        above: Which queries are from above.  bool [Q]
+    Returns: names and masks, bool [Q], of the bins that have any; none if no value is known.
+    """
+    known = np.array([np.nan if value is None else value for value in values], np.float64)
+    where = np.where(np.isfinite(known), np.digitize(known, EDGES[by]), len(BINS[by]))
+    masks = [(name, above & (where == n)) for n, name in enumerate((*BINS[by], UNKNOWN))]
+    found = [(name, mask) for name, mask in masks if mask.any()]
+    return [] if [name for name, _ in found] == [UNKNOWN] else found
+
+
+def bin_words(by: str, name: str) -> str:
+    """A bin with its unit, e.g. "25-40°"."""
+    return name if name == UNKNOWN else name + UNITS[by]
 
 
 def result(
@@ -260,9 +180,10 @@ def direction(protocol: Protocol) -> str:
     )
     if protocol.camera == "view":
         return f"two-way: {query} queries, whole gallery, matches from the other view only"
+    free = "; no camera rule" if protocol.camera == "none" else ""
     if query == gallery:
-        return f"within {query}" if " " not in query else "all views"
-    return f"one-way: {query} queries, {gallery} gallery"
+        return (f"within {query}" if " " not in query else "all views") + free
+    return f"one-way: {query} queries, {gallery} gallery{free}"
 
 
 def leaderboard(found: dict, method: str, backbone: str) -> dict:
@@ -309,10 +230,9 @@ def details(results: list[dict]) -> str:
     lines = ["", "## By camera, elevation and altitude of the query", ""]
     lines += [_row(["protocol", "re-ranking", "query", "valid / queries", "mAP", "rank1"])]
     lines += [_row(["---"] * 6)]
-    units = {"camera": "", "elevation": "°", "altitude": " m"}
     for one in results:
         for part in one["bins"]:
-            where = f"{part['by']} {part['bin']}{units[part['by']]}"
+            where = f"{part['by']} {bin_words(part['by'], part['bin'])}"
             counts = f"{part['valid_queries']} / {part['queries']}"
             again, rates = "yes" if one["reranking"] else "no", (part["mAP"], part["rank1"])
             lines.append(_row([one["protocol"], again, where, counts, *map(_rate, rates)]))
@@ -323,6 +243,8 @@ def _row(cells: Iterable) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _rate(rate: list[float]) -> str:
+def _rate(rate: list[float] | None) -> str:
+    if rate is None:
+        return "–"
     value, low, high = (100 * number for number in rate)
     return f"{value:.2f} [{low:.1f}, {high:.1f}]"

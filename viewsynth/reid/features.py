@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features: one vector a sample, made by an `Encoder` or elsewhere, in one safetensors file.
+"""Features: one vector a sample, made by an `Encoder` or elsewhere, in one file.
 
-`evaluation` reads them. The file, which any other program may write as well, holds
+`evaluation` reads them. Ours, which any other program may write as well, is safetensors (for other
+forms see `feature_files`) and holds
 - a tensor "features": float32 [N, D], one row a sample; the length of a row does not matter;
 - metadata "names": a JSON list of the N sample names, i.e. the paths of the pictures relative to
-  the data set's folder with "/" between, e.g. "query/Cam1/Cam1_day_0007_3.jpg" (a bare file name
-  will do where no other picture of the data set has it); "model", if given, is the name to print,
-  "parts" JSON that names columns of a row, such as {"identity": [0, 768]}:
+  the data set's folder with "/" between, e.g. "query/Cam1/Cam1_day_0007_3.jpg" (for other ways to
+  write them see `matching`); "model", if given, is the name to print, "parts" JSON that names
+  columns of a row, such as {"identity": [0, 768]}:
 
     import json; from safetensors.torch import save_file
     save_file({"features": features.float().contiguous()}, "features.safetensors",
@@ -21,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -39,15 +39,12 @@ from viewsynth.data import images
 from viewsynth.files import write
 from viewsynth.pictures import stretched
 from viewsynth.records import Reject, Sample
+from viewsynth.reid import feature_files, matching
 from viewsynth.reid.encoders import Encoder
+from viewsynth.reid.name_files import few
 
 BLOCK = 256
 READERS = 16  # threads that keep a GPU busy; more only wait for it
-CONVERT = """
-  import json; from safetensors.torch import save_file
-  names = [...]  # of each row, e.g. "query/Cam1/Cam1_day_0007_3.jpg", relative to the data set
-  save_file({"features": features.float().contiguous()}, "features.safetensors",
-            metadata={"names": json.dumps(names)})"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ class Features:
         fingerprint: Hash of names and rows.
         extra: Names in the file that were not asked for.
         parts: Name of a part of a row -> its first column and the one after its last.
+        notes: What was done to the file's numbers and names to read them, a line each.
     """
 
     rows: np.ndarray
@@ -67,6 +65,7 @@ class Features:
     fingerprint: str
     extra: int
     parts: dict[str, tuple[int, int]]
+    notes: tuple[str, ...] = ()
 
     def part(self, name: str) -> Features:
         """A part of the features alone.
@@ -236,37 +235,37 @@ def _file(rows: np.ndarray, about: dict[str, str]) -> bytes:
 # ---- reading them --------------------------------------------------------------------------------
 
 
-def load(path: Path, names: Sequence[str]) -> Features:
+def load(
+    path: Path, names: Sequence[str], listing: Path | None = None, roots: Sequence[Path] = ()
+) -> Features:
     """The features of some samples.
 
     Args:
-        path: A file as the head of this module describes it.
+        path: A file as the head of this module describes it, or another of `feature_files`.
         names: `Sample.name` of those samples.
+        listing: A file of the names of its rows, if they are not in it.
+        roots: Folders that the names are relative to, see `matching.positions`.
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is another kind of file, a name is missing or stands twice, or a row of
             the samples is zero or not finite.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"features: there is no file {path}")
-    rows, listed, about = _read(path)
-    twice = [name for name, count in Counter(listed).items() if count > 1]
-    if twice:
-        raise ValueError(f"features: {path} names {len(twice)} samples twice: {_few(twice)}")
-    at = _positions(path, listed, names)
-    rows = rows[at]
+    found = feature_files.read(path, listing)
+    at, notes = matching.positions(path, found.names, names, roots)
+    rows, notes = found.rows[at], (*found.notes, *notes)
     for what, bad in (
         ("hold NaN or infinity", ~np.isfinite(rows).all(1)), ("are all zero", ~rows.any(1)),
     ):  # fmt: skip
         if bad.any():
             which = [names[n] for n in np.flatnonzero(bad)]
-            raise ValueError(f"features: {len(which)} rows of {path} {what}: {_few(which)}")
+            after = f" ({'; '.join(found.notes)})" if found.notes else ""
+            raise ValueError(f"features: {len(which)} rows of {path} {what}: {few(which)}{after}")
     digest = hashlib.sha256(json.dumps(list(names)).encode())
     digest.update(np.ascontiguousarray(rows))
-    extra = len(listed) - len(set(at))
     return Features(
-        rows, about.get("model", ""), digest.hexdigest(), extra, _parts(path, about, rows)
-    )
+        rows=rows, model=found.about.get("model", ""), fingerprint=digest.hexdigest(),
+        extra=len(found.names) - len(set(at)), parts=_parts(path, found.about, rows), notes=notes,
+    )  # fmt: skip
 
 
 def _parts(path: Path, about: dict[str, str], rows: np.ndarray) -> dict[str, tuple[int, int]]:
@@ -280,77 +279,6 @@ def _parts(path: Path, about: dict[str, str], rows: np.ndarray) -> dict[str, tup
     if bad := [name for name, (a, b) in parts.items() if not 0 <= a < b <= rows.shape[1]]:
         raise ValueError(
             f'features: the metadata "parts" of {path} must be JSON, a name to the first column '
-            f"and the one after the last, of {rows.shape[1]}; wrong: {_few(bad)}"
+            f"and the one after the last, of {rows.shape[1]}; wrong: {few(bad)}"
         )
     return parts
-
-
-def _read(path: Path) -> tuple[np.ndarray, list[str], dict[str, str]]:
-    """Rows, names and metadata of a features file, as far as they can be checked alone."""
-    try:
-        with safe_open(path, "numpy") as file:
-            about, keys = file.metadata() or {}, list(file.keys())
-            if "features" not in keys:
-                raise ValueError(
-                    f'features: {path} must hold a tensor "features", float32 [N, D]; it has '
-                    f"{_few(keys) or 'none'}"
-                )
-            part = file.get_slice("features")
-            kind, shape = part.get_dtype(), part.get_shape()
-            if kind != "F32" or len(shape) != 2:
-                raise ValueError(
-                    f'features: the tensor "features" of {path} must be float32 [N, D]; got '
-                    f"{kind} {shape}; features.float() makes it float32"
-                )
-            rows = file.get_tensor("features")
-    except SafetensorError as error:
-        raise ValueError(
-            f"features: {path} is no safetensors file ({error}); pickles (.pth, .pkl) and .npy are "
-            f"not read. Convert it where it was made:{CONVERT}"
-        ) from error
-    try:
-        names = json.loads(about.get("names", "null"))
-    except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f'features: {path} must have metadata "names", a JSON list of the samples\' names; '
-            f"write it like this:{CONVERT}"
-        )
-    if len(names) != len(rows):
-        raise ValueError(f"features: {path} has {len(rows)} rows but {len(names)} names")
-    return rows, names, about
-
-
-def _positions(path: Path, listed: list[str], names: Sequence[str]) -> list[int]:
-    """The row of each sample: by its name, else by its bare file name where that is one sample's.
-
-    Raises: ValueError: names those that are missing.
-    """
-    row_of = {name: row for row, name in enumerate(listed)}
-    short = Counter(name.rpartition("/")[2] for name in names)
-    at, missing, unclear = [], [], []
-    for name in names:
-        bare = name.rpartition("/")[2]
-        row = row_of.get(name, row_of.get(bare))
-        if row is None:
-            missing.append(name)
-        elif name not in row_of and short[bare] > 1:
-            unclear.append(name)
-        else:
-            at.append(row)
-    if missing:
-        raise ValueError(
-            f"features: {len(missing)} of {len(names)} samples are not in {path}: {_few(missing)}; "
-            f"it has {len(listed)} names: {_few(listed)}"
-        )
-    if unclear:
-        raise ValueError(
-            f"features: {path} names {len(unclear)} samples by file names that several have; give "
-            f"paths relative to the data set: {_few(unclear)}"
-        )
-    return at
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Name files: whose rows those of a features file are, in their order, where it does not say.
+
+.txt: a name a line; .csv: one column, or a heading with file_name, name or path; .json: a list;
+.npy: texts. UTF-8, with or without BOM, any line ends; empty lines do not count.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+LISTS = (".txt", ".csv", ".json", ".npy")
+COLUMNS = ("file_name", "name", "names", "path")
+MOST = 512 * 2**20  # bytes of a file of names
+
+
+def read(path: Path) -> list[str]:
+    """The names that a file lists.
+
+    Raises: ValueError: if it cannot be read, or a row has no name.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in LISTS:
+        raise ValueError(f"names: {path} must be a file of names: {', '.join(LISTS)}")
+    if path.stat().st_size > MOST:
+        raise ValueError(f"names: {path} has more than {MOST >> 20} MiB; is it a list of names?")
+    try:
+        if suffix == ".npy":
+            found = decoded(np.load(path, allow_pickle=False))
+        else:
+            found = PARSERS[suffix](path.read_text(encoding="utf-8-sig"))
+    except (ValueError, csv.Error, RecursionError, EOFError) as error:
+        raise ValueError(
+            f"names: {path} cannot be read as {suffix} of texts in UTF-8: {error}"
+        ) from error
+    found = found.get("names") if isinstance(found, dict) else found
+    return texts(found, f'names: {path} must be a list of texts, or {{"names": [...]}}')
+
+
+def _column(text: str) -> list[str]:
+    """The names of a CSV: its one column, with or without a heading, or the one of `COLUMNS`."""
+    head = text.partition("\n")[0]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    first, *rest = [row for row in rows if any(cell.strip() for cell in row)] or [[]]
+    first = [cell.strip() for cell in first]
+    known = [first.index(name) for name in COLUMNS if name in first]
+    if not known and len(first) != 1:
+        raise ValueError(
+            f"expected a column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}; the first row has "
+            f"{few(first) or 'nothing'}"
+        )
+    column, rows = (known[0], rest) if known else (0, [first, *rest])
+    if short := [row for row in rows if len(row) <= column or not row[column].strip()]:
+        raise ValueError(f"{len(short)} rows have no {first[column]}, e.g. {short[0]}")
+    return [row[column].strip() for row in rows]
+
+
+PARSERS = {
+    ".txt": lambda text: [line.strip() for line in text.split("\n") if line.strip()],
+    ".csv": _column,
+    ".json": json.loads,
+}
+
+
+def decoded(names: object) -> list | None:
+    """An array of texts as a list; None if it is none."""
+    if not isinstance(names, np.ndarray):
+        return None
+    if names.dtype.kind == "S":
+        try:
+            names = np.char.decode(names, "utf-8")
+        except UnicodeDecodeError:
+            return None
+    return names.ravel().tolist() if names.dtype.kind == "U" else None
+
+
+def texts(names: object, wanted: str, hint: str = "") -> list[str]:
+    """Names that are a list of texts.
+
+    Args:
+        wanted, hint: How the error begins and ends.
+    Raises: ValueError: if they are anything else.
+    """
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        got = f"a list with {names[:3]}" if isinstance(names, list) else type(names).__name__
+        raise ValueError(f"{wanted}; got {got}{hint}")
+    return names
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names, for a message."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
