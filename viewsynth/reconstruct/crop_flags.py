@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a crop shows that the fit cannot know: a rider, somebody who sits, who is cut off or small.
+
+parse -> here -> quality. These flags say that the picture is not what the body model stands for,
+however well the body fits it: the fit knows people who stand, walk or run and are whole.
+
+Source: ours. Limits and coefficients come from crops of the world's people of seed 1 (those who
+walk, stand, run, cycle, and the same people seated), not from those of seed 0, on whom
+`benchmarks/inputs.py` reports.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from viewsynth.bodies import KEYPOINTS
+from viewsynth.reconstruct.parse import Parse
+
+INDEX = {name: k for k, name in enumerate(KEYPOINTS)}
+SMALL = 48  # effective pixels of height below which a person is flagged
+# Log odds of a rider or sitter, logistic regression; angles in degrees, drops in trunks. All of it
+# is relative to the trunk: a camera that looks down bends everybody alike.
+BIAS = 2.3
+ODDS = {"hip_most": 0.073, "drop_least": -6.2, "drop_most": -6.8, "arm_least": 0.045}
+SEATED = 40.0  # degrees that both hips are bent: sits; less, or one alone: rides
+EDGE = 0.04  # heights that the feet lie below the picture
+BOTTOM, TOP, SIDE = 0.14, 0.10, 0.45  # widths of the mask on the crop's edges, heights
+SCALES = (0.15, 0.2, 0.25, 0.35, 0.5, 0.7, 1.0)
+LOST = 0.04  # share of the contrast that may be lost at the scale that still holds the picture
+
+
+def flags(image: np.ndarray, found: Parse) -> tuple[list[str], float]:
+    """The flags of a crop, and how many pixels of height its content is worth.
+
+    Args:
+        image: The crop.  uint8 [H, W, 3]
+        found: Its parse.
+    Returns: some of "cut", "riding", "sitting", "small"; and the person's height in effective
+        pixels: those of the smallest picture that holds the same detail.
+    """
+    pixels = found.height * sharpness(image)
+    seated = posture(found)
+    named = [seated] if seated else []
+    if is_cut(found):
+        named.append("cut")
+    if pixels < SMALL:
+        named.append("small")
+    return named, pixels
+
+
+def posture(found: Parse) -> str:
+    """ "riding", "sitting", or "" for who stands, walks or runs."""
+    values = bends(found)
+    if BIAS + sum(factor * values[name] for name, factor in ODDS.items()) <= 0:
+        return ""
+    return "sitting" if values["hip_least"] > SEATED else "riding"
+
+
+def bends(found: Parse) -> dict[str, float]:
+    """How far legs and arms are bent from the trunk's direction.
+
+    Returns: `hip_least`, `hip_most`: thigh against trunk; `arm_least`: shoulder to wrist against
+        trunk, the lower side; degrees, from the model's own metres. `drop_least`, `drop_most`: how
+        far the knees lie below their hips in the picture, in lengths of the trunk.
+    """
+    space, picture = found.length.astype(np.float64), found.points.astype(np.float64)
+    trunk = _middle(space, "hip") - _middle(space, "shoulder")
+    length = float(np.linalg.norm(_middle(picture, "hip") - _middle(picture, "shoulder")))
+    hips, arms, drops = [], [], []
+    for side in ("left", "right"):
+        hip, knee, shoulder, wrist = (
+            INDEX[f"{side}_{name}"] for name in ("hip", "knee", "shoulder", "wrist")
+        )
+        hips.append(_angle(space[knee] - space[hip], trunk))
+        arms.append(_angle(space[wrist] - space[shoulder], trunk))
+        drops.append(float(picture[knee, 1] - picture[hip, 1]) / max(length, 1.0))
+    return {
+        "hip_least": min(hips), "hip_most": max(hips), "arm_least": min(arms),
+        "drop_least": min(drops), "drop_most": max(drops),
+    }  # fmt: skip
+
+
+def _middle(points: np.ndarray, name: str) -> np.ndarray:
+    return (points[INDEX[f"left_{name}"]] + points[INDEX[f"right_{name}"]]) / 2
+
+
+def _angle(a: np.ndarray, b: np.ndarray) -> float:
+    """Degrees between two directions."""
+    size = max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
+    return float(np.degrees(np.arccos(np.clip(a @ b / size, -1, 1))))
+
+
+def is_cut(found: Parse) -> bool:
+    """Whether the crop's edge cuts the person: feet below it, or a wide part of the person on it.
+
+    The pose model continues legs beyond the picture, or squeezes them into it; in the second case
+    the thighs still touch the lower edge, broader than two feet do.
+    """
+    rows, height = found.mask.shape[0], max(found.height, 1.0)
+    mask = found.mask > 0.5
+    feet = max(
+        found.points[INDEX[f"{side}_{name}"], 1]
+        for side in ("left", "right")
+        for name in ("ankle", "heel", "big_toe")
+    )
+    if feet - rows > EDGE * height or _touching(mask[-2:]) > BOTTOM * height:
+        return True
+    head = found.points[: INDEX["left_shoulder"], 1].min()
+    if head < 0.03 * rows and _touching(mask[:2]) > TOP * height:
+        return True
+    return max(_touching(mask[:, :2].T), _touching(mask[:, -2:].T)) > SIDE * height
+
+
+def _touching(edge: np.ndarray) -> int:
+    """Pixels of the person along an edge of the crop.  bool [2, N]"""
+    return int(edge.any(0).sum())
+
+
+def sharpness(image: np.ndarray) -> float:
+    """The smallest scale at which a picture keeps its detail: 1 = it needs every pixel.
+
+    Crops that somebody enlarged have the pixels of a large picture and the detail of a small one.
+    Args:
+        image: uint8 [H, W, 3].
+    Returns: a value in [0.15, 1], interpolated between `SCALES`.
+    """
+    grey = Image.fromarray(image).convert("L")
+    values = np.asarray(grey, np.float32)
+    contrast = max(float(values.std()), 1.0)
+    before, worse = SCALES[0], np.inf
+    for scale in SCALES[:-1]:
+        size = [max(round(side * scale), 1) for side in grey.size]
+        small = grey.resize(size, Image.Resampling.LANCZOS)
+        back = np.asarray(small.resize(grey.size, Image.Resampling.BICUBIC), np.float32)
+        lost = float(np.sqrt(np.square(back - values).mean())) / contrast
+        if lost <= LOST:
+            if not np.isfinite(worse) or lost >= worse:
+                return scale
+            return before + (scale - before) * (worse - LOST) / (worse - lost)
+        before, worse = scale, lost
+    return 1.0
