@@ -11,6 +11,7 @@ the rest of a burst. Profiles of colour are followed, see `viewsynth.data.profil
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import logging
@@ -18,6 +19,7 @@ import os
 import stat
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
@@ -79,6 +81,16 @@ def read(
     # Decoders meet broken bytes with any exception there is.
     except Exception as error:
         raise BadImage(f"the picture is truncated or damaged ({error})") from error
+    return part(image, box, least)
+
+
+def part(
+    image: np.ndarray, box: tuple[int, int, int, int] | None, least: int = MIN_SIDE
+) -> np.ndarray:
+    """What a box, see `read`, holds of an upright picture.
+
+    Raises: BadImage: if that is too little.
+    """
     if box is None:
         return image
     height, width = image.shape[:2]
@@ -93,26 +105,41 @@ def read(
 
 def _bytes(path: Path) -> bytes:
     """The file's content, if it is a regular file of a sane size."""
+    with opened(path, MAX_BYTES) as file:
+        try:
+            return file.read(MAX_BYTES)
+        except OSError as error:
+            raise BadImage(f"the file cannot be read: {error.strerror}") from error
+
+
+def opened(path: Path, most: int) -> BinaryIO:
+    """A file opened to be read, if it is a regular one and no link.
+
+    Args:
+        most: Bytes that it may have.
+    Raises: BadImage: if it is none, empty or too large, or may not be read.
+    """
     # O_NONBLOCK: a named pipe must not make us wait. O_NOFOLLOW: a link may lead anywhere.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_BINARY", 0)
-    try:
-        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(os.open(path, flags), "rb"))  # noqa: PTH123
             about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise BadImage("not a regular file")
-            if about.st_size == 0:
-                raise BadImage("the file is empty (0 bytes)")
-            if about.st_size > MAX_BYTES:
-                raise BadImage(
-                    f"the file has {about.st_size:,} bytes, the limit is {MAX_BYTES:,}; "
-                    "crop or compress it"
-                )
-            return file.read(MAX_BYTES)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BadImage("symbolic links are refused; put the file itself there") from error
-        raise BadImage(f"the file cannot be read: {error.strerror}") from error
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise BadImage("symbolic links are refused; put the file itself there") from error
+            raise BadImage(f"the file cannot be read: {error.strerror}") from error
+        if not stat.S_ISREG(about.st_mode):
+            raise BadImage("not a regular file")
+        if about.st_size == 0:
+            raise BadImage("the file is empty (0 bytes)")
+        if about.st_size > most:
+            raise BadImage(
+                f"the file has {about.st_size:,} bytes, the limit is {most:,}; crop or compress it"
+            )
+        stack.pop_all()
+        return file
 
 
 def _decode(data: bytes, least: int, name: str) -> np.ndarray:
@@ -150,7 +177,9 @@ def _open(data: bytes) -> Image.Image:
                 if not data.startswith(profiles.PNG):
                     raise
                 # What is damaged may be what it says of its colours: `rgb` will tell.
-                return Image.open(io.BytesIO(profiles.without(data)), formats=FORMATS)
+                image = Image.open(io.BytesIO(profiles.without(data)), formats=FORMATS)
+                image.info["icc_profile"] = None
+                return image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImage(_too_large("more pixels")) from error
     except UnidentifiedImageError as error:
@@ -241,13 +270,12 @@ def _eight_bits(image: Image.Image, data: bytes) -> Image.Image:
         values = np.nan_to_num(values, nan=0, posinf=most, neginf=0)
         floats = (1,) if image.mode == "F" else ()
         made = Image.fromarray(_by_range(values, (*floats, *RANGES)))
-    elif data.startswith(profiles.PNG) and data[24] == 16 and image.mode in ("RGB", "RGBA", "LA"):
+    elif data.startswith(profiles.PNG) and data[24] == 16:
         # Pillow keeps the upper byte of each value. That is all, unless the upper ones are empty.
-        colours = len(image.mode.removesuffix("A"))
-        if max(high for _, high in image.getextrema()[:colours]) > RANGES[2] >> 8:
+        if max(high for _, high in image.getextrema()[:3]) > RANGES[2] >> 8:
             return image
-        values = np.asarray(image) * np.float32(256) + _lower_bytes(data, image.mode)
-        parts = np.split(values, [colours], axis=2)
+        values = _both_bytes(data, image)
+        parts = np.split(values, [values.shape[2] // 2 * 2 - 1], axis=2)  # colours and alpha
         made = Image.fromarray(np.concatenate([_by_range(v, RANGES) for v in parts if v.size], 2))
     else:
         return image
@@ -263,14 +291,17 @@ def _by_range(values: np.ndarray, ranges: tuple[int, ...]) -> np.ndarray:
     return np.rint(values.clip(0) * (255 / full)).astype(np.uint8)
 
 
-def _lower_bytes(data: bytes, mode: str) -> np.ndarray:
-    """The lower byte of every value of a 16-bit PNG: read as if the other byte came first."""
-    with _open(data) as image:
-        raw = "RGBA" if mode == "LA" else f"{mode};16L"
-        image._mode = "RGBA" if mode == "LA" else mode  # two bytes a value, four channels
-        image.tile = [tile._replace(args=raw) for tile in image.tile]
-        image.load()
-        return np.asarray(image)[..., 1::2] if mode == "LA" else np.asarray(image)
+def _both_bytes(data: bytes, image: Image.Image) -> np.ndarray:
+    """The values of a 16-bit PNG with colours or alpha, of which Pillow read the upper bytes."""
+    grey = data[25] == 4  # with alpha: two values of two bytes are read as four of one
+    with _open(data) as again:
+        raw = "RGBA" if grey else f"{image.mode};16L"  # as if the lower byte came first
+        again.tile = [tile._replace(args=raw) for tile in again.tile]
+        again.load()
+        lower = np.asarray(again)
+    if grey:
+        return lower[..., ::2] * np.float32(256) + lower[..., 1::2]
+    return np.asarray(image) * np.float32(256) + lower
 
 
 def _tell(name: str, error: Exception) -> None:

@@ -66,11 +66,11 @@ def declared(image: Image.Image, data: bytes) -> bytes | None:
         return _coded(image, *code[:2])
     if "icc_profile" in info:
         if not info["icc_profile"]:
-            raise BadProfile("it cannot be unpacked")
+            raise BadProfile("it is damaged")
         return info["icc_profile"]
     if kind == "PNG" and "srgb" not in info and ("gamma" in info or "chromaticity" in info):
-        white, *rgb = zip(*[iter(info.get("chromaticity", ()))] * 2, strict=True) or [()]
-        primaries = (*rgb, white) if rgb else BT709
+        xy = info.get("chromaticity", (*D65, *BT709[0], *BT709[1], *BT709[2]))
+        primaries = (xy[2:4], xy[4:6], xy[6:8], xy[:2])
         power = 1 / (info.get("gamma") or 1 / SRGB_POWER)
         near = abs(power / SRGB_POWER - 1) <= GAMMA_SLACK
         return matrix(primaries, SRGB_CURVE if near else _power(power))
