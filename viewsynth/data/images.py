@@ -183,6 +183,8 @@ def _open(data: bytes) -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImage(_too_large("more pixels")) from error
     except UnidentifiedImageError as error:
+        if kind:
+            raise BadImage(f"the {kind} picture is truncated or damaged; copy it again") from error
         what, do = formats.named(data)
         what = what or "no picture that we can read, or its header is damaged"
         do = do or "look at it in a viewer, and save it anew as PNG"
