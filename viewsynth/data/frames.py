@@ -30,6 +30,7 @@ MEMORY = 512 * 2**20  # bytes of the frames of a video that are held
 MAX_BYTES = 4 * 2**30  # of a video
 MAX_SECONDS = 3600  # of a video
 MAX_FRAMES = 60 * MAX_SECONDS
+WHOLE = 0.9  # part of the frames that a video says it has, from which on none is missed
 THUMBNAIL = (8, 16)  # width and height, pixels
 # Only containers: a playlist would make FFmpeg open whatever it names.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf"
@@ -197,7 +198,7 @@ def _kept(path: Path, box, least: int) -> Iterator[Frame]:
         problem = error
     yield from (Frame(path, place, image) for place, image in kept)
     if problem:
-        raise BadImage(f"only frames before the fault are used: {problem}")
+        raise BadImage(f"{problem}; of what came before, frames are used")
 
 
 def _decoded(path: Path, least: int) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
@@ -216,11 +217,16 @@ def _decoded(path: Path, least: int) -> Iterator[tuple[int, Callable[[], np.ndar
         try:
             with av.open(file, options={"format_whitelist": CONTAINERS}) as container:
                 stream = _stream(container, least)
+                place = -1
                 for place, frame in enumerate(container.decode(stream)):
                     if place >= MAX_FRAMES:
                         raise BadImage(f"the video has more than {MAX_FRAMES:,} frames; cut it")
                     aspect = stream.sample_aspect_ratio
                     yield place, lambda frame=frame, aspect=aspect: _upright(frame, aspect)
+                if place < 0 or place + 1 < WHOLE * stream.frames:
+                    raise BadImage(
+                        f"the video ends after {place + 1} of {stream.frames} frames; copy it again"
+                    )
         except (av.FFmpegError, EOFError) as error:
             raise BadImage(f"the video is damaged, or none that FFmpeg knows ({error})") from error
 
