@@ -229,9 +229,9 @@ def _orientation(image: Image.Image) -> int:
 def rgb(image: Image.Image, name: str, data: bytes = b"") -> np.ndarray:
     """The pixels of a picture: upright, in sRGB, on white.
 
-    Values of more than 8 bits are divided by what their range ends at: 65535, or 4095 or 1023 where
-    none is larger, as cameras leave 12 and 10 bits in files of 16. No such picture is mistaken: as
-    16 bits it would be black. 14 bits are not told from a dark picture of 16.
+    Values of 16 bits are divided by what their range ends at: 65535, or 4095, 1023 or 255 where no
+    colour is larger, as cameras leave 12 and 10 bits in files of 16; as 16 bits such a picture
+    would be black. 14 bits are not told from a dark picture of 16.
 
     Args:
         image: As Pillow opened it.
@@ -240,7 +240,7 @@ def rgb(image: Image.Image, name: str, data: bytes = b"") -> np.ndarray:
     Returns: uint8 [H, W, 3]
     """
     turn = UPRIGHT.get(_orientation(image))
-    image = _eight_bits(image, data)
+    image = profiles.from_lab(image) if image.mode == "LAB" else _eight_bits(image, data)
     grey, alpha = image.mode in ("1", "L", "LA", "La"), None
     try:
         profile = profiles.declared(image, data)
@@ -277,7 +277,8 @@ def _eight_bits(image: Image.Image, data: bytes) -> Image.Image:
         if max(high for _, high in image.getextrema()[:3]) > RANGES[2] >> 8:
             return image
         values = _both_bytes(data, image)
-        parts = np.split(values, [values.shape[2] // 2 * 2 - 1], axis=2)  # colours and alpha
+        colours = 1 if data[25] == 4 else 3
+        parts = np.split(values, [colours], axis=2)  # alpha may be of another range
         made = Image.fromarray(np.concatenate([_by_range(v, RANGES) for v in parts if v.size], 2))
     else:
         return image

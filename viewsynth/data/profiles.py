@@ -119,6 +119,12 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return image if transform is None else transform.apply(image)
 
 
+def from_lab(image: Image.Image) -> Image.Image:
+    """A picture of mode LAB (D50) in sRGB."""
+    ends = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.profileToProfile(image, *ends, outputMode="RGB")
+
+
 def _space(profile: bytes) -> str:
     if profile[36:40] != b"acsp":
         raise BadProfile("it is no ICC profile")
