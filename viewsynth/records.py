@@ -34,7 +34,8 @@ class Sample:
     """What one camera recorded of one person at one time: a tracklet of one or more frames.
 
     Args:
-        paths: The picture files, in the order of time; an image is a tracklet of one frame.
+        paths: The picture files, in the order of time; an image is a tracklet of one frame. Or one
+            video file.
         pid: Identity, scoped to the data set.
         box: Part of the picture that holds the person, (left, top, right, bottom) in pixels of the
             upright picture; None = the whole picture.
@@ -43,6 +44,7 @@ class Sample:
         outfit: Clothing or session label: only crops of one (pid, outfit) show the same clothes.
         altitude: Metres above the ground, if the data says.
         distance: Metres from the camera to the person, if the data says.
+        frame: Which frame of a video file it is, from 0; None = a picture, or a whole video.
     """
 
     paths: tuple[Path, ...]
@@ -61,6 +63,7 @@ class Sample:
     azimuth: float | None = None
     altitude: float | None = None
     distance: float | None = None
+    frame: int | None = None
     attributes: tuple[str, ...] = ()
     caption: str = ""
 

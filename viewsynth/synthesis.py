@@ -9,8 +9,10 @@ calls `load_tools` once per worker and `make_chunk` for every task.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,16 +112,16 @@ def _photos(person: Person, job: Job, refiner: refine.Refiner) -> list[Tensor]:
 
     Raises: _Unusable: (reason, file), if one of them is no longer what it was.
     """
-    from viewsynth.data import images
+    from viewsynth.data import frames
 
     photos = []
     for source in refine.used(person):
         path, box = job.root / source["file"], source["box"]
         try:
             if source["sha256"] and sha256(path) != source["sha256"]:
-                raise images.BadImage("it is gone, or has changed since the person was made")
-            crop = images.read(path, box and tuple(box))
-        except images.BadImage as error:
+                raise frames.BadImage("it is gone, or has changed since the person was made")
+            crop = frames.read(path, source.get("frame"), box and tuple(box))
+        except frames.BadImage as error:
             what = f"the refiner needs this photo again: {error}; put it back as it was"
             raise _Unusable(what, source["file"]) from error
         photos.append(refiner.fitted(crop))
@@ -147,13 +149,15 @@ def _reconstruct(
     for group, outcome in zip(groups, outcomes, strict=True):
         first, files = group.samples[0], {s.name: s for s in group.samples}
         for reject in outcome.rejects:
-            source = relative(files[reject.source].paths[0], job.root)
+            source = _source(files[reject.source], job)
             rejects.append(dataclasses.replace(reject, source=source))
         if (person := outcome.person) is None:
             continue
         for source in person.sources:
             sample = files[source["file"]]
             source |= {"sample": sample.name, "box": sample.box and list(sample.box)}
+            if sample.frame is not None:
+                source["frame"] = sample.frame
             source["file"] = relative(sample.paths[0], job.root)
         verdict = judge.judge_person(person)
         if not verdict.keep:
@@ -184,55 +188,70 @@ class Group:
 
 
 def crops(entry: manifest.Entry, job: Job, tools) -> tuple[list[Group], list[Reject]]:
-    """The pictures of one entry of the input list, cut to one person each.
+    """The pictures of one entry of the input list, cut to one person each; of tracklets the best
+    frames.
 
     Returns: one group a person: one, or more where a picture that stands alone shows several
         people; and rejects for pictures that cannot be used.
     """
-    from viewsynth.data import images
+    from viewsynth.data import frames
 
     own, others, rejects = Group(), [], []
-    hashes = iter(entry.sha256)
-    for sample in entry.samples:
-        expected = [next(hashes) for _ in sample.paths]
-        source = relative(sample.paths[0], job.root)
+    files = [path for sample in entry.samples for path in sample.paths]
+    expected = dict(zip(files, entry.sha256, strict=True))
+    now = functools.cache(sha256)
+    alone = len(entry.samples) == 1 and not frames.several(entry.samples[0])
+
+    def reject(source: str, stage: str, reason: str, kind: str) -> None:
+        rejects.append(Reject(source=source, stage=stage, reason=reason, kind=kind, pid=entry.pid))
+
+    def bad(path: Path, error: frames.BadImage) -> None:
+        fault = isinstance(error, frames.NotInstalled) or not now(path)
+        reject(relative(path, job.root), "input", str(error), "fault" if fault else "quality")
+
+    def cut(sample: Sample, picture: np.ndarray | None = None) -> list[tuple[Sample, np.ndarray]]:
+        """The people of a picture, or of a frame that was read already; none if it is rejected."""
+        path = sample.paths[0]
         try:
-            if problem := _changed(sample, expected):
+            if problem := _changed(now(path), expected[path]):
                 raise _Unusable("input", problem, "fault")
-            picture = images.read(sample.paths[0], sample.box)
-            boxes = _find(sample, picture, len(entry.samples) == 1, job, tools)
-        except images.BadImage as error:
-            rejects.append(Reject(source=source, stage="input", reason=str(error), pid=entry.pid))
+            picture = frames.read(path, box=sample.box) if picture is None else picture
+            return [_cut(sample, picture, box) for box in _find(sample, picture, alone, job, tools)]
+        except frames.BadImage as error:
+            bad(path, error)
         except _Unusable as error:
-            stage, reason, kind = error.args
-            rejects.append(
-                Reject(source=source, stage=stage, reason=reason, kind=kind, pid=entry.pid)
-            )
-        else:
-            digest = expected[0] or sha256(sample.paths[0])
-            if len(boxes) == 1:
-                own.add(*_cut(sample, picture, boxes[0]), digest)
+            reject(_source(sample, job), *error.args)
+        return []
+
+    for sample in entry.samples:
+        several = frames.several(sample)
+        found = frames.chosen(sample, cut, bad) if several else cut(sample)
+        for number, (part, image) in enumerate(found, 1):
+            if several or len(found) == 1:
+                own.add(part, image, now(part.paths[0]))
                 continue
-            for number, box in enumerate(boxes, 1):
-                cut, image = _cut(sample, picture, box)
-                name, pid = f"{sample.name}#{number}", f"{entry.pid}#{number}"
-                others.append(Group())
-                others[-1].add(dataclasses.replace(cut, pid=pid, name=name), image, digest)
+            part = dataclasses.replace(
+                part, pid=f"{entry.pid}#{number}", name=f"{sample.name}#{number}"
+            )
+            others.append(Group())
+            others[-1].add(part, image, now(part.paths[0]))
     return ([own] if own.samples else []) + others, rejects
+
+
+def _source(sample: Sample, job: Job) -> str:
+    """A picture as rejects name it; of a video with the number of the frame."""
+    return relative(sample.paths[0], job.root) + f"#f{sample.frame}" * (sample.frame is not None)
 
 
 class _Unusable(Exception):
     """A picture that cannot be used, and why."""
 
 
-def _changed(sample: Sample, expected: list[str]) -> str:
-    for path, before in zip(sample.paths, expected, strict=True):
-        now = sha256(path)
-        if not now:
-            return "the file cannot be read"
-        if before and now != before:
-            return "the file has changed since this run was started"
-    return ""
+def _changed(now: str, before: str) -> str:
+    """What is wrong with a file by its hash now, "" = it cannot be read, and when it was listed."""
+    if not now:
+        return "the file cannot be read"
+    return "the file has changed since this run was started" if before and now != before else ""
 
 
 def _find(sample: Sample, picture, alone: bool, job: Job, tools) -> list:
@@ -360,7 +379,10 @@ def _row(person: Person, outfit: str, name: str, view: View, job: Job):
         "seen_ratio": 0.0 if off else round(float(view.seen[view.mask].mean()) / 255, 4),
         "seen_file_name": f"seen/{stem}.png",
         "person": f"people/{stem_of(person.pid, outfit)}.safetensors",
-        "sources": [{"file": s["file"], "sha256": s["sha256"]} for s in sources],
+        "sources": [
+            {key: source[key] for key in ("file", "sha256", "frame") if key in source}
+            for source in sources
+        ],
         "seed": job.config.seed,
         "engine": {"viewsynth": __version__, "body": person.body, **job.revisions},
         "pose_mode": job.config.pose.mode,

@@ -25,6 +25,8 @@ import viewsynth
 
 ROOM = 2.0  # GB: what a first start writes, and a little
 OPTIONAL = {
+    "pillow_heif": "pip install 'viewsynth[heif]'  (HEIC pictures)",
+    "av": "pip install 'viewsynth[video]'  (videos)",
     "smplx": "pip install 'viewsynth[smplx]'  (non-commercial licence; read it first)",
     "pytorch3d": "built from source, see pytorch3d's INSTALL.md",
     "xformers": "pip install 'viewsynth[xformers]'  (for CUDA only)",

@@ -20,7 +20,8 @@ from pathlib import Path
 from viewsynth.data import layout
 from viewsynth.records import Dataset, Published
 
-HELPERS = ("images", "layout")  # modules of this folder that are no data sets
+# Modules of this folder that are no data sets.
+HELPERS = ("formats", "frames", "images", "layout", "profiles")
 
 logger = logging.getLogger(__name__)
 

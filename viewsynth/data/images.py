@@ -1,35 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a picture that nobody vouches for: file in, upright uint8 RGB out, or `BadImage`.
+"""Read a picture that nobody vouches for: file in, upright uint8 sRGB out, or `BadImage`.
 
 `find` and `parse` get their pixels here. The size of the file and of the picture are checked before
 anything is decoded, the format is told by content, and nothing of a broken picture is used.
+
+HEIC needs the extra `heif` (pillow-heif), AVIF a Pillow that was built with it. Of an MPO or HEIC
+with several pictures the first is read, the primary one: the others are previews, depth maps or
+the rest of a burst. Profiles of colour are followed, see `viewsynth.data.profiles`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import logging
 import os
 import stat
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError, features
+
+from viewsynth.data import formats, profiles
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".heic", ".heif", ".avif")
+VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 64_000_000
 MIN_SIDE = 16
-
-# First bytes of what people hand in by mistake, to name it.
-OTHERS = (
-    (b"GIF8", "a GIF, possibly animated"), (b"II*\0", "a TIFF"), (b"MM\0*", "a TIFF"),
-    (b"%PDF", "a PDF"), (b"<svg", "an SVG"), (b"<?xml", "XML"), (b"<!DOCTYPE", "a web page"),
-    (b"<html", "a web page"), (b"PK\3\4", "a ZIP archive"),
-    (b"version https://git-lfs", "a Git LFS pointer"),
-)  # fmt: skip
+RANGES = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
+MOST_TOLD = 100  # pictures with a bad profile that are named in one process
 
 # EXIF orientation -> what makes the picture upright.
 UPRIGHT = {
@@ -39,33 +43,54 @@ UPRIGHT = {
 }  # fmt: skip
 
 
+logger = logging.getLogger(__name__)
+_told: set[str] = set()  # what was said already
+
+
 class BadImage(ValueError):
     """A picture that cannot be used; the text is a sentence that a user can act on."""
+
+
+class NotInstalled(BadImage):
+    """A good picture, perhaps, of a format whose reader is not installed."""
 
 
 def read(
     path: str | Path, box: tuple[int, int, int, int] | None = None, least: int = MIN_SIDE
 ) -> np.ndarray:
-    """The upright picture, or a part of it.
+    """The upright picture in sRGB, or a part of it.
 
-    Transparent pictures are put on white, 16-bit ones scaled to 8 bits.
+    Transparent pictures are put on white, 16-bit ones brought to 8 bits by their range, see `rgb`.
+    A colour profile that cannot be used is told once, and the picture taken as sRGB.
 
     Args:
-        path: JPEG, PNG, WebP or BMP, whatever the extension; no symbolic link.
+        path: JPEG, PNG, WebP, BMP, HEIC or AVIF, whatever the extension; no symbolic link.
         box: left, top, right, bottom in pixels of the upright picture; None = all of it.
         least: Pixels of the shorter side, > 0. Nobody can be reconstructed from less than
             `MIN_SIDE`; an evaluation must not drop such pictures.
     Returns: RGB, uint8 [H, W, 3], contiguous.
-    Raises: BadImage: if the file cannot be read, is too large, is broken or is no picture.
+    Raises:
+        BadImage: if the file cannot be read, is too large, is broken or is no picture.
+        NotInstalled: if what reads its format is not installed.
     """
     data = _bytes(Path(path))
     try:
-        image = _decode(data, least)
+        image = _decode(data, least, str(path))
     except BadImage:
         raise
     # Decoders meet broken bytes with any exception there is.
     except Exception as error:
         raise BadImage(f"the picture is truncated or damaged ({error})") from error
+    return part(image, box, least)
+
+
+def part(
+    image: np.ndarray, box: tuple[int, int, int, int] | None, least: int = MIN_SIDE
+) -> np.ndarray:
+    """What a box, see `read`, holds of an upright picture.
+
+    Raises: BadImage: if that is too little.
+    """
     if box is None:
         return image
     height, width = image.shape[:2]
@@ -80,29 +105,44 @@ def read(
 
 def _bytes(path: Path) -> bytes:
     """The file's content, if it is a regular file of a sane size."""
+    with opened(path, MAX_BYTES) as file:
+        try:
+            return file.read(MAX_BYTES)
+        except OSError as error:
+            raise BadImage(f"the file cannot be read: {error.strerror}") from error
+
+
+def opened(path: Path, most: int) -> BinaryIO:
+    """A file opened to be read, if it is a regular one and no link.
+
+    Args:
+        most: Bytes that it may have.
+    Raises: BadImage: if it is none, empty or too large, or may not be read.
+    """
     # O_NONBLOCK: a named pipe must not make us wait. O_NOFOLLOW: a link may lead anywhere.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_BINARY", 0)
-    try:
-        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(os.open(path, flags), "rb"))  # noqa: PTH123
             about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise BadImage("not a regular file")
-            if about.st_size == 0:
-                raise BadImage("the file is empty (0 bytes)")
-            if about.st_size > MAX_BYTES:
-                raise BadImage(
-                    f"the file has {about.st_size:,} bytes, the limit is {MAX_BYTES:,}; "
-                    "crop or compress it"
-                )
-            return file.read(MAX_BYTES)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BadImage("symbolic links are refused; put the file itself there") from error
-        raise BadImage(f"the file cannot be read: {error.strerror}") from error
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise BadImage("symbolic links are refused; put the file itself there") from error
+            raise BadImage(f"the file cannot be read: {error.strerror}") from error
+        if not stat.S_ISREG(about.st_mode):
+            raise BadImage("not a regular file")
+        if about.st_size == 0:
+            raise BadImage("the file is empty (0 bytes)")
+        if about.st_size > most:
+            raise BadImage(
+                f"the file has {about.st_size:,} bytes, the limit is {most:,}; crop or compress it"
+            )
+        stack.pop_all()
+        return file
 
 
-def _decode(data: bytes, least: int) -> np.ndarray:
+def _decode(data: bytes, least: int, name: str) -> np.ndarray:
     with _open(data) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
@@ -111,32 +151,65 @@ def _decode(data: bytes, least: int) -> np.ndarray:
             raise BadImage(
                 f"the picture has {width}x{height} pixels, at least {least} a side are needed"
             )
-        # An MPO is a JPEG followed by previews or a depth map: its first picture is the photo.
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        still = image.format == "MPO" or (
+            image.format == "HEIF" and formats.brands(data)[0] not in formats.SEQUENCES
+        )
+        if getattr(image, "n_frames", 1) > 1 and not still:
             raise BadImage(f"an animated {image.format} is refused; save one frame as a picture")
         image.load()
-        turn = UPRIGHT.get(_orientation(image))
-        if turn is None:
-            return _rgb(image)
-        return _rgb(image.transpose(turn))
+        return rgb(image, name, data)
 
 
 def _open(data: bytes) -> Image.Image:
     """Read the header only."""
+    kind = formats.media(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged metadata: not of our concern
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            if kind == "HEIF":
+                return _heif()(io.BytesIO(data))
+            if kind == "AVIF":
+                return Image.open(io.BytesIO(data), formats=_avif())
+            try:
+                return Image.open(io.BytesIO(data), formats=FORMATS)
+            except (UnidentifiedImageError, ValueError):
+                if not data.startswith(profiles.PNG):
+                    raise
+                # What is damaged may be what it says of its colours: `rgb` will tell.
+                image = Image.open(io.BytesIO(profiles.without(data)), formats=FORMATS)
+                image.info["icc_profile"] = None
+                return image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImage(_too_large("more pixels")) from error
-    except Image.UnidentifiedImageError as error:
-        start = data[:200].lstrip().lower()
-        what = next((name for magic, name in OTHERS if start.startswith(magic.lower())), None)
-        raise BadImage(
-            f"the file is {what or 'no picture that we can read, or its header is damaged'}; "
-            f"expected {', '.join(FORMATS)}"
+    except UnidentifiedImageError as error:
+        if kind:
+            raise BadImage(f"the {kind} picture is truncated or damaged; copy it again") from error
+        what, do = formats.named(data)
+        what = what or "no picture that we can read, or its header is damaged"
+        do = do or "look at it in a viewer, and save it anew as PNG"
+        raise BadImage(f"the file is {what}; expected {formats.READ}; {do}") from error
+
+
+def _heif() -> type:
+    """What opens a HEIC."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise NotInstalled(
+            "the file is a HEIC (HEIF) picture, whatever its name says, and pillow-heif, which "
+            "reads it, is not installed: pip install 'viewsynth[heif]', or save it as JPEG"
         ) from error
+    return HeifImageFile
+
+
+def _avif() -> tuple[str, ...]:
+    if not features.check("avif"):
+        raise NotInstalled(
+            "the file is an AVIF picture, whatever its name says, and this Pillow was built "
+            "without AVIF: pip install --force-reinstall 'pillow>=12,<13', or save it as JPEG"
+        )
+    return ("AVIF",)
 
 
 def _too_large(what: str) -> str:
@@ -153,12 +226,96 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16-bit grey, in one of several byte orders
-        grey = np.asarray(image).astype(np.float64).clip(0, 65535)
-        return np.repeat(np.rint(grey / 257).astype(np.uint8)[..., None], 3, axis=2)
+def rgb(image: Image.Image, name: str, data: bytes = b"") -> np.ndarray:
+    """The pixels of a picture: upright, in sRGB, on white.
+
+    Values of 16 bits are divided by what their range ends at: 65535, or 4095, 1023 or 255 where no
+    colour is larger, as cameras leave 12 and 10 bits in files of 16; as 16 bits such a picture
+    would be black. 14 bits are not told from a dark picture of 16.
+
+    Args:
+        image: As Pillow opened it.
+        name: For the warning if its colour profile cannot be used.
+        data: Its file, if there is one.
+    Returns: uint8 [H, W, 3]
+    """
+    turn = UPRIGHT.get(_orientation(image))
+    image = profiles.from_lab(image) if image.mode == "LAB" else _eight_bits(image, data)
+    grey, alpha = image.mode in ("1", "L", "LA", "La"), None
+    try:
+        profile = profiles.declared(image, data)
+    except profiles.BadProfile as error:
+        profile = _tell(name, error)
     if image.has_transparency_data:
-        above = image.convert("RGBA")
-        image = Image.new("RGBA", above.size, "white")
-        image.alpha_composite(above)
-    return np.array(image.convert("RGB"))
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+    if profile:
+        image = image.convert("L" if grey else "CMYK" if image.mode == "CMYK" else "RGB")
+        try:
+            image = profiles.to_srgb(image, profile)
+        except profiles.BadProfile as error:
+            _tell(name, error)
+    image = image.convert("RGB")
+    if alpha is not None:
+        image.putalpha(alpha)
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image)
+        image = white.convert("RGB")
+    return np.array(image if turn is None else image.transpose(turn))
+
+
+def _eight_bits(image: Image.Image, data: bytes) -> Image.Image:
+    """A picture of more than 8 bits, or of floats, by its range; others as they are."""
+    if image.mode[0] in "IF":
+        values = np.asarray(image).astype(np.float32)
+        most = values[np.isfinite(values)].max(initial=0)
+        values = np.nan_to_num(values, nan=0, posinf=most, neginf=0)
+        floats = (1,) if image.mode == "F" else ()
+        made = Image.fromarray(_by_range(values, (*floats, *RANGES)))
+    elif data.startswith(profiles.PNG) and data[24] == 16:
+        # Pillow keeps the upper byte of each value. That is all, unless the upper ones are empty.
+        if max(high for _, high in image.getextrema()[:3]) > RANGES[2] >> 8:
+            return image
+        values = _both_bytes(data, image)
+        colours = 1 if data[25] == 4 else 3
+        parts = np.split(values, [colours], axis=2)  # alpha may be of another range
+        made = Image.fromarray(np.concatenate([_by_range(v, RANGES) for v in parts if v.size], 2))
+    else:
+        return image
+    made.format = image.format
+    made.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return made
+
+
+def _by_range(values: np.ndarray, ranges: tuple[int, ...]) -> np.ndarray:
+    """Values from 0 on as bytes, divided by the least range that holds them.  uint8"""
+    most = float(values.max())
+    full = next((one for one in ranges if most <= one), most)
+    return np.rint(values.clip(0) * (255 / full)).astype(np.uint8)
+
+
+def _both_bytes(data: bytes, image: Image.Image) -> np.ndarray:
+    """The values of a 16-bit PNG with colours or alpha, of which Pillow read the upper bytes."""
+    grey = data[25] == 4  # with alpha: two values of two bytes are read as four of one
+    with _open(data) as again:
+        raw = "RGBA" if grey else f"{image.mode};16L"  # as if the lower byte came first
+        again.tile = [tile._replace(args=raw) for tile in again.tile]
+        again.load()
+        lower = np.asarray(again)
+    if grey:
+        return lower[..., ::2] * np.float32(256) + lower[..., 1::2]
+    return np.asarray(image) * np.float32(256) + lower
+
+
+def _tell(name: str, error: Exception) -> None:
+    """Warn of a colour profile, once for each picture."""
+    if name in _told or len(_told) > MOST_TOLD:
+        return
+    _told.add(name)
+    if len(_told) <= MOST_TOLD:
+        logger.warning(
+            "%s: its colour profile is not used: %s; the picture is taken as sRGB: save it anew "
+            "with a sound profile if its colours are wrong", name, error,
+        )  # fmt: skip
+    else:
+        logger.warning("more pictures than %d have such profiles: no more are named", MOST_TOLD)

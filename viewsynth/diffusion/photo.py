@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from viewsynth.data.images import rgb
 from viewsynth.diffusion.conditions import CLOSE, DARK, Conditions
 from viewsynth.diffusion.sampling import fitted
 from viewsynth.records import Person, Sample
@@ -98,8 +99,9 @@ def _each(given: Image.Image | Tensor | Sequence, name: str) -> list[Tensor]:
     if not many or not all(isinstance(one, Image.Image) for one in many):
         kinds = sorted({type(one).__name__ for one in many}) or ["none"]
         raise ValueError(f"{name} must be PIL pictures or a float tensor, got {', '.join(kinds)}")
-    upright = [ImageOps.exif_transpose(one) for one in many]
-    return [fitted(one, (one.height, one.width)) for one in upright]
+    plain = [one.convert("RGB") if one.has_transparency_data else one for one in many]
+    upright = [rgb(one, f"{name} {number}") for number, one in enumerate(plain)]
+    return [fitted(one, one.shape[:2]) for one in upright]
 
 
 def _photo(picture: Tensor, number: int) -> Image.Image:
