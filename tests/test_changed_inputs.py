@@ -112,6 +112,19 @@ def test_what_is_only_touched_is_gone_on_with(folder, stage, monkeypatch):
     assert {path for path in (folder / "cache").rglob("*.safetensors")} == before
 
 
+def test_a_run_of_before_there_was_a_record_goes_on(folder, caplog):
+    (folder / "run" / fingerprint.RECORD).unlink()
+    path = folder / "run" / "run.json"
+    told = json.loads(path.read_text())
+    told["settings"]["pictures_sha256"] = "0" * 64
+    path.write_text(json.dumps(told))
+    first(folder)
+    assert "inputs.jsonl is not there or cannot be read" in caplog.text
+    dated(folder / "CARGO" / FIRST)
+    with pytest.raises(ValueError, match=f"1 changed .{FIRST}"):
+        first(folder)
+
+
 def test_what_a_list_says_of_a_picture_counts(tmp_path):
     root, rows = tmp_path / "own", []
     root.mkdir()

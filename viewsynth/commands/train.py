@@ -160,7 +160,7 @@ def run(config: Config) -> int:
             clean(config.output)
         pixels = open_pixels(learnt.samples, config, first)
         seen = open_pixels(validated, config, first)
-    files = inputs(learnt, validated, pixels, seen)
+    files = pool.inputs(learnt, validated, pixels, seen)
     learnt = learnt.keep(pixels.usable)
     method = methods.build(
         config.model.method, body, learnt.classes, config.model.smoothing, config.seed,
@@ -214,28 +214,6 @@ def plan_of(config: Config, learnt: pool.Pool) -> Plan:
     )  # fmt: skip
 
 
-def inputs(
-    learnt: pool.Pool, validated: list[Sample], *opened: Pixels | None
-) -> dict[str, tuple[Path, dict]]:
-    """Every picture that a run looks at and what it is told of it, for `fingerprint.compare`.
-
-    Args:
-        learnt, validated: All that were given.
-        opened: Their pictures, as far as they can be read.
-    """
-    readable = {sample.name for pixels in opened if pixels for sample in pixels.samples}
-    weights = learnt.weights.tolist() + [1.0] * len(validated)
-    told = ("pid", "camid", "platform", "view", "box")
-    return {
-        sample.name: (
-            sample.paths[0],
-            {key: getattr(sample, key) for key in told}
-            | {"weight": weight, "readable": sample.name in readable},
-        )
-        for sample, weight in zip([*learnt.samples, *validated], weights, strict=True)
-    }
-
-
 def _freeze(config: Config, files: dict[str, tuple[Path, dict]], accelerator) -> None:
     """Write down what decides the weights, or refuse to go on with something else."""
     folder, values = config.output, to_dict(config)
@@ -246,8 +224,9 @@ def _freeze(config: Config, files: dict[str, tuple[Path, dict]], accelerator) ->
     if begun:
         if config.resume == "no":
             raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
-        old = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        refuse_other_settings(folder, old["settings"], settings)
+        old = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
+        old.pop("pictures_sha256", None)  # of runs of before there was a record of the inputs
+        refuse_other_settings(folder, old, settings)
     fingerprint.keep(folder, fingerprint.compare(folder, files, begun))
     write(folder / "config.yaml", dump(config).encode())
     told = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"

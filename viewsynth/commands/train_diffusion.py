@@ -215,8 +215,7 @@ def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
     given = [*config.data.pairs, *([model.identity] if model.identity else [])]
     given += [] if model.base == "small" else [hub.folder_of(model.base, loading.files())]
     paths = sorted(path for place in given for kind in FILES for path in place.glob(kind))
-    files = {path.as_posix(): (path, {}) for path in paths}
-    known = fingerprint.compare(folder, files, bool(begun))
+    known = fingerprint.compare(folder, {p.as_posix(): (p, {}) for p in paths}, bool(begun))
     if begun:
         old = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
         new = dict(settings)

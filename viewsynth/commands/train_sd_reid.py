@@ -106,7 +106,7 @@ def run(asked: Config) -> int:
         held = validated and pool.build(validated, by=learnt.by, view_names=learnt.view_names)
         others = held.samples if held else []
         seen = train.open_pixels(others, first_stage, first)
-        files = train.inputs(learnt, others, pixels, seen)
+        files = pool.inputs(learnt, others, pixels, seen)
         learnt = learnt.keep(pixels.usable)
         plan = _plan(asked, first_stage, learnt)
         if first:
