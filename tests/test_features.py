@@ -61,7 +61,7 @@ def made(samples, folder, encoder, threads=1, batch=3, wanted=None):
 
 
 def content(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.*"))}
 
 
 def test_features_are_those_of_the_encoder(samples, encoder, tmp_path):

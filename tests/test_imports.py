@@ -15,8 +15,8 @@ PACKAGE = ROOT / "viewsynth"
 
 # Modules and packages from the ground up; those of one line do not import each other, except in
 # the first, where each may import those before it.
-GROUND = ("records", "cameras", "files", "config", "licences", "facts", "pictures", "weights",
-          "manifest")  # fmt: skip
+GROUND = ("records", "cameras", "files", "config", "fingerprint", "licences", "facts", "pictures",
+          "weights", "manifest")  # fmt: skip
 LEVELS = (
     ("bodies", "render", "metrics", "checkpoints", "learning"),
     ("hub", "loop"),

@@ -18,6 +18,7 @@ from viewsynth.data.layout import looks_like
 from viewsynth.diffusion import pairs
 from viewsynth.diffusion.pairs import Pairs
 from viewsynth.fidelity import truth
+from viewsynth.fingerprint import RECORD
 from viewsynth.pairing import exact, identity
 from viewsynth.pairing.parts import camera, nearest, turn
 from viewsynth.pictures import stretched
@@ -132,7 +133,7 @@ def copied(chunk, folder, job):
 
 
 def content(folder):
-    files = (path for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

@@ -55,7 +55,12 @@ def small_blocks(monkeypatch):
 
 
 def state(cache: Path) -> dict[str, tuple]:
-    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in cache.rglob("*") if p.is_file()}
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    return {
+        path.name: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in files
+        if path.parent.name != pixels.HASHES
+    }
 
 
 def test_cached_and_read_pictures_are_those_of_the_files(samples, tmp_path):

@@ -68,7 +68,7 @@ def undisturbed(cargo, backbone, tmp_path_factory):
 def test_what_a_run_leaves(undisturbed):
     assert {p.name for p in undisturbed.iterdir()} == {
         "model", "checkpoint-6", "checkpoint-8", "log.jsonl", "config.yaml", "run.json",
-        "rejects.jsonl",
+        "inputs.jsonl", "rejects.jsonl",
     }  # fmt: skip
     rows = [json.loads(row) for row in (undisturbed / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 8]
@@ -212,7 +212,7 @@ def test_other_data_is_not_gone_on_with(cargo, backbone, tmp_path):
     assert run(root, backbone, tmp_path / "run") == 0
     moved = root / "train/Cam1/Cam1_day_3_0.png"
     moved.rename(moved.with_name("Cam1_day_4_7.png"))
-    with pytest.raises(ValueError, match="pictures_sha256"):
+    with pytest.raises(ValueError, match="1 gone .*Cam1_day_3_0.png.*; 1 new .*Cam1_day_4_7.png"):
         run(root, backbone, tmp_path / "run")
 
 

@@ -69,6 +69,7 @@ def undisturbed(given, tmp_path_factory):
 def test_what_a_run_leaves(undisturbed):
     assert {path.name for path in undisturbed.iterdir()} == {
         "training", "distillation", "teacher", "pipeline", "grids", "config.yaml", "run.json",
+        "inputs.jsonl",
     }  # fmt: skip
     names = {path.name for path in (undisturbed / "grids").iterdir()}
     assert names == {

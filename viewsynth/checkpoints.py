@@ -129,13 +129,47 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`, for an optimiser of the same parameters."""
+    """The inverse of `optimizer_tensors`, for an optimiser of the same parameters.
+
+    A file knows no memory layouts, so each tensor gets that of its parameter: see `check_layout`.
+    Raises: ValueError: if the tensors are not of these parameters.
+    """
+    parameters = dict(enumerate(_parameters(optimizer)))
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = value
+        parameter = parameters.get(int(index))
+        if parameter is None or (value.ndim and value.shape != parameter.shape):
+            raise ValueError(f"the optimiser has no parameter for {name} {tuple(value.shape)}")
+        # A number, such as a count of steps, stays as it is; what is copied is nobody else's.
+        own = torch.empty_like(parameter, dtype=value.dtype) if value.ndim else value
+        state.setdefault(int(index), {})[key] = own.copy_(value) if value.ndim else value.clone()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    check_layout(optimizer)
+
+
+def check_layout(optimizer: torch.optim.Optimizer) -> None:
+    """See that what an optimiser remembers lies in memory as its parameters do.
+
+    torch's fused steps go through parameter, gradient and state in the order of the memory: where
+    one is channels last and another is not, they put together what does not belong together, and
+    say nothing.
+    Raises: AssertionError: if a tensor lies otherwise; the steps to come would be wrong.
+    """
+    for number, parameter in enumerate(_parameters(optimizer)):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            one = torch.is_tensor(value) and value.shape == parameter.shape
+            if one and value.stride() != parameter.stride():
+                raise AssertionError(
+                    f"{key} of parameter {number} has strides {value.stride()}, the parameter "
+                    f"{parameter.stride()}: a fused optimiser would mix up its elements"
+                )
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """In the order in which an optimiser numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 # ---- of a loop that accelerate runs --------------------------------------------------------------

@@ -3,10 +3,11 @@
 
 `commands.train` reads what the user gave and calls `train`. Batches, augmentation and learning
 rate are functions of (seed, step), so a run that is stopped and goes on from a checkpoint is the
-run that was never stopped. A batch is computed in `parts`, each mined and normalised on its own;
-processes share the parts and accumulate what is left, so that losses and weights do not depend on
-their number. (The running statistics of batch normalisation do: with several processes they are
-those of the first one's parts.)
+run that was never stopped (but for rounding with more than two processes, whose first step adds up
+gradients in another order than those after it). A batch is computed in `parts`, each mined and
+normalised on its own; processes share the parts and accumulate what is left, so that losses and
+weights do not depend on their number. (The running statistics of batch normalisation do: with
+several processes they are those of the first one's parts.)
 """
 
 from __future__ import annotations

@@ -4,15 +4,15 @@
 accelerate launch train.py --data.name cargo --data.root DIR --data.synthetic outputs/cargo
 
 The output folder gets `model/` (what `evaluate --model.path` takes), `checkpoint-<step>/`,
-`log.jsonl` (losses and validation), `config.yaml`, `run.json` and `rejects.jsonl`. Run the same
-command again to go on after a stop. A part of the training identities is kept for validation:
-`model/` is the model that finds them best, or that of the last step where there is none. The test
-split is never looked at, but for refusing its identities.
+`log.jsonl` (losses and validation), `config.yaml`, `run.json`, `inputs.jsonl` (every picture with
+its SHA-256) and `rejects.jsonl`. Run the same command again to go on after a stop. A part of the
+training identities is kept for validation: `model/` is the model that finds them best, or that of
+the last step where there is none. The test split is never looked at, but for refusing its
+identities.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import sys
@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from viewsynth import checkpoints, data, metrics, train
+from viewsynth import checkpoints, data, fingerprint, metrics, train
 from viewsynth.config import dump, to_dict, within
 from viewsynth.facts import facts
 from viewsynth.files import claim, clean, lines, write
@@ -40,7 +40,7 @@ from viewsynth.workers import launched
 
 OURS = set(
     "model log.jsonl config.yaml run.json rejects.jsonl diverged.json tracker .gitkeep".split()
-)
+) | {fingerprint.RECORD}
 FREE = ("output", "resume", "every", "trackers", "device", "cache")  # change no weight
 CHUNK = 256  # pictures of the validation at once
 
@@ -160,13 +160,14 @@ def run(config: Config) -> int:
             clean(config.output)
         pixels = open_pixels(learnt.samples, config, first)
         seen = open_pixels(validated, config, first)
+    files = pool.inputs(learnt, validated, pixels, seen)
     learnt = learnt.keep(pixels.usable)
     method = methods.build(
         config.model.method, body, learnt.classes, config.model.smoothing, config.seed,
         len(learnt.view_names),
     )  # fmt: skip
     if first:
-        _freeze(config, learnt, accelerator)
+        _freeze(config, files, accelerator)
         every = [*rejects, *pixels.rejects, *(seen.rejects if seen else [])]
         write(config.output / "rejects.jsonl", lines([to_json(reject) for reject in every]))
     plan = plan_of(config, learnt)
@@ -213,19 +214,20 @@ def plan_of(config: Config, learnt: pool.Pool) -> Plan:
     )  # fmt: skip
 
 
-def _freeze(config: Config, learnt: pool.Pool, accelerator) -> None:
+def _freeze(config: Config, files: dict[str, tuple[Path, dict]], accelerator) -> None:
     """Write down what decides the weights, or refuse to go on with something else."""
     folder, values = config.output, to_dict(config)
     settings = {key: value for key, value in values.items() if key not in FREE}
     settings["optim"]["parts"] = config.optim.parts or accelerator.num_processes
-    said = [[s.name, s.pid] for s in learnt.samples], learnt.weights.tolist()
-    settings["pictures_sha256"] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
     settings["precision"] = accelerator.mixed_precision
-    if any(folder.glob("checkpoint-*")):
+    begun = any(folder.glob("checkpoint-*"))
+    if begun:
         if config.resume == "no":
             raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
-        old = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        refuse_other_settings(folder, old["settings"], settings)
+        old = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
+        old.pop("pictures_sha256", None)  # of runs of before there was a record of the inputs
+        refuse_other_settings(folder, old, settings)
+    fingerprint.keep(folder, fingerprint.compare(folder, files, begun))
     write(folder / "config.yaml", dump(config).encode())
     told = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"
     write(folder / "run.json", told.encode())
@@ -287,6 +289,33 @@ def _validation(config: Config, pixels: Pixels | None, best: float, accelerator)
     return validate
 
 
+def _best(config: Config, rows: list[dict], method, accelerator) -> float:
+    """mAP of the best model so far; if it is not there any more, it is made from its checkpoint.
+
+    Args:
+        rows: Of the log, up to the newest checkpoint.
+        method: Its weights are changed, before those of the newest checkpoint are read.
+    Returns: -1 if there is none.
+    """
+    rows = [row for row in rows if "val_mAP" in row]
+    best = max(rows, key=lambda row: row["val_mAP"], default={"val_mAP": -1.0})
+    there = saved.is_ours(config.output / "model")
+    accelerator.wait_for_everyone()  # all have looked before one writes
+    if there or not rows:
+        return best["val_mAP"]
+    folders = {row["step"]: config.output / f"{checkpoints.NAME}{row['step']}" for row in rows}
+    left = [row for row in rows if folders[row["step"]].is_dir()]
+    found = max(left, key=lambda row: row["val_mAP"])
+    if accelerator.is_main_process:
+        if found is not best:
+            say(f"model/ is gone, and so is the checkpoint of step {best['step']}, which was the "
+                f"best; that of step {found['step']} takes its place")  # fmt: skip
+        tensors, _ = checkpoints.read_checkpoint(folders[found["step"]])
+        method.load_state_dict(tensors.get("average", tensors["model"]))
+        _save(config, method, found["step"])
+    return found["val_mAP"]
+
+
 def _save(config: Config, model, step: int) -> None:
     about = {"data": config.data.name, "step": step, "steps": config.steps}
     saved.save(model, config.output / "model", about)
@@ -316,7 +345,7 @@ def _train(
     done = checkpoints.newest(folder)
     steps = int(done.name.partition("-")[2]) if done else 0
     log = Log(folder / "log.jsonl", steps, config.every, config.steps)
-    best = max((row.get("val_mAP", -1.0) for row in log.rows), default=-1.0)
+    best = _best(config, log.rows, method, accelerator)
     validation = _validation(config, seen, best, accelerator)
     if config.trackers:
         accelerator.init_trackers("viewsynth", {k: str(v) for k, v in to_dict(config).items()})

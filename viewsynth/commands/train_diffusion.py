@@ -6,9 +6,9 @@ viewsynth train-diffusion configs/diffusion/small.yaml --data.world outputs/worl
 Pairs come from a world of ours (exact by the pixel), from any data set of people seen from the
 ground and from above, or both. A small model gets an autoencoder of its own first; Stable Diffusion
 is given by a folder or hub id. The output folder gets `pairs/`, for each stage a folder with its
-checkpoints and `log.jsonl`, `grids/`, `config.yaml`, `run.json`, and last `pipeline/`, which
-`generate --refine.engine` takes; after a LoRA also `lora/`, after a distillation `teacher/`. Run
-the same command again to go on after a stop. Several processes:
+checkpoints and `log.jsonl`, `grids/`, `config.yaml`, `run.json`, `inputs.jsonl`, and last
+`pipeline/`, which `generate --refine.engine` takes; after a LoRA also `lora/`, after a distillation
+`teacher/`. Run the same command again to go on after a stop. Several processes:
 `accelerate launch -m viewsynth.commands.train_diffusion ...`
 """
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from viewsynth import checkpoints, data, hub, pairing, preview
+from viewsynth import checkpoints, data, fingerprint, hub, pairing, preview
 from viewsynth.commands import world
 from viewsynth.config import dump, to_dict, within
 from viewsynth.diffusion import adapt, autoencoder, card, distillation, loading, training
@@ -40,8 +40,9 @@ from viewsynth.workers import cores, launched
 OURS = set(
     "pairs autoencoder training distillation grids lora teacher pipeline config.yaml run.json "
     "tracker .gitkeep".split()
-)
+) | {fingerprint.RECORD}
 FREE = ("output", "resume", "every", "trackers", "device", "workers", "commercial")  # no weight
+FILES = "*.json*", "*.safetensors", "*/*.safetensors"  # of pairs and of weights
 SIDE = 16  # sides are multiples: autoencoder and UNet halve those of the small model four times
 STEPS, FEW = 20, 4  # in which the trained and the distilled model make the grids
 CHECKED = 256  # pairs that the autoencoder is validated on
@@ -202,21 +203,27 @@ def check(config: Config) -> dict[str, str]:
 
 def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
     """Write down what decides the weights, or refuse to go on with something else."""
-    folder = config.output
+    folder, model = config.output, config.model
     settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
     for stage in (config.autoencoder, config.optim, config.distil):
         settings[stage.GROUP]["parts"] = stage.parts or accelerator.num_processes
     settings |= {"pairs": pairs.fingerprint, "precision": accelerator.mixed_precision}
     begun = {path.parent.name for path in folder.glob("*/checkpoint-*")}
+    if begun and config.resume == "no":
+        raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
+    # The pictures that pairs are made of are known where the pairs lie.
+    given = [*config.data.pairs, *([model.identity] if model.identity else [])]
+    given += [] if model.base == "small" else [hub.folder_of(model.base, loading.files())]
+    paths = sorted(path for place in given for kind in FILES for path in place.glob(kind))
+    known = fingerprint.compare(folder, {p.as_posix(): (p, {}) for p in paths}, bool(begun))
     if begun:
-        if config.resume == "no":
-            raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
         old = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
         new = dict(settings)
         for stage, group in (("training", "optim"), ("distillation", "distil")):
             if stage not in begun:  # may still be changed
                 old.pop(group), new.pop(group)
         refuse_other_settings(folder, old, new)
+    fingerprint.keep(folder, known)
     write(folder / "config.yaml", dump(config).encode())
     told = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"
     write(folder / "run.json", told.encode())

@@ -7,8 +7,8 @@ viewsynth train-sd-reid outputs/stage1
 The first stage's run says which data it learnt from. Its features of those pictures are made once
 and kept in --cache; then the generator learns from them alone. The output folder gets `model/`
 (what `evaluate --model.path` takes: the identity feature and a feature of every view),
-`training/` (checkpoints, `log.jsonl`), `cost.json`, `config.yaml` and `run.json`. Run the same
-command again to go on after a stop.
+`training/` (checkpoints, `log.jsonl`), `cost.json`, `config.yaml`, `run.json` and `inputs.jsonl`
+(every picture with its SHA-256). Run the same command again to go on after a stop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
-from viewsynth import checkpoints, config, loop
+from viewsynth import checkpoints, config, fingerprint, loop
 from viewsynth.commands import train
 from viewsynth.config import dump, to_dict, within
 from viewsynth.facts import facts
@@ -38,6 +38,7 @@ from viewsynth.reid.generation.model import Generator, Shape
 from viewsynth.workers import launched
 
 OURS = set("model training cost.json config.yaml run.json tracker .gitkeep".split())
+OURS |= {fingerprint.RECORD}
 # What changes no weight: the sampler is read by the finished model alone, and the first stage is
 # told by its features, wherever it lies.
 FREE = ("stage1", "output", "resume", "every", "trackers", "device", "cache", "sampler")
@@ -102,16 +103,16 @@ def run(asked: Config) -> int:
             claim(asked.output, OURS, "run.json")
             clean(asked.output)
         pixels = train.open_pixels(learnt.samples, first_stage, first)
+        held = validated and pool.build(validated, by=learnt.by, view_names=learnt.view_names)
+        others = held.samples if held else []
+        seen = train.open_pixels(others, first_stage, first)
+        files = pool.inputs(learnt, others, pixels, seen)
         learnt = learnt.keep(pixels.usable)
         plan = _plan(asked, first_stage, learnt)
         if first:
-            _freeze(asked, first_stage, person, learnt, generator.denoiser.base, accelerator)
+            _freeze(asked, first_stage, person, learnt, generator.denoiser.base, files, accelerator)
         cached = _cached(asked, person, learnt, pixels, accelerator)
-        checked = None
-        if validated:
-            held = pool.build(validated, by=learnt.by, view_names=learnt.view_names)
-            pixels = train.open_pixels(held.samples, first_stage, first)
-            checked = _cached(asked, person, held.keep(pixels.usable), pixels, accelerator)
+        checked = seen and _cached(asked, person, held.keep(seen.usable), seen, accelerator)
     training.prepare(generator, cached, person.bank)
     generator.to(accelerator.device)
     if asked.trackers:
@@ -183,19 +184,23 @@ def _plan(asked: Config, first_stage: train.Config, learnt: pool.Pool) -> traini
 
 
 def _freeze(
-    asked: Config, first_stage: train.Config, person, learnt: pool.Pool, base: str, accelerator
-) -> None:
+    asked: Config, first_stage: train.Config, person, learnt: pool.Pool, base: str, files: dict,
+    accelerator,
+) -> None:  # fmt: skip
     """Write down what decides the weights, or refuse to go on with something else."""
     folder, values = asked.output, to_dict(asked)
+    begun = any((folder / "training").glob("checkpoint-*"))
+    if begun and asked.resume == "no":
+        raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
+    known = fingerprint.compare(folder, files, begun)  # first: the features hang on them
     settings = {key: value for key, value in values.items() if key not in FREE}
     settings["optim"]["parts"] = asked.optim.parts or accelerator.num_processes
     mark = cache.mark(person, learnt, MODES[asked.generator.mode].dropped_paths, asked.seed)
     settings |= {"features": mark, "precision": accelerator.mixed_precision, "base": base}
-    if any((folder / "training").glob("checkpoint-*")):
-        if asked.resume == "no":
-            raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
+    if begun:
         old = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         refuse_other_settings(folder, old["settings"], settings)
+    fingerprint.keep(folder, known)
     write(folder / "config.yaml", dump(asked).encode())
     told = {"settings": settings, "stage1": to_dict(first_stage), "facts": facts()}
     write(folder / "run.json", (json.dumps(told, indent=1) + "\n").encode())

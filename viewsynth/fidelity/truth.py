@@ -22,6 +22,7 @@ from viewsynth.files import inside
 from viewsynth.records import Sample
 from viewsynth.world import LABELS, of_person
 
+LISTS = "people.jsonl", "truth.jsonl"
 OCCLUDER = LABELS.index("occluder")
 
 
@@ -149,7 +150,7 @@ def _rows(world: Path, name: str, having: str = "") -> Iterator[dict]:
 def digest(world: Path) -> str:
     """SHA-256 of the world's truth: another world has another."""
     total = hashlib.sha256()
-    for name in ("people.jsonl", "truth.jsonl"):
+    for name in LISTS:
         with (world / name).open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()

@@ -3,7 +3,8 @@
 
 people -> chunks -> `exact` or `identity` -> drawn at the model's size -> a shard and a part each ->
 `diffusion.pairs`. A chunk is computed whole by one worker with one thread, its part is written
-last and is what a second run trusts; so kills and the number of workers change no byte.
+last and is what a second run trusts; so kills and the number of workers change no byte. Pictures
+that were replaced since are refused, see `fingerprint`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from viewsynth import bodies, cameras, facts, reconstruct, weights
+from viewsynth import bodies, cameras, facts, fingerprint, reconstruct, weights
 from viewsynth.config import within
 from viewsynth.diffusion import pairs
 from viewsynth.diffusion.pairs import Pairs
@@ -34,6 +35,7 @@ from viewsynth.workers import Fatal, spread
 
 CHUNK = 4  # people
 MADE, REJECTS, PARTS = "made.json", "rejects.jsonl", "parts"
+OURS = {PARTS, pairs.SHARDS, pairs.ROWS, pairs.INDEX, REJECTS, fingerprint.RECORD}
 FAULTS = 0.01  # share of the people and pictures that may fail for a fault
 # Files and folders of the code that decides what pairs look like.
 CODE = ("bodies", "reconstruct", "render", "pairing", "cameras.py", "judge.py", "records.py",
@@ -105,7 +107,7 @@ def make(
     Returns: the opened folder.
     Raises:
         FileNotFoundError, ValueError: if the source has no such people, or the output holds
-            something else, or more than 1 % failed for a fault.
+            something else or pairs of other pictures, or more than 1 % failed for a fault.
         workers.Fatal: if a worker died.
     """
     _check(source, size, workers, split, skip, people)
@@ -113,7 +115,13 @@ def make(
         members = identity.plan(source, people, skip, seed)
     else:
         members = exact.plan(Path(source), people, skip, split)
-    job = take(source, Path(output), size, split, seed)
+    output = Path(output)
+    begun = claim(output, OURS, MADE)
+    # Of a world other people may be asked for; its lists are among the files.
+    files, whole = _inputs(source, members), isinstance(source, Dataset)
+    known = fingerprint.compare(output, files, begun, fixed=whole)
+    job = take(source, output, size, split, seed)
+    fingerprint.keep(output, known)
     every = chunks(members)
     todo = [chunk for chunk in every if part(job, chunk) is None]
     (job.output / pairs.INDEX).unlink(missing_ok=True)  # what is there is not whole until all is
@@ -146,6 +154,22 @@ def _check(source, size, workers, split, skip, people) -> None:
         )
 
 
+def _inputs(source: str | Path | Dataset, members: list) -> dict[str, tuple[Path, dict]]:
+    """The files that pairs are made of, and what is told of each; see `fingerprint.compare`."""
+    if isinstance(source, Dataset):  # its fingerprint counts all of them
+        told = ("pid", "outfit", "view", "box", "elevation", "azimuth", "distance")
+        return {
+            f"{source.root}/{sample.name}": (
+                sample.paths[0], {key: getattr(sample, key) for key in told}
+            )
+            for sample in source.train
+        }  # fmt: skip
+    rows = [row for member in members for row in (*member.ground, *member.drone)]
+    names = sorted({row[key] for row in rows for key in ("file_name", "parts")})
+    paths = [Path(source) / name for name in (*truth.LISTS, *names)]
+    return {path.as_posix(): (path, {}) for path in paths}
+
+
 def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str, seed: int) -> Job:
     """Take the folder for these pairs, and say what a worker needs to know.
 
@@ -166,8 +190,7 @@ def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str
 
 
 def _claim(output: Path, asked: dict) -> None:
-    ours = {PARTS, pairs.SHARDS, pairs.ROWS, pairs.INDEX, REJECTS}
-    if not claim(output, ours, MADE):
+    if not claim(output, OURS, MADE):
         write(output / MADE, json.dumps(asked, indent=1).encode())
         return
     clean(output)

@@ -35,6 +35,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
+from viewsynth import fingerprint
 from viewsynth.data import images
 from viewsynth.files import write
 from viewsynth.pictures import stretched
@@ -114,20 +115,16 @@ def blocks(
         batch: Pictures that the encoder gets at once; part of what decides the digits.
     """
     ordered = sorted(samples, key=lambda sample: sample.name)
+    parts = {n: ordered[n : n + BLOCK] for n in range(0, len(ordered), BLOCK)}
+    parts = {n: part for n, part in parts.items() if any(s.name in wanted for s in part)}
+    paths = [path for part in parts.values() for sample in part for path in sample.paths]
+    digest = dict(zip(paths, fingerprint.digests(paths, folder / "hashes"), strict=True))
     found = []
-    for start in range(0, len(ordered), BLOCK):
-        part = ordered[start : start + BLOCK]
-        if any(sample.name in wanted for sample in part):
-            said = [encoder.fingerprint, batch, [_state(sample) for sample in part]]
-            mark = hashlib.sha256(json.dumps(said).encode()).hexdigest()
-            path = folder / f"{start // BLOCK:06d}.safetensors"
-            found.append(Block(path, part, mark))
+    for start, part in parts.items():
+        rows = [[s.name, s.box, [digest[path] for path in s.paths]] for s in part]
+        mark = hashlib.sha256(json.dumps([encoder.fingerprint, batch, rows]).encode()).hexdigest()
+        found.append(Block(folder / f"{start // BLOCK:06d}.safetensors", part, mark))
     return found
-
-
-def _state(sample: Sample) -> list:
-    stats = [path.stat() if path.is_file() else None for path in sample.paths]
-    return [sample.name, sample.box, [s and (s.st_size, s.st_mtime_ns) for s in stats]]
 
 
 def compute(todo: Sequence[Block], encoder: Encoder, batch: int, threads: int, bar: bool) -> None:

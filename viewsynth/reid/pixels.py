@@ -5,7 +5,8 @@ sampler -> `Pixels.prefetch` -> augment. The cache is a folder of blocks, `BLOCK
 safetensors that are mapped into memory, not loaded. A block is named by a hash of what it holds, is
 written aside and renamed, and is never changed: so several runs share a cache, a killed one goes on
 with the blocks that are there, and processes that fill it at the same time help each other. Blocks
-that nobody needs any more stay until somebody deletes them.
+that nobody needs any more stay until somebody deletes them. A picture is known by its content, see
+`fingerprint`: what was found of it is kept beside the blocks, in `HASHES`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from safetensors.numpy import save
 from torch import Tensor
 from tqdm import tqdm
 
+from viewsynth import fingerprint
 from viewsynth.data import images
 from viewsynth.files import write
 from viewsynth.pictures import stretched
 from viewsynth.records import Reject, Sample
 
 BLOCK = 256  # pictures
+HASHES = "hashes"  # folder in the cache
 REVISION = 1  # raise it when the same file gives other pixels
 BROKEN = 0.01  # share of the pictures that may be unreadable
 AHEAD = 4  # batches that are read before they are asked for, and one more for each thread
@@ -178,7 +181,8 @@ def _cached(
 ) -> tuple[list[Tensor], list[str]]:
     """The blocks that hold the samples, made where they are not there; and what is wrong with
     each picture, "" = nothing."""
-    blocks = _blocks(samples, size, cache / f"{size[0]}x{size[1]}")
+    digests = fingerprint.digests([sample.paths[0] for sample in samples], cache / HASHES)
+    blocks = _blocks(samples, digests, size, cache / f"{size[0]}x{size[1]}")
     todo = [block for block in blocks if not _done(block, size)]
     # Each process takes them in an order of its own, so that several seldom do the same block.
     order = np.random.default_rng(os.getpid()).permutation(len(todo))
@@ -193,24 +197,17 @@ def _cached(
     return [pixels for pixels, _ in opened], [text for _, texts in opened for text in texts]
 
 
-def _blocks(samples: Sequence[Sample], size: tuple[int, int], folder: Path) -> list[Block]:
+def _blocks(
+    samples: Sequence[Sample], digests: Sequence[str], size: tuple[int, int], folder: Path
+) -> list[Block]:
     """The blocks of these samples, named after what they hold."""
     found = []
     for start in range(0, len(samples), BLOCK):
-        part = samples[start : start + BLOCK]
-        said = [REVISION, size, [[s.name, s.box, *_state(s.paths[0])] for s in part]]
-        mark = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+        part, content = samples[start : start + BLOCK], digests[start : start + BLOCK]
+        rows = [[s.name, s.box, digest] for s, digest in zip(part, content, strict=True)]
+        mark = hashlib.sha256(json.dumps([REVISION, size, rows]).encode()).hexdigest()[:32]
         found.append(Block(folder / f"{mark}.safetensors", part))
     return found
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of a file, which tell it from one of the same name; -1 if there is none."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _make(block: Block, size: tuple[int, int], pool: ThreadPoolExecutor) -> None:

@@ -157,6 +157,26 @@ def build(
     return _pool(samples, np.array(weights, np.float32), by, view_names)
 
 
+def inputs(learnt: Pool, validated: Sequence[Sample], *opened) -> dict[str, tuple[Path, dict]]:
+    """Every picture that a run looks at and what it is told of it, for `fingerprint.compare`.
+
+    Args:
+        learnt, validated: All that were given.
+        opened: `pixels.Pixels` of both, as far as they can be read; None = there are none.
+    """
+    readable = {sample.name for pixels in opened if pixels for sample in pixels.samples}
+    weights = learnt.weights.tolist() + [1.0] * len(validated)
+    told = ("pid", "camid", "platform", "view", "box")
+    return {
+        sample.name: (
+            sample.paths[0],
+            {key: getattr(sample, key) for key in told}
+            | {"weight": weight, "readable": sample.name in readable},
+        )
+        for sample, weight in zip([*learnt.samples, *validated], weights, strict=True)
+    }
+
+
 def _repeated(frames: list[Sample], count: int) -> list[Sample]:
     """So many copies of each identity's pictures, in turn."""
     own: dict[str, list[Sample]] = {}

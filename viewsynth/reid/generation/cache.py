@@ -22,10 +22,11 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from viewsynth import fingerprint
 from viewsynth.files import write
 from viewsynth.records import seed_of
 from viewsynth.reid.methods.sd_reid import SDReID
-from viewsynth.reid.pixels import Pixels
+from viewsynth.reid.pixels import HASHES, Pixels
 from viewsynth.reid.pool import Pool
 
 BATCH = 128  # pictures at once
@@ -131,9 +132,8 @@ def open_or_make(
         bar: Whether to show progress.
     """
     said = [REVISION, mark(method, pool, dropped_paths, seed)]
-    for sample in pool.samples:  # pictures that were made anew under their old names
-        state = sample.paths[0].stat()
-        said.append([state.st_size, state.st_mtime_ns])
+    # Pictures may have been made anew under their old names.
+    said += fingerprint.digests([sample.paths[0] for sample in pool.samples], folder / HASHES)
     wanted = hashlib.sha256(json.dumps(said).encode()).hexdigest()
     path = folder / f"features-{wanted[:16]}.safetensors"
     if not _is_of(path, wanted):
