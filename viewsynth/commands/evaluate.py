@@ -26,6 +26,7 @@ from typing import Literal
 
 from viewsynth import __version__, data
 from viewsynth.config import dump, within
+from viewsynth.data import Reading, Source
 from viewsynth.files import claim, clean, lines, write
 from viewsynth.records import Dataset, Protocol, Reject
 from viewsynth.records import to_dict as to_json
@@ -44,13 +45,8 @@ WORLD = (
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Reading, Source):
     """What is evaluated with."""
-
-    name: str = "folder"
-    """Layout of the data set, a module of viewsynth.data."""
-    root: Path | None = None
-    """Where it lies."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ def run(config: Config) -> int:
     first = accelerator.is_main_process
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
-    dataset = data.load(config.data.name, config.data.root)
+    dataset = data.load(config.data.name, config.data.root, config.data)
     protocols = evaluation.choose(dataset, config.protocols)
     learnt = evaluation.learnt_from(config.trained_on, dataset.name)
     evaluation.refuse(dataset, protocols, learnt)

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 64_000_000
 MIN_SIDE = 16
@@ -162,3 +163,19 @@ def _rgb(image: Image.Image) -> np.ndarray:
         image = Image.new("RGBA", above.size, "white")
         image.alpha_composite(above)
     return np.array(image.convert("RGB"))
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright picture, in pixels, by its header alone.
+
+    Raises: BadImage: if it has none that can be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                return image.size[::-1] if turned else image.size
+    # Headers, too, are broken in any way there is.
+    except Exception as error:
+        raise BadImage("the size of the picture cannot be read: no picture, or damaged") from error
