@@ -5,7 +5,6 @@ elevations. A column in another form than was asked for is an error with the opt
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,7 @@ FIT = (-10.0, 60.0)  # degrees: the elevations of ground pictures that a reconst
 SIGN = -30.0  # nobody photographs from so far below: it is a sign
 SLACK = 2.0  # pixels that a box may lead out of its picture by rounding
 PERSON = (1.0, 7.0)  # height / width of most boxes of people
+RIGHT = 1.6  # radians: just above a right angle
 LOOK = 2000  # boxes whose pictures' sizes are looked up to tell the form
 FORMS = {
     "xywh": "x, y, width, height (COCO's form)",
@@ -102,7 +102,7 @@ def _above(value: float, form: str) -> float:
 def _radians(air: list[Row]) -> None:
     """Refuse a column of drones that all fly as low as no drone does."""
     values = [row.fields["elevation"] for row in air]
-    small = all(0 < value <= math.pi / 2 for value in values)
+    small = all(0 < value < RIGHT for value in values)
     if len(values) > 1 and small and any(value % 1 for value in values):
         raise ValueError(
             f"{air[0].where} and all others from above: elevation {values[0]:g} looks like "
