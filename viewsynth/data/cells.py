@@ -28,17 +28,20 @@ MEANT = {
 WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 ROUNDED = re.compile(r"[+-]?\d(?:\.\d+)?[eE]\+\d+", re.ASCII)
 EXACT = 2**53  # above it neighbouring whole numbers are the same float
+STRANGE = re.compile(r"[:\\]|^//")
 WINDOWS = re.compile(r"[A-Za-z]:|\\\\|//", re.ASCII)
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://", re.ASCII)
 
 
 def missing(value) -> bool:
     """Whether a cell says that there is no value, in any of the ways that tools write it."""
+    if value is None:
+        return True
+    if isinstance(value, str):
+        return value.strip().casefold() in MISSING
     if isinstance(value, list):
         return all(map(missing, value))
-    if isinstance(value, float):
-        return math.isnan(value)
-    return value is None or (isinstance(value, str) and value.strip().casefold() in MISSING)
+    return isinstance(value, float) and math.isnan(value)
 
 
 def text(row: dict, name: str) -> str:
@@ -155,21 +158,22 @@ def paths(root: Path, base: Path, file_name: str) -> tuple[str, tuple[Path, ...]
             raise ValueError(f"{said} leads out of the folder; it must lie in {root.name}")
         if real != path:
             raise ValueError(f"{said} is or passes a symbolic link: refused")
+        if path.is_file():
+            return path.relative_to(root).as_posix(), (path,)
         if path.is_dir() and not base.is_relative_to(path):
             return path.relative_to(root).as_posix(), _frames(path, said)
-        if not path.is_file():
-            what = "is not a regular file" if path.exists() else "does not exist"
-            raise ValueError(f"{said} {what} in {base.name}{_near(root, path, file_name)}")
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise ValueError(f"{said} {what} in {base.name}{_near(root, path, file_name)}")
     except (OSError, RuntimeError) as error:  # too long a name; links in a circle
         why = getattr(error, "strerror", None) or "links lead in a circle"
         raise ValueError(f"{said} cannot be read: {why}") from error
-    return path.relative_to(root).as_posix(), (path,)
 
 
 def _path(base: Path, file_name: str, said: str) -> Path:
     """Where a file name leads; backslashes are slashes, unless a file is really called so."""
-    if os.path.lexists(base / file_name):
-        return Path(os.path.normpath(base / file_name))
+    path = Path(os.path.normpath(base / file_name))
+    if not STRANGE.search(file_name) or os.path.lexists(path):
+        return path
     if URL.match(file_name):
         raise ValueError(f"{said} is an address; download the file and write its name")
     if WINDOWS.match(file_name):
