@@ -51,8 +51,8 @@ def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset: 
     own = not _module(name).PARTS
     if not own and (given := reading.given()):
         raise ValueError(
-            f"data.{given[0]} is for one's own pictures (--data.name folder); {name} has one form "
-            f"only: leave --data.{given[0]} out"
+            f"{' '.join(given)} is for one's own pictures (--data.name folder); {name} has one "
+            "form only: leave it out"
         )
     root = Path(root).expanduser()
     hint = _hint(name, root, depth=0) if own and root.is_dir() else ""

@@ -216,7 +216,7 @@ def _recognise(rows: list[Row], size: Callable, warnings: list[str]) -> None:
         return  # of single rows, which are rejected
     shapes = [(box, _size(row, size)) for box, row in zip(found[:LOOK], rows, strict=False)]
     known = [(box, shape) for box, shape in shapes if shape]
-    why = "right lies left of left, or bottom above top"
+    why = "a right edge lies left of its left one, or a bottom above its top"
     if all(_inside(box[0], box[1], *box[2:], *shape) for box, shape in known):
         raise _other_form(rows, turned[0], "xywh", why)
     if all(

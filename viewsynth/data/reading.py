@@ -33,6 +33,7 @@ class Reading:
     degrees from straight down."""
 
     def given(self) -> list[str]:
-        """Names of the options that are not the default."""
-        own = fields(Reading)
-        return [field.name for field in own if getattr(self, field.name) != field.default]
+        """Those that are not the default, as options of a command."""
+        own = {field.name: getattr(self, field.name) for field in fields(Reading)}
+        plain = {field.name: field.default for field in fields(Reading)}
+        return [f"--data.{key}={value}" for key, value in own.items() if value != plain[key]]
