@@ -57,7 +57,8 @@ def plan(asked: Config) -> tuple[list, list, list]:
     out, own, data = asked.output.as_posix(), config.flags, asked.train.data
     arms = {name: (words, todo) for name, words, todo in (a.split(": ", 2) for a in asked.arms)}
     name, root = (data.name, f"{data.root}") if data.root else ("world", f"{out}/world")
-    real, cache = ["--data.name", name, "--data.root", root], ["--cache", f"{out}/cache"]
+    real = ["--data.name", name, "--data.root", root, *data.given()]
+    cache = ["--cache", f"{out}/cache"]
     first = [] if data.root else [["world", *own(asked.world), "--output", root]]
     kinds = {"made": [], "single": ["--data.per-person", "1"],
              "repaired": ["--refine.engine", asked.repair]}  # fmt: skip

@@ -56,7 +56,7 @@ def plan(asked: Config) -> tuple[list, list, list]:
     """Commands: first one after the other, then chains that may run side by side, then the last."""
     out, own, data = asked.output.as_posix(), config.flags, asked.train.data
     name, root = (data.name, f"{data.root}") if data.root else ("world", f"{out}/world")
-    real, made = ["--data.name", name, "--data.root", root], f"{out}/made"
+    real, made = ["--data.name", name, "--data.root", root, *data.given()], f"{out}/made"
     before = [] if data.root else [["world", *own(asked.world), "--output", root]]
     if any("{made}" in arm for arm in asked.data):
         before.append(["generate", *own(asked.generate), *real, "--output", made])

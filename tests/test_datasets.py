@@ -262,10 +262,20 @@ def test_another_data_set_is_told_by_name(name, release):
 @released
 def test_a_data_set_read_as_a_folder_is_told(name, release):
     root = module(name).load(release(name)).root
-    warnings = data.load("folder", root).warnings
-    assert any(f"read as anybody's own pictures; it looks like {name}" in w for w in warnings) or (
-        name == "world" and "it looks like cargo or world" in warnings[0]
-    )
+    looks = "it looks like cargo or world" if name == "world" else f"it looks like {name}"
+    with pytest.raises(ValueError, match=rf"two ways; {looks} \(--data.name\).*--data.form"):
+        data.load("folder", root)
+    warnings = data.load("folder", root, data.Reading(form="folders")).warnings
+    assert any(f"read as anybody's own pictures; {looks}" in warning for warning in warnings)
+
+
+@released
+@pytest.mark.parametrize("option", ["form", "box", "elevation"])
+def test_a_released_data_set_takes_no_option_of_a_folder(name, option, release):
+    value = {"form": "table", "box": "xywh", "elevation": "pitch"}[option]
+    said = f"--data.{option}={value} is for one's own pictures .*folder.*{name} has one form"
+    with pytest.raises(ValueError, match=said):
+        data.load(name, release(name), data.Reading(**{option: value}))
 
 
 @released

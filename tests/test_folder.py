@@ -1,60 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Anyone's own pictures: what becomes a sample, what a reject, and what an error."""
 
-import csv
 import json
 import os
 import re
-from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from own_pictures import PICTURE, both, pids, put, reasons, write_csv, write_jsonl
 
 from viewsynth import data
 from viewsynth.data import folder, layout
 from viewsynth.data.images import read
-
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 20, 3), dtype=np.uint8))
-
-
-def both(dataset):
-    return dataset.samples, dataset.rejects
-
-
-def put(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        PICTURE.save(path, "PNG")
-    return root
-
-
-def write_csv(root: Path, *rows: dict, bom: bool = False, end: str = "\n") -> Path:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    encoding = "utf-8-sig" if bom else "utf-8"
-    with (root / "metadata.csv").open("w", encoding=encoding, newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator=end)
-        writer.writeheader()
-        writer.writerows(rows)
-    return root
-
-
-def write_jsonl(root: Path, *lines: dict | str | bytes) -> Path:
-    texts = [json.dumps(line) if isinstance(line, dict) else line for line in lines]
-    raw = [text.encode() if isinstance(text, str) else text for text in texts]
-    (root / "metadata.jsonl").write_bytes(b"\n".join(raw) + b"\n")
-    return root
-
-
-def pids(root: Path) -> dict[str, str]:
-    return {sample.name: sample.pid for sample in folder.load(root).samples}
-
-
-def reasons(root: Path) -> dict[str, str]:
-    return {reject.source: reject.reason for reject in folder.load(root).rejects}
+from viewsynth.data.listing import NOBODY
 
 
 def test_a_folder_is_a_person(tmp_path):
@@ -90,8 +49,10 @@ def test_hidden_is_ignored_and_the_rest_counted(tmp_path):
 
 
 def test_folders_too_deep_are_said(tmp_path):
-    put(tmp_path, "p/a.jpg", "p/monday/b.jpg")
-    assert "one level down" in reasons(tmp_path)["p/monday"]
+    put(tmp_path, "p/a.jpg", "p/monday/noon/b.jpg", "q/a.jpg")
+    said = reasons(tmp_path)
+    assert list(said) == ["p/monday/noon"]
+    assert "1 pictures lie deeper" in said["p/monday/noon"] and "metadata.csv" in str(said)
 
 
 def test_links_and_pipes_are_refused(tmp_path):
@@ -146,6 +107,7 @@ def test_any_name_that_a_file_can_have(tmp_path_factory, names, inner):
     root = tmp_path_factory.mktemp("names")
     names = {name for name in names if name not in (".", "..") and len(name.encode()) <= 250}
     assume(names and len(inner.encode()) <= 250)
+    assume(not {name.casefold() for name in names} & NOBODY)
     for name in names:
         put(root, f"{name}.jpg", f"{name}/{inner}.png")
     expected = [n for n in os.listdir(root) if not n.startswith(".")]  # noqa: PTH208
@@ -207,7 +169,8 @@ BAD_ROWS = [
     ({"file_name": "loop.jpg"}, "symbolic|cannot be read"),
     ({"file_name": "none.jpg"}, "does not exist"),
     ({"file_name": "x" * 5000}, "cannot be read|does not exist"),
-    ({"file_name": "sub"}, "not a regular file"),
+    ({"file_name": "."}, "not a regular file"),
+    ({"file_name": "bare"}, "folder without pictures"),
     ({"file_name": "a.jpg\0"}, "control characters"),
     ({"file_name": ""}, "file_name is empty"),
     ({"file_name": None}, "file_name is empty"),
@@ -223,7 +186,7 @@ BAD_ROWS = [
     ({"split": "test"}, "split must be one of"),
     ({"elevation": "steep"}, r"elevation must be a number in \[-90, 90\], got 'steep'"),
     ({"elevation": 91}, "elevation must be"),
-    ({"azimuth": "nan"}, "azimuth must be"),
+    ({"azimuth": "inf"}, "azimuth must be"),
     ({"distance": 0}, "distance must be"),
     ({"box": [0, 0, 5]}, "box must be"),
     ({"box": "5 5 1 9"}, "box must be"),
@@ -240,6 +203,7 @@ def test_a_bad_row_is_a_reject_and_nothing_else_is_lost(tmp_path, change, reason
     (root / "link.jpg").symlink_to(out / "x.jpg")
     (root / "inner.jpg").symlink_to("a.jpg")
     (root / "linked").symlink_to(out)
+    (root / "bare").mkdir()
     (root / "loop.jpg").symlink_to("loop.jpg")
     row = {"file_name": "a.jpg", "pid": "1"} | change
     if isinstance(row["file_name"], str):

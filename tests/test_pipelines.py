@@ -130,6 +130,15 @@ def test_options_and_data_of_the_user(benchmark, tmp_path):
         assert all(run.is_relative_to(out) for run in made.data.synthetic)
 
 
+def test_all_commands_read_the_data_in_the_same_way(benchmark, tmp_path):
+    preset = ROOT / "configs/benchmark/full.yaml"
+    options = ("--train.data.root", tmp_path, "--train.data.box", "xywh")
+    first, chains, _ = planned(benchmark, preset, *options, "--train.data.elevation", "pitch")
+    for line in [*first, *(line for chain in chains for line in chain)]:
+        read = parsed(line).data
+        assert (read.form, read.box, read.elevation) == ("auto", "xywh", "pitch")
+
+
 @pytest.mark.parametrize(
     "options", [("--arms", "a: x: y"), ("--arms", "a", "e", "f"), ("--seeds",), ("--jobs", "0")]
 )

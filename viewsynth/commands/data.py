@@ -16,7 +16,7 @@ import logging
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from viewsynth import data, sheet
 from viewsynth.config import within
+from viewsynth.data import Reading
 from viewsynth.data.images import BadImage, read
 from viewsynth.files import lines, write
 from viewsynth.records import Dataset, Reject, Sample, seed_of, to_dict
@@ -44,6 +45,7 @@ class Config:
     """Which layout; one module of viewsynth/data each."""
     root: tyro.conf.Positional[Path]
     """Folder of the data set."""
+    data: Reading = field(default_factory=Reading)
     output: Path | None = None
     """Folder of what it leaves; None = outputs/data/<name>."""
     json: bool = False
@@ -60,7 +62,7 @@ class Config:
 def run(config: Config) -> int:
     """Look, print and write; returns 1 if more than 1 % of the pictures cannot be used."""
     with quiet():
-        dataset = data.load(config.name, config.root)
+        dataset = data.load(config.name, config.root, config.data)
     if config.open:
         dataset.rejects.extend(broken(dataset.samples))
     folder = config.output or Path("outputs") / "data" / config.name

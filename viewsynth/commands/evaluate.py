@@ -27,6 +27,7 @@ from typing import Literal
 
 from viewsynth import __version__, data
 from viewsynth.config import dump, within
+from viewsynth.data import Reading, Source
 from viewsynth.files import claim, clean, lines, write
 from viewsynth.records import Dataset, Protocol, Reject
 from viewsynth.records import to_dict as to_json
@@ -45,13 +46,8 @@ WORLD = (
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Reading, Source):
     """What is evaluated with."""
-
-    name: str = "folder"
-    """Layout of the data set, a module of viewsynth.data."""
-    root: Path | None = None
-    """Where it lies."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ def run(config: Config) -> int:
     first = accelerator.is_main_process
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
-    dataset = data.load(config.data.name, config.data.root)
+    dataset = data.load(config.data.name, config.data.root, config.data)
     learnt = protocols.learnt_from(config.trained_on, dataset.name)
     chosen, notes = protocols.select(dataset, config.protocols, config.camera_rule, learnt)
     if first:

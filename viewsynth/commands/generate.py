@@ -22,6 +22,7 @@ from typing import Literal
 
 from viewsynth import chunks, manifest, refine, sheet, synthesis
 from viewsynth.config import dump, to_dict, within
+from viewsynth.data import Reading, Source
 from viewsynth.facts import facts
 from viewsynth.files import claim, clean, lines, write
 from viewsynth.licences import require_commercial
@@ -39,11 +40,9 @@ OURS = set(
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Reading, Source):
     """Where the ground pictures come from."""
 
-    name: str = "folder"
-    """Layout of the folder, a module of viewsynth.data."""
     root: Path | None = None
     """Folder: <person>/*.jpg, or *.jpg (a person each), or metadata.csv; None draws people."""
     people: int = 6
@@ -293,7 +292,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
         if len(done) < config.data.people:
             _say(f"drawing {config.data.people} people into {root}")
             shots.write(root, config.data.people, config.seed)
-    dataset = data.load(config.data.name, root)
+    dataset = data.load(config.data.name, root, config.data)
     samples = [sample for sample in dataset.train if sample.view == "ground"]
     if others := len(dataset.samples) - len(samples):
         what = "pictures that are for evaluation or from above are not used"

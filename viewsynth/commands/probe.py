@@ -22,6 +22,7 @@ import numpy as np
 
 from viewsynth import data
 from viewsynth.config import within
+from viewsynth.data import Reading, Source
 from viewsynth.files import write
 from viewsynth.reid import encoders, pool
 from viewsynth.reid.pixels import Pixels
@@ -35,13 +36,9 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Reading, Source):
     """Whose features are probed."""
 
-    name: str = "folder"
-    """Layout of the real data, a module of viewsynth.data."""
-    root: Path | None = None
-    """Where it lies."""
     synthetic: tuple[Path, ...] = ()
     """Runs of generate, made from pictures of the same people."""
 
@@ -78,7 +75,7 @@ def run(config: Config) -> int:
         raise ValueError(
             f"give --model, --data.root and --data.synthetic; missing: {', '.join(missing)}"
         )
-    dataset = data.load(config.data.name, config.data.root)
+    dataset = data.load(config.data.name, config.data.root, config.data)
     real = [sample for sample in dataset.train if sample.source == "real"]
     learnt = pool.build(real, config.data.synthetic, "none")
     kinds = np.array([

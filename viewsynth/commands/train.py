@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from viewsynth import checkpoints, data, fingerprint, metrics, train
 from viewsynth.config import dump, to_dict, within
+from viewsynth.data import Reading, Source
 from viewsynth.facts import facts
 from viewsynth.files import claim, clean, lines, write
 from viewsynth.learning import Log
@@ -46,13 +47,9 @@ CHUNK = 256  # pictures of the validation at once
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Reading, Source):
     """What is learnt from."""
 
-    name: str = "folder"
-    """Layout of the real data, a module of viewsynth.data."""
-    root: Path | None = None
-    """Where it lies."""
     views: Literal["both", "ground", "aerial"] = "both"
     """Which of its training pictures are used; ground = the single-view setting."""
     synthetic: tuple[Path, ...] = ()
@@ -187,7 +184,7 @@ def open_pixels(samples: list[Sample], config: Config, bar: bool) -> Pixels | No
 
 def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
     """What is learnt from, the samples of the validation, and what cannot be used."""
-    dataset = data.load(config.data.name, config.data.root)
+    dataset = data.load(config.data.name, config.data.root, config.data)
     every = [sample for sample in dataset.train if sample.source == "real"]
     if not every:
         raise ValueError(f"data.root: {config.data.root} has no real picture of the split train")

@@ -27,6 +27,7 @@ from typing import Literal
 from viewsynth import checkpoints, data, fingerprint, hub, pairing, preview
 from viewsynth.commands import world
 from viewsynth.config import dump, to_dict, within
+from viewsynth.data import Reading, Source
 from viewsynth.diffusion import adapt, autoencoder, card, distillation, loading, training
 from viewsynth.diffusion.pairs import Pairs
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
@@ -49,17 +50,15 @@ CHECKED = 256  # pairs that the autoencoder is validated on
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Reading, Source):
     """What is learnt from."""
 
     world: Path | None = None
     """Folder of `viewsynth world`, whose training people give exact pairs."""
     people: int | None = None
     """How many of them; None = all."""
-    name: str = "folder"
-    """Layout of the real data, a module of viewsynth.data."""
     root: Path | None = None
-    """Where it lies; its training people give pairs that are alike in identity."""
+    """Where real data lie; their training people give pairs that are alike in identity."""
     licence: str = "unknown"
     """Of those pictures, an SPDX identifier if you know it."""
     pairs: tuple[Path, ...] = ()
@@ -241,7 +240,7 @@ def _pairs(config: Config) -> dict[Path, str]:
 def _make_pairs(config: Config) -> None:
     own = config.data
     for folder, name in _pairs(config).items():
-        source = own.world if name == "world" else data.load(own.name, own.root)
+        source = own.world if name == "world" else data.load(own.name, own.root, own)
         people = own.people if name == "world" else None
         pairing.make(
             source, folder, config.model.size, people, config.workers or cores(), config.seed

@@ -3,8 +3,9 @@
 
 A data set is one file of this folder with `load(root) -> Dataset`, `PARTS`, the names that its
 root must hold (none: anything goes), and `NAME`, which its file names match; `load` here finds it
-by name. `folder` takes anyone's own pictures, `layout` is what the released sets share, `images`
-reads the pixels, later.
+by name. `folder` takes anyone's own pictures (with `listing`, `forms`, `table`, `cells` and
+`columns`), `layout` is what the released sets share, `images` reads the pixels, later. `Source` and
+`Reading` are the options of the commands.
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ import pkgutil
 from collections import Counter
 from pathlib import Path
 
-from viewsynth.data import layout
+from viewsynth.data import layout, listing
+from viewsynth.data.reading import Reading, Source
 from viewsynth.records import Dataset, Published
 
 # Modules of this folder that are no data sets.
-HELPERS = ("formats", "frames", "images", "layout", "profiles")
+HELPERS = (
+    "cells", "columns", "formats", "forms", "frames", "images", "layout", "listing", "profiles",
+    "reading", "table",
+)  # fmt: skip
+
+__all__ = ["Reading", "Source", "by", "counts", "differences", "load", "names", "say"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,25 +38,41 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in HELPERS)
 
 
-def load(name: str, root: str | Path) -> Dataset:
+def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B008
     """A data set; whatever makes it differ from what was published is logged as a warning.
 
     Args:
         name: One of `names()`.
         root: Where the data set lies; the release may be nested in it.
+        reading: How one's own folder is read; released data sets take no such option.
     Raises:
         ValueError: if there is no such data set, or `root` holds another one or nothing.
         FileNotFoundError: if there is no `root`.
     """
     if name not in names():
         raise ValueError(f"data.name must be one of {', '.join(names())}; got {name!r}")
+    own = not _module(name).PARTS
+    if not own and (given := reading.given()):
+        raise ValueError(
+            f"{' '.join(given)} is for one's own pictures (--data.name folder); {name} has one "
+            "form only: leave it out"
+        )
+    root = Path(root).expanduser()
+    hint = _hint(name, root, depth=0) if own and root.is_dir() else ""
+    if hint and reading.form == "auto" and not listing.has_table(root):
+        raise ValueError(
+            f"data.root: {root} can be read in two ways{hint} (--data.name); or by its folders, as "
+            "people or splits (--data.form folders, splits). Choose one by what stands in brackets"
+        )
     try:
         with _no_collector():
-            dataset = _module(name).load(root)
+            dataset = _module(name).load(root, reading) if own else _module(name).load(root)
     except layout.WrongLayout as error:
         raise ValueError(f"{root} is not {name}: {error}{_hint(name, root)}") from error
-    if not _module(name).PARTS and (hint := _hint(name, root, depth=0)):
+    if hint:
         dataset.warnings.append(f"read as anybody's own pictures{hint}")
+    elif own and not listing.has_table(root):
+        dataset.warnings.extend(_coded(dataset))
     _check(dataset)
     for line in [*dataset.warnings, *map(say, differences(dataset))]:
         logger.warning("%s: %s", name, line)
@@ -80,6 +103,21 @@ def _hint(name: str, root: str | Path, depth: int = layout.DEPTH) -> str:
         if module.PARTS and layout.looks_like(root, module.PARTS, module.NAME, depth)
     ]  # fmt: skip
     return f"; it looks like {' or '.join(fitting)}" if fitting else ""
+
+
+def _coded(dataset: Dataset) -> list[str]:
+    """Warn of files that are a person each, and called as pictures of a released data set."""
+    flat = [sample.name for sample in dataset.samples if "/" not in sample.name]
+    released = [(name, _module(name)) for name in names() if _module(name).PARTS]
+    fitting = [
+        name for name, module in released
+        if flat and 2 * sum(bool(module.NAME.match(file)) for file in flat) > len(flat)
+    ]  # fmt: skip
+    return [
+        f"the {len(flat)} files beside each other are a person each, though {flat[0]} is called as "
+        f"a picture of {' or '.join(fitting)}, whose people stand in the names; for one "
+        "person of several pictures give the whole data set and its --data.name, or a metadata.csv"
+    ] if fitting else []  # fmt: skip
 
 
 def _check(dataset: Dataset) -> None:

@@ -4,59 +4,50 @@
 Rows with the splits `query` and `gallery` make it a benchmark with the protocols of
 `layout.directions`; without any, everything is there to be learnt from.
 
-Three forms, told apart by what is there:
+The forms, told apart by what is there (`--data.form` chooses where two readings are possible):
 
-- `root/metadata.csv` or `root/metadata.jsonl`: one row a picture (or a person in it, with `box`),
-  the columns of `TEXT`, `CHOICES`, `NUMBERS`; `file_name` and `pid` are needed. Only what is named
-  there is read. UTF-8, with or without BOM.
-- `root/<pid>/*.jpg`: a folder is a person.
-- `root/*.jpg`: each file is its own person; its pid is the name without extension, or with it where
-  that would not be unique (`a.jpg` beside `a.png`, or beside a folder `a`). Folders may lie beside.
+- `metadata.csv` or `metadata.jsonl`, in the root or in a folder of it: one row a picture, a person
+  in it (with `box`), a video or a folder of frames, see `table`. Only what is named is read.
+- `<person>/*.jpg`: a folder is a person. A folder in it is a tracklet of that person, and each
+  video (`<person>/*.mp4`) is one; what a tracklet shows is one outfit.
+- `*.jpg` in the root: each file is its own person; its pid is the name without extension, or with
+  it where that would not be unique (`a.jpg` beside `a.png`, or beside a folder `a`). Folders may
+  lie beside.
+- `train`, `query`, `gallery`: each a table or persons' folders. What lies in `test`, `validation`
+  and the like is nobody's to learn from, and no query or gallery: left out and told.
 
-A pid is used as it is written. Hidden files are ignored, other files skipped and counted: one
-`Reject` of kind "skipped" says how many. Symbolic links are refused everywhere.
+The pid of a folder is its name as it is written. Hidden files are ignored, other files skipped and
+counted: one `Reject` of kind "skipped" says how many. Symbolic links are refused everywhere.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from viewsynth.data import layout
+from viewsynth.data import cells, forms, layout, listing, table
 from viewsynth.data.images import EXTENSIONS
-from viewsynth.records import PLATFORMS, SOURCES, SPLITS, VIEWS, Dataset, Reject, Sample
+from viewsynth.data.layout import quoted
+from viewsynth.data.listing import NOBODY, Folder, Found
+from viewsynth.data.reading import Reading
+from viewsynth.records import Dataset, Reject, Sample
 
 PARTS = ()  # any folder will do
 
-METADATA = ("metadata.csv", "metadata.jsonl")
-MAX_METADATA = 512 * 2**20  # bytes
 
-TEXT = ("camid", "outfit", "session", "modality", "caption")
-CHOICES = {"platform": PLATFORMS, "view": VIEWS, "split": SPLITS, "source": SOURCES}
-NUMBERS = {  # name: allowed range
-    "elevation": (-90.0, 90.0),
-    "azimuth": (-360.0, 360.0),
-    "altitude": (-1000.0, 100_000.0),
-    "distance": (0.0, 100_000.0),
-}
-COLUMNS = ("file_name", "pid", *TEXT, *CHOICES, *NUMBERS, "attributes", "box")
-
-
-def load(root: str | Path) -> Dataset:
+def load(root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B008 - frozen
     """The pictures of a folder.
 
     Args:
-        root: The folder, in one of the three forms above.
+        root: The folder, in one of the forms above.
+        reading: Which form, and how the columns box and elevation are written.
     Returns: samples whose `name` is the path in the folder (with "#2", "#3" for further people of
         the same picture); rejects, sorted by source.
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no picture, or its metadata cannot be read at all.
+        ValueError: if it holds no picture, may be read in two ways, or its metadata cannot be read
+            at all.
     """
     root = Path(root).expanduser()
     if not root.exists():
@@ -64,10 +55,10 @@ def load(root: str | Path) -> Dataset:
     if not root.is_dir():
         raise ValueError(f"data.root must be a folder, got the file {root}")
     root = root.resolve()
-    listed = [name for name in METADATA if (root / name).exists()]
-    if len(listed) > 1:
-        raise ValueError(f"{root} has both {' and '.join(METADATA)}; keep one of them")
-    samples, rejects = _from_metadata(root, listed[0]) if listed else _from_tree(root)
+    top, found = listing.scan(root), Found()
+    form, base = (reading.form, top) if reading.form != "auto" else forms.form_of(top)
+    READERS[form](top, base, reading, found)
+    samples, rejects = found.samples, [*found.rejects, *_counted(found)]
     if not samples and all(reject.kind == "skipped" for reject in rejects):
         skipped = "; ".join(reject.reason for reject in rejects)
         raise ValueError(
@@ -81,264 +72,197 @@ def load(root: str | Path) -> Dataset:
     return Dataset(
         name="folder", root=root, samples=samples, rejects=rejects,
         protocols=layout.directions(query, gallery),
-        fingerprint=layout.fingerprint((s.name, _size(s.paths[0])) for s in samples),
+        warnings=[*found.warnings, *_alike(samples)],
+        fingerprint=layout.fingerprint(_sizes(samples)),
     )  # fmt: skip
 
 
-def _size(path: Path) -> int:
-    """Bytes; 0 for a file that is not there, which is told when it is read."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _from_tree(root: Path) -> tuple[list[Sample], list[Reject]]:
-    rejects: list[Reject] = []
-    skipped: Counter[str] = Counter()
-    flat, folders = _list(root, root, rejects, skipped)
-    stems = Counter(path.stem for path in flat) + Counter(path.name for path in folders)
-    people = [(path, path.stem if stems[path.stem] == 1 else path.name) for path in flat]
-    for folder in folders:
-        files, deeper = _list(root, folder, rejects, skipped)
-        people += [(path, folder.name) for path in files]
-        rejects += [
-            _reject(root, path, "folders inside a person's folder are not read: give the folder "
-                    "one level down as data.root, move the pictures up, or write a metadata.csv")
-            for path in deeper
-        ]  # fmt: skip
-    if skipped:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
-        rejects.append(_skipped(".", f"files that are no pictures: {kinds}", skipped.total()))
-    samples = [
-        Sample(paths=(path,), pid=pid, name=path.relative_to(root).as_posix())
-        for path, pid in people
-    ]
-    return samples, rejects
-
-
-def _list(
-    root: Path, folder: Path, rejects: list[Reject], skipped: Counter
-) -> tuple[list[Path], list[Path]]:
-    """Pictures and folders of one folder; what cannot be used goes to `rejects` and `skipped`."""
-    files, folders = [], []
-    try:
-        with os.scandir(folder) as entries:
-            entries = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        reason = f"the folder cannot be read: {error.strerror}"
-        rejects.append(_reject(root, folder, reason, "fault"))
-        return [], []
-    for entry in entries:
-        path = folder / entry.name
-        picture = path.suffix.lower() in EXTENSIONS
-        if entry.name.startswith("."):
-            continue
-        if reason := _bad_name(entry.name):
-            rejects.append(_reject(root, path, reason))
-        elif entry.is_symlink() and (picture or entry.is_dir()):
-            rejects.append(_reject(root, path, "symbolic links are refused; put the file there"))
-        elif entry.is_dir():
-            folders.append(path)
-        elif not picture:
-            skipped[path.suffix.lower() or "without extension"] += 1
-        elif not entry.is_file():
-            rejects.append(_reject(root, path, "not a regular file"))
-        else:
-            files.append(path)
-    return files, folders
-
-
-def _from_metadata(root: Path, name: str) -> tuple[list[Sample], list[Reject]]:
-    path = root / name
-    if path.is_symlink() or not path.is_file():
-        raise ValueError(f"{path} must be a regular file, no symbolic link")
-    if path.stat().st_size > MAX_METADATA:
-        raise ValueError(f"{path} has more than {MAX_METADATA >> 20} MiB; split the data set")
-    samples: list[Sample] = []
-    rejects: list[Reject] = []
-    unknown: Counter[str] = Counter()
-    seen: set[tuple] = set()
-    rows = _csv_rows(path) if name.endswith(".csv") else layout.json_rows(path)
-    for line, row in rows:
-        where = f"{name}:{line}"
-        try:
-            if isinstance(row, Exception):
-                raise row
-            unknown.update(str(key) for key in row if key not in COLUMNS)
-            sample = _sample(root, row)
-            if (key := (sample.name, sample.box)) in seen:
-                raise ValueError(f"{sample.name} was named before, with the same box")
-            seen.add(key)
-        except ValueError as error:
-            rejects.append(Reject(source=where, stage="input", reason=_clean(str(error))))
-        else:
-            samples.append(sample)
-    for column, count in sorted(unknown.items()):
-        reason = f"unknown column {_clean(column)!r}; known: {', '.join(COLUMNS)}"
-        rejects.append(_skipped(name, reason, count))
-    return _numbered(samples), rejects
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict | ValueError]]:
-    """Line number and row, or what is wrong with it."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
-        header = [column.strip() for column in next(reader, [])]
-        if missing := {"file_name", "pid"} - set(header):
-            raise ValueError(
-                f"{path} needs the columns file_name and pid, separated by commas; "
-                f"missing: {', '.join(sorted(missing))}; got {header}"
-            )
-        if len(set(header)) < len(header):
-            raise ValueError(f"{path} names a column twice: {header}")
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield reader.line_num, ValueError(f"not a CSV row: {error}")
-                continue
-            if len(row) > len(header):
-                yield (
-                    reader.line_num,
-                    ValueError(
-                        f"expected {len(header)} fields as in the header, got {len(row)}; "
-                        "text with commas needs quotes"
-                    ),
-                )
-            elif row:
-                yield reader.line_num, dict(zip(header, row, strict=False))
-
-
-def _sample(root: Path, row: dict) -> Sample:
-    """One row as a sample. Raises ValueError naming the field."""
-    fields = {name: value for name in TEXT if (value := _text(row, name))}
-    for name, allowed in CHOICES.items():
-        if value := _text(row, name):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-            fields[name] = value
-    for name, (low, high) in NUMBERS.items():
-        if value := _text(row, name):
-            fields[name] = _number(name, value, low, high)
-    pid = _text(row, "pid")
-    if not pid or pid in (".", ".."):
-        raise ValueError(f"pid must be a name of the person, got {pid!r}")
-    path = _path(root, _text(row, "file_name"))
-    return Sample(
-        paths=(path,),
-        pid=pid,
-        name=path.relative_to(root).as_posix(),
-        attributes=_attributes(row.get("attributes")),
-        box=_box(row.get("box")),
-        **fields,
-    )
-
-
-def _text(row: dict, name: str) -> str:
-    """A field as text, "" where it is absent."""
-    value = row.get(name)
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{name} must be a text or a number, got {type(value).__name__}")
-    value = str(value).strip()
-    if name == "caption":
-        value = " ".join(value.split())
-    if reason := _bad_name(value):
-        raise ValueError(f"{name}: {reason}")
-    return value
-
-
-def _number(name: str, text: str, low: float, high: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high or (name == "distance" and value == 0):
-        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {text!r}")
-    return value
-
-
-def _attributes(value) -> tuple[str, ...]:
-    """A JSON list, or text separated by semicolons."""
-    items = value if isinstance(value, list) else str(value or "").split(";")
-    items = [_text({"attributes": item}, "attributes") for item in items]
-    return tuple(item for item in items if item)
-
-
-def _box(value) -> tuple[int, int, int, int] | None:
-    """A JSON list, or four numbers separated by blanks or commas."""
-    if value is None or value == "":
-        return None
-    items = value if isinstance(value, list) else str(value).replace(",", " ").split()
-    try:
-        left, top, right, bottom = (round(float(item)) for item in items)
-    except (ValueError, TypeError, OverflowError):
-        left = top = right = bottom = 0
-    if not (0 <= left < right and 0 <= top < bottom):
-        raise ValueError(f"box must be left, top, right, bottom in pixels, got {value!r}")
-    return left, top, right, bottom
-
-
-def _path(root: Path, file_name: str) -> Path:
-    """The file that a row names, if it lies in the folder and is no link."""
-    if not file_name:
-        raise ValueError("file_name is empty")
-    try:
-        path = Path(os.path.normpath(root / file_name))
-        real = path.resolve()
-        if not path.is_relative_to(root):
-            raise ValueError(f"file_name {file_name!r} leads out of the folder; it must lie in it")
-        if real != path:
-            raise ValueError(f"file_name {file_name!r} is or passes a symbolic link: refused")
-        if not path.is_file():
-            what = "is not a regular file" if path.exists() else "does not exist"
-            raise ValueError(f"file_name {file_name!r} {what} in {root.name}")
-    except (OSError, RuntimeError) as error:  # too long a name; links in a circle
-        raise ValueError(f"file_name {file_name!r} cannot be read: {error}") from error
-    return path
-
-
-def _numbered(samples: list[Sample]) -> list[Sample]:
-    """Samples of the same picture get names of their own: a.jpg, a.jpg#2, …"""
-    taken = {sample.name for sample in samples}
-    used: Counter[str] = Counter()
-    result = []
+def _sizes(samples: list[Sample]) -> Iterator[tuple[str, int]]:
+    """Names and bytes of all files; 0 for one that is not there, which is told when it is read."""
     for sample in samples:
-        name = sample.name
-        while used[sample.name] and name in taken:
-            used[sample.name] += 1
-            name = f"{sample.name}#{used[sample.name]}"
-        used[sample.name] = max(used[sample.name], 1)
-        taken.add(name)
-        result.append(replace(sample, name=name))
-    return result
+        for path in sample.paths:
+            name = sample.name if len(sample.paths) == 1 else f"{sample.name}/{path.name}"
+            try:
+                yield name, path.stat().st_size
+            except OSError:
+                yield name, 0
 
 
-def _bad_name(text: str) -> str:
-    """Why a name or field cannot be used; "" if it can."""
-    if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
-        return f"{_clean(text)!r} is not valid UTF-8"
-    if any(ord(c) < 32 or ord(c) == 127 for c in text):
-        return f"{text!r} has control characters"
-    return ""
+def _counted(found: Found) -> Iterator[Reject]:
+    """What was not read, by kind."""
+    if found.skipped:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.skipped.items()))
+        reason = f"skipped: files that are no pictures: {kinds}"
+        scores = {"count": found.skipped.total()}
+        yield Reject(source=".", stage="input", reason=reason, kind="skipped", scores=scores)
+    for (folder, what), count in sorted(found.left.items()):
+        reason = (
+            f"{what} of {folder} are left out: they are not learnt from, and nothing says which "
+            "are query and which gallery; say so in the column split of a metadata.csv, or call "
+            "the folders query and gallery"
+        )
+        yield layout.skip(folder, reason, count)
 
 
-def _clean(text: str) -> str:
-    """Text that can be written as UTF-8."""
-    return text.encode("utf-8", "replace").decode()
+def _alike(samples: list[Sample]) -> Iterator[str]:
+    """Names that may be one, as a person would read them."""
+    for name in ("pid", "camid", "outfit", "session"):
+        groups: dict[tuple, set[str]] = {}
+        for sample in samples:
+            value = getattr(sample, name)
+            whose = sample.pid if name in ("outfit", "session") else ""
+            groups.setdefault((whose, cells.plain(value)), set()).add(value)
+        same = [sorted(group) for group in groups.values() if len(group) > 1]
+        if same:
+            shown = "; ".join(" and ".join(map(quoted, group[:4])) for group in same[:3])
+            yield (
+                f"{len(same)} times a {name} differs from another one only in leading zeros, case, "
+                f"blanks or the form of a letter: {shown}; they are different ones here: rename "
+                "them if they are the same"
+            )
 
 
-def _reject(root: Path, path: Path, reason: str, kind: str = "quality") -> Reject:
-    source = _clean(path.relative_to(root).as_posix())
-    return Reject(source=source, stage="input", reason=reason, kind=kind)
+# ---- the readers: each gets the whole folder, and the one that the form begins in ---------------
 
 
-def _skipped(source: str, what: str, count: int) -> Reject:
-    reason = f"skipped: {what}"
-    return Reject(
-        source=source, stage="input", reason=reason, kind="skipped", scores={"count": count}
-    )
+def _table(top: Folder, base: Folder, reading: Reading, found: Found) -> None:
+    """Metadata: that of the root, or else all."""
+    tables = [top] if top.tables else [folder for folder in top.walk() if folder.tables]
+    if not tables:
+        raise ValueError(f"--data.form table: there is no metadata.csv or .jsonl in {top.path}")
+    table.read(tables, reading, found)
+    _outside(top, tables, found)
+    _unread(top, tables, found)
+
+
+def _splits(top: Folder, base: Folder, reading: Reading, found: Found) -> None:
+    """Folders called as splits, each with metadata or people."""
+    splits = list(_split_folders(base))
+    if not splits:
+        raise ValueError(
+            f"--data.form splits: no folder in {base.path} is called as a split; expected train, "
+            "query, gallery or test"
+        )
+    tables = [folder for split in splits for folder in split.walk() if folder.tables]
+    table.read(tables, reading, found)
+    for split in splits:
+        if not any(folder.tables for folder in split.walk()):
+            _people(split, listing.split_of(split.base), found)
+    _outside(top, splits, found)
+    _unread(top, tables, found)
+
+
+def _split_folders(folder: Folder) -> Iterator[Folder]:
+    for sub in folder.alive:
+        if listing.is_split(sub.base):
+            yield sub
+        else:
+            yield from _split_folders(sub)
+
+
+def _folders(top: Folder, base: Folder, reading: Reading, found: Found) -> None:
+    """Folders of people, and files of people."""
+    _people(base, "train", found)
+    _unread(top, [], found)
+
+
+READERS = {"table": _table, "splits": _splits, "folders": _folders}
+
+
+def _unread(top: Folder, read: list[Folder], found: Found) -> None:
+    """Warn of tables that were not read."""
+    used = {folder.name for folder in read}
+    names = [f.own(name) for f in top.walk() if f.name not in used for name in f.tables]
+    names += top.foreign if "" not in used else []
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        found.warnings.append(
+            f"{', '.join(map(quoted, names[:3]))}{more} is not read; a table that says who is who "
+            "must be called metadata.csv or metadata.jsonl, and be chosen with --data.form table"
+        )
+
+
+def _outside(top: Folder, read: list[Folder], found: Found) -> None:
+    """Count the pictures that lie outside the folders that were read, and that no row names."""
+    named = {path for sample in found.samples for path in sample.paths}
+    for folder in top.walk({one.name for one in read}):
+        stray = sum(folder.path / file not in named for file in folder.files)
+        if stray:
+            found.rejects.append(
+                layout.skip(folder.name or ".", "pictures that nothing names are not read", stray)
+            )
+
+
+# ---- people by folders ---------------------------------------------------------------------------
+
+
+def _people(base: Folder, split: str, found: Found) -> None:
+    """Each file of a folder is a person, and each folder in it; a test split's are left out."""
+    if not split:
+        found.left[base.name, "pictures"] += base.pictures
+        return
+    _told(base, found)
+    stems = Counter(Path(file).stem for file in base.files)
+    stems += Counter(folder.base for folder in base.folders)
+    for file in base.files:
+        stem = Path(file).stem
+        pid = stem if stems[stem] == 1 else file
+        found.samples.append(_sample(base, [file], base.own(file), pid, split))
+    tracklets = 0
+    for folder in base.folders:
+        if folder.base.casefold() not in NOBODY:
+            tracklets += _person(folder, split, found)
+        elif folder.pictures:
+            reason = (
+                "the folder is called as tools write that nobody knows who it is: its "
+                f"{folder.pictures} pictures have no identity; rename it if it is a person"
+            )
+            found.rejects.append(layout.bad(folder.name, reason))
+    if tracklets:
+        found.warnings.append(
+            f"{tracklets} folders inside persons' folders of {base.path} are read as a tracklet "
+            "each, all frames of one person in one outfit"
+        )
+
+
+def _person(person: Folder, split: str, found: Found) -> int:
+    """Add a person's pictures, videos and tracklets; returns how many folders of frames."""
+    _told(person, found)
+    pid, count = person.base, 0
+    for file in person.files:
+        outfit = Path(file).stem if cells.is_video(file) else ""
+        found.samples.append(_sample(person, [file], person.own(file), pid, split, outfit))
+    for tracklet in person.folders:
+        _told(tracklet, found)
+        outfit, frames = tracklet.base, []
+        for file in tracklet.files:
+            if cells.is_video(file):
+                name = tracklet.own(file)
+                found.samples.append(_sample(tracklet, [file], name, pid, split, outfit))
+            else:
+                frames.append(file)
+        if frames:
+            found.samples.append(_sample(tracklet, frames, tracklet.name, pid, split, outfit))
+            count += 1
+        for deeper in tracklet.folders:
+            if deeper.pictures:
+                reason = (
+                    f"{deeper.pictures} pictures lie deeper than <person>/<tracklet>/*.jpg: move "
+                    "them up, give a folder further down as data.root, or write a metadata.csv"
+                )
+                found.rejects.append(layout.bad(deeper.name, reason))
+    return count
+
+
+def _sample(
+    folder: Folder, files: list[str], name: str, pid: str, split: str, outfit: str = ""
+) -> Sample:
+    path = folder.path
+    paths = tuple(path / file for file in files)
+    return Sample(paths=paths, name=name, pid=pid, split=split, outfit=outfit)
+
+
+def _told(folder: Folder, found: Found) -> None:
+    """Take over what cannot be used in a folder."""
+    found.rejects += folder.rejects
+    found.skipped += folder.skipped

@@ -319,3 +319,19 @@ def _tell(name: str, error: Exception) -> None:
         )  # fmt: skip
     else:
         logger.warning("more pictures than %d have such profiles: no more are named", MOST_TOLD)
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright picture, in pixels, nothing decoded.
+
+    Raises: BadImage: if it has none that can be read.
+    """
+    try:
+        with _open(_bytes(path)) as image:
+            turned = _orientation(image) in (5, 6, 7, 8)
+            return image.size[::-1] if turned else image.size
+    except BadImage:
+        raise
+    # Headers, too, are broken in any way there is.
+    except Exception as error:
+        raise BadImage(f"the size of the picture cannot be read ({error}); copy it again") from error

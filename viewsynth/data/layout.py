@@ -364,6 +364,11 @@ def directions(query: list[Sample], gallery: list[Sample]) -> dict[str, Protocol
     return {p.name: p for p in every if p.query and p.gallery}
 
 
+def quoted(text: str) -> str:
+    """A text in quotes, as a user wrote it: what cannot be seen is escaped, and nothing else."""
+    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + "'"
+
+
 def bad(source: str, reason: str) -> Reject:
     """A file or row that cannot be used."""
     return Reject(source=source, stage="input", reason=reason)

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a whole column tells: the form of boxes, the sign and unit of elevations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from own_pictures import load, put, reasons, write_csv, write_jsonl
+from PIL import Image
+
+from viewsynth.data import images
+
+WIDTH, HEIGHT = 640, 480
+# Upright people all over the picture: left, top, right, bottom.
+PEOPLE = [(20, 30, 100, 230), (300, 40, 370, 240), (400, 100, 480, 330), (550, 200, 620, 420)]
+
+
+def table(root, boxes, write=write_csv):
+    """A picture each box."""
+    names = [f"{k}.png" for k in range(len(boxes))]
+    put(root, *names, size=(WIDTH, HEIGHT))
+    rows = zip(names, boxes, strict=True)
+    write(root, *({"file_name": name, "pid": "1", "box": box} for name, box in rows))
+    return root
+
+
+def text(boxes):
+    return [" ".join(map(str, box)) for box in boxes]
+
+
+def sides(boxes):
+    return [(x, y, right - x, bottom - y) for x, y, right, bottom in boxes]
+
+
+def parts(boxes):
+    return [(a / WIDTH, b / HEIGHT, c / WIDTH, d / HEIGHT) for a, b, c, d in boxes]
+
+
+def centres(boxes):
+    return [((a + c) / 2, (b + d) / 2, c - a, d - b) for a, b, c, d in boxes]
+
+
+def read(root, **options):
+    return [sample.box for sample in load(root, **options).samples]
+
+
+def test_corners_are_read_as_before(tmp_path):
+    assert read(table(tmp_path, text(PEOPLE))) == PEOPLE
+    assert read(tmp_path, box="xyxy") == PEOPLE and not load(tmp_path).warnings
+
+
+@pytest.mark.parametrize(
+    "form", ["[1, 2, 19, 30]", "(1.0, 2.0, 19.0, 30.0)", "1,2,19,30", "[1 2 19 30]"]
+)
+def test_boxes_as_tools_print_them(tmp_path, form):
+    assert read(table(tmp_path, [form])) == [(1, 2, 19, 30)]
+
+
+# ---- COCO ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", [write_csv, write_jsonl])
+@pytest.mark.parametrize("number", [int, float])
+def test_sides_are_recognised_and_read(tmp_path, number, write):
+    boxes = [tuple(map(number, box)) for box in sides(PEOPLE)]
+    table(tmp_path, text(boxes) if write is write_csv else [list(b) for b in boxes], write)
+    with pytest.raises(
+        ValueError, match=r"metadata.\w+:\d: box 300 40 70 200: .*COCO.*--data.box xywh"
+    ):
+        load(tmp_path)
+    assert read(tmp_path, box="xywh") == PEOPLE
+
+
+def test_one_box_of_sides_among_many_that_could_be_corners(tmp_path):
+    boxes = [(20, 30, 80, 200), (30, 20, 70, 190), (10, 10, 90, 230), (300, 40, 60, 180)]
+    with pytest.raises(ValueError, match="300 40 60 180.*COCO"):
+        load(table(tmp_path, text(boxes)))
+
+
+def test_sides_that_are_no_upright_people(tmp_path):
+    with pytest.raises(ValueError, match="COCO"):
+        load(table(tmp_path, text([(20, 30, 200, 150), (300, 200, 220, 140)])))
+
+
+def test_sides_that_all_could_be_corners_are_doubted(tmp_path):
+    boxes = [(10, 120, 70, 160), (5, 100, 60, 130), (8, 140, 80, 170), (3, 90, 50, 120)]
+    (warning,) = load(table(tmp_path, text(boxes))).warnings
+    assert "wider than high" in warning and "--data.box xywh" in warning
+
+
+def test_a_mistake_of_one_row_is_a_reject(tmp_path):
+    boxes = [*PEOPLE, (480, 100, 400, 330)]
+    table(tmp_path, text(boxes))
+    assert len(read(tmp_path)) == 4
+    said = reasons(tmp_path)["metadata.csv:6"]
+    assert "box must be left, top, right, bottom" in said and "got 480 100 400 330" in said
+
+
+def test_corners_read_as_sides_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"leads out of its picture, as 3 of 4 do; --data.box xyxy"
+    ):
+        load(table(tmp_path, text(PEOPLE)), box="xywh")
+
+
+def test_sides_count_in_the_upright_picture(tmp_path):
+    put(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", exif=exif)
+    assert (
+        images.size(tmp_path / "a.jpg")
+        == (HEIGHT, WIDTH)
+        == images.read(tmp_path / "a.jpg").shape[1::-1]
+    )
+    write_csv(tmp_path, {"file_name": "a.jpg", "pid": "1", "box": "0 500 60 140"})
+    assert read(tmp_path, box="xywh") == [(0, 500, 60, 640)]
+
+
+# ---- fractions and others ------------------------------------------------------------------------
+
+
+def test_fractions_are_recognised_and_read(tmp_path):
+    table(tmp_path, text(parts(PEOPLE)))
+    with pytest.raises(
+        ValueError, match="left, top, right, bottom in fractions.*--data.box fraction"
+    ):
+        load(tmp_path)
+    assert read(tmp_path, box="fraction") == PEOPLE
+
+
+def test_whole_pictures_in_fractions(tmp_path):
+    with pytest.raises(ValueError, match="--data.box fraction"):
+        load(table(tmp_path, ["0 0 1 1", "0 0 1.0 1.0"]))
+    assert read(tmp_path, box="fraction") == [(0, 0, WIDTH, HEIGHT)] * 2
+
+
+@pytest.mark.parametrize("form", [sides, centres])
+@pytest.mark.parametrize("option", ["auto", "fraction"])
+def test_fractions_of_other_forms_are_named(tmp_path, form, option):
+    table(tmp_path, text(form(parts(PEOPLE))))
+    with pytest.raises(ValueError, match="in fractions, which is not read; write left, top"):
+        load(tmp_path, box=option)
+
+
+def test_a_fraction_above_one_is_a_reject(tmp_path):
+    table(tmp_path, text([*parts(PEOPLE), (0.5, 0.5, 1.5, 0.9)]))
+    assert len(read(tmp_path, box="fraction")) == 4
+    assert "from 0 to 1; got 0.5 0.5 1.5 0.9" in reasons(tmp_path, box="fraction")["metadata.csv:6"]
+
+
+def test_centres_are_named(tmp_path):
+    boxes = [(600, 300, 70, 200), (320, 240, 60, 400)]
+    with pytest.raises(ValueError, match="YOLO"):
+        load(table(tmp_path, text(boxes)))
+
+
+def test_percent_are_doubted(tmp_path):
+    boxes = [(10, 20, 30, 90), (50, 10, 70, 95), (40, 5, 55, 80)]
+    assert any("percent" in line for line in load(table(tmp_path, text(boxes))).warnings)
+
+
+# ---- elevation -----------------------------------------------------------------------------------
+
+
+def rows(root, *values, **fields):
+    """A picture each elevation."""
+    names = [f"{k}.png" for k in range(len(values))]
+    put(root, *names)
+    found = zip(names, values, strict=True)
+    write_csv(root, *({"file_name": n, "pid": n, "elevation": v} | fields for n, v in found))
+    return root
+
+
+def elevations(root, **options):
+    return [sample.elevation for sample in load(root, **options).samples]
+
+
+SENTENCE = "a drone's pitch is negative when it looks down.*--data.elevation pitch reads it"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"view": "aerial"}, {"platform": "drone"}, {"platform": "drone", "view": "ground"},
+     {"view": "aerial", "split": "query"}, {"platform": "drone", "split": "gallery"}],
+)  # fmt: skip
+@pytest.mark.parametrize("values", [(-60, -45, -90), (-52.5,), (-5, -30, 10)])
+def test_a_pitch_is_refused_with_that_sentence(tmp_path, fields, values):
+    with pytest.raises(ValueError, match=rf"metadata.csv:2 .*elevation {values[0]:g}.*{SENTENCE}"):
+        load(rows(tmp_path, *values, **fields))
+
+
+def test_a_pitch_is_read(tmp_path):
+    rows(tmp_path, -60, -45.5, 0, platform="drone")
+    assert elevations(tmp_path, elevation="pitch") == [60, 45.5, 0]
+    with pytest.raises(ValueError, match="read as a camera's pitch, is 60 degrees below"):
+        load(rows(tmp_path / "other", 60, 30, view="aerial"), elevation="pitch")
+
+
+def test_degrees_from_straight_down_are_read(tmp_path):
+    rows(tmp_path, 65, 0, 90, view="aerial")
+    assert elevations(tmp_path, elevation="nadir") == [25, 90, 0]
+    rows(tmp_path / "other", -65, view="aerial")
+    said = reasons(tmp_path / "other", elevation="nadir")["metadata.csv:2"]
+    assert "elevation must be a number in [0, 180], got '-65'" in said
+
+
+def test_one_wrong_row_among_right_ones_is_a_reject(tmp_path):
+    rows(tmp_path, 60, 45, -30, 80, view="aerial")
+    assert elevations(tmp_path) == [60, 45, 80]
+    assert "30 degrees below the horizon" in reasons(tmp_path)["metadata.csv:4"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"platform": "cctv"}, {"view": "ground"}])
+def test_a_drones_pitch_of_a_picture_from_the_ground(tmp_path, fields):
+    with pytest.raises(ValueError, match=f"elevation -52 of a picture from the ground.*{SENTENCE}"):
+        load(rows(tmp_path, -52, -40, **fields))
+    rows(tmp_path / "one", 10, -52, 5, **fields)
+    assert elevations(tmp_path / "one") == [10, 5]
+    assert "52 degrees below" in reasons(tmp_path / "one")["metadata.csv:3"]
+
+
+@pytest.mark.parametrize("values", [(-12, 5, 8), (-20, -15, -25), (-4, -6), (-10.5,)])
+def test_a_little_below_the_horizon_is_told(tmp_path, values):
+    dataset = load(rows(tmp_path, *values))
+    assert len(dataset.samples) == len(values) and not dataset.rejects
+    (warning,) = dataset.warnings
+    assert "below the horizon" in warning and "-10 to 60" in warning
+
+
+@pytest.mark.parametrize("fields", [{}, {"platform": "drone", "view": "ground"}])
+def test_what_a_reconstruction_does_not_know_is_told(tmp_path, fields):
+    (warning,) = load(rows(tmp_path, 65, 60, 80, **fields)).warnings
+    assert "metadata.csv:2 and 1 more" in warning and "--data.elevation nadir" in warning
+
+
+@pytest.mark.parametrize("values", [(0, 15, 60), (-5, 5), (-10, 10), (-3,)])
+def test_usual_elevations_are_not_told(tmp_path, values):
+    dataset = load(rows(tmp_path, *values))
+    assert elevations(tmp_path) == list(values)
+    assert not dataset.warnings and not dataset.rejects
+
+
+def test_radians_are_named(tmp_path):
+    with pytest.raises(ValueError, match="elevation 1.05 looks like radians"):
+        load(rows(tmp_path, 1.05, 0.8, 1.5708, view="aerial"))
+    with pytest.raises(ValueError, match="looks like radians"):
+        load(rows(tmp_path / "pitch", -1.05, -0.8, platform="drone"), elevation="pitch")

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cells of metadata in all the clothes that tools give them: identities, names, paths."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+
+import pytest
+from own_pictures import load, pids, put, reasons, write_csv, write_jsonl
+
+from viewsynth.data import cells
+
+NAN = float("nan")
+NOBODY = [
+    "", " ", "\t", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "<NA>",
+    "NaT", "#N/A", "#NA", "-nan", "-", "nil", "undefined", "unknown", "?", "-1", "-1.0", "\u00a0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", NOBODY)
+def test_two_people_without_identity_are_nobody(tmp_path, value):
+    """Written by any tool, in CSV and in JSON lines."""
+    people = {"a.jpg": value, "b.jpg": value, "c.jpg": 6}
+    rows = [{"file_name": name, "pid": pid} for name, pid in people.items()]
+    for write in (write_csv, write_jsonl):
+        root = put(tmp_path / write.__name__, "a.jpg", "b.jpg", "c.jpg")
+        write(root, *rows)
+        assert pids(root) == {"c.jpg": "6"}
+        said = reasons(root)
+        assert len(said) == 2
+        assert all("pid must be" in r and "the row has no identity" in r for r in said.values())
+
+
+@pytest.mark.parametrize("value", [NAN, None, -1, -1.0, [], "missing"])
+def test_json_without_identity(tmp_path, value):
+    row = {"file_name": "a.jpg", "pid": value}
+    if value == "missing":
+        del row["pid"]
+    write_jsonl(put(tmp_path, "a.jpg", "b.jpg"), row, {"file_name": "b.jpg", "pid": 0})
+    assert pids(tmp_path) == {"b.jpg": "0"}
+    assert "no identity" in reasons(tmp_path)["metadata.jsonl:1"]
+
+
+@pytest.mark.parametrize("name", ["nan", "None", "NULL", "N_A", "-1", "unknown", "null"])
+def test_a_folder_of_pictures_of_nobody(tmp_path, name):
+    put(tmp_path, f"{name}/a.jpg", f"{name}/b.jpg", "bob/a.jpg")
+    if name == "N_A":  # is a name
+        assert set(pids(tmp_path).values()) == {"N_A", "bob"}
+    else:
+        assert pids(tmp_path) == {"bob/a.jpg": "bob"}
+        assert "2 pictures have no identity" in reasons(tmp_path)[name]
+
+
+def test_one_person_in_all_spellings_of_a_number(tmp_path):
+    spellings = [6, 6.0, 6e0, "6", "6.0", "6.00", " 6. "]
+    names = [f"{k}.jpg" for k in range(len(spellings) + 2)]
+    put(tmp_path, *names)
+    values = [*spellings, "06", "6.5"]
+    write_jsonl(tmp_path, *({"file_name": n, "pid": v} for n, v in zip(names, values, strict=True)))
+    dataset = load(tmp_path)
+    assert [s.pid for s in dataset.samples] == ["06", *["6"] * 7, "6.5"] and not dataset.rejects
+    (warning,) = dataset.warnings
+    assert "'06' and '6'" in warning and "6.5" not in warning
+
+
+def test_spellings_of_a_number_in_csv(tmp_path):
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    rows = zip(("a.jpg", "b.jpg", "c.jpg"), ("6", "6.0", "006"), strict=True)
+    write_csv(tmp_path, *({"file_name": n, "pid": v} for n, v in rows))
+    assert pids(tmp_path) == {"a.jpg": "6", "b.jpg": "6", "c.jpg": "006"}
+
+
+@pytest.mark.parametrize("name", ["camid", "outfit", "session"])
+def test_other_names_are_numbers_in_any_spelling_too(tmp_path, name):
+    put(tmp_path, *(f"{k}.jpg" for k in range(4)))
+    values = [1, 1.0, "1", "1.0"]
+    write_jsonl(
+        tmp_path,
+        *({"file_name": f"{k}.jpg", "pid": "7", name: value} for k, value in enumerate(values)),
+    )
+    assert {getattr(sample, name) for sample in load(tmp_path).samples} == {"1"}
+
+
+@pytest.mark.parametrize("value", ["1.23457E+12", "1e+16", 1e20, 2.0**53, float("inf")])
+def test_numbers_that_were_rounded_name_nobody(tmp_path, value):
+    put(tmp_path, "a.jpg")
+    write_jsonl(tmp_path, {"file_name": "a.jpg", "pid": value})
+    assert "rounded" in reasons(tmp_path)["metadata.jsonl:1"]
+
+
+@pytest.mark.parametrize("value", [NAN, None, "", "nan", "None", "NULL", "<NA>", "N/A", [NAN] * 4])
+def test_missing_fields_are_their_default(tmp_path, value):
+    columns = [
+        "camid", "outfit", "session", "modality", "caption", "platform", "view", "split", "source",
+        "elevation", "azimuth", "altitude", "distance", "attributes", "box",
+    ]  # fmt: skip
+    if isinstance(value, list):
+        columns = ["attributes", "box"]
+    put(tmp_path, "a.jpg", "b.jpg")
+    write_jsonl(
+        tmp_path, {"file_name": "a.jpg", "pid": "7"},
+        {"file_name": "b.jpg", "pid": "7"} | dict.fromkeys(columns, value),
+    )  # fmt: skip
+    (a, b), rejects = load(tmp_path).samples, load(tmp_path).rejects
+    assert not rejects
+    assert {**vars(a), "paths": 0, "name": ""} == {**vars(b), "paths": 0, "name": ""}
+
+
+def test_some_rows_without_a_camera_are_told(tmp_path):
+    put(tmp_path, "a.jpg", "b.jpg")
+    write_csv(tmp_path, {"file_name": "a.jpg", "pid": "1", "camid": "3"},
+              {"file_name": "b.jpg", "pid": "1", "camid": ""})  # fmt: skip
+    assert any("1 of 2 rows have no camid" in line for line in load(tmp_path).warnings)
+
+
+def test_an_evaluation_without_views_is_told(tmp_path):
+    put(tmp_path, "a.jpg", "b.jpg")
+    for split in ("query", "gallery"):
+        (tmp_path / "metadata.csv").unlink(missing_ok=True)
+        rows = [{"file_name": f"{n}.jpg", "pid": "1", "split": split} for n in "ab"]
+        write_csv(tmp_path, *rows)
+        assert any("no row has a view" in line for line in load(tmp_path).warnings)
+
+
+ALIKE = [
+    ("6", "06"), ("bob", "Bob"), ("bob smith", "bob  smith"), ("ann b", "annb"),
+    ("jose\u0301", "jos\u00e9"), ("p7", "p007"), ("bob", "bob\u200b"), ("STRASSE", "straße"),
+    ("\uff16", "6"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_people_who_look_the_same_are_told_and_kept_apart(tmp_path, one, other):
+    put(tmp_path, "a.jpg", "b.jpg")
+    write_csv(tmp_path, {"file_name": "a.jpg", "pid": one}, {"file_name": "b.jpg", "pid": other})
+    dataset = load(tmp_path)
+    assert len({s.pid for s in dataset.samples}) == 2
+    (warning,) = dataset.warnings
+    assert warning.startswith("1 times a pid differs") and "leading zeros, case, blanks" in warning
+
+
+@pytest.mark.parametrize(("one", "other"), [("6", "60"), ("100", "1"), ("a1", "a2"), ("é", "e")])
+def test_people_who_do_not_look_the_same_are_not_told(tmp_path, one, other):
+    put(tmp_path, f"{one}/a.jpg", f"{other}/a.jpg")
+    assert not load(tmp_path).warnings and cells.plain(one) != cells.plain(other)
+
+
+# ---- words ---------------------------------------------------------------------------------------
+
+
+def test_a_drone_looks_from_above(tmp_path):
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    platforms = [("drone", ""), ("Drone", "nan"), ("drone", "ground"), ("cctv", "")]
+    rows = zip("abcd", platforms, strict=True)
+    write_csv(
+        tmp_path,
+        *({"file_name": f"{n}.jpg", "pid": n, "platform": p, "view": v} for n, (p, v) in rows),
+    )
+    found = [(s.platform, s.view) for s in load(tmp_path).samples]
+    assert found == [
+        ("drone", "aerial"), ("drone", "aerial"), ("drone", "ground"), ("cctv", "ground"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "hint"),
+    [
+        ("platform", "uav", "say drone"), ("platform", "Quadcopter", "say drone"),
+        ("platform", "phone", "say handheld"), ("view", "air", "say aerial"),
+        ("view", "grond", "say ground"), ("split", "test", "say query or gallery"),
+    ],
+)  # fmt: skip
+def test_words_of_other_tools_are_explained(tmp_path, column, value, hint):
+    put(tmp_path, "a.jpg")
+    write_csv(tmp_path, {"file_name": "a.jpg", "pid": "1", column: value})
+    said = reasons(tmp_path)["metadata.csv:2"]
+    assert f"{column} must be one of" in said and f"'{value}' ({hint})" in said
+
+
+# ---- paths ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [r"crops\a.jpg", r".\crops\a.jpg", r"crops/sub\..\a.jpg", r"crops\\a.jpg", "./crops/a.jpg"],
+)
+def test_backslashes_are_slashes(tmp_path, name):
+    put(tmp_path, "crops/a.jpg", "crops/sub/b.jpg")
+    write_csv(tmp_path, {"file_name": name, "pid": "1"})
+    assert pids(tmp_path) == {"crops/a.jpg": "1"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such file names")
+def test_a_file_that_is_really_called_with_a_backslash_wins(tmp_path):
+    put(tmp_path, "crops/a.jpg", r"crops\a.jpg")
+    write_csv(tmp_path, {"file_name": r"crops\a.jpg", "pid": "1"})
+    assert pids(tmp_path) == {r"crops\a.jpg": "1"}
+
+
+BAD = [
+    (r"C:\x\a.jpg", "a drive or a computer of Windows"),
+    ("d:/x/a.jpg", "a drive or a computer of Windows"),
+    (r"\\server\share\a.jpg", "a drive or a computer of Windows"),
+    (r"\\?\C:\a.jpg", "a drive or a computer of Windows"),
+    ("https://host/a.jpg", "download"),
+    ("file:///x/a.jpg", "download"),
+    (r"..\out\a.jpg", "leads out of the folder"),
+    (r"\etc\a.jpg", "leads out of the folder"),
+    (r"crops\none.jpg", "does not exist in root"),
+    (r"crops\a.JPG", "there is 'a.jpg', which is spelt otherwise"),
+]
+
+
+@pytest.mark.parametrize(("name", "reason"), BAD)
+def test_paths_that_are_refused_are_shown_as_they_are_written(tmp_path, name, reason):
+    root = put(tmp_path / "root", "crops/a.jpg")
+    put(tmp_path, "out/a.jpg")
+    write_csv(root, {"file_name": name, "pid": "1"})
+    said = reasons(root)["metadata.csv:2"]
+    assert reason in said and f"'{name}'" in said
+
+
+def test_a_name_in_another_form_of_unicode_is_shown(tmp_path):
+    put(tmp_path, unicodedata.normalize("NFC", "josé.jpg"))
+    write_csv(tmp_path, {"file_name": unicodedata.normalize("NFD", "josé.jpg"), "pid": "1"})
+    if not pids(tmp_path):  # some file systems do not tell them apart
+        assert "spelt otherwise" in reasons(tmp_path)["metadata.csv:2"]

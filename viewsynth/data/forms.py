@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which form a folder of one's own pictures has, told by what is there.
+
+Names alone can mislead: a folder `train` is no person. Where two readings are possible, the error
+names both, each with the option that chooses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+
+from viewsynth.data import listing
+from viewsynth.data.layout import quoted
+from viewsynth.data.listing import Folder
+
+FOREIGN = ("metadata.parquet", "metadata.tsv", "metadata.arrow", "metadata.feather",
+           "metadata.xlsx", "metadata.xls")  # fmt: skip
+
+
+def form_of(top: Folder) -> tuple[str, Folder]:
+    """The form of a folder, see `folder`, and the folder in it that the form begins in.
+
+    Raises: ValueError: if there are two readings, or a table that is not read.
+    """
+    deeper = [folder for folder in top.walk() if folder.tables and folder is not top]
+    split = [folder for folder in deeper if any(map(listing.is_split, folder.name.split("/")))]
+    if top.tables and split:
+        raise _two(
+            top, f"by {quoted(top.tables[0])} alone (--data.form table)",
+            f"by {_tables(split)} (--data.form splits)",
+        )  # fmt: skip
+    if top.tables:
+        return "table", top
+    if deeper:
+        return _of_tables(top, deeper, split)
+    for folder in (top, *top.alive):
+        for name in folder.foreign:
+            if name.lower() in FOREIGN:
+                raise ValueError(
+                    f"{folder.path / name} is not read: write it as metadata.csv or metadata.jsonl"
+                    ", or give --data.form folders to tell people by folders and files alone"
+                )
+    return _of_folders(top)
+
+
+def _of_tables(top: Folder, tables: list[Folder], split: list[Folder]) -> tuple[str, Folder]:
+    """The form of a folder with metadata further down."""
+    known = {table.name for table in tables}
+    nested = any(f"{parent}" in known for t in tables for parent in PurePosixPath(t.name).parents)
+    beside = [
+        folder for folder in top.walk(known)
+        if folder.files and not any(
+            listing.is_split(part) or listing.is_container(part) for part in folder.name.split("/")
+        )
+    ]  # fmt: skip
+    if len(split) == len(tables) and not nested:
+        return "splits", top
+    if len(tables) == 1 and not beside:
+        return "table", top
+    one = f"by {_tables(tables)} as one data set (--data.form table)"
+    if beside:
+        raise _two(top, one, f"{_names(beside)} as people (--data.form folders)")
+    raise _two(
+        top, one, f"as several data sets, one at a time (e.g. --data.root {tables[0].path}), or "
+        f"{_names(tables)} as people (--data.form folders)",
+    )  # fmt: skip
+
+
+def _of_folders(top: Folder) -> tuple[str, Folder]:
+    """The form of a folder without metadata."""
+    alive = top.alive
+    if len(alive) == 1 and not top.files:
+        only, inner = alive[0], [folder.base for folder in alive[0].alive]
+        nested = listing.is_container(only.base) or all(map(listing.is_split, inner))
+        if nested and not only.files:
+            return _of_folders(only)
+        if listing.is_container(only.base):
+            raise _two(top, _people(alive), f"its files as a person each (--data.root {only.path})")
+        told = listing.is_split(only.base) or all(map(listing.is_tracklet, inner))
+        if not only.files and not told:
+            raise _two(
+                top, f"{quoted(only.base)} as one person with tracklets (--data.form folders)",
+                f"the folders in it as people (--data.root {only.path})",
+            )  # fmt: skip
+    splits = [folder for folder in alive if listing.is_split(folder.base)]
+    if splits and len(splits) == len(alive) and not any(f.files for f in (top, *splits)):
+        _no_cameras([person for folder in splits for person in folder.alive])
+        return "splits", top
+    if any(folder.base.lower() not in listing.NAMES for folder in splits):
+        raise _two(top, _people(alive), f"{_names(splits)} as splits (--data.form splits)")
+    if boxes := [folder for folder in alive if listing.is_container(folder.base)]:
+        raise _two(
+            top, _people(alive),
+            f"{_names(boxes)} as folders of many people (e.g. --data.root {boxes[0].path})",
+        )  # fmt: skip
+    _no_cameras(alive)
+    return "folders", top
+
+
+def _no_cameras(people: Iterable[Folder]) -> None:
+    """Refuse folders that would be people, and are called as cameras or views."""
+    if cameras := [folder for folder in people if listing.is_camera(folder.base)]:
+        raise _two(
+            cameras[0], f"{_names(cameras)} as people (--data.form folders, or splits)",
+            f"{_names(cameras)} as cameras or views of many people (a metadata.csv beside them, "
+            "with file_name, pid and camid)",
+        )  # fmt: skip
+
+
+def _two(folder: Folder, one: str, other: str) -> ValueError:
+    return ValueError(
+        f"data.root: {folder.root} can be read in two ways: {one}; or {other}. Choose one by what "
+        "stands in brackets"
+    )
+
+
+def _people(folders: list[Folder]) -> str:
+    return f"{_names(folders)} as people (--data.form folders)"
+
+
+def _names(folders: list[Folder]) -> str:
+    return _listed(folder.name or "." for folder in folders)
+
+
+def _tables(folders: list[Folder]) -> str:
+    return _listed(folder.own(folder.tables[0]) for folder in folders)
+
+
+def _listed(names: Iterator[str]) -> str:
+    names = list(map(quoted, names))
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
