@@ -334,4 +334,4 @@ def size(path: Path) -> tuple[int, int]:
         raise
     # Headers, too, are broken in any way there is.
     except Exception as error:
-        raise BadImage(f"the size of the picture cannot be read ({error}); copy it again") from error
+        raise BadImage(f"the picture's size cannot be read ({error}); copy it again") from error
