@@ -46,7 +46,7 @@ BESIDE = "encode + write"  # goes on in threads beside the rest
 # Stage -> functions that make it up, where they are looked up. A name that is gone is an error.
 STAGES = {
     "read": ("data.images:read", "synthesis:sha256"),
-    "find, crowded": ("reconstruct.find:find", "reconstruct.find:crowded"),
+    "find, crowd": ("reconstruct.find:find", "reconstruct.crowd:is_crowd"),
     "parse": ("reconstruct:parse", "reconstruct.facing:resolve"),
     "targets": ("reconstruct.targets:targets",),
     "fit": ("reconstruct.fit:fit",),

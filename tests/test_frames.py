@@ -12,7 +12,7 @@ import tiny_profiles as tiny
 from PIL import Image, ImageFilter
 from tiny_videos import turned, video
 
-from viewsynth import manifest, synthesis, weights
+from viewsynth import gather, manifest, synthesis, weights
 from viewsynth.chunks import Job
 from viewsynth.commands.generate import Config
 from viewsynth.data import frames
@@ -284,7 +284,7 @@ def test_the_best_frames_of_a_folder_are_one_person(tmp_path, drawn, tools):
     one = entry(sample)
     sample.paths[6].unlink()
     sample.paths[8].write_bytes(sample.paths[10].read_bytes())  # another picture since
-    groups, rejects = synthesis.crops(one, job(tmp_path / "root"), tools)
+    groups, rejects = gather.crops(one, job(tmp_path / "root"), tools)
     (group,) = groups
     assert len(group.samples) == 8 == len({part.name for part in group.samples})
     for part, digest in zip(group.samples, group.sha256, strict=True):
@@ -313,7 +313,7 @@ def test_the_best_frames_of_a_video_are_one_person(tmp_path, drawn, tools):
     (tmp_path / "root" / "p").mkdir(parents=True)
     path = video(tmp_path / "root" / "p" / "walk.mp4", pictures)
     one = entry(clip(path))
-    groups, rejects = synthesis.crops(one, job(tmp_path / "root"), tools)
+    groups, rejects = gather.crops(one, job(tmp_path / "root"), tools)
     (group,) = groups
     assert 3 <= len(group.samples) <= 4
     assert all(part.box and part.name == f"p/walk.mp4#f{part.frame}" for part in group.samples)
@@ -331,7 +331,7 @@ def test_a_video_that_cannot_be_read_yet_is_tried_again(tmp_path, monkeypatch):
     path.write_bytes(b"\0\0\0\x18ftypisom" + bytes(100))
     one = entry(clip(path))
     monkeypatch.setitem(sys.modules, "av", None)
-    groups, (reject,) = synthesis.crops(one, job(tmp_path / "root"), None)
+    groups, (reject,) = gather.crops(one, job(tmp_path / "root"), None)
     assert not groups and reject.kind == "fault" and "viewsynth[video]" in reject.reason
     assert reject.source == "a.mp4"
 
@@ -342,7 +342,7 @@ def test_a_heic_that_cannot_be_read_yet_is_tried_again(tmp_path, monkeypatch):
     path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     one = entry(Sample(paths=(path,), pid="a", name="a.jpg"))
-    groups, (reject,) = synthesis.crops(one, job(tmp_path / "root"), None)
+    groups, (reject,) = gather.crops(one, job(tmp_path / "root"), None)
     assert not groups and reject.kind == "fault" and "viewsynth[heif]" in reject.reason
 
 

@@ -24,6 +24,7 @@ LEVELS = (
     ("diffusion", "reid"),
     ("judge", "observer"),
     ("workers", "sheet", "chunks", "glb", "refine"),
+    ("gather",),
     ("synthesis", "population", "fidelity", "experiment", "train"),
     ("pairing", "preview"),
     ("commands",),

@@ -9,19 +9,17 @@ calls `load_tools` once per worker and `make_chunk` for every task.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from viewsynth import __version__, manifest, refine
+from viewsynth import __version__, gather, manifest, refine
 from viewsynth.chunks import Job, Made, relative
 from viewsynth.files import folder_of, sha256, stem_of
 from viewsynth.pictures import COMPOSITE, jpeg, png, strip
-from viewsynth.records import Person, Reject, Sample, View, seed_of
+from viewsynth.records import Person, Reject, View, seed_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +95,7 @@ def _remade(task: manifest.Task, job: Job, tools: Tools) -> tuple[list[Subject],
         person = Person.load(job.run / made["file"])
         try:
             photos = _photos(person, job, tools.refiner) if tools.refiner else []
-        except _Unusable as error:
+        except gather.Unusable as error:
             reason, source = error.args
             rejects.append(
                 Reject(source=source, stage="refine", reason=reason, kind="fault", pid=made["pid"])
@@ -110,7 +108,7 @@ def _remade(task: manifest.Task, job: Job, tools: Tools) -> tuple[list[Subject],
 def _photos(person: Person, job: Job, refiner: refine.Refiner) -> list[Tensor]:
     """The crops that a person was made from, read again.
 
-    Raises: _Unusable: (reason, file), if one of them is no longer what it was.
+    Raises: gather.Unusable: (reason, file), if one of them is no longer what it was.
     """
     from viewsynth.data import frames
 
@@ -123,7 +121,7 @@ def _photos(person: Person, job: Job, refiner: refine.Refiner) -> list[Tensor]:
             crop = frames.read(path, source.get("frame"), box and tuple(box))
         except frames.BadImage as error:
             what = f"the refiner needs this photo again: {error}; put it back as it was"
-            raise _Unusable(what, source["file"]) from error
+            raise gather.Unusable(what, source["file"]) from error
         photos.append(refiner.fitted(crop))
     return photos
 
@@ -136,7 +134,7 @@ def _reconstruct(
 
     groups, rejects = [], []
     for entry in task.entries:
-        found, bad = crops(entry, job, tools.maker)
+        found, bad = gather.crops(entry, job, tools.maker)
         groups += found
         rejects += bad
     outcomes = reconstruct.reconstruct(
@@ -149,7 +147,7 @@ def _reconstruct(
     for group, outcome in zip(groups, outcomes, strict=True):
         first, files = group.samples[0], {s.name: s for s in group.samples}
         for reject in outcome.rejects:
-            source = _source(files[reject.source], job)
+            source = gather.source_of(files[reject.source], job)
             rejects.append(dataclasses.replace(reject, source=source))
         if (person := outcome.person) is None:
             continue
@@ -171,130 +169,6 @@ def _reconstruct(
             photos = [tools.refiner.fitted(own[one["sample"]]) for one in refine.used(person)]
         subjects.append(Subject(person, first.outfit, photos))
     return subjects, rejects
-
-
-@dataclass
-class Group:
-    """The usable pictures of one person, and the hashes of their files."""
-
-    samples: list[Sample] = field(default_factory=list)
-    images: list[np.ndarray] = field(default_factory=list)
-    sha256: list[str] = field(default_factory=list)
-
-    def add(self, sample: Sample, image: np.ndarray, digest: str) -> None:
-        self.samples.append(sample)
-        self.images.append(image)
-        self.sha256.append(digest)
-
-
-def crops(entry: manifest.Entry, job: Job, tools) -> tuple[list[Group], list[Reject]]:
-    """The pictures of one entry of the input list, cut to one person each; of tracklets the best
-    frames.
-
-    Returns: one group a person: one, or more where a picture that stands alone shows several
-        people; and rejects for pictures that cannot be used.
-    """
-    from viewsynth.data import frames
-
-    own, others, rejects = Group(), [], []
-    files = [path for sample in entry.samples for path in sample.paths]
-    expected = dict(zip(files, entry.sha256, strict=True))
-    now = functools.cache(sha256)
-    alone = len(entry.samples) == 1 and not frames.several(entry.samples[0])
-
-    def reject(source: str, stage: str, reason: str, kind: str) -> None:
-        rejects.append(Reject(source=source, stage=stage, reason=reason, kind=kind, pid=entry.pid))
-
-    def bad(path: Path, error: frames.BadImage) -> None:
-        fault = isinstance(error, frames.NotInstalled) or not now(path)
-        reject(relative(path, job.root), "input", str(error), "fault" if fault else "quality")
-
-    def cut(sample: Sample, picture: np.ndarray | None = None) -> list[tuple[Sample, np.ndarray]]:
-        """The people of a picture, or of a frame that was read already; none if it is rejected."""
-        path = sample.paths[0]
-        try:
-            if problem := _changed(now(path), expected[path]):
-                raise _Unusable("input", problem, "fault")
-            picture = frames.read(path, box=sample.box) if picture is None else picture
-            return [_cut(sample, picture, box) for box in _find(sample, picture, alone, job, tools)]
-        except frames.BadImage as error:
-            bad(path, error)
-        except _Unusable as error:
-            reject(_source(sample, job), *error.args)
-        return []
-
-    for sample in entry.samples:
-        several = frames.several(sample)
-        found = frames.chosen(sample, cut, bad) if several else cut(sample)
-        for number, (part, image) in enumerate(found, 1):
-            if several or len(found) == 1:
-                own.add(part, image, now(part.paths[0]))
-                continue
-            part = dataclasses.replace(
-                part, pid=f"{entry.pid}#{number}", name=f"{sample.name}#{number}"
-            )
-            others.append(Group())
-            others[-1].add(part, image, now(part.paths[0]))
-    return ([own] if own.samples else []) + others, rejects
-
-
-def _source(sample: Sample, job: Job) -> str:
-    """A picture as rejects name it; of a video with the number of the frame."""
-    return relative(sample.paths[0], job.root) + f"#f{sample.frame}" * (sample.frame is not None)
-
-
-class _Unusable(Exception):
-    """A picture that cannot be used, and why."""
-
-
-def _changed(now: str, before: str) -> str:
-    """What is wrong with a file by its hash now, "" = it cannot be read, and when it was listed."""
-    if not now:
-        return "the file cannot be read"
-    return "the file has changed since this run was started" if before and now != before else ""
-
-
-def _find(sample: Sample, picture, alone: bool, job: Job, tools) -> list:
-    """The boxes of the people in a picture; [None] = all of it is one person.
-
-    Args:
-        alone: Whether this is the only picture of its pid, so that every person in it may have one.
-    """
-    from viewsynth.reconstruct import find
-
-    mode = job.config.data.crops
-    if mode == "yes" or (sample.box and mode == "auto"):
-        return [None]
-    if mode == "auto" and find.is_tight(picture):
-        if find.crowded(picture, tools.detector):
-            raise _Unusable(
-                "find", "two people side by side in one crop: crop it to one of them; "
-                "--data.crops yes takes it as it is", "quality",
-            )  # fmt: skip
-        return [None]
-    boxes = find.find(picture, tools.detector)
-    if not boxes:
-        raise _Unusable(
-            "find", "no whole person found: crop the picture to one standing person, head to feet, "
-            "1.5 to 4 times as high as wide; --data.crops yes takes it as it is", "quality",
-        )  # fmt: skip
-    if len(boxes) > 1 and not alone:
-        raise _Unusable(
-            "find", f"{len(boxes)} people in the picture, and nobody says which one is "
-            f"{sample.pid!r}: crop it to that person", "quality",
-        )  # fmt: skip
-    return boxes
-
-
-def _cut(sample: Sample, picture: np.ndarray, box) -> tuple[Sample, np.ndarray]:
-    if box is None:
-        return sample, picture
-    left, top, right, bottom = map(int, box)
-    # A box that begins outside the picture was cut to it.
-    dx, dy = (max(x, 0) for x in sample.box[:2]) if sample.box else (0, 0)
-    part = np.ascontiguousarray(picture[top:bottom, left:right])
-    box = (left + dx, top + dy, right + dx, bottom + dy)
-    return dataclasses.replace(sample, box=box), part
 
 
 def _views(subjects: list[Subject], names, job: Job, tools: Tools):

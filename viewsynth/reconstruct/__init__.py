@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reconstruct: the crops of a person -> a textured body with a seen map and FitQuality numbers.
 
-parse -> facing -> fit -> project -> harmonise -> fuse -> fill, for all people of a chunk at once.
-Nothing here decides what is kept: numbers and flags go into the person, `viewsynth.judge` decides.
+parse -> compare -> facing -> fit -> project -> harmonise -> fuse -> fill, for all people of a chunk
+at once. Nothing here decides what is kept: numbers and flags go into the person, `viewsynth.judge`
+decides. But a crop that shows somebody else is left out, and told.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from PIL import Image
 
 from viewsynth import bodies
-from viewsynth.reconstruct import facing, fill, fit, quality, targets, texture
+from viewsynth.reconstruct import crop_flags, facing, fill, fit, foreign, quality, targets, texture
 from viewsynth.reconstruct.parse import Parse, parse
 from viewsynth.reconstruct.posing import Poser
 from viewsynth.reconstruct.tflite import Model
@@ -70,10 +72,14 @@ def load(body: bodies.Body, pose_model, detector_model) -> Tools:
 
 @dataclass
 class _Crop:
+    """A crop that is used; `pixels` is its person's effective height, see `crop_flags`."""
+
     owner: int
     sample: Sample
     image: np.ndarray
     parse: Parse
+    flags: list[str]
+    pixels: float
 
 
 @torch.no_grad()
@@ -82,6 +88,7 @@ def reconstruct(
     images: list[list[np.ndarray]],
     tools: Tools,
     digests: list[list[str]] | None = None,
+    alike: Callable[[list[np.ndarray]], np.ndarray] | None = None,
 ) -> list[Outcome]:
     """Reconstruct the people of a chunk.
 
@@ -89,18 +96,19 @@ def reconstruct(
         people: The samples of each person; one (pid, outfit) each.
         images: The crop of every sample, uint8 RGB.
         digests: SHA-256 of every source file, for the record.
+        alike: Log odds [n, n] that n crops show one person, by other means; they are added to ours.
     Returns: one outcome a person, in their order.
     """
     outcomes = [Outcome(person=None) for _ in people]
     digests = digests or [[""] * len(samples) for samples in people]
-    crops = _parse_all(people, images, tools, outcomes)
+    crops = _one_each(_parse_all(people, images, tools, outcomes), outcomes, alike)
     if not crops:
         return outcomes
     facing.resolve(crops)
     owners = sorted({crop.owner for crop in crops})
     goal = targets.targets(
         [crop.parse for crop in crops], [owners.index(crop.owner) for crop in crops],
-        [crop.sample.elevation for crop in crops], tools.body.faces.device,
+        [_elevation(crop.sample) for crop in crops], tools.body.faces.device,
     )  # fmt: skip
     with torch.enable_grad():
         found = fit.fit(tools.fitter, goal)
@@ -112,9 +120,7 @@ def reconstruct(
         tools.body, tools.atlas, found, vertices,
         [crop.image for crop in crops], [crop.parse.mask for crop in crops],
     )  # fmt: skip
-    scores = [
-        quality.of_crop(crop.parse, found, row, overlaps[row]) for row, crop in enumerate(crops)
-    ]
+    scores = [quality.of_crop(crop, found, row, overlaps[row]) for row, crop in enumerate(crops)]
     for place, owner in enumerate(owners):
         rows = [row for row, crop in enumerate(crops) if crop.owner == owner]
         outcome = outcomes[owner]
@@ -134,7 +140,7 @@ def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[_C
         for k in sorted(order):
             picture = _shrunk(pictures[k])
             found = parse(picture, tools.pose_model)
-            if reason := quality.unusable(found):
+            if reason := quality.unusable(found, picture, tools.pose_model):
                 outcomes[owner].rejects.append(
                     Reject(
                         source=samples[k].name,
@@ -145,8 +151,49 @@ def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[_C
                     )  # fmt: skip
                 )
                 continue
-            crops.append(_Crop(owner, samples[k], picture, found))
+            flags, pixels = crop_flags.flags(picture, found)
+            flags += ["elevation"] * (_elevation(samples[k]) != samples[k].elevation)
+            crops.append(_Crop(owner, samples[k], picture, found, flags, pixels))
     return crops
+
+
+def _elevation(sample: Sample) -> float | None:
+    """The elevation that the data gives, degrees, if the fit can be of such a camera."""
+    given, (low, high) = sample.elevation, fit.ELEVATIONS
+    return given if given is not None and low <= given <= high else None
+
+
+def _one_each(crops: list[_Crop], outcomes: list[Outcome], alike: Callable | None) -> list[_Crop]:
+    """The crops without those that show somebody else than the others of their owner."""
+    kept = []
+    for owner in sorted({crop.owner for crop in crops}):
+        own = [crop for crop in crops if crop.owner == owner]
+        groups = [list(range(len(own)))]
+        if len(own) > 1:
+            odds = foreign.log_odds([foreign.look(crop.image, crop.parse) for crop in own])
+            groups = foreign.groups(odds + (alike([c.image for c in own]) if alike else 0))
+        undecided = len(groups) > 1 and len(groups[0]) == len(groups[1])
+        if undecided:  # nobody can say whose pid it is: take the best crop, and say so
+            groups.sort(key=lambda group: -max(own[k].pixels for k in group))
+        for k in (k for group in groups[1:] for k in group):
+            outcomes[owner].rejects.append(_foreign(own[k], own[groups[0][0]], undecided))
+        for k in groups[0]:
+            own[k].flags += ["mixed"] * undecided
+            kept.append(own[k])
+    return kept
+
+
+def _foreign(crop: _Crop, other: _Crop, undecided: bool) -> Reject:
+    pid = crop.sample.pid
+    if undecided:
+        reason = (
+            f"the crops of {pid!r} do not look like one person, and nobody can tell which are "
+            f"right: {other.sample.name} was used and the person is flagged as mixed"
+        )
+    else:
+        reason = f"the crop does not look like the person in most crops of {pid!r}"
+    what = "; if it is somebody else, give it a pid of its own, for other clothes an outfit"
+    return Reject(source=crop.sample.name, pid=pid, stage="compare", reason=reason + what)
 
 
 def _shrunk(image: np.ndarray) -> np.ndarray:
@@ -170,14 +217,15 @@ def _digest(samples, digests, sample) -> str:
 
 def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, digests) -> Person:
     """One person of his crops: bad crops do not paint where a good one could."""
-    good = [k for k, score in enumerate(scores) if len(score["flags"]) < 2] or list(
+    good = [k for k, score in enumerate(scores) if quality.misfits(score) < 2] or list(
         range(len(crops))
     )
     toned = texture.harmonise(
         [paints[k] for k in good], tools.atlas, [scores[k]["trust"] for k in good]
     )
     colours, seen, notes = fill.complete(texture.fuse(toned), tools.atlas)
-    best = min(range(len(crops)), key=lambda k: (len(scores[k]["flags"]), scores[k]["error"]))
+    best = min(range(len(crops)), key=lambda k: quality.rank(scores[k]))
+    used = [scores[k] for k in good]
     fallback = quality.fallback(scores[best])
     shape, offsets = found.shape[place], found.offsets[place] + tools.poser.clothier.cloth
     if fallback == "mean":
@@ -190,7 +238,7 @@ def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, 
             "elevation": round(float(found.elevation[rows[k]]), 2),
             "azimuth": round(float(found.azimuth[rows[k]]), 2),
             "used": k in good, "quality": scores[k],
-        }
+        } | ({"elevation_given": crop.sample.elevation} if "elevation" in crop.flags else {})
         for k, crop in enumerate(crops)
     ]  # fmt: skip
     return Person(
@@ -198,7 +246,8 @@ def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, 
         shape=shape.cpu().numpy(), pose=found.pose[rows[best]].cpu().numpy(),
         offsets=offsets.cpu().numpy(),
         scale=STATURE / float(standing.max() - standing.min()), texture=colours, seen=seen,
-        quality={**scores[best], **notes, "crops": len(good)}, fallback=fallback, sources=sources,
+        quality={**scores[best], **notes, **quality.of_person(scores[best], used)},
+        fallback=fallback, sources=sources,
         fingerprint=hashlib.sha256(
             json.dumps([REVISION, tools.body.name, sources], sort_keys=True).encode()
         ).hexdigest(),

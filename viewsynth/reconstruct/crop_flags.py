@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from viewsynth.bodies import KEYPOINTS
-from viewsynth.reconstruct.parse import Parse
+from viewsynth.reconstruct.parse import Parse, look
 
 INDEX = {name: k for k, name in enumerate(KEYPOINTS)}
 SMALL = 48  # effective pixels of height below which a person is flagged
@@ -26,6 +26,7 @@ ODDS = {"hip_most": 0.073, "drop_least": -6.2, "drop_most": -6.8, "arm_least": 0
 SEATED = 40.0  # degrees that both hips are bent: sits; less, or one alone: rides
 EDGE = 0.04  # heights that the feet lie below the picture
 BOTTOM, TOP, SIDE = 0.14, 0.10, 0.45  # widths of the mask on the crop's edges, heights
+UPRIGHT = 0.8  # presence from which a turned picture shows a person
 SCALES = (0.15, 0.2, 0.25, 0.35, 0.5, 0.7, 1.0)
 LOST = 0.04  # share of the contrast that may be lost at the scale that still holds the picture
 
@@ -89,6 +90,20 @@ def _angle(a: np.ndarray, b: np.ndarray) -> float:
     """Degrees between two directions."""
     size = max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
     return float(np.degrees(np.arccos(np.clip(a @ b / size, -1, 1))))
+
+
+def is_turned(image: np.ndarray, model) -> bool:
+    """Whether a person is seen once the picture is turned by 90 degrees either way.
+
+    Args:
+        image: uint8 [H, W, 3].
+        model: The pose model.
+    """
+    turned = [np.ascontiguousarray(np.rot90(image, times)) for times in (1, 3)]
+    return any(
+        look(one, model, np.array(one.shape[1::-1]) / 2, 1.25 * max(one.shape[:2]))[1] > UPRIGHT
+        for one in turned
+    )
 
 
 def is_cut(found: Parse) -> bool:

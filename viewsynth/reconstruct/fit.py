@@ -27,6 +27,7 @@ from viewsynth.render.shade import vertex_normals
 ITERATIONS = (60, 60)  # skeleton; skeleton, silhouette and offsets
 SUBSET, HANDLES = 1100, 90  # vertices for the outline; control points of the offsets
 THICKEST = 0.06  # metres of clothing at most
+ELEVATIONS = (-10.0, 60.0)  # degrees of the cameras that it can be
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def _first_camera(fitter: Fitter, goal: Targets, state: dict) -> None:
 
 def _angles(goal: Targets, state: dict) -> tuple[Tensor, Tensor]:
     elevation = goal.elevation[:, 0] + goal.elevation[:, 1] * state["elevation"]
-    return elevation.clamp(-10, 60), torch.rad2deg(state["azimuth"])
+    return elevation.clamp(*ELEVATIONS), torch.rad2deg(state["azimuth"])
 
 
 def _values(fitter: Fitter, state: dict) -> tuple[Tensor, Tensor]:

@@ -88,6 +88,18 @@ def parse(image: np.ndarray, model) -> Parse:
     return _combine(passes, (height, width))
 
 
+def look(image: np.ndarray, model, centre: np.ndarray, side: float) -> tuple[np.ndarray, float]:
+    """One pass alone, for who asks where somebody is.
+
+    Args:
+        centre: Of the square that is looked at, (x, y) pixels.
+        side: Of the square, pixels.
+    Returns: `KEYPOINTS` in crop pixels, float32 [K, 2], and the presence in [0, 1].
+    """
+    one = _run(image, model, centre, side, False)
+    return one.points, one.presence
+
+
 def _run(image, model, centre: np.ndarray, side: float, mirrored: bool) -> _Pass:
     """One pass over the square around `centre`; pixels outside the crop repeat its edge."""
     corner = centre - side / 2

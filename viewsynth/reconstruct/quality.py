@@ -2,13 +2,17 @@
 """FitQuality: the numbers that tell a bad reconstruction, and what a bad one falls back to.
 
 None of the obvious signals (presence, overlap, the energy of a flipped fit) separates good from bad
-alone; two of these five firing together does. Thresholds come from real crops of people.
+alone; two of these five firing together does. Thresholds come from real crops of people. What is
+wrong with the crop itself (`crop_flags`, `foreign`) is flagged beside them, and spoils no fit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from viewsynth.reconstruct import crop_flags
 from viewsynth.reconstruct.fit import Fit
 from viewsynth.reconstruct.parse import Parse
 
@@ -16,9 +20,22 @@ from viewsynth.reconstruct.parse import Parse
 LIMITS = {"error": 0.021, "silhouette": 0.7, "spread": 0.06, "doubt": 0.3, "aspect": 1.4}
 
 
-def unusable(found: Parse) -> str:
-    """Why a crop cannot be reconstructed at all, or ""."""
+POSTURE = ("riding", "sitting")
+WHOLE = ("cut", "small")  # a person's other crops make up for these
+
+
+def unusable(found: Parse, image: np.ndarray, model) -> str:
+    """Why a crop cannot be reconstructed at all, or "".
+
+    Args:
+        image, model: What it was parsed from and with.
+    """
     share = float((found.mask > 0.5).mean())
+    if found.presence < 0.3 and crop_flags.is_turned(image, model):
+        return (
+            "the person lies, or the picture is turned by 90 degrees: only people who are upright "
+            "can be reconstructed; turn the picture"
+        )
     if found.presence < 0.3:
         return "no person found in the crop; crop tightly around one whole person"
     if share < 0.04:
@@ -28,14 +45,19 @@ def unusable(found: Parse) -> str:
     return ""
 
 
-def of_crop(found: Parse, fit: Fit, row: int, overlap: float) -> dict:
+def of_crop(crop, fit: Fit, row: int, overlap: float) -> dict:
     """FitQuality of one crop.
 
+    Args:
+        crop: Has `parse`, its `flags` and `pixels`, see `crop_flags`.
+        row: Of the crop in the fit.
+        overlap: IoU of the drawn body and the mask.
     Returns: `error` (mean keypoint error, heights), `silhouette` (loss), `spread` (median over the
         points of the standard deviation between passes, heights), `vote`, `presence`, `doubt`
         (1 - vote x presence), `aspect` (stretch, >= 1), `overlap` (IoU), `flags` (names of those
-        beyond their limit) and `trust` in (0, 1].
+        beyond their limit, then those of the crop), `trust` in (0, 1] and `pixels`.
     """
+    found = crop.parse
     aspect = float(fit.aspect[row])
     scores = {
         "error": round(float(fit.error[row]), 5),
@@ -48,11 +70,38 @@ def of_crop(found: Parse, fit: Fit, row: int, overlap: float) -> dict:
         "overlap": round(overlap, 4),
     }
     flags = [name for name, limit in LIMITS.items() if scores[name] > limit]
-    return {**scores, "flags": flags, "trust": round(1 / (1 + len(flags)), 4)}
+    trust = round(1 / (1 + len(flags)), 4)
+    return {**scores, "flags": flags + crop.flags, "trust": trust, "pixels": round(crop.pixels, 1)}
+
+
+def misfits(scores: dict) -> int:
+    """How many of the flags speak of the fit."""
+    return sum(flag in LIMITS for flag in scores["flags"])
+
+
+def rank(scores: dict) -> tuple[int, float]:
+    """What makes a crop the one that gives the pose: the least comes first."""
+    spoilt = sum(flag in LIMITS or flag in (*POSTURE, "cut") for flag in scores["flags"])
+    return spoilt, scores["error"]
+
+
+def of_person(best: dict, used: Sequence[dict]) -> dict:
+    """Figures of a person beyond those of the crop that gave the pose.
+
+    Args:
+        best: Of that crop.
+        used: Of all crops that paint.
+    Returns: `flags`, without what another crop makes up for and with what is told of any crop;
+        `pixels`, of the largest; `crops`, how many.
+    """
+    own = [flag for flag in best["flags"] if flag not in (*WHOLE, "mixed", "elevation")]
+    own += [flag for flag in WHOLE if all(flag in one["flags"] for one in used)]
+    own += [flag for flag in ("mixed", "elevation") if any(flag in one["flags"] for one in used)]
+    return {"flags": own, "pixels": max(one["pixels"] for one in used), "crops": len(used)}
 
 
 def fallback(scores: dict) -> str:
     """ "" = the fit stands, "walk" = its pose does not, "mean" = its shape does not either."""
-    if len(scores["flags"]) >= 4 or scores["error"] > 0.05:
+    if misfits(scores) >= 4 or scores["error"] > 0.05:
         return "mean"
-    return "walk" if len(scores["flags"]) >= 2 else ""
+    return "walk" if misfits(scores) >= 2 else ""
