@@ -219,6 +219,16 @@ def _half_told(folder: Folder, rows: list[Row]) -> Iterator[str]:
             f"{folder.own(folder.tables[0])}: {len(rows) - len(told)} of {len(rows)} rows have no "
             f"camid: they count as camera {Sample.camid}"
         )
+    # A platform on the ground says the view, too.
+    blind = sum(
+        "view" not in row.fields and row.fields.get("platform", "unknown") == "unknown"
+        for row in rows
+    )
+    if 0 < blind < len(rows):
+        yield (
+            f"{folder.own(folder.tables[0])}: {blind} of {len(rows)} rows have no view: they count "
+            f"as {Sample.view}; write aerial for those from above"
+        )
     tested = [row for row in rows if row.fields.get("split") in ("query", "gallery")]
     if tested and not any("view" in row.fields for row in rows):
         yield (
