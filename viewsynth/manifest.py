@@ -184,13 +184,19 @@ def _new_people(run: Path, frozen: Frozen, people: list[Entry]) -> list[Entry]:
             a == b or not a or not b for a, b in zip(old.sha256, entry.sha256, strict=True)
         )
         if not same:
+            other = sorted({path.name for path, _ in _files(old) ^ _files(entry)})
             raise ValueError(
-                f"the pictures of {entry.pid!r} are not those that {run} was started with "
-                f"({len(old.sha256)} file(s) there, {len(entry.sha256)} now, or other content); "
-                "put them back or give another --output"
+                f"the pictures of {entry.pid!r} are not those that {run} was started with: "
+                f"{', '.join(other[:3]) or 'other metadata'} ({len(old.sha256)} file(s) there, "
+                f"{len(entry.sha256)} now); put them back or give another --output"
             )
         frozen.people[index] = entry if not all(old.sha256) else old
     return new
+
+
+def _files(entry: Entry) -> set[tuple[Path, str]]:
+    paths = [path for sample in entry.samples for path in sample.paths]
+    return set(zip(paths, entry.sha256, strict=True))
 
 
 def _compared(entry: Entry, root: Path) -> list[dict]:
