@@ -51,6 +51,11 @@ class Entry:
     def stem(self) -> str:
         return stem_of(self.pid, self.outfit)
 
+    @property
+    def files(self) -> set[tuple[Path, str]]:
+        """Each file and its hash."""
+        return set(zip([p for s in self.samples for p in s.paths], self.sha256, strict=True))
+
 
 @dataclass
 class Frozen:
@@ -184,7 +189,7 @@ def _new_people(run: Path, frozen: Frozen, people: list[Entry]) -> list[Entry]:
             a == b or not a or not b for a, b in zip(old.sha256, entry.sha256, strict=True)
         )
         if not same:
-            other = sorted({path.name for path, _ in _files(old) ^ _files(entry)})
+            other = sorted({path.name for path, _ in {*old.files} ^ {*entry.files}})
             raise ValueError(
                 f"the pictures of {entry.pid!r} are not those that {run} was started with: "
                 f"{', '.join(other[:3]) or 'other metadata'} ({len(old.sha256)} file(s) there, "
@@ -192,11 +197,6 @@ def _new_people(run: Path, frozen: Frozen, people: list[Entry]) -> list[Entry]:
             )
         frozen.people[index] = entry if not all(old.sha256) else old
     return new
-
-
-def _files(entry: Entry) -> set[tuple[Path, str]]:
-    paths = [path for sample in entry.samples for path in sample.paths]
-    return set(zip(paths, entry.sha256, strict=True))
 
 
 def _compared(entry: Entry, root: Path) -> list[dict]:

@@ -301,9 +301,8 @@ def _input(config: Config) -> tuple[Path, list, list]:
         dataset.rejects.append(data.layout.skip(".", what, others))
         if not samples:
             raise ValueError(
-                f"data.root: {root} has no ground picture of the split train, all {others} are from "
-                "above (view aerial, or platform drone without a view) or for evaluation (split "
-                "query, gallery): correct these columns of the metadata, or give other pictures"
+                f"data.root: {root} has no ground picture of the split train: all {others} are "
+                "from above (view; platform drone) or for evaluation (split): correct these columns"
             )
     if config.data.per_person:
         samples = manifest.few(samples, config.data.per_person, config.seed)
