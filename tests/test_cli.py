@@ -102,6 +102,22 @@ def test_standard_output_that_was_never_open():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["generate", "--help"], ["data"]])
+def test_standard_output_that_is_full(argv, pictures, tmp_path):
+    if argv == ["data"]:
+        argv = [*argv, "folder", str(pictures), "--json", "--output", str(tmp_path / "out")]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*PROGRAM, *argv], stdout=full, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        )  # fmt: skip
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert last.startswith("viewsynth: error: standard output cannot be written: No space left")
+
+
 def test_any_other_error_of_a_command_stays_one(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["report", "/proc/nothing"])

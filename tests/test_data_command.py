@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_videos import video
 
 from viewsynth import data
 from viewsynth.commands import main
@@ -70,6 +71,25 @@ def test_broken_pictures_are_named_and_fail_the_command(release, tmp_path, capsy
     assert "failed: 2 files or rows" in said
     status, _, said = look(capsys, "cargo", root, "--no-open")
     assert "truncated" not in said and "0 bytes" in said
+
+
+def test_tracklets_and_videos_are_opened_and_drawn(tmp_path, capsys):
+    root, red = tmp_path / "in", np.full((60, 40, 3), (200, 20, 20), np.uint8)
+    for name in ("anna/t1/1.png", "anna/t1/2.png", "ben/b.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(red).save(root / name)
+    video(root / "ben" / "walk.mp4", [red] * 3)
+    status, out, said = look(capsys, "folder", root, "--json")
+    assert status == 0 and json.loads(out)["counts"]["images"] == 3, said
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        painted = np.asarray(sheet.convert("RGB")).astype(int)
+    # 3 tiles, each a picture of the same size
+    assert (abs(painted - (200, 20, 20)).max(-1) < 30).sum() > 2.5 * 40 * 60
+    (root / "anna" / "t1" / "2.png").write_bytes(b"")
+    (root / "ben" / "walk.mp4").write_bytes(b"no video")
+    status, out, said = look(capsys, "folder", root)
+    assert status == 1 and "anna/t1/2.png: the file is empty" in said
+    assert "ben/walk.mp4: the video is damaged" in said
 
 
 def test_small_pictures_are_no_fault(tmp_path, capsys):

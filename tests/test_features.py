@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save_file
+from tiny_videos import video
 from transformers import ResNetConfig, ResNetModel
 
 from viewsynth.pictures import stretched
@@ -130,6 +132,22 @@ def test_broken_pictures_are_left_out_and_told(samples, encoder, tmp_path):
     assert cosine > 1 - 1e-5  # its broken frame changes no direction
 
 
+def test_a_video_is_the_mean_direction_of_its_frames(samples, encoder, tmp_path):
+    pictures = [np.asarray(Image.open(sample.paths[0])) for sample in samples[-4:]]
+    video(tmp_path / "walk.mkv", pictures, codec="ffv1", pixels="bgr0")
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    made_of = (*samples[-4:], Sample(paths=(tmp_path / "walk.mkv",), pid="v", name="v"),
+               Sample(paths=(tmp_path / "bad.mp4",), pid="w", name="w"))  # fmt: skip
+    blocks = made([replace(s, box=None) for s in made_of], tmp_path / "f", encoder)
+    have, (reject,) = features.outcome(blocks)
+    assert "v" in have and reject.source == str(tmp_path / "bad.mp4") and reject.pid == "w"
+    features.join(blocks, tmp_path / "all.safetensors", encoder)
+    rows = features.load(tmp_path / "all.safetensors", [s.name for s in made_of[:5]]).rows
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = rows[:4].sum(0) / np.linalg.norm(rows[:4].sum(0))
+    assert rows[4] @ expected > 1 - 1e-5
+
+
 def test_a_model_that_returns_nan_is_refused(samples, encoder, tmp_path):
     class Broken(encoders.Encoder):
         def encode(self, images):
@@ -210,8 +228,6 @@ def test_other_files_are_told_how_to_convert(tmp_path):
 
 
 def test_parts_of_a_row(samples, encoder, tmp_path):
-    from dataclasses import replace
-
     halves = {"first": (0, 5), "second": (5, 16)}
     told, path = replace(encoder, parts=halves), tmp_path / "all.safetensors"
     features.join(made(samples, tmp_path / "f", told), path, told)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from own_pictures import PICTURE, both, pids, put, reasons, write_csv, write_jsonl
 
 from viewsynth import data
-from viewsynth.data import folder, layout
+from viewsynth.data import folder, layout, listing
 from viewsynth.data.images import read
 from viewsynth.data.listing import NOBODY
 
@@ -108,6 +108,8 @@ def test_any_name_that_a_file_can_have(tmp_path_factory, names, inner):
     names = {name for name in names if name not in (".", "..") and len(name.encode()) <= 250}
     assume(names and len(inner.encode()) <= 250)
     assume(not {name.casefold() for name in names} & NOBODY)
+    several = (listing.is_split, listing.is_container, listing.is_camera, listing.is_group)
+    assume(not any(called(name) for called in several for name in names))
     for name in names:
         put(root, f"{name}.jpg", f"{name}/{inner}.png")
     expected = [n for n in os.listdir(root) if not n.startswith(".")]  # noqa: PTH208
@@ -253,6 +255,27 @@ def test_metadata_that_cannot_be_read_at_all_is_an_error(tmp_path):
     write_jsonl(tmp_path)
     with pytest.raises(ValueError, match="both"):
         folder.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_metadata_in_utf_16_is_named(tmp_path, name, encoding):
+    put(tmp_path, "a.jpg", "b.jpg")
+    text = "file_name,pid\na.jpg,a\nb.jpg,b\n"
+    if name.endswith("jsonl"):
+        text = '{"file_name": "a.jpg", "pid": "a"}\n{"file_name": "b.jpg", "pid": "b"}\n'
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    with pytest.raises(ValueError, match=f"{name} must be text in UTF-8, got UTF-16 .*save it"):
+        folder.load(tmp_path)
+
+
+@pytest.mark.parametrize("row", ['"a.jpg,a', 'a.jpg,"a', '"a.jpg"x,"a'])
+def test_a_quote_that_is_not_closed_is_told_with_its_lines(tmp_path, row):
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    (tmp_path / "metadata.csv").write_text(f"file_name,pid\nc.jpg,c\n{row}\nb.jpg,b\na.jpg,a\n")
+    (sample,), (reject,) = both(folder.load(tmp_path))
+    assert sample.pid == "c" and reject.source == "metadata.csv:5"
+    assert "the lines 3 to 5 are one row, as a quote is opened and not closed" in reject.reason
 
 
 def test_unknown_columns_are_said(tmp_path):

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, features
 
-from viewsynth.data import images
+from viewsynth.data import frames, images
 from viewsynth.data.images import BadImage, NotInstalled, read
+from viewsynth.records import Sample
 
 SMOOTH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 3, 3), dtype=np.uint8))
 SMOOTH = SMOOTH.resize((48, 80), Image.Resampling.BICUBIC)
@@ -235,3 +236,12 @@ def test_short_files_of_any_start_are_refused(tmp_path):
         (tmp_path / "a.jpg").write_bytes(start)
         with pytest.raises(BadImage):
             read(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_that_is_called_as_a_video_is_told(tmp_path, kind):
+    pytest.importorskip("av")
+    path = tmp_path / "a.mp4"
+    Image.new("RGB", (40, 80), "red").save(path, kind)
+    with pytest.raises(images.BadImage, match="is a picture, though .* give it an extension of"):
+        list(frames.each(Sample(paths=(path,), name="a.mp4", pid="a")))

@@ -163,6 +163,14 @@ TWO = {  # what lies there, and what both readings and their options are called
     "cameras of people": (["cam1/bob/a.jpg", "cam2/bob/b.jpg"], "people cameras"),
     "cameras of files": (["Camera_1/a.jpg", "Camera_2/b.jpg"], "people cameras"),
     "views": (["aerial/bob/a.jpg", "ground/bob/b.jpg"], "people cameras"),
+    "days of people": (["monday/bob/a.jpg", "tuesday/bob/b.jpg"], "tracklets monday"),
+    "sites of people": (["site_1/bob/a.jpg", "site_2/eve/b.jpg"], "tracklets site_1"),
+    "sexes": (["male/bob/a.jpg", "female/eve/b.jpg"], "tracklets female"),
+    "a split of sessions": (["train/session2/bob/a.jpg", "train/session1/eve/b.jpg"], "tracklets"),
+    "images in a split": (["train/images/a.jpg", "train/images/b.jpg"], "splits --data.root"),
+    "people in images in a split": (["train/imgs/bob/a.jpg", "test/imgs/eve/b.jpg"], "splits imgs"),
+    "crops in splits": (["train/crops/a.jpg", "val/crops/b.jpg"], "splits train/crops"),
+    "splits of boxes": (["bbox_train/bob/t1/a.jpg", "bbox_train/b.jpg"], "people splits"),
     "splits of cameras": (["train/Cam1/a.jpg", "query/Cam2/b.jpg"], "people cameras"),
 }
 
@@ -174,7 +182,7 @@ def test_two_readings_stop_and_are_named(tmp_path, case):
     with pytest.raises(ValueError, match="can be read in two ways") as stopped:
         load(tmp_path)
     said = str(stopped.value)
-    for word in [*words.split(), "--data.form folders"]:
+    for word in [*words.split(), "(--data."]:
         assert word in said
 
 
@@ -242,6 +250,16 @@ def test_containers_of_people_are_no_person(tmp_path):
     put(tmp_path, "images/bob/a.jpg", "images/eve/b.jpg")
     assert set(pids(tmp_path).values()) == {"bob", "eve"}
     assert pids(tmp_path) == {f"images/{k}": v for k, v in pids(tmp_path / "images").items()}
+
+
+def test_tracklets_of_people_who_are_called_as_a_day_stay_theirs(tmp_path):
+    put(tmp_path, "Friday/t1/a.jpg", "Friday/b.jpg", "day/t1/a.jpg", "Mende/t1/a.jpg")
+    assert set(pids(tmp_path).values()) == {"Friday", "day", "Mende"}
+
+
+def test_splits_by_their_short_name(tmp_path):
+    put(tmp_path, "bbox_train/0001/a.jpg", "bbox_train/0002/t1/a.jpg", "bbox_test/0003/a.jpg")
+    assert set(pids(tmp_path).values()) == {"0001", "0002"}
 
 
 def test_folders_that_only_people_are_called_stay_people(tmp_path):

@@ -45,6 +45,24 @@ def test_presets(name, data, words, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--data.root", "none"), ("data.root must be a folder", "does not exist", "give the")),
+        (("--data.root", "x.jpg"), ("data.root must be a folder", "is a file", "give the path")),
+        (("--weights.smplx", "none.npz"), ("SMPLX_NEUTRAL.npz", "not a file", "give its path")),
+        (("--weights.smplx", "."), ("SMPLX_NEUTRAL.npz", "not a file", "leave it out")),
+        (("--weights.pose", "none.tflite"), ("pose_landmark_full", "give its path", "leave")),
+    ],
+)
+def test_what_is_not_there(options, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.jpg").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError) as told:
+        generate.check(config.parse(generate.Config, list(options), "generate"))
+    assert options[1] in str(told.value) and all(word in str(told.value) for word in words)
+
+
+@pytest.mark.parametrize(
     ("read", "words"),
     [
         (manifest.read, ("no run.json", "give a folder that `viewsynth generate` wrote")),

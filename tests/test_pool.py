@@ -188,6 +188,29 @@ def test_tracklets_become_frames(tmp_path):
     assert len({s.name for s in found.samples}) == 3
 
 
+@pytest.mark.parametrize("name", ["walk.mp4", "clip.MOV", "track.webm"])
+def test_videos_are_refused_with_what_to_do(train, tmp_path, name):
+    video = Sample(paths=(tmp_path / name,), pid="a", name=name)
+    with pytest.raises(ValueError, match=f"{name} is a video; a training .* save its frames"):
+        pool.build([*train, video])
+
+
+def test_a_run_made_from_tracklets_is_known_by_their_frames(tmp_path):
+    tracks, rows = [], []
+    for pid in ("a", "b"):
+        frames = tuple(tmp_path / pid / "t1" / f"{n}.jpg" for n in range(3))
+        for path in frames:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(str(path).encode())
+        tracks.append(Sample(paths=frames, pid=pid, name=f"{pid}/t1", outfit="t1"))
+        digest = hashlib.sha256(str(frames[1]).encode()).hexdigest()
+        rows.append(row(pid, sources=[{"file": f"{pid}/t1/1.jpg", "sha256": digest}]))
+    assert pool.build(tracks, [run(tmp_path / "right", rows)]).synthetic.sum() == 2
+    rows[1]["sources"][0]["sha256"] = "0"
+    with pytest.raises(ValueError, match="b/t1/1.jpg is not the picture that it was made from"):
+        pool.build(tracks, [run(tmp_path / "wrong", rows)])
+
+
 def test_split_is_by_identity_and_stable(train):
     kept, held = pool.split(train, 0.34, 0)
     assert len({s.pid for s in held}) == 2 and len(kept) + len(held) == len(train)

@@ -114,6 +114,17 @@ def test_some_rows_without_a_camera_are_told(tmp_path):
     assert any("1 of 2 rows have no camid" in line for line in load(tmp_path).warnings)
 
 
+@pytest.mark.parametrize("some", [{"view": "aerial"}, {"platform": "cctv"}, {"view": "ground"}])
+def test_some_rows_without_a_view_are_told(tmp_path, some):
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    rows = [{"file_name": f"{n}.jpg", "pid": n} for n in "abc"]
+    write_csv(tmp_path, rows[0] | some, *rows[1:])
+    (said,) = [line for line in load(tmp_path).warnings if "view" in line]
+    assert "metadata.csv: 2 of 3 rows have no view: they count as ground; write aerial" in said
+    write_csv(tmp_path, *(row | some for row in rows))
+    assert not any("view" in line for line in load(tmp_path).warnings)
+
+
 def test_an_evaluation_without_views_is_told(tmp_path):
     put(tmp_path, "a.jpg", "b.jpg")
     for split in ("query", "gallery"):

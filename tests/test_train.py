@@ -262,6 +262,21 @@ def test_what_is_refused(cargo, backbone, tmp_path, options, said):
         run(cargo, backbone, tmp_path / "run", *options)
 
 
+def test_tracklets_are_learnt_and_validated_by_their_frames(cargo, backbone, tmp_path):
+    root = tmp_path / "people"
+    for path in sorted((cargo / "train").rglob("*.png")):
+        pid, number = path.stem.split("_")[2:]
+        for frame in "ab":
+            track = root / pid / f"t{number}"
+            track.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, track / f"{path.parent.name}{frame}.png")
+    asked = argv(root, backbone, tmp_path / "run", "--data.name", "folder")
+    learnt, validated, _ = train.pools(config.parse(train.Config, asked, "train"))
+    assert (len(learnt.samples), len(validated)) == (8 * 12, 2 * 12)
+    assert all(len(sample.paths) == 1 for sample in (*learnt.samples, *validated))
+    assert len({sample.name for sample in (*learnt.samples, *validated)}) == 120
+
+
 def test_another_configuration_is_refused(cargo, backbone, undisturbed):
     with pytest.raises(ValueError, match="steps"):
         run(cargo, backbone, undisturbed, "--optim.average", 0.5, "--steps", 9)

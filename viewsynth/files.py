@@ -164,3 +164,13 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether the file system of a folder takes `A` and `a` for one."""
+    probe = folder / f"{LEFTOVER}case-{uuid.uuid4().hex}"
+    probe.touch()
+    try:
+        return probe.with_name(probe.name.upper()).exists()
+    finally:
+        probe.unlink()

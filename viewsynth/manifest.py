@@ -17,14 +17,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from viewsynth.config import differences
-from viewsynth.files import LEFTOVER, folder_of, lines, settle, sha256, stem_of, write
+from viewsynth.files import folder_of, ignores_case, lines, settle, sha256, stem_of, write
 from viewsynth.records import Reject, Sample, seed_of, to_dict
 
 FORMAT = 1
@@ -50,6 +49,11 @@ class Entry:
     @property
     def stem(self) -> str:
         return stem_of(self.pid, self.outfit)
+
+    @property
+    def files(self) -> set[tuple[Path, str]]:
+        """Each file and its hash."""
+        return set(zip([p for s in self.samples for p in s.paths], self.sha256, strict=True))
 
 
 @dataclass
@@ -154,20 +158,11 @@ def refuse_same_folder(run: Path, people: list[Entry]) -> None:
     names: dict[str, str] = {}
     for pid in dict.fromkeys(entry.pid for entry in people):
         other = names.setdefault(folder_of(pid).lower(), pid)
-        if other != pid and _ignores_case(run):
+        if other != pid and ignores_case(run):
             raise ValueError(
                 f"pids {other!r} and {pid!r} differ in case only, and the file system of {run} "
                 "ignores case; rename one or write elsewhere"
             )
-
-
-def _ignores_case(run: Path) -> bool:
-    probe = run / f"{LEFTOVER}case-{uuid.uuid4().hex}"
-    probe.touch()
-    try:
-        return probe.with_name(probe.name.upper()).exists()
-    finally:
-        probe.unlink()
 
 
 def _new_people(run: Path, frozen: Frozen, people: list[Entry]) -> list[Entry]:
@@ -184,10 +179,11 @@ def _new_people(run: Path, frozen: Frozen, people: list[Entry]) -> list[Entry]:
             a == b or not a or not b for a, b in zip(old.sha256, entry.sha256, strict=True)
         )
         if not same:
+            other = sorted({path.name for path, _ in {*old.files} ^ {*entry.files}})
             raise ValueError(
-                f"the pictures of {entry.pid!r} are not those that {run} was started with "
-                f"({len(old.sha256)} file(s) there, {len(entry.sha256)} now, or other content); "
-                "put them back or give another --output"
+                f"the pictures of {entry.pid!r} are not those that {run} was started with: "
+                f"{', '.join(other[:3]) or 'other metadata'} ({len(old.sha256)} file(s) there, "
+                f"{len(entry.sha256)} now); put them back or give another --output"
             )
         frozen.people[index] = entry if not all(old.sha256) else old
     return new

@@ -105,6 +105,21 @@ def detector_model(path: str | Path | None = None) -> Path:
     return _given(Path(path), DETECTOR) if path else _fetched(DETECTOR)
 
 
+def smplx_model(path: str | Path) -> Path:
+    """The user's own SMPL-X file.
+
+    Returns: Where it lies, absolute.
+    Raises: FileNotFoundError: if it is not there.
+    """
+    found = Path(path).expanduser()
+    if not found.is_file():
+        raise FileNotFoundError(
+            f"weights.smplx must be your file SMPLX_NEUTRAL.npz; {path} is not a file: give its "
+            "path, or leave it out (--body anny needs none)"
+        )
+    return found.resolve()
+
+
 def cached(model: ModelFile) -> Path | None:
     """The file in the cache, if it is there and whole; never fetches."""
     path = cache_dir() / model.name
@@ -120,7 +135,10 @@ def licence(path: Path) -> str:
 def _given(path: Path, model: ModelFile) -> Path:
     path = path.expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"{model.flag}: there is no file {path}; expected {model.name}")
+        raise FileNotFoundError(
+            f"{model.flag}: there is no file {path}; expected {model.name}: give its path, or "
+            f"leave {model.flag} out to have it fetched"
+        )
     with path.open("rb") as file:
         head = file.read(8)
     if head[4:] != b"TFL3":

@@ -199,6 +199,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def hired(device: str, asked: int, tasks: int, ranks: int) -> int:
+    """How many workers each of several processes has: one on a GPU, else its share of the cores.
+
+    Args:
+        asked: What the user wants; 0 = that share.
+        tasks: Of this process: no more workers than that.
+        ranks: Processes on this machine, unless the launcher says it.
+    """
+    if device.startswith("cuda"):
+        return 1
+    share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    return max(1, min(asked or share, tasks))
+
+
 class Progress:
     """One progress bar that counts files as they appear or are replaced, whoever writes them.
 

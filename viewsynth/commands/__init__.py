@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+STDOUT = 1  # file descriptor
+
 
 def names() -> list[str]:
     """The commands that there are, as they are typed."""
@@ -77,7 +79,11 @@ def piped() -> Iterator[None]:
 
 
 class _Outlet:
-    """A stream that leads nowhere once nobody reads it, or if it was closed from the start."""
+    """A stream that leads nowhere once nobody reads it, or if it was closed from the start.
+
+    Standard output that cannot be written for another reason, such as a full disk, ends the
+    command: one line and status 2.
+    """
 
     def __init__(self, stream: TextIO | None):
         self.stream = stream or Path(os.devnull).open("w")  # None: started with `>&-`
@@ -98,7 +104,11 @@ class _Outlet:
     def _open(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:  # what waits in the buffer goes the same way
+        except OSError as error:  # what waits in the buffer goes the same way
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
+            if self.stream.fileno() == STDOUT and not isinstance(error, BrokenPipeError):
+                why = f"standard output cannot be written: {error.strerror}; write it elsewhere"
+                sys.stderr.write(f"viewsynth: error: {why}\n")
+                raise SystemExit(2) from error

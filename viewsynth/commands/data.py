@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from viewsynth import data, sheet
 from viewsynth.config import within
-from viewsynth.data import Reading
-from viewsynth.data.images import BadImage, read
+from viewsynth.data import Reading, frames
+from viewsynth.data.images import BadImage
 from viewsynth.files import lines, write
 from viewsynth.records import Dataset, Reject, Sample, seed_of, to_dict
 from viewsynth.workers import cores
@@ -97,13 +97,16 @@ def quiet():
 def broken(samples: list[Sample]) -> list[Reject]:
     """The pictures that cannot be decoded, by decoding all of them, in threads."""
 
-    def reason(sample: Sample) -> str:
-        for path in sample.paths:
-            try:
-                read(path, sample.box, least=1)
-            except BadImage as error:
-                return str(error)
-        return ""
+    def bad(sample: Sample) -> list[Reject]:
+        rejects = []
+
+        def add(path: Path, error: BadImage) -> None:
+            name = sample.name if len(sample.paths) == 1 else f"{sample.name}/{path.name}"
+            rejects.append(Reject(source=name, stage="input", reason=str(error), pid=sample.pid))
+
+        for _ in frames.each(sample, 1, add):
+            pass
+        return rejects
 
     found = []
     with (
@@ -112,11 +115,8 @@ def broken(samples: list[Sample]) -> list[Reject]:
     ):
         for start in range(0, len(samples), AHEAD):
             some = samples[start : start + AHEAD]
-            for sample, why in zip(some, pool.map(reason, some), strict=True):
-                if why:
-                    found.append(
-                        Reject(source=sample.name, stage="input", reason=why, pid=sample.pid)
-                    )
+            for rejects in pool.map(bad, some):
+                found += rejects
             bar.update(len(some))
     return found
 
@@ -207,7 +207,7 @@ def _tiles(samples: list[Sample], count: int) -> list[sheet.Tile]:
         if len(tiles) == count:
             break
         try:
-            image = Image.fromarray(read(sample.paths[0], sample.box, least=1))
+            image = Image.fromarray(next(frames.each(sample, 1)).image)
         except BadImage:
             continue
         pid = sample.pid.rpartition("/")[2]

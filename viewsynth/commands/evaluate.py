@@ -157,7 +157,9 @@ def check(config: Config) -> None:
             f"{'neither' if config.features is None else 'both'}"
         )
     if config.features is not None and not config.features.is_file():
-        raise FileNotFoundError(f"features: there is no file {config.features}")
+        raise FileNotFoundError(
+            f"features: there is no file {config.features}; give a .safetensors, .npy, .npz or .pt"
+        )
     if config.names is not None and config.features is None:
         raise ValueError("names: a file of names goes with --features; got --model.path")
     if config.names is not None and not config.names.is_file():

@@ -29,7 +29,7 @@ from viewsynth.licences import require_commercial
 from viewsynth.records import to_dict as to_json
 from viewsynth.refine import Refine
 from viewsynth.render.sensor import Sensor
-from viewsynth.workers import Progress, cores, launched, spread
+from viewsynth.workers import Progress, hired, launched, spread
 
 ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
@@ -232,15 +232,17 @@ def check(config: Config) -> None:
         if given:
             known(given)
     if config.weights.smplx:
-        if not config.weights.smplx.expanduser().is_file():
-            raise FileNotFoundError(f"weights.smplx: {config.weights.smplx} is not a file")
+        smplx = weights.smplx_model(config.weights.smplx)
         # The workers inherit it; exports of the run later need it set by hand.
-        os.environ["VIEWSYNTH_SMPLX"] = str(config.weights.smplx.expanduser().resolve())
+        os.environ["VIEWSYNTH_SMPLX"] = str(smplx)
     if config.data.root is not None:
         root = config.data.root.expanduser().resolve()
         if not root.is_dir():
             what = "is a file, not a folder" if root.exists() else "does not exist"
-            raise FileNotFoundError(f"data.root: {config.data.root} {what}")
+            raise FileNotFoundError(
+                f"data.root must be a folder of pictures; {config.data.root} {what}: give the path "
+                "of the folder, or leave data.root out to draw people"
+            )
         if config.folder.resolve().is_relative_to(root):
             raise ValueError(
                 f"output must not lie in data.root, or the next run would read it; got "
@@ -298,7 +300,10 @@ def _input(config: Config) -> tuple[Path, list, list]:
         what = "pictures that are for evaluation or from above are not used"
         dataset.rejects.append(data.layout.skip(".", what, others))
         if not samples:
-            raise ValueError(f"data.root: {root} has no ground picture of the split train")
+            raise ValueError(
+                f"data.root: {root} has no ground picture of the split train: all {others} are "
+                "from above (view; platform drone) or for evaluation (split): correct these columns"
+            )
     if config.data.per_person:
         samples = manifest.few(samples, config.data.per_person, config.seed)
     return dataset.root, samples, dataset.rejects
@@ -334,7 +339,7 @@ def _work(todo, job: chunks.Job, load, make, rank: int, ranks: int) -> list[dict
     mine = todo[rank::ranks]
     lost: list[dict] = []
     parts = {job.run / "parts" / f"{task.part}.jsonl": task.people for task in todo}
-    workers = _workers(job, len(mine), ranks)
+    workers = hired(job.device, job.config.workers, len(mine), ranks)
     with Progress(parts if rank == 0 else {}) as progress:
         for outcome in spread(mine, chunks.start, (job, load, make), workers):
             progress.update()
@@ -346,13 +351,6 @@ def _work(todo, job: chunks.Job, load, make, rank: int, ranks: int) -> list[dict
             time.sleep(0.5)
         progress.update()
     return lost
-
-
-def _workers(job: chunks.Job, tasks: int, ranks: int) -> int:
-    if job.device.startswith("cuda"):
-        return 1
-    share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
-    return max(1, min(job.config.workers or share, tasks))
 
 
 def _gather(folder: Path, ranks: int) -> list[dict]:
@@ -385,7 +383,8 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     for reason, count in reasons[:8]:
         _say(f"  {count} x {reason}")
     _say("licences: " + ", ".join(f"{part} {text}" for part, text in licences.items()))
-    _say(f"look at {folder / 'report' / 'index.html'} or {folder / 'contact_sheet.png'}")
+    if config.report == "yes":
+        _say(f"look at {folder / 'report' / 'index.html'} or {folder / 'contact_sheet.png'}")
     faults = len({r["pid"] or r["source"] for r in rejects if r["kind"] == "fault"})
     if broken := faults > FAULTS * asked:
         _say(f"failed: {faults} people of {asked} lost to faults, {folder}/rejects.jsonl says why; "

@@ -192,7 +192,7 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
     if not wanted:
         raise ValueError(f"data.views: {config.data.root} has no {config.data.views} picture")
     # Validation sees what training sees: the other view's pictures are not to be had.
-    real, validated = pool.split(wanted, config.data.validation, config.seed)
+    real, validated = pool.split(pool.pictures(wanted), config.data.validation, config.seed)
     tested = {s.pid for p in dataset.protocols.values() for s in (*p.query, *p.gallery)}
     learnt = pool.build(
         real, config.data.synthetic, config.data.weight, everyone=every, tested=tested,

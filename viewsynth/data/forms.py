@@ -85,27 +85,36 @@ def _of_folders(top: Folder) -> tuple[str, Folder]:
             )  # fmt: skip
     splits = [folder for folder in alive if listing.is_split(folder.base)]
     if splits and len(splits) == len(alive) and not any(f.files for f in (top, *splits)):
-        _no_cameras([person for folder in splits for person in folder.alive])
+        people = [person for folder in splits for person in folder.alive]
+        if boxes := [folder for folder in people if listing.is_container(folder.base)]:
+            raise _many(top, boxes, f"{_names(boxes)} as people (--data.form splits)")
+        _no_groups(top, people)
         return "splits", top
     if any(folder.base.lower() not in listing.NAMES for folder in splits):
         raise _two(top, _people(alive), f"{_names(splits)} as splits (--data.form splits)")
     if boxes := [folder for folder in alive if listing.is_container(folder.base)]:
-        raise _two(
-            top, _people(alive),
-            f"{_names(boxes)} as folders of many people (e.g. --data.root {boxes[0].path})",
-        )  # fmt: skip
-    _no_cameras(alive)
+        raise _many(top, boxes, _people(alive))
+    _no_groups(top, alive)
     return "folders", top
 
 
-def _no_cameras(people: Iterable[Folder]) -> None:
-    """Refuse folders that would be people, and are called as cameras or views."""
+def _no_groups(top: Folder, people: Iterable[Folder]) -> None:
+    """Refuse folders that would be people, and are called as what many people have in common."""
+    groups = [f for f in people if f.alive and not f.files and listing.is_group(f.base)]
+    if groups:
+        option = "(--data.form folders, or splits)"
+        raise _many(top, groups, f"{_names(groups)} as people with tracklets {option}")
     if cameras := [folder for folder in people if listing.is_camera(folder.base)]:
         raise _two(
             cameras[0], f"{_names(cameras)} as people (--data.form folders, or splits)",
             f"{_names(cameras)} as cameras or views of many people (a metadata.csv beside them, "
             "with file_name, pid and camid)",
         )  # fmt: skip
+
+
+def _many(top: Folder, folders: list[Folder], one: str) -> ValueError:
+    where = f"e.g. --data.root {folders[0].path}"
+    return _two(top, one, f"{_names(folders)} as folders of many people ({where})")
 
 
 def _two(folder: Folder, one: str, other: str) -> ValueError:

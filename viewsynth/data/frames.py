@@ -228,7 +228,20 @@ def _decoded(path: Path, least: int) -> Iterator[tuple[int, Callable[[], np.ndar
                         f"the video ends after {place + 1} of {stream.frames} frames; copy it again"
                     )
         except (av.FFmpegError, EOFError) as error:
-            raise BadImage(f"the video is damaged, or none that FFmpeg knows ({error})") from error
+            raise BadImage(_no_video(path, error)) from error
+
+
+def _no_video(path: Path, error: OSError | ValueError) -> str:
+    """Why a file that should be a video cannot be decoded."""
+    try:
+        images.size(path)
+    except BadImage:
+        why = getattr(error, "strerror", None) or error
+        return (
+            f"the video is damaged, or none that FFmpeg knows ({why}); copy it again, or save its "
+            "frames as pictures"
+        )
+    return "the file is a picture, though it is called as a video; give it an extension of pictures"
 
 
 def _stream(container, least: int):

@@ -80,7 +80,7 @@ def read(
         raise
     # Decoders meet broken bytes with any exception there is.
     except Exception as error:
-        raise BadImage(f"the picture is truncated or damaged ({error})") from error
+        raise BadImage(f"the picture is truncated or damaged ({error}); copy it again") from error
     return part(image, box, least)
 
 

@@ -334,10 +334,12 @@ def json_rows(
             try:
                 row = decode(line)
             except (ValueError, RecursionError) as error:
-                yield number, ValueError(f"not a JSON object: {error}")
+                reason = f"not a JSON object: {error}; write one object in each line"
+                yield number, ValueError(reason)
                 continue
             if not isinstance(row, dict):
-                row = ValueError(f"expected a JSON object, got {type(row).__name__}")
+                got = type(row).__name__
+                row = ValueError(f"expected a JSON object in each line, got {got}")
             yield number, row
 
 

@@ -26,7 +26,7 @@ SPLITS = {
     "dev": "", "eval": "", "evaluation": "",
 }  # fmt: skip
 NAMES = ("val", "dev")  # of people, too
-_WORD = r"(?:bounding[-_ ]?box|images?|imgs?|crops?|data|set|split|all)"
+_WORD = r"(?:b(?:ounding[-_ ]?)?box|images?|imgs?|crops?|data|set|split|all)"
 _SPLIT = re.compile(rf"(?:{_WORD}[-_ .]?)*({'|'.join(SPLITS)})(?:[-_ .]?{_WORD})*", re.I)
 _BOX = re.compile(
     r"images?|imgs?|pictures?|pics?|photos?|crops?|data|datasets?|jpe?gs?|pngs?|frames|people|"
@@ -40,6 +40,12 @@ _CAMERA = re.compile(
 )
 _TRACKLET = re.compile(
     r"(?:track(?:let)?|t|clip|seq(?:uence)?|s|session|video|take|scene|walk|outfit)[-_ ]?\d+", re.I
+)
+_GROUP = re.compile(  # of people: by time, by place, by kind
+    r"(?:day|date|week|site|place|location|scene|session|group|batch|class|country|city)[-_ ]?"
+    r"(?:\d+|[a-z])|(?:mon|tues|wednes|thurs|fri|satur|sun)day|\d{4}[-_.]?\d\d[-_.]?\d\d|"
+    r"(?:fe)?male|(?:wo)?men|girls|boys|adults|children|indoors?|outdoors?|morning|evening|night",
+    re.I,
 )
 # How tools write that there is no value, in small letters: pandas' list, and others.
 MISSING = frozenset(
@@ -194,6 +200,11 @@ def is_camera(name: str) -> bool:
     return bool(_CAMERA.fullmatch(name))
 
 
+def is_group(name: str) -> bool:
+    """Whether a folder is called as a time, a place or a kind of people."""
+    return bool(_GROUP.fullmatch(name))
+
+
 def is_tracklet(name: str) -> bool:
     """Whether a folder is called as a tracklet."""
     return bool(_TRACKLET.fullmatch(name))
@@ -210,7 +221,7 @@ def bad_text(text: str) -> str:
     if text.isprintable():
         return ""
     if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
-        return f"{layout.quoted(text)} is not valid UTF-8"
+        return f"{layout.quoted(text)} is not valid UTF-8; write it in UTF-8"
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
         return f"{layout.quoted(text)} has control characters"
     return ""

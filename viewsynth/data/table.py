@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections import Counter
 from collections.abc import Iterator
@@ -74,6 +75,13 @@ def _rows(folder: Folder, reading: Reading, found: Found) -> list[Row]:
         raise ValueError(f"{path} must be a regular file, no symbolic link")
     if path.stat().st_size > MAX_METADATA:
         raise ValueError(f"{path} has more than {MAX_METADATA >> 20} MiB; split the data set")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if b"\0" in start or start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise ValueError(
+            f"{path} must be text in UTF-8, got UTF-16 or another form with zeros in it; save it "
+            'again in UTF-8 (a spreadsheet\'s "CSV UTF-8")'
+        )
     rows: list[Row] = []
     unknown: Counter[str] = Counter()
     lines = _csv_rows(path) if name.lower().endswith(".csv") else layout.json_rows(path)
@@ -120,6 +128,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict | ValueError]]:
         if len(set(header)) < len(header):
             raise ValueError(f"{path} names a column twice: {', '.join(map(quoted, header))}")
         while True:
+            first = reader.line_num + 1
             try:
                 row = next(reader)
             except StopIteration:
@@ -136,7 +145,13 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict | ValueError]]:
                     ),
                 )
             elif row:
-                yield reader.line_num, dict(zip(header, row, strict=False))
+                named = dict(zip(header, row, strict=False))
+                if "\n" in named.get("file_name", "") + named.get("pid", ""):
+                    named = ValueError(
+                        f"the lines {first} to {reader.line_num} are one row, as a quote is opened "
+                        "and not closed: write a quote in text twice, and the text in quotes"
+                    )
+                yield reader.line_num, named
 
 
 def _row(folder: Folder, where: str, row: dict, reading: Reading) -> Row:
@@ -203,6 +218,16 @@ def _half_told(folder: Folder, rows: list[Row]) -> Iterator[str]:
         yield (
             f"{folder.own(folder.tables[0])}: {len(rows) - len(told)} of {len(rows)} rows have no "
             f"camid: they count as camera {Sample.camid}"
+        )
+    # A platform on the ground says the view, too.
+    blind = sum(
+        "view" not in row.fields and row.fields.get("platform", "unknown") == "unknown"
+        for row in rows
+    )
+    if 0 < blind < len(rows):
+        yield (
+            f"{folder.own(folder.tables[0])}: {blind} of {len(rows)} rows have no view: they count "
+            f"as {Sample.view}; write aerial for those from above"
         )
     tested = [row for row in rows if row.fields.get("split") in ("query", "gallery")]
     if tested and not any("view" in row.fields for row in rows):

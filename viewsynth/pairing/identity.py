@@ -18,6 +18,7 @@ from torch import Tensor
 from viewsynth import cameras, reconstruct
 from viewsynth.cameras import Cameras
 from viewsynth.data import images
+from viewsynth.data.frames import several
 from viewsynth.fidelity.comparison import unfit
 from viewsynth.pairing.parts import Made, Pair, camera, nearest
 from viewsynth.pictures import stretched
@@ -58,7 +59,7 @@ def plan(dataset: Dataset, people: int | None, skip: int, seed: int) -> list[Sub
     """
     groups: dict[tuple[str, str], tuple[list, list]] = {}
     for sample in dataset.train:
-        if sample.source == "real" and len(sample.paths) == 1 and sample.modality == "rgb":
+        if sample.source == "real" and not several(sample) and sample.modality == "rgb":
             ground, aerial = groups.setdefault((sample.pid, sample.outfit), ([], []))
             (aerial if sample.view == "aerial" else ground).append(sample)
     both = [(key, views) for key, views in sorted(groups.items()) if views[0] and views[1]]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from viewsynth import metrics
+from viewsynth.data.frames import several
 from viewsynth.records import Dataset, Protocol
 from viewsynth.reid.features import Features
 
@@ -142,7 +143,7 @@ def result(
         reranking: Whether the rows were re-ranked.
         left_out: Pictures of the protocol that could not be read, and are in none of the counts.
     """
-    tracklets = any(len(s.paths) > 1 for s in (*protocol.query, *protocol.gallery))
+    tracklets = any(map(several, (*protocol.query, *protocol.gallery)))
     return {
         "dataset": dataset.name, "fingerprint": dataset.fingerprint, "split": "test",
         "protocol": protocol.name, "direction": direction(protocol),

@@ -36,7 +36,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from viewsynth import fingerprint
-from viewsynth.data import images
+from viewsynth.data import frames, images
 from viewsynth.files import write
 from viewsynth.pictures import stretched
 from viewsynth.records import Reject, Sample
@@ -45,6 +45,7 @@ from viewsynth.reid.encoders import Encoder
 from viewsynth.reid.name_files import few
 
 BLOCK = 256
+REVISION = 2  # raise it when the same file gives other pixels
 READERS = 16  # threads that keep a GPU busy; more only wait for it
 
 
@@ -122,7 +123,9 @@ def blocks(
     found = []
     for start, part in parts.items():
         rows = [[s.name, s.box, [digest[path] for path in s.paths]] for s in part]
-        mark = hashlib.sha256(json.dumps([encoder.fingerprint, batch, rows]).encode()).hexdigest()
+        mark = hashlib.sha256(
+            json.dumps([REVISION, encoder.fingerprint, batch, rows]).encode()
+        ).hexdigest()
         found.append(Block(folder / f"{start // BLOCK:06d}.safetensors", part, mark))
     return found
 
@@ -158,8 +161,8 @@ def _block(block: Block, encoder: Encoder, batch: int, turn) -> None:
     """One block, from the pictures to the file."""
     rejects: list[Reject] = []
     sums: dict[int, np.ndarray] = {}
-    frames = _frames(block, encoder.size, rejects)
-    while some := list(islice(frames, batch)):
+    pictures = _frames(block, encoder.size, rejects)
+    while some := list(islice(pictures, batch)):
         pixels = torch.from_numpy(np.stack([image for _, image in some]))
         with turn:
             rows = encoder.encode(pixels).numpy()
@@ -167,7 +170,7 @@ def _block(block: Block, encoder: Encoder, batch: int, turn) -> None:
             sample = block.samples[number]
             if not np.isfinite(row).all():
                 raise ValueError(f"{encoder.name} returns NaN or infinity for {sample.name}")
-            if len(sample.paths) > 1:  # a tracklet: the mean direction of its frames
+            if frames.several(sample):  # a tracklet or video: the mean direction of its frames
                 row = row / max(np.linalg.norm(row), 1e-12)
                 row = sums.get(number, 0) + row / len(sample.paths)
             sums[number] = row
@@ -184,15 +187,12 @@ def _frames(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Number of the sample and picture, one by one; a broken one goes to the rejects."""
     for number, sample in enumerate(block.samples):
-        for path in sample.paths:
-            try:
-                image = images.read(path, sample.box, least=1)
-            except images.BadImage as error:
-                rejects.append(
-                    Reject(source=str(path), stage="input", reason=str(error), pid=sample.pid)
-                )
-            else:
-                yield number, stretched(image, size)
+
+        def bad(path: Path, error: images.BadImage, pid: str = sample.pid) -> None:
+            rejects.append(Reject(source=str(path), stage="input", reason=str(error), pid=pid))
+
+        for frame in frames.each(sample, 1, bad):
+            yield number, stretched(frame.image, size)
 
 
 def outcome(every: Sequence[Block]) -> tuple[set[str], list[Reject]]:

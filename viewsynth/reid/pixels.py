@@ -36,7 +36,7 @@ from viewsynth.records import Reject, Sample
 
 BLOCK = 256  # pictures
 HASHES = "hashes"  # folder in the cache
-REVISION = 1  # raise it when the same file gives other pixels
+REVISION = 2  # raise it when the same file gives other pixels
 BROKEN = 0.01  # share of the pictures that may be unreadable
 AHEAD = 4  # batches that are read before they are asked for, and one more for each thread
 

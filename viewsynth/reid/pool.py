@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from viewsynth.data import layout
+from viewsynth.data.frames import is_video
 from viewsynth.files import inside, sha256
 from viewsynth.records import PLATFORMS, VIEWS, Sample, seed_of
 
@@ -95,6 +96,28 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
     return [s for s in samples if s.pid not in chosen], [s for s in samples if s.pid in chosen]
 
 
+def pictures(samples: Iterable[Sample]) -> list[Sample]:
+    """Samples of one picture each: a tracklet becomes one a frame.
+
+    Raises: ValueError: if one is a video.
+    """
+    found = []
+    for sample in samples:
+        if is_video(sample.paths[0]):
+            raise ValueError(
+                f"{sample.paths[0]} is a video; a training takes pictures: save its frames as "
+                "pictures in a folder in its place (generate and evaluate read videos)"
+            )
+        if len(sample.paths) == 1:
+            found.append(sample)
+            continue
+        found += [
+            replace(sample, paths=(path,), name=f"{sample.name}#frame{number:05d}")
+            for number, path in enumerate(sample.paths)
+        ]
+    return found
+
+
 def build(
     train: Sequence[Sample], runs: Iterable[Path] = (), weight: Weight = "judge", *,
     everyone: Sequence[Sample] | None = None, tested: AbstractSet[str] = frozenset(),
@@ -137,9 +160,7 @@ def build(
             f"{len(shared)} identities are in train and in query or gallery: {_few(shared)}; a "
             "model that learnt them cannot be evaluated: take them out of one of the two"
         )
-    frames = sorted(
-        (frame for sample in train for frame in _frames(sample)), key=lambda s: (s.pid, s.name)
-    )
+    frames = sorted(pictures(train), key=lambda s: (s.pid, s.name))
     folders = [Path(run).expanduser().resolve() for run in runs]
     if twice := [folder for folder, count in Counter(folders).items() if count > 1]:
         raise ValueError(f"the synthetic run {twice[0]} is given twice")
@@ -186,15 +207,6 @@ def _repeated(frames: list[Sample], count: int) -> list[Sample]:
     return [
         replace(s, name=f"{s.name}#repeat{n}", camid=f"{s.camid}#repeat", source="synthetic")
         for s, n in taken
-    ]
-
-
-def _frames(sample: Sample) -> list[Sample]:
-    if len(sample.paths) == 1:
-        return [sample]
-    return [
-        replace(sample, paths=(path,), name=f"{sample.name}#frame{number:05d}")
-        for number, path in enumerate(sample.paths)
     ]
 
 
@@ -296,7 +308,11 @@ def _same_pictures(run: Path, rows: list[dict], everyone: Sequence[Sample]) -> N
 
     Rows know the SHA-256 of their sources: one picture of each person is compared, if it is there.
     """
-    path_of = {sample.name: sample.paths[0] for sample in everyone}
+    path_of = {
+        sample.name if len(sample.paths) == 1 else f"{sample.name}/{path.name}": path
+        for sample in everyone
+        for path in sample.paths
+    }
     seen: set[str] = set()
     for row in rows:
         for source in row.get("sources") or ():
