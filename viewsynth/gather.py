@@ -24,8 +24,13 @@ from viewsynth.records import Reject, Sample
 
 @dataclass
 class Group:
-    """The usable pictures of one person, and the hashes of their files."""
+    """The usable pictures of one person, and the hashes of their files.
 
+    Args:
+        found: People that were found in the picture, if this is one of several.
+    """
+
+    found: int = 1
     samples: list[Sample] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
     sha256: list[str] = field(default_factory=list)
@@ -80,7 +85,7 @@ def crops(entry: manifest.Entry, job: Job, tools) -> tuple[list[Group], list[Rej
             part = dataclasses.replace(
                 part, pid=f"{entry.pid}#{number}", name=f"{sample.name}#{number}"
             )
-            others.append(Group())
+            others.append(Group(found=len(found)))
             others[-1].add(part, image, now(part.paths[0]))
     return ([own] if own.samples else []) + others, rejects
 

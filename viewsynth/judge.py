@@ -64,6 +64,7 @@ def judge_person(person: Person) -> Verdict:
             "overlap",
             "seen_texels",
             "pixels",
+            "found",
         )
     }
     weight = FALLBACK_WEIGHT[person.fallback] / (1 + 0.25 * len(misfits))

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from viewsynth import manifest
 from viewsynth.files import inside, stem_of, write
+from viewsynth.judge import FLAG_TEXT
 
 PEOPLE = 24  # on a sheet
 VIEWS = 16  # of a person
@@ -177,7 +178,7 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
         ("people", "views", "rejects"), [(str(len(people)), str(count), str(len(rejects)))]
     )
     who = _table(
-        ("person", "views", "seen", "weight", "fallback", "sources"),
+        ("person", "views", "seen", "weight", "flags", "fallback", "sources"),
         [
             (
                 f'<a href="../images/{quote(_folder(views[0]))}/">{e(views[0]["pid"])}</a> '
@@ -185,6 +186,7 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
                 str(len(views)),
                 f"{np.mean([v['seen_ratio'] for v in views]):.0%}",
                 f"{np.mean([v['weight'] for v in views]):.2f}",
+                e(", ".join(views[0]["scores"]["flags"])),
                 e(views[0]["fallback"]),
                 e(", ".join(s["file"] for s in views[0]["sources"])),
             )
@@ -209,6 +211,24 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
         '<a href="../rejects.jsonl">rejects.jsonl</a> · <a href="../config.yaml">config.yaml</a> · '
         '<a href="../run.json">run.json</a></p>\n</body></html>\n'
     )
+
+
+def remarks(rows: list[dict]) -> list[str]:
+    """What a user should know of the people of some rows, a sentence each.
+
+    Args:
+        rows: Of `metadata.jsonl`.
+    """
+    people = {row["person"]: row for row in rows}.values()
+    found = {row["sources"][0]["file"]: row["scores"].get("found", 1) for row in people}
+    several = [count for count in found.values() if count > 1]
+    said = [
+        f"{len(several)} pictures show several people: {sum(several)} were found, each is a person "
+        "of its own; look whether others were missed"
+    ]
+    flags = Counter(flag for row in people for flag in row["scores"]["flags"])
+    told = [f"{n} x flag {flag}: {FLAG_TEXT.get(flag, '')}" for flag, n in flags.most_common()]
+    return said * bool(several) + told
 
 
 def reasons(rejects: list[dict]) -> list[tuple[str, int]]:

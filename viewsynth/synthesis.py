@@ -31,10 +31,16 @@ SLICE = 64  # views that are rendered before the first of them is written
 
 @dataclass(frozen=True)
 class Tools:
-    """Everything that a worker loads once; without `refiner` views stay as they are drawn."""
+    """Everything that a worker loads once.
+
+    Args:
+        refiner: Without it views stay as they are drawn.
+        alike: A ReID model that compares the crops of a person, see `reid.likeness`.
+    """
 
     maker: reconstruct.Tools
     refiner: refine.Refiner | None = None
+    alike: Callable | None = None
 
 
 def load_tools(job: Job) -> Tools:
@@ -46,9 +52,14 @@ def load_tools(job: Job) -> Tools:
 
     body = bodies.load(job.config.body, job.device)
     maker = reconstruct.load(body, job.models["pose"], job.models["detector"])
-    if "refine" not in job.models:
-        return Tools(maker)
-    return Tools(maker, refine.load(job.models["refine"], job.config.refine, job.device))
+    refiner = alike = None
+    if "refine" in job.models:
+        refiner = refine.load(job.models["refine"], job.config.refine, job.device)
+    if "identity" in job.models:
+        from viewsynth.reid import encoders, likeness
+
+        alike = likeness.Likeness(encoders.load(job.models["identity"], device=job.device))
+    return Tools(maker, refiner, alike)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +153,7 @@ def _reconstruct(
         [group.images for group in groups],
         tools.maker,
         [group.sha256 for group in groups],
+        tools.alike,
     )
     subjects = []
     for group, outcome in zip(groups, outcomes, strict=True):
@@ -151,6 +163,7 @@ def _reconstruct(
             rejects.append(dataclasses.replace(reject, source=source))
         if (person := outcome.person) is None:
             continue
+        person.quality["found"] = group.found
         for source in person.sources:
             sample = files[source["file"]]
             source |= {"sample": sample.name, "box": sample.box and list(sample.box)}

@@ -122,6 +122,8 @@ class Weights:
     """pose_detection.tflite."""
     smplx: Path | None = None
     """SMPLX_NEUTRAL.npz, which you have a licence for; with --body smplx."""
+    identity: str | None = None
+    """A ReID model (of train, or a hub id): its features, too, compare the crops of a person."""
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,11 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
     revisions = {name: weights.sha256(path) for name, path in models.items()}
     licences = _licences(config, found) | {"body": body.licence, "viewsynth": "Apache-2.0"}
     licences |= {name: weights.licence(path) for name, path in models.items()}
+    if config.weights.identity:
+        from viewsynth.reid import encoders
+
+        models["identity"] = config.weights.identity
+        revisions["identity"] = encoders.load(config.weights.identity).fingerprint
     if found:
         models["refine"] = found.folder
         revisions["refine"] = refine.revision(found, config.refine)
@@ -379,6 +386,8 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     made, asked = len({row["person"] for row in rows}), len(frozen.people)
     kept = f"{len(rows)} views kept, {len(rejects)} rejects"
     _say(f"{made} people of {asked} made, {kept}; {seconds:.0f} s{speed}")
+    for line in sheet.remarks(rows):
+        _say(f"  {line}")
     reasons = sheet.reasons(rejects)
     for reason, count in reasons[:8]:
         _say(f"  {count} x {reason}")

@@ -88,7 +88,7 @@ def reconstruct(
     images: list[list[np.ndarray]],
     tools: Tools,
     digests: list[list[str]] | None = None,
-    alike: Callable[[list[np.ndarray]], np.ndarray] | None = None,
+    alike: Callable[[list[np.ndarray], list[int]], np.ndarray] | None = None,
 ) -> list[Outcome]:
     """Reconstruct the people of a chunk.
 
@@ -96,7 +96,8 @@ def reconstruct(
         people: The samples of each person; one (pid, outfit) each.
         images: The crop of every sample, uint8 RGB.
         digests: SHA-256 of every source file, for the record.
-        alike: Log odds [n, n] that n crops show one person, by other means; they are added to ours.
+        alike: `alike(images, owners)`: log odds [N, N] that two crops show one person, by other
+            means than ours, to which they are added.
     Returns: one outcome a person, in their order.
     """
     outcomes = [Outcome(person=None) for _ in people]
@@ -165,13 +166,18 @@ def _elevation(sample: Sample) -> float | None:
 
 def _one_each(crops: list[_Crop], outcomes: list[Outcome], alike: Callable | None) -> list[_Crop]:
     """The crops without those that show somebody else than the others of their owner."""
+    owners = np.array([crop.owner for crop in crops], int)
+    more = np.zeros((len(crops), len(crops)))
+    if alike and len(crops) > 1:
+        more = alike([crop.image for crop in crops], owners.tolist())
     kept = []
-    for owner in sorted({crop.owner for crop in crops}):
-        own = [crop for crop in crops if crop.owner == owner]
+    for owner in np.unique(owners):
+        rows = np.flatnonzero(owners == owner)
+        own = [crops[row] for row in rows]
         groups = [list(range(len(own)))]
         if len(own) > 1:
-            odds = foreign.log_odds([foreign.look(crop.image, crop.parse) for crop in own])
-            groups = foreign.groups(odds + (alike([c.image for c in own]) if alike else 0))
+            looks = [foreign.look(crop.image, crop.parse) for crop in own]
+            groups = foreign.groups(foreign.log_odds(looks) + more[np.ix_(rows, rows)])
         undecided = len(groups) > 1 and len(groups[0]) == len(groups[1])
         if undecided:  # nobody can say whose pid it is: take the best crop, and say so
             groups.sort(key=lambda group: -max(own[k].pixels for k in group))

@@ -25,10 +25,10 @@ BIAS = 2.3
 ODDS = {"hip_most": 0.073, "drop_least": -6.2, "drop_most": -6.8, "arm_least": 0.045}
 SEATED = 40.0  # degrees that both hips are bent: sits; less, or one alone: rides
 EDGE = 0.04  # heights that the feet lie below the picture
-BOTTOM, TOP, SIDE = 0.14, 0.10, 0.45  # widths of the mask on the crop's edges, heights
+BOTTOM, TOP, SIDE = 0.14, 0.08, 0.45  # widths of the mask on the crop's edges, heights
 UPRIGHT = 0.8  # presence from which a turned picture shows a person
 SCALES = (0.15, 0.2, 0.25, 0.35, 0.5, 0.7, 1.0)
-LOST = 0.04  # share of the contrast that may be lost at the scale that still holds the picture
+LOST = 0.065  # share of the contrast that may be lost at the scale that still holds the picture
 
 
 def flags(image: np.ndarray, found: Parse) -> tuple[list[str], float]:

@@ -20,7 +20,7 @@ from PIL import Image
 from viewsynth.bodies import KEYPOINTS
 from viewsynth.reconstruct.parse import look
 
-STARTS = (0.2, 0.8)  # of the crop's width
+STARTS = ((0.2, 0.3), (0.8, 0.7))  # of the crop's width; the second if nobody is found
 APART = {1.0: 0.06, 1.6: 0.2}  # widening -> least distance of two people, heights
 ALIKE = 0.8  # least ratio of the two heights: a passer-by far behind makes no crowd
 INSIDE = 0.1  # heights between a person's middle and the crop's edge: nor does one who is cut off
@@ -53,7 +53,10 @@ def is_crowd(image: np.ndarray, model) -> bool:
     for wider, apart in APART.items():
         size = (round(image.shape[1] * wider), image.shape[0])
         picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-        places = [_settle(picture, model, start) for start in STARTS]
+        places = [
+            next(filter(None, (_settle(picture, model, start) for start in side)), None)
+            for side in STARTS
+        ]
         if None not in places and _are_two(*places, apart, size[0]):
             return True
     return False

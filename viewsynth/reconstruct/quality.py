@@ -81,7 +81,7 @@ def misfits(scores: dict) -> int:
 
 def rank(scores: dict) -> tuple[int, float]:
     """What makes a crop the one that gives the pose: the least comes first."""
-    spoilt = sum(flag in LIMITS or flag in (*POSTURE, "cut") for flag in scores["flags"])
+    spoilt = sum(flag in LIMITS or flag in POSTURE for flag in scores["flags"])
     return spoilt, scores["error"]
 
 
@@ -92,12 +92,14 @@ def of_person(best: dict, used: Sequence[dict]) -> dict:
         best: Of that crop.
         used: Of all crops that paint.
     Returns: `flags`, without what another crop makes up for and with what is told of any crop;
-        `pixels`, of the largest; `crops`, how many.
+        `pixels`, of the largest; `crops`, how many; `found`, people in the picture that they were
+        cut from, for who cuts them to say.
     """
     own = [flag for flag in best["flags"] if flag not in (*WHOLE, "mixed", "elevation")]
     own += [flag for flag in WHOLE if all(flag in one["flags"] for one in used)]
     own += [flag for flag in ("mixed", "elevation") if any(flag in one["flags"] for one in used)]
-    return {"flags": own, "pixels": max(one["pixels"] for one in used), "crops": len(used)}
+    pixels = max(one["pixels"] for one in used)
+    return {"flags": own, "pixels": pixels, "crops": len(used), "found": 1}
 
 
 def fallback(scores: dict) -> str:

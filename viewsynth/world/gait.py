@@ -168,6 +168,26 @@ def pose(motion: Motion, body: bodies.Body) -> Tensor:
     return _poses(motion, body, np.array([motion.phase]))[0]
 
 
+def seated(motion: Motion, body: bodies.Body) -> Tensor:
+    """The pose of somebody who stands, on a chair: hips and knees bent by about a right angle.
+
+    Args:
+        body: The body "anny".
+    Returns: as `pose`.
+    """
+    sitting, still, style = pose(motion, body).clone(), np.zeros(1), motion["stoop"]
+    for side, out in (("L", 1), ("R", -1)):
+        hip, knee = 82 + style + 4 * out, 85 + 2 * style - 6 * out
+        turns = {
+            "upperleg01": turn(still - hip, still, still + out * (4 + motion["width"])),
+            "lowerleg01": turn(still + knee, still, still), "foot": turn(still, still, still),
+        }  # fmt: skip
+        for bone, turned in turns.items():
+            row = torch.from_numpy(vector(turned)[0].astype(np.float32))
+            sitting[body.bones.index(f"{bone}.{side}")] = row
+    return sitting
+
+
 def cycle(
     motion: Motion, body: bodies.Body, times: Tensor, shape: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

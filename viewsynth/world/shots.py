@@ -24,6 +24,8 @@ from viewsynth.world.mannequin import mannequin
 
 STRANGERS = 1_000_000  # numbers from here on are people who only pass by
 TURNS = 50  # how often a simple picture is drawn again because something stands before the person
+POSTURES = {"": gait.KINDS, "walk": ("walk", "stand"), "run": ("run",), "cycle": ("cycle",),
+            "sit": ("stand",)}  # fmt: skip
 PHONE = ("text", "text2", "ear")  # what an arm does that holds a telephone
 WHOLE = 0.02  # share of a person that may be hidden in a simple picture
 COMPANY = 0.15  # share of busy shots in which somebody else stands near
@@ -45,6 +47,7 @@ class Shot:
         time: Seconds from the middle of that motion; who walks, passes a camera that does not fly.
         busy: Whether others may stand about, and the person may run or cycle.
         instant: Name of the instant that several cameras saw; "" = none.
+        posture: One of `POSTURES`, whose hands are then free; "" = whatever the person does.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Shot:
     time: float = 0.0
     busy: bool = False
     instant: str = ""
+    posture: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +122,9 @@ def take(seed: int, number: int, shots: Sequence[Shot]) -> list[Picture]:
 def picture(seed: int, number: int, shot: Shot) -> Picture:
     """Take one picture of one person; their dressed body is kept for the next one."""
     character = _character(seed, number)
-    motion = _motion(seed, character, shot.moment or shot.name, calm=not shot.busy)
-    motion = _later(motion, shot.time)
-    person, pose, lift = _posed(character, motion)
+    calm, moment = not (shot.busy or shot.posture), shot.moment or shot.name
+    motion = _later(_motion(seed, character, moment, calm, shot.posture), shot.time)
+    person, pose, lift = _posed(character, motion, shot.posture == "sit")
     station, way = shot.station, motion.speed * shot.time
     if shot.platform != "drone":
         station = passed(station, way)
@@ -160,20 +164,31 @@ def _later(motion: gait.Motion, seconds: float) -> gait.Motion:
     return replace(motion, phase=round(turned % 360, 2) % 360)
 
 
-def _motion(seed: int, character: Character, moment: str, calm: bool = False) -> gait.Motion:
+def _motion(
+    seed: int, character: Character, moment: str, calm: bool = False, posture: str = ""
+) -> gait.Motion:
     """What a person does at a moment.
 
     Args:
         calm: Neither runs nor cycles.
+        posture: See `Shot`.
     """
     rng = _rng(seed, "motion", character.who.number, moment)
-    while (motion := gait.motion(rng, character.hand)).kind in ("run", "cycle") and calm:
+    hand, kinds = "" if posture else character.hand, POSTURES[posture]
+    while (motion := gait.motion(rng, hand)).kind not in kinds or (
+        calm and motion.kind in ("run", "cycle")
+    ):
         pass
     return motion
 
 
-def _posed(character: Character, motion: gait.Motion) -> tuple[Dressed, np.ndarray, float]:
+def _posed(
+    character: Character, motion: gait.Motion, sits: bool = False
+) -> tuple[Dressed, np.ndarray, float]:
     body = mannequin().body
+    if sits:
+        pose = gait.seated(motion, body)
+        return character.posed(pose, 0.0, ""), pose.numpy(), 0.0
     pose, lift = gait.pose(motion, body), gait.lift(motion, stride.legs_of(body).length)
     talks = [side for side, arm in zip(("left", "right"), motion.arms, strict=True) if arm in PHONE]
     return character.posed(pose, lift, talks[0] if talks else ""), pose.numpy(), lift
@@ -214,6 +229,7 @@ class Simple:
         jitter: Half range of a random change of the azimuth per person, degrees.
         height: Of a standing person in a level picture, margins included, pixels.
         moment: Shots of one moment show the same pose; "" = a moment of its own.
+        posture: See `Shot`.
     """
 
     name: str
@@ -225,6 +241,7 @@ class Simple:
     distance: float = 8.0
     height: int = 240
     moment: str = ""
+    posture: str = ""
 
 
 SHOTS = (
@@ -264,7 +281,7 @@ def one(number: int, seed: int, simple: Simple) -> Picture:
     shot = Shot(
         name=simple.name, camid=camid, platform=simple.platform, station=station, lens=lens,
         where=scenes.place(_rng(seed, "street", camid, number)),
-        moment=simple.moment or simple.name,
+        moment=simple.moment or simple.name, posture=simple.posture,
     )  # fmt: skip
     for turn in range(TURNS):  # until nothing hides or cuts off the person
         drawn = picture(seed, number, replace(shot, name=f"{simple.name}{turn * '+'}"))

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A picture of somebody else among those of a person is left out and told; right ones stay."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from viewsynth import bodies, reconstruct, weights
+from viewsynth.reconstruct import foreign
+from viewsynth.reconstruct.parse import parse
+from viewsynth.reconstruct.tflite import Model
+from viewsynth.records import Sample
+from viewsynth.reid import likeness
+from viewsynth.world import shots
+
+VIEWS = (
+    *shots.SHOTS, shots.Simple(name="side", elevation=6, azimuth=100, platform="cctv", camid="c2"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    try:
+        return Model(weights.pose_model())
+    except weights.MissingWeights as error:
+        pytest.skip(f"the pose models cannot be had: {error}")
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[list[shots.Picture]]:
+    """Three pictures of each of five people."""
+    return [shots.draw(1, seed=6, shots=VIEWS, first=number) for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def looks(drawn, model) -> list[list[foreign.Look]]:
+    return [[foreign.look(p.image, parse(p.image, model)) for p in some] for some in drawn]
+
+
+def test_the_foreign_one_of_three_stands_alone(looks):
+    caught = 0
+    for number, own in enumerate(looks):
+        other = looks[(number + 1) % len(looks)][0]
+        for place in range(3):
+            some = [*own[:place], other, *own[place + 1 :]]
+            found = foreign.groups(foreign.log_odds(some))
+            caught += found == [[k for k in range(3) if k != place], [place]]
+    assert caught >= 10, f"{caught} of 15"
+
+
+def test_right_crops_stay_together(looks):
+    assert sum(len(foreign.groups(foreign.log_odds(own))) == 1 for own in looks) >= 4
+    pairs = [foreign.groups(foreign.log_odds(own[:2])) for own in looks]
+    assert sum(len(groups) == 1 for groups in pairs) >= 4
+
+
+def test_two_against_two_and_three_strangers_are_no_majority(looks):
+    two = foreign.groups(foreign.log_odds([*looks[0][:2], *looks[1][:2]]))
+    three = foreign.groups(foreign.log_odds([looks[k][0] for k in (0, 1, 3)]))
+    assert [len(group) for group in two] in ([2, 2], [2, 1, 1])
+    assert len(three) >= 2
+
+
+def test_either_way_round_and_whatever_else_is_there(looks):
+    every = [look for some in looks for look in some]
+    odds = foreign.log_odds(every)
+    assert np.array_equal(odds, odds.T) and not odds.diagonal().any()
+    part = foreign.log_odds(every[3:6])
+    assert np.array_equal(part, odds[3:6, 3:6])
+
+
+def test_exposure_moves_little_and_a_stranger_much(drawn, model, looks):
+    image = drawn[0][0].image
+    darker = (image * 0.7).astype(np.uint8)
+    same = foreign.log_odds([looks[0][0], foreign.look(darker, parse(darker, model))])[0, 1]
+    others = foreign.log_odds([some[0] for some in looks])[0, 1:]
+    assert same > others.max()
+
+
+def test_parts_that_are_not_seen_say_nothing(looks):
+    look = looks[0][0]
+    blind = foreign.Look(np.full_like(look.colours, np.nan), look.spread * 0, look.front, look.sure)
+    values = foreign.features(look, blind)
+    assert np.isfinite(values).all() and np.isfinite(foreign.log_odds([look, blind])).all()
+
+
+@given(st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_every_crop_is_in_one_group(count, seed):
+    odds = np.random.default_rng(seed).normal(0, 3, (count, count))
+    found = foreign.groups((odds + odds.T) / 2)
+    assert sorted(k for group in found for k in group) == list(range(count))
+    assert [len(group) for group in found] == sorted(map(len, found), reverse=True)
+
+
+# ---- in the reconstruction -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tools(model) -> reconstruct.Tools:
+    return reconstruct.load(bodies.load("anny"), weights.pose_model(), weights.detector_model())
+
+
+def samples(tmp_path, names: list[str], pid: str = "p") -> list[Sample]:
+    return [Sample(paths=(tmp_path / name,), pid=pid, name=name) for name in names]
+
+
+def test_a_foreign_crop_neither_fits_nor_paints(tmp_path, drawn, tools):
+    right = [drawn[0][k].image for k in (0, 1)]
+    names = ["front", "back", "other"]
+    with_other = reconstruct.reconstruct(
+        [samples(tmp_path, names)], [[*right, drawn[3][0].image]], tools
+    )[0]
+    alone = reconstruct.reconstruct([samples(tmp_path, names[:2])], [right], tools)[0]
+    (reject,) = with_other.rejects
+    assert (reject.source, reject.stage) == ("other", "compare") and "'p'" in reject.reason
+    assert np.array_equal(with_other.person.texture, alone.person.texture)
+    assert np.array_equal(with_other.person.shape, alone.person.shape)
+
+
+def test_two_strangers_are_flagged_and_not_fused(tmp_path, drawn, tools):
+    images = [drawn[0][0].image, drawn[3][1].image]
+    outcome = reconstruct.reconstruct([samples(tmp_path, ["a", "b"])], [images], tools)[0]
+    assert "mixed" in outcome.person.quality["flags"] and outcome.person.quality["crops"] == 1
+    (reject,) = outcome.rejects
+    used = outcome.person.sources[0]["file"]
+    assert {reject.source, used} == {"a", "b"} and used in reject.reason
+
+
+def test_another_opinion_is_added(tmp_path, drawn, tools):
+    images = [drawn[0][k].image for k in range(3)]
+    asked = []
+
+    def nobody_alike(pictures, owners):
+        asked.append((len(pictures), owners))
+        return np.full((len(pictures),) * 2, -50.0)
+
+    people = [samples(tmp_path, ["a", "b", "c"])]
+    outcome = reconstruct.reconstruct(people, [images], tools, alike=nobody_alike)[0]
+    assert asked == [(3, [0, 0, 0])] and "mixed" in outcome.person.quality["flags"]
+
+
+def test_an_elevation_that_cannot_be_is_estimated_and_told(tmp_path, drawn, tools):
+    (sample,), image = samples(tmp_path, ["a"]), drawn[0][0].image
+    given = {
+        e: reconstruct.reconstruct(
+            [[Sample(paths=sample.paths, pid="p", name="a", elevation=e)]], [[image]], tools
+        )[0].person
+        for e in (None, 5.0, 65.0, -52.0)
+    }
+    for wrong in (65.0, -52.0):
+        assert "elevation" in given[wrong].quality["flags"]
+        (source,) = given[wrong].sources
+        assert source["elevation_given"] == wrong
+        assert source["elevation"] == given[None].sources[0]["elevation"]
+        assert np.array_equal(given[wrong].texture, given[None].texture)
+    assert "elevation" not in given[5.0].quality["flags"]
+
+
+# ---- by a ReID model -----------------------------------------------------------------------------
+
+
+def cosines(owners: np.ndarray, faces: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Of features that show `faces`, said to be of `owners`."""
+    rng = np.random.default_rng(seed)
+    centre = rng.normal(size=(faces.max() + 1, 32))
+    rows = centre[faces] + 0.5 * rng.normal(size=(len(faces), 32))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows @ rows.T
+
+
+def test_odds_tell_the_foreign_crop():
+    owners = np.repeat(np.arange(6), 3)
+    faces = owners.copy()
+    faces[4] = 5  # of person 1, shows person 5
+    odds = likeness.odds(cosines(owners, faces), owners)
+    assert odds[3, 5] > 2 and odds[4, 3] < -2 and odds[4, 5] < -2 and odds[4, 15] > 2
+    assert np.array_equal(odds, odds.T) and np.abs(odds).max() <= likeness.LARGEST
+
+
+def test_odds_of_too_few_or_of_a_blind_model_are_none():
+    two = np.array([0, 0, 1])
+    assert not likeness.odds(cosines(two, two), two).any()
+    owners = np.repeat(np.arange(6), 3)
+    blind = np.full((18, 18), 0.9)
+    assert not likeness.odds(blind, owners).any()
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_more_alike_is_never_less_likely(a, b):
+    owners = np.repeat(np.arange(6), 3)
+    table, low, high = cosines(owners, owners), *sorted((a, b))
+    found = []
+    for value in (low, high):
+        changed = table.copy()
+        changed[0, 17] = changed[17, 0] = value
+        found.append(likeness.odds(changed, owners)[0, 17])
+    assert found[0] <= found[1] + 0.3  # the pair itself moves the quartiles a little
