@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from own_pictures import put, write_csv
 from safetensors.torch import save_file
 
 from viewsynth import commands, config, data
@@ -58,6 +59,25 @@ def test_all_forms_give_the_same_results(cargo, tmp_path, capsys):
     rounded = run(root, tmp_path / "4", "--features", tmp_path / "vectors.pt")
     assert [one["valid_queries"] for one in rounded] == [one["valid_queries"] for one in expected]
     assert "vectors.pt holds bfloat16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"pid": "nan"}, {"pid": "-1"}, {"file_name": "gone.jpg"}, {"elevation": "60°"}]
+)
+def test_rows_that_cannot_be_used_are_told_in_the_table(tmp_path, spoilt, capsys):
+    root = put(tmp_path / "set", *(f"{n}.jpg" for n in range(6)))
+    rows = [
+        {"file_name": f"{n}.jpg", "pid": f"p{n % 2}", "camid": str(n), "elevation": "3",
+         "split": "gallery" if n > 1 else "query", "view": "ground"}
+        for n in range(6)
+    ]  # fmt: skip
+    write_csv(root, *rows[:5], rows[5] | spoilt)
+    file = tmp_path / "f.safetensors"
+    names = json.dumps([row["file_name"] for row in rows])
+    save_file({"features": torch.eye(6)}, file, {"names": names})
+    run(root, tmp_path / "out", "--features", file, "--data.name", "folder")
+    said = "1 rows, files or folders cannot be used and are left out (rejects.jsonl), e.g. metadata"
+    assert said in (tmp_path / "out" / "table.md").read_text() and said in capsys.readouterr().out
 
 
 def test_names_go_with_features(cargo, tmp_path):

@@ -122,6 +122,11 @@ def _coded(dataset: Dataset) -> list[str]:
 
 def _check(dataset: Dataset) -> None:
     """Warn of what is wrong with a data set whatever its layout."""
+    if bad := [reject for reject in dataset.rejects if reject.kind != "skipped"]:
+        dataset.warnings.append(
+            f"{len(bad)} rows, files or folders cannot be used and are left out (rejects.jsonl), "
+            f"e.g. {bad[0].source}: {bad[0].reason}"
+        )
     splits = {sample.split for sample in dataset.samples}
     if missing := {"query", "gallery"} - splits if splits & {"query", "gallery"} else None:
         dataset.warnings.append(f"there is no {missing.pop()} picture: no protocol is offered")
