@@ -29,8 +29,8 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def drawn() -> list[list[shots.Picture]]:
-    """Three pictures of each of five people."""
-    return [shots.draw(1, seed=6, shots=VIEWS, first=number) for number in range(5)]
+    """Three pictures of each of three people, who wear different clothes."""
+    return [shots.draw(1, seed=6, shots=VIEWS, first=number) for number in (0, 9, 14)]
 
 
 @pytest.fixture(scope="module")
@@ -39,27 +39,24 @@ def looks(drawn, model) -> list[list[foreign.Look]]:
 
 
 def test_the_foreign_one_of_three_stands_alone(looks):
-    caught = 0
     for number, own in enumerate(looks):
         other = looks[(number + 1) % len(looks)][0]
         for place in range(3):
             some = [*own[:place], other, *own[place + 1 :]]
             found = foreign.groups(foreign.log_odds(some))
-            caught += found == [[k for k in range(3) if k != place], [place]]
-    assert caught >= 10, f"{caught} of 15"
+            assert found == [[k for k in range(3) if k != place], [place]], (number, place)
 
 
 def test_right_crops_stay_together(looks):
-    assert sum(len(foreign.groups(foreign.log_odds(own))) == 1 for own in looks) >= 4
-    pairs = [foreign.groups(foreign.log_odds(own[:2])) for own in looks]
-    assert sum(len(groups) == 1 for groups in pairs) >= 4
+    for own in looks:
+        for some in (own, own[:2], own[1:], own[::2]):
+            assert len(foreign.groups(foreign.log_odds(some))) == 1
 
 
 def test_two_against_two_and_three_strangers_are_no_majority(looks):
-    two = foreign.groups(foreign.log_odds([*looks[0][:2], *looks[1][:2]]))
-    three = foreign.groups(foreign.log_odds([looks[k][0] for k in (0, 1, 3)]))
-    assert [len(group) for group in two] in ([2, 2], [2, 1, 1])
-    assert len(three) >= 2
+    two = foreign.groups(foreign.log_odds([*looks[0][:2], *looks[2][:2]]))
+    three = foreign.groups(foreign.log_odds([some[0] for some in looks]))
+    assert two == [[0, 1], [2, 3]] and three == [[0], [1], [2]]
 
 
 def test_either_way_round_and_whatever_else_is_there(looks):
@@ -109,7 +106,7 @@ def test_a_foreign_crop_neither_fits_nor_paints(tmp_path, drawn, tools):
     right = [drawn[0][k].image for k in (0, 1)]
     names = ["front", "back", "other"]
     with_other = reconstruct.reconstruct(
-        [samples(tmp_path, names)], [[*right, drawn[3][0].image]], tools
+        [samples(tmp_path, names)], [[*right, drawn[2][0].image]], tools
     )[0]
     alone = reconstruct.reconstruct([samples(tmp_path, names[:2])], [right], tools)[0]
     (reject,) = with_other.rejects
@@ -119,7 +116,7 @@ def test_a_foreign_crop_neither_fits_nor_paints(tmp_path, drawn, tools):
 
 
 def test_two_strangers_are_flagged_and_not_fused(tmp_path, drawn, tools):
-    images = [drawn[0][0].image, drawn[3][1].image]
+    images = [drawn[0][0].image, drawn[2][1].image]
     outcome = reconstruct.reconstruct([samples(tmp_path, ["a", "b"])], [images], tools)[0]
     assert "mixed" in outcome.person.quality["flags"] and outcome.person.quality["crops"] == 1
     (reject,) = outcome.rejects
