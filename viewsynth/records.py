@@ -162,7 +162,7 @@ class Reject:
 
     Args:
         source: The file or sample concerned.
-        stage: Where it ended: input, find, parse, fit, texture, render, judge, write.
+        stage: Where it ended: input, find, parse, compare, refine, judge, chunk.
         reason: One sentence that a user can act on.
         kind: "fault" (something broke: `--retry-failed` tries it again) or "quality".
         scores: The figures that led to the decision.
