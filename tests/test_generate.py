@@ -117,6 +117,17 @@ def test_kills_and_resumes(photos, undisturbed, tmp_path):
     assert content(output) == content(undisturbed)
 
 
+def test_ways_to_read_are_kept_where_they_are_given(photos, tmp_path):
+    def kept(*options):
+        argv = ["--data.root", str(photos), *options]
+        return generate.settings_of(config.parse(generate.Config, argv, "generate"), "cpu")["data"]
+
+    assert not {"form", "box", "elevation"} & kept().keys()
+    assert kept("--data.box", "xywh", "--data.form", "table") == kept() | {
+        "box": "xywh", "form": "table",
+    }  # fmt: skip
+
+
 def test_workers_end_with_their_parent(photos, tmp_path):
     process = start(photos, tmp_path / "out", env={"DRAWING_SECONDS": "0.5"})
     while not (children := _children(process.pid)):

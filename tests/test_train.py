@@ -262,6 +262,13 @@ def test_what_is_refused(cargo, backbone, tmp_path, options, said):
         run(cargo, backbone, tmp_path / "run", *options)
 
 
+def test_a_run_that_was_begun_before_there_were_ways_to_read_goes_on(cargo, backbone, tmp_path):
+    run(cargo, backbone, tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["data"]
+    assert not {"form", "box", "elevation"} & told.keys() and told["name"] == "cargo"
+    assert run(cargo, backbone, tmp_path / "run") == 0
+
+
 def test_tracklets_are_learnt_and_validated_by_their_frames(cargo, backbone, tmp_path):
     root = tmp_path / "people"
     for path in sorted((cargo / "train").rglob("*.png")):

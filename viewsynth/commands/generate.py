@@ -22,7 +22,7 @@ from typing import Literal
 
 from viewsynth import chunks, manifest, refine, sheet, synthesis
 from viewsynth.config import dump, to_dict, within
-from viewsynth.data import Reading, Source
+from viewsynth.data import Reading, Source, reading
 from viewsynth.facts import facts
 from viewsynth.files import claim, clean, lines, write
 from viewsynth.licences import require_commercial
@@ -225,8 +225,7 @@ def check(config: Config) -> None:
     from viewsynth import bodies, data, weights
 
     if config.data.name not in data.names():
-        known = ", ".join(data.names())
-        raise ValueError(f"data.name must be one of {known}; got {config.data.name!r}")
+        raise ValueError(f"data.name: expected {', '.join(data.names())}; got {config.data.name!r}")
     if config.body not in bodies.names():
         raise ValueError(f"body must be one of {', '.join(bodies.names())}; got {config.body!r}")
     for given, known in ((config.weights.pose, weights.pose_model),
@@ -266,6 +265,7 @@ def settings_of(config: Config, device: str) -> dict:
     tree = to_dict(config)
     for key in ("views", "weights", "output", "workers", "report", "retry_failed", "commercial"):
         del tree[key]
+    tree["data"] = reading.told(tree["data"])
     del tree["data"]["people"]
     if config.data.root:
         tree["data"]["root"] = config.data.root.expanduser().resolve().as_posix()

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from viewsynth import checkpoints, data, fingerprint, metrics, train
 from viewsynth.config import dump, to_dict, within
-from viewsynth.data import Reading, Source
+from viewsynth.data import Reading, Source, reading
 from viewsynth.facts import facts
 from viewsynth.files import claim, clean, lines, write
 from viewsynth.learning import Log
@@ -215,6 +215,7 @@ def _freeze(config: Config, files: dict[str, tuple[Path, dict]], accelerator) ->
     """Write down what decides the weights, or refuse to go on with something else."""
     folder, values = config.output, to_dict(config)
     settings = {key: value for key, value in values.items() if key not in FREE}
+    settings["data"] = reading.told(settings["data"])
     settings["optim"]["parts"] = config.optim.parts or accelerator.num_processes
     settings["precision"] = accelerator.mixed_precision
     begun = any(folder.glob("checkpoint-*"))

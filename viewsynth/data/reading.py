@@ -37,3 +37,12 @@ class Reading:
         own = {field.name: getattr(self, field.name) for field in fields(Reading)}
         plain = {field.name: field.default for field in fields(Reading)}
         return [f"--data.{key}={value}" for key, value in own.items() if value != plain[key]]
+
+
+def told(data: dict) -> dict:
+    """The group `data` of a configuration as a run keeps it: `Reading` as far as it is given.
+
+    So a run that was begun before these options were there goes on.
+    """
+    plain = {field.name: field.default for field in fields(Reading)}
+    return {key: value for key, value in data.items() if plain.get(key, ...) != value}
