@@ -118,14 +118,14 @@ def _unknown_to_the_fit(ground: list[Row]) -> Iterable[str]:
         yield (
             f"{below[0].where} and {len(below) - 1} more: an elevation below the horizon, "
             f"{below[0].fields['elevation']:g}, of a picture from the ground; a reconstruction "
-            f"knows {FIT[0]:g} to {FIT[1]:g} and uses the nearest: {MEANS}"
+            f"knows {FIT[0]:g} to {FIT[1]:g} and estimates it instead: {MEANS}"
         )
     if high:
         yield (
             f"{high[0].where} and {len(high) - 1} more: an elevation of "
             f"{high[0].fields['elevation']:g} of a picture from the ground; a reconstruction "
-            f"knows {FIT[0]:g} to {FIT[1]:g} and uses the nearest: {MEANS}; of a drone's picture "
-            "the view is aerial"
+            f"knows {FIT[0]:g} to {FIT[1]:g} and estimates it instead: {MEANS}; of a drone's "
+            "picture the view is aerial"
         )
 
 

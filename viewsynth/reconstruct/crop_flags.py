@@ -26,7 +26,7 @@ ODDS = {"hip_most": 0.073, "drop_least": -6.2, "drop_most": -6.8, "arm_least": 0
 SEATED = 40.0  # degrees that both hips are bent: sits; less, or one alone: rides
 EDGE = 0.04  # heights that the feet lie below the picture
 BOTTOM, TOP, SIDE = 0.14, 0.08, 0.45  # widths of the mask on the crop's edges, heights
-UPRIGHT = 0.8  # presence from which a turned picture shows a person
+UPRIGHT, LEANS = 0.8, 30.0  # presence and degrees with which a turned picture shows a person
 SCALES = (0.15, 0.2, 0.25, 0.35, 0.5, 0.7, 1.0)
 LOST = 0.065  # share of the contrast that may be lost at the scale that still holds the picture
 
@@ -93,17 +93,22 @@ def _angle(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def is_turned(image: np.ndarray, model) -> bool:
-    """Whether a person is seen once the picture is turned by 90 degrees either way.
+    """Whether an upright person is seen once the picture is turned by 90 degrees either way.
 
     Args:
         image: uint8 [H, W, 3].
         model: The pose model.
     """
-    turned = [np.ascontiguousarray(np.rot90(image, times)) for times in (1, 3)]
-    return any(
-        look(one, model, np.array(one.shape[1::-1]) / 2, 1.25 * max(one.shape[:2]))[1] > UPRIGHT
-        for one in turned
-    )
+    for times in (1, 3):
+        turned = np.ascontiguousarray(np.rot90(image, times))
+        centre, side = np.array(turned.shape[1::-1]) / 2, 1.25 * max(turned.shape[:2])
+        points, presence = look(turned, model, centre, side)
+        ways = [_middle(points, b) - _middle(points, a)
+                for a, b in (("shoulder", "hip"), ("hip", "ankle"))]  # fmt: skip
+        stands = all(_angle(way, np.array([0.0, 1.0])) < LEANS for way in ways)
+        if presence > UPRIGHT and stands and np.ptp(points[:, 1]) > 0.5 * len(turned):
+            return True
+    return False
 
 
 def is_cut(found: Parse) -> bool:
