@@ -76,7 +76,7 @@ def find(image: np.ndarray, model: Model, score: float = 0.5) -> list[tuple[int,
 
     People of less than 60 pixels or a 27th of the long side are not looked for, and those of whom
     more than a fifth of the height lies outside the picture are left out. Of 60 people pasted into
-    eight frames it finds 54 (`benchmarks/inputs.py`).
+    eight frames it finds 57 (`benchmarks/inputs.py`).
 
     Args:
         image: RGB.  uint8 [H, W, 3]
