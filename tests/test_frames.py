@@ -272,7 +272,9 @@ def drawn() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def tools():
     try:
-        return SimpleNamespace(detector=Model(weights.detector_model()))
+        return SimpleNamespace(
+            detector=Model(weights.detector_model()), pose_model=Model(weights.pose_model())
+        )
     except weights.MissingWeights as error:
         pytest.skip(f"the detector cannot be had: {error}")
 
@@ -362,7 +364,7 @@ def test_the_refiner_finds_the_frames_of_a_video_again(tmp_path, drawn):
     for number, picture in zip((3, 1), found, strict=True):
         assert (picture == frames.read(path, number, (4, 10, 70, 190))).all()
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(synthesis._Unusable, match="changed"):
+    with pytest.raises(gather.Unusable, match="changed"):
         synthesis._photos(person, job(tmp_path / "root"), refiner)
 
 

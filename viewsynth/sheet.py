@@ -186,7 +186,7 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
                 str(len(views)),
                 f"{np.mean([v['seen_ratio'] for v in views]):.0%}",
                 f"{np.mean([v['weight'] for v in views]):.2f}",
-                e(", ".join(views[0]["scores"]["flags"])),
+                e(", ".join(_flags(views[0]))),
                 e(views[0]["fallback"]),
                 e(", ".join(s["file"] for s in views[0]["sources"])),
             )
@@ -220,15 +220,23 @@ def remarks(rows: list[dict]) -> list[str]:
         rows: Of `metadata.jsonl`.
     """
     people = {row["person"]: row for row in rows}.values()
-    found = {row["sources"][0]["file"]: row["scores"].get("found", 1) for row in people}
+    found = {
+        source["file"]: row.get("scores", {}).get("found", 1)
+        for row in people
+        for source in row["sources"]
+    }
     several = [count for count in found.values() if count > 1]
     said = [
         f"{len(several)} pictures show several people: {sum(several)} were found, each is a person "
         "of its own; look whether others were missed"
     ]
-    flags = Counter(flag for row in people for flag in row["scores"]["flags"])
+    flags = Counter(flag for row in people for flag in _flags(row))
     told = [f"{n} x flag {flag}: {FLAG_TEXT.get(flag, '')}" for flag, n in flags.most_common()]
     return said * bool(several) + told
+
+
+def _flags(row: dict) -> list[str]:
+    return row.get("scores", {}).get("flags", [])
 
 
 def reasons(rejects: list[dict]) -> list[tuple[str, int]]:
