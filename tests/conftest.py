@@ -8,11 +8,33 @@ import releases
 import torch
 from hypothesis import settings
 
+from viewsynth import weights
+from viewsynth.reconstruct.tflite import Model
+
 torch.set_num_threads(1)
 # New examples at a desk; the same ones in CI, so that a change is judged by the change.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def pose_model():
+    """The landmark model; needs no network once it is cached."""
+    return _model(weights.pose_model)
+
+
+@pytest.fixture(scope="session")
+def detector():
+    """The model that finds people."""
+    return _model(weights.detector_model)
+
+
+def _model(file):
+    try:
+        return Model(file())
+    except weights.MissingWeights as error:
+        pytest.skip(f"the pose models cannot be had: {error}")
 
 
 @pytest.fixture

@@ -9,20 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from viewsynth import judge, weights
+from viewsynth import judge
 from viewsynth.bodies import KEYPOINTS
 from viewsynth.reconstruct import crop_flags, quality
 from viewsynth.reconstruct.parse import parse
-from viewsynth.reconstruct.tflite import Model
 from viewsynth.world import shots
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    try:
-        return Model(weights.pose_model())
-    except weights.MissingWeights as error:
-        pytest.skip(f"the pose models cannot be had: {error}")
 
 
 def drawn(posture: str, count: int = 4, **more) -> list[np.ndarray]:
@@ -38,29 +29,29 @@ def drawn(posture: str, count: int = 4, **more) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def walkers(model) -> list[tuple]:
-    return [(image, parse(image, model)) for image in drawn("walk", 6)]
+def walkers(pose_model) -> list[tuple]:
+    return [(image, parse(image, pose_model)) for image in drawn("walk", 6)]
 
 
-def flags(image, model) -> list[str]:
-    return crop_flags.flags(image, parse(image, model))[0]
+def flags(image, pose_model) -> list[str]:
+    return crop_flags.flags(image, parse(image, pose_model))[0]
 
 
 @pytest.mark.parametrize("posture", ["sit", "cycle"])
-def test_who_sits_or_rides_is_flagged(model, posture):
-    found = [flags(image, model) for image in drawn(posture)]
+def test_who_sits_or_rides_is_flagged(pose_model, posture):
+    found = [flags(image, pose_model) for image in drawn(posture)]
     assert sum(bool({"sitting", "riding"} & set(some)) for some in found) >= 3, found
 
 
-def test_who_walks_or_runs_is_not(model, walkers):
+def test_who_walks_or_runs_is_not(pose_model, walkers):
     for image, found in walkers:
         assert crop_flags.flags(image, found)[0] == []
     for image in drawn("run", 3):
-        assert not {"sitting", "riding"} & set(flags(image, model))
+        assert not {"sitting", "riding"} & set(flags(image, pose_model))
 
 
 @pytest.mark.parametrize("at", ["knee", "shin", "thigh"])
-def test_a_crop_that_ends_at_the_legs_is_cut(model, walkers, at):
+def test_a_crop_that_ends_at_the_legs_is_cut(pose_model, walkers, at):
     cut = []
     for image, found in walkers:
         hip, knee, ankle = (
@@ -69,41 +60,41 @@ def test_a_crop_that_ends_at_the_legs_is_cut(model, walkers, at):
         )
         row = {"knee": knee, "shin": (knee + ankle) / 2, "thigh": (hip + knee) / 2}[at]
         part = np.ascontiguousarray(image[: round(row)])
-        seen = parse(part, model)
-        cut.append(bool(quality.unusable(seen, part, model)) or crop_flags.is_cut(seen))
+        seen = parse(part, pose_model)
+        cut.append(bool(quality.unusable(seen, part, pose_model)) or crop_flags.is_cut(seen))
     assert sum(cut) >= (4 if at == "thigh" else 5), cut
 
 
-def test_a_crop_without_head_or_without_a_side_is_cut(model, walkers):
+def test_a_crop_without_head_or_without_a_side_is_cut(pose_model, walkers):
     beheaded, halved = [], []
     for image, found in walkers:
         chin = round(found.points[: KEYPOINTS.index("left_shoulder"), 1].max())
-        beheaded.append(parse(np.ascontiguousarray(image[chin:]), model))
+        beheaded.append(parse(np.ascontiguousarray(image[chin:]), pose_model))
         middle = round(found.points[KEYPOINTS.index("left_hip"), 0])
-        halved.append(parse(np.ascontiguousarray(image[:, max(middle, 20) :]), model))
+        halved.append(parse(np.ascontiguousarray(image[:, max(middle, 20) :]), pose_model))
     for some in (beheaded, halved):
         cut = [one.presence < 0.3 or crop_flags.is_cut(one) for one in some]
         assert sum(cut) >= 5, cut
 
 
 @pytest.mark.parametrize("tall", [50, 40])
-def test_small_crops_are_small_even_when_enlarged(model, walkers, tall):
+def test_small_crops_are_small_even_when_enlarged(pose_model, walkers, tall):
     for image, found in walkers[:3]:
         size = (round(image.shape[1] * tall / image.shape[0]), tall)
         small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-        assert "small" in flags(np.asarray(small), model)
+        assert "small" in flags(np.asarray(small), pose_model)
         large = np.asarray(small.resize((128, 256), Image.Resampling.BICUBIC))
-        _, pixels = crop_flags.flags(large, parse(large, model))
+        _, pixels = crop_flags.flags(large, parse(large, pose_model))
         assert pixels < 0.6 * crop_flags.flags(image, found)[1]
 
 
-def test_who_lies_is_told_from_an_empty_crop(model, walkers):
+def test_who_lies_is_told_from_an_empty_crop(pose_model, walkers):
     image = walkers[0][0]
     for turned in (np.rot90(image), np.rot90(image, 3)):
         turned = np.ascontiguousarray(turned)
-        assert "lies" in quality.unusable(parse(turned, model), turned, model)
+        assert "lies" in quality.unusable(parse(turned, pose_model), turned, pose_model)
     empty = np.full((200, 80, 3), 120, np.uint8)
-    assert "no person" in quality.unusable(parse(empty, model), empty, model)
+    assert "no person" in quality.unusable(parse(empty, pose_model), empty, pose_model)
 
 
 def test_sharpness_is_the_scale_that_holds_the_detail(walkers):

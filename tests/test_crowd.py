@@ -12,14 +12,6 @@ from viewsynth.world import shots
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    try:
-        return Model(weights.pose_model())
-    except weights.MissingWeights as error:
-        pytest.skip(f"the pose models cannot be had: {error}")
-
-
-@pytest.fixture(scope="module")
 def drawn() -> list[shots.Picture]:
     return shots.draw(4, seed=3)
 
@@ -44,35 +36,35 @@ def together(*people: tuple[shots.Picture, float, float], tall: int = 200) -> np
 
 @pytest.mark.parametrize("apart", [0.35, 0.5, 0.8])
 @pytest.mark.parametrize("squeezed", [False, True])
-def test_two_equals_side_by_side(model, drawn, apart, squeezed):
+def test_two_equals_side_by_side(pose_model, drawn, apart, squeezed):
     for a, b in ((0, 2), (1, 5)):
         image = together((drawn[a], 0, 1.0), (drawn[b], apart, 0.97))
         if squeezed:
             image = np.asarray(Image.fromarray(image).resize((128, 256)))
-        assert crowd.is_crowd(image, model), (a, b)
+        assert crowd.is_crowd(image, pose_model), (a, b)
 
 
-def test_case_of_the_report(model, drawn):
+def test_case_of_the_report(pose_model, drawn):
     """160 wide, 90 high, and squeezed by another toolkit to 256x128."""
     pair = Image.fromarray(together((drawn[0], 0, 1.0), (drawn[4], 0.6, 1.0)))
     for size in ((90, 160), (128, 256), (64, 128)):
-        assert crowd.is_crowd(np.asarray(pair.resize(size)), model), size
+        assert crowd.is_crowd(np.asarray(pair.resize(size)), pose_model), size
 
 
-def test_one_person_is_none(model, drawn):
+def test_one_person_is_none(pose_model, drawn):
     for picture in drawn:
-        assert not crowd.is_crowd(picture.image, model)
+        assert not crowd.is_crowd(picture.image, pose_model)
         squeezed = Image.fromarray(picture.image).resize((128, 256))
-        assert not crowd.is_crowd(np.asarray(squeezed), model)
-    assert not crowd.is_crowd(np.full((150, 80, 3), 128, np.uint8), model)
+        assert not crowd.is_crowd(np.asarray(squeezed), pose_model)
+    assert not crowd.is_crowd(np.full((150, 80, 3), 128, np.uint8), pose_model)
 
 
-def test_a_passer_by_far_behind_or_cut_by_the_edge_is_none(model, drawn):
-    assert not crowd.is_crowd(together((drawn[0], 0, 1.0), (drawn[3], 0.35, 0.45)), model)
+def test_a_passer_by_far_behind_or_cut_by_the_edge_is_none(pose_model, drawn):
+    assert not crowd.is_crowd(together((drawn[0], 0, 1.0), (drawn[3], 0.35, 0.45)), pose_model)
     pair = together((drawn[0], 0, 1.0), (drawn[3], 0.55, 1.0))
-    assert not crowd.is_crowd(np.ascontiguousarray(pair[:, : round(0.72 * 200)]), model)
+    assert not crowd.is_crowd(np.ascontiguousarray(pair[:, : round(0.72 * 200)]), pose_model)
 
 
-def test_same_crop_same_answer(model, drawn):
+def test_same_crop_same_answer(pose_model, drawn):
     image = together((drawn[0], 0, 1.0), (drawn[2], 0.25, 1.0))
-    assert crowd.is_crowd(image, model) == crowd.is_crowd(image, Model(weights.pose_model()))
+    assert crowd.is_crowd(image, pose_model) == crowd.is_crowd(image, Model(weights.pose_model()))

@@ -12,17 +12,9 @@ from viewsynth.world import shots
 
 
 @pytest.fixture(scope="module")
-def models() -> tuple[Model, Model]:
+def models(detector, pose_model) -> tuple[Model, Model]:
     """The detector and the landmark model."""
-    try:
-        return Model(weights.detector_model()), Model(weights.pose_model())
-    except weights.MissingWeights as error:
-        pytest.skip(f"the pose models cannot be had: {error}")
-
-
-@pytest.fixture(scope="module")
-def detector(models) -> Model:
-    return models[0]
+    return detector, pose_model
 
 
 @pytest.fixture(scope="module")

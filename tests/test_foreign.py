@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from viewsynth import bodies, reconstruct, weights
 from viewsynth.reconstruct import foreign
 from viewsynth.reconstruct.parse import parse
-from viewsynth.reconstruct.tflite import Model
 from viewsynth.records import Sample
 from viewsynth.reid import likeness
 from viewsynth.world import shots
@@ -20,22 +19,14 @@ VIEWS = (
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    try:
-        return Model(weights.pose_model())
-    except weights.MissingWeights as error:
-        pytest.skip(f"the pose models cannot be had: {error}")
-
-
-@pytest.fixture(scope="module")
 def drawn() -> list[list[shots.Picture]]:
     """Three pictures of each of three people, who wear different clothes."""
     return [shots.draw(1, seed=6, shots=VIEWS, first=number) for number in (0, 9, 14)]
 
 
 @pytest.fixture(scope="module")
-def looks(drawn, model) -> list[list[foreign.Look]]:
-    return [[foreign.look(p.image, parse(p.image, model)) for p in some] for some in drawn]
+def looks(drawn, pose_model) -> list[list[foreign.Look]]:
+    return [[foreign.look(p.image, parse(p.image, pose_model)) for p in some] for some in drawn]
 
 
 def test_the_foreign_one_of_three_stands_alone(looks):
@@ -67,10 +58,10 @@ def test_either_way_round_and_whatever_else_is_there(looks):
     assert np.array_equal(part, odds[3:6, 3:6])
 
 
-def test_exposure_moves_little_and_a_stranger_much(drawn, model, looks):
+def test_exposure_moves_little_and_a_stranger_much(drawn, pose_model, looks):
     image = drawn[0][0].image
     darker = (image * 0.7).astype(np.uint8)
-    same = foreign.log_odds([looks[0][0], foreign.look(darker, parse(darker, model))])[0, 1]
+    same = foreign.log_odds([looks[0][0], foreign.look(darker, parse(darker, pose_model))])[0, 1]
     others = foreign.log_odds([some[0] for some in looks])[0, 1:]
     assert same > others.max()
 
@@ -94,7 +85,7 @@ def test_every_crop_is_in_one_group(count, seed):
 
 
 @pytest.fixture(scope="module")
-def tools(model) -> reconstruct.Tools:
+def tools(pose_model) -> reconstruct.Tools:
     return reconstruct.load(bodies.load("anny"), weights.pose_model(), weights.detector_model())
 
 

@@ -18,7 +18,6 @@ from viewsynth.commands.generate import Config
 from viewsynth.data import frames
 from viewsynth.data.images import BadImage, NotInstalled
 from viewsynth.files import sha256
-from viewsynth.reconstruct.tflite import Model
 from viewsynth.records import Person, Sample
 from viewsynth.world import shots
 
@@ -270,13 +269,8 @@ def drawn() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def tools():
-    try:
-        return SimpleNamespace(
-            detector=Model(weights.detector_model()), pose_model=Model(weights.pose_model())
-        )
-    except weights.MissingWeights as error:
-        pytest.skip(f"the detector cannot be had: {error}")
+def tools(pose_model, detector):
+    return SimpleNamespace(detector=detector, pose_model=pose_model)
 
 
 def test_the_best_frames_of_a_folder_are_one_person(tmp_path, drawn, tools):

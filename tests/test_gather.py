@@ -9,22 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from viewsynth import config, gather, manifest, weights
+from viewsynth import config, gather, manifest
 from viewsynth.chunks import Job
 from viewsynth.commands import generate
-from viewsynth.reconstruct.tflite import Model
 from viewsynth.records import Sample
 from viewsynth.world import shots
 
 
 @pytest.fixture(scope="module")
-def tools():
-    try:
-        return SimpleNamespace(
-            detector=Model(weights.detector_model()), pose_model=Model(weights.pose_model())
-        )
-    except weights.MissingWeights as error:
-        pytest.skip(f"the pose models cannot be had: {error}")
+def tools(pose_model, detector):
+    return SimpleNamespace(detector=detector, pose_model=pose_model)
 
 
 @pytest.fixture(scope="module")

@@ -29,9 +29,9 @@ from viewsynth.licences import require_commercial
 from viewsynth.records import to_dict as to_json
 from viewsynth.refine import Refine
 from viewsynth.render.sensor import Sensor
+from viewsynth.synthesis import Views
 from viewsynth.workers import Progress, hired, launched, spread
 
-ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
 OURS = set(
     "images seen people parts report ranks run.json config.yaml metadata.jsonl rejects.jsonl "
@@ -57,51 +57,6 @@ class Data(Reading, Source):
     def __post_init__(self):
         within("data.people", self.people, 1, 1_000_000)
         within("data.per_person", self.per_person, 1, 1_000_000)
-
-
-@dataclass(frozen=True)
-class Views:
-    """Which cameras: a grid of elevations x azimuths, or a number of random ones."""
-
-    elevations: tuple[float, ...] | None = None
-    """Degrees above the horizon, 90 looks straight down; None = 30 45 60 90."""
-    azimuths: tuple[float, ...] | None = None
-    """Degrees, 0 sees the front, 90 the person's left; None = 0 90 180 270."""
-    sample: int | None = None
-    """Random cameras per person instead of a grid."""
-    range: tuple[float, float] = (25.0, 90.0)
-    """Elevations of the random cameras, lowest and highest, degrees."""
-
-    def __post_init__(self):
-        for key, values, low, high in (
-            ("elevations", self.elevations, 0, 90),
-            ("azimuths", self.azimuths, -360, 360),
-            ("range", self.range, 0, 90),
-        ):
-            for value in values or ():
-                within(f"views.{key}", value, low, high, "degrees")
-            if values == ():
-                raise ValueError(f"views.{key} must have at least one value, got none")
-        within("views.sample", self.sample, 1, 10_000)
-        if self.range[0] > self.range[1]:
-            raise ValueError(f"views.range must go from low to high, got {self.range}")
-        if self.sample is not None and (self.elevations or self.azimuths):
-            raise ValueError(
-                "views.sample draws random cameras, so views.elevations and views.azimuths must be "
-                f"absent; got sample {self.sample} and {self.elevations or self.azimuths}"
-            )
-
-    def names(self) -> tuple[str, ...]:
-        """The views by name; `synthesis.camera` reads them."""
-        if self.sample is not None:
-            low, high = (f"{round(x, 2):g}" for x in self.range)
-            return tuple(f"s{low}-{high}_{number:03d}" for number in range(self.sample))
-        grid = [
-            f"e{round(e, 2):g}_a{round(a, 2) % 360:g}"
-            for e in self.elevations or ELEVATIONS
-            for a in self.azimuths or AZIMUTHS
-        ]
-        return tuple(dict.fromkeys(grid))
 
 
 @dataclass(frozen=True)
