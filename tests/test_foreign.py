@@ -3,10 +3,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import ResNetConfig, ResNetModel
 
-from viewsynth import bodies, reconstruct, weights
+from viewsynth import bodies, reconstruct, synthesis, weights
+from viewsynth.chunks import Job
+from viewsynth.commands import generate
 from viewsynth.reconstruct import foreign
 from viewsynth.reconstruct.parse import parse
 from viewsynth.records import Sample
@@ -172,6 +176,25 @@ def test_odds_of_too_few_or_of_a_blind_model_are_none():
     owners = np.repeat(np.arange(6), 3)
     blind = np.full((18, 18), 0.9)
     assert not likeness.odds(blind, owners).any()
+
+
+def test_the_model_of_a_user_is_loaded_by_the_workers(tmp_path, drawn):
+    small = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1])
+    torch.manual_seed(0)
+    ResNetModel(small).save_pretrained(tmp_path / "reid")
+    given = generate.Weights(identity=str(tmp_path / "reid"))
+    models, revisions, _ = generate._prepare(generate.Config(weights=given))
+    assert models["identity"] == given.identity and len(revisions["identity"]) == 64
+    job = Job(tmp_path, tmp_path, generate.Config(weights=given), "cpu", models, revisions, {})
+    alike = synthesis.load_tools(job).alike
+    images = [p.image for some in drawn for p in some for _ in range(2)]
+    owners = np.repeat(np.arange(3), 6).tolist()
+    odds = alike(images, owners)
+    assert odds.shape == (18, 18) and np.allclose(odds, odds.T) and not odds.diagonal().any()
+    assert odds[0, 1] == odds[0].max() > 0  # the same picture twice
+    missing = generate.Config(weights=generate.Weights(identity=str(tmp_path / "none")))
+    with pytest.raises(FileNotFoundError, match="none"):
+        generate._prepare(missing)
 
 
 @given(st.floats(-1, 1), st.floats(-1, 1))

@@ -270,7 +270,11 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
     """Fetch and build, once and in the main process, what the workers load."""
     from viewsynth import bodies, weights
 
-    found = refine.find(config.refine)
+    found, identity = refine.find(config.refine), ""
+    if config.weights.identity:
+        from viewsynth.reid import encoders
+
+        identity = encoders.load(config.weights.identity).fingerprint
     models = {
         "pose": weights.pose_model(config.weights.pose),
         "detector": weights.detector_model(config.weights.detector),
@@ -280,11 +284,8 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
     revisions = {name: weights.sha256(path) for name, path in models.items()}
     licences = _licences(config, found) | {"body": body.licence, "viewsynth": "Apache-2.0"}
     licences |= {name: weights.licence(path) for name, path in models.items()}
-    if config.weights.identity:
-        from viewsynth.reid import encoders
-
-        models["identity"] = config.weights.identity
-        revisions["identity"] = encoders.load(config.weights.identity).fingerprint
+    if identity:
+        models["identity"], revisions["identity"] = config.weights.identity, identity
     if found:
         models["refine"] = found.folder
         revisions["refine"] = refine.revision(found, config.refine)
