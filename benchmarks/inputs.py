@@ -29,12 +29,14 @@ from viewsynth.reconstruct import crop_flags, crowd, find, foreign, quality
 from viewsynth.reconstruct.parse import Parse, parse
 from viewsynth.reconstruct.tflite import Model
 from viewsynth.records import seed_of
+from viewsynth.reid import encoders, likeness
 from viewsynth.world import of_person, shots
 
 # Right crops that may stand alone. 2 % may be left out: of two that do not match, one is; of more,
 # half as many, because other worlds differ.
 SHARE = {"two": 0.02, "more": 0.01}
 RIDGE = 1e-3  # penalty of the coefficients
+CHUNK = 8  # people, as `generate` has it
 PAIRS = 40_000  # pairs of different people
 SAME_CAMERA = 0.4  # weight of a pair of one camera: it is easy
 APART = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)  # heights between two people in a crop
@@ -140,38 +142,54 @@ def _limits(values, same, weight, pairs, pids) -> dict[str, float]:
     return {name: round(float(np.quantile(some, SHARE[name])), 2) for name, some in best.items()}
 
 
-def report_foreign(every: list[Crop]) -> None:
-    """Three crops of each person, one of them replaced by somebody else's; and three right ones."""
-    looks = [foreign.look(crop.image, crop.parse) for crop in every]
-    pids, rng, counts = np.array([crop.pid for crop in every]), np.random.default_rng(0), Counter()
-    for pid in np.unique(pids):
-        own = np.flatnonzero(pids == pid)
-        for size in (3, 2):
-            if len(own) < size:
-                continue
-            right = rng.permutation(own)[:size]
-            wrong, place = right.copy(), int(rng.integers(size))
-            wrong[place] = rng.choice(np.flatnonzero(pids != pid))
-            for kind, some, bad in (("right", right, None), ("one foreign", wrong, place)):
-                groups = foreign.groups(foreign.log_odds([looks[k] for k in some]))
-                tie = len(groups) > 1 and len(groups[0]) == len(groups[1])
-                out = [] if tie else [k for group in groups[1:] for k in group]
-                counts[size, kind, "people"] += 1
-                counts[size, kind, "flagged"] += tie
-                counts[size, kind, "caught"] += bad in out
-                counts[size, kind, "accused"] += sum(k != bad for k in out)
-    print(
-        "\n## Foreign crops\n\n| crops | people | caught | person flagged | right crops accused |"
-    )
+def report_foreign(every: list[Crop], model: str | None) -> None:
+    """Crops of each person, one of them replaced by somebody else's; and right ones.
+
+    Args:
+        model: A ReID model that compares them, too, in chunks of people as `generate` does.
+    """
+    looks = {id(crop): foreign.look(crop.image, crop.parse) for crop in every}
+    alike = likeness.Likeness(encoders.load(model)) if model else None
+    pids, rng = np.array([crop.pid for crop in every]), np.random.default_rng(0)
+    print("\n## Foreign crops" + (f", with {Path(model).name}" if model else ""))
+    print("\n| crops | people | foreign found | person flagged | right crops left out |")
     print("|---|---|---|---|---|")
-    for size, kind in ((3, "right"), (3, "one foreign"), (2, "right"), (2, "one foreign")):
-        people = counts[size, kind, "people"]
-        right = people * (size - (kind != "right"))
-        caught = f"{counts[size, kind, 'caught'] / people:.1%}" if kind != "right" else ""
-        print(
-            f"| {size}, {kind} | {people} | {caught} | {counts[size, kind, 'flagged'] / people:.1%}"
-            f" | {counts[size, kind, 'accused'] / right:.1%} |"
-        )
+    for size in (3, 2):
+        for kind in ("right", "one foreign"):
+            sets, wrong = [], []
+            for pid in np.unique(pids):
+                own = np.flatnonzero(pids == pid)
+                if len(own) >= size:
+                    some = rng.permutation(own)[:size]
+                    wrong.append(int(rng.integers(size)) if kind != "right" else -1)
+                    if kind != "right":
+                        some[wrong[-1]] = rng.choice(np.flatnonzero(pids != pid))
+                    sets.append([every[k] for k in some])
+            choices = [c for k in range(0, len(sets), CHUNK)
+                       for c in _choices(sets[k : k + CHUNK], looks, alike)]  # fmt: skip
+            pairs = list(zip(choices, wrong, strict=True))
+            found = sum(bad in one.out and not one.undecided for one, bad in pairs)
+            flagged = sum(one.undecided for one in choices)
+            lost = sum(k != bad for one, bad in pairs for k in one.out)
+            right = len(sets) * (size - (kind != "right"))
+            shares = [found / len(sets), flagged / len(sets), lost / right]
+            told = [f"{share:.1%}" for share in shares]
+            told[0] = told[0] if kind != "right" else ""
+            print(f"| {size}, {kind} | {len(sets)} | {' | '.join(told)} |")
+
+
+def _choices(sets: list[list[Crop]], looks: dict, alike) -> list[foreign.Choice]:
+    """What is kept of the crops of the people of a chunk."""
+    owners = np.repeat(np.arange(len(sets)), [len(some) for some in sets])
+    more = np.zeros((len(owners),) * 2)
+    if alike:
+        more = alike([crop.image for some in sets for crop in some], owners.tolist())
+    found = []
+    for owner, some in enumerate(sets):
+        rows = np.flatnonzero(owners == owner)
+        odds = foreign.log_odds([looks[id(crop)] for crop in some]) + more[np.ix_(rows, rows)]
+        found.append(foreign.decide(odds, [crop.parse.height for crop in some]))
+    return found
 
 
 # ---- people in a picture -------------------------------------------------------------------------
@@ -344,6 +362,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("report", "fit"))
     parser.add_argument("worlds", nargs="+", type=Path)
+    parser.add_argument("--identity", help="a ReID model that compares crops, too")
     given = parser.parse_args()
     pose, detector = Model(weights.pose_model()), Model(weights.detector_model())
     if given.what == "fit":
@@ -351,7 +370,9 @@ def main() -> None:
         return
     every = crops(given.worlds[0], pose)
     print(f"# {len(every)} ground crops of {len({crop.pid for crop in every})} people")
-    report_foreign(every)
+    report_foreign(every, None)
+    if given.identity:
+        report_foreign(every, given.identity)
     report_crowd(every, pose)
     report_frames(every, detector)
     report_flags(every, pose, int(every[0].row["seed"]))

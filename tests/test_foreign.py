@@ -85,6 +85,15 @@ def test_every_crop_is_in_one_group(count, seed):
     assert [len(group) for group in found] == sorted(map(len, found), reverse=True)
 
 
+def test_of_equally_large_groups_the_best_is_kept():
+    pairs = np.full((5, 5), -9.0)
+    pairs[0, 1] = pairs[1, 0] = pairs[2, 3] = pairs[3, 2] = 9.0
+    choice = foreign.decide(pairs, [60, 60, 60, 90, 200])
+    assert choice == foreign.Choice([2, 3], [0, 1, 4], True)
+    assert foreign.decide(pairs[:3, :3], [60, 60, 200]) == foreign.Choice([0, 1], [2], False)
+    assert foreign.decide(np.zeros((1, 1)), [5]) == foreign.Choice([0], [], False)
+
+
 # ---- in the reconstruction -----------------------------------------------------------------------
 
 
@@ -195,6 +204,17 @@ def test_the_model_of_a_user_is_loaded_by_the_workers(tmp_path, drawn):
     missing = generate.Config(weights=generate.Weights(identity=str(tmp_path / "none")))
     with pytest.raises(FileNotFoundError, match="none"):
         generate._prepare(missing)
+
+
+def test_another_camera_is_no_other_person():
+    owners = np.repeat(np.arange(8), 3)
+    rng = np.random.default_rng(0)
+    same = owners[:, None] == owners
+    table = np.where(same, 0.95 + 0.01 * rng.normal(size=same.shape), 0.45)
+    table += np.where(same, 0, 0.1 * rng.normal(size=same.shape))
+    table[0, 1:3] = table[1:3, 0] = 0.78
+    odds = likeness.odds((table + table.T) / 2, owners)
+    assert odds[0, 1] > 0 and odds[0, 2] > 0 and odds[0, 3:].max() < odds[0, 1]
 
 
 @given(st.floats(-1, 1), st.floats(-1, 1))

@@ -50,26 +50,18 @@ def judge_person(person: Person) -> Verdict:
             f"at least {LEAST_SEEN:.0%} is needed"
         )
     if quality["overlap"] < LEAST_OVERLAP or len(misfits) >= 3:
-        what = "; ".join(FLAG_TEXT[flag] for flag in flags) or "the body misses the outline"
+        what = "; ".join(FLAG_TEXT[flag] for flag in misfits) or "the body misses the outline"
         reasons.append(f"the fit failed: {what}")
     scores = {
         key: quality[key]
-        for key in (
-            "error",
-            "silhouette",
-            "spread",
-            "vote",
-            "presence",
-            "aspect",
-            "overlap",
-            "seen_texels",
-            "pixels",
-            "found",
-        )
-    }
+        for key in ("error", "silhouette", "spread", "vote", "presence", "aspect", "overlap",
+                    "seen_texels", "pixels", "found")
+        if key in quality
+    }  # fmt: skip
     weight = FALLBACK_WEIGHT[person.fallback] / (1 + 0.25 * len(misfits))
     weight *= math.prod(OTHER_WEIGHT.get(flag, 1.0) for flag in flags)
-    weight *= resolution(quality["pixels"])
+    if "pixels" in quality:  # people of before revision 3 have none
+        weight *= resolution(quality["pixels"])
     return Verdict(
         keep=not reasons,
         weight=round(weight, 4),

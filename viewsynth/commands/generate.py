@@ -78,7 +78,8 @@ class Weights:
     smplx: Path | None = None
     """SMPLX_NEUTRAL.npz, which you have a licence for; with --body smplx."""
     identity: str | None = None
-    """A ReID model (of train, or a hub id): its features, too, compare the crops of a person."""
+    """A ReID model (of train, or a hub id): its features, too, compare the crops of a person, by
+    those of the other people of a chunk."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ class Config:
         within("seed", self.seed, 0, 2**63 - 1)
         within("chunk", self.chunk, 1, 10_000)
         within("workers", self.workers, 0, 1024)
+        if self.weights.identity and self.chunk < 4:
+            raise ValueError(
+                "weights.identity compares the crops of a person with those of the other people of "
+                f"a chunk: --chunk must be at least 4 with it, got {self.chunk}"
+            )
 
     @property
     def folder(self) -> Path:
@@ -274,7 +280,13 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
     if config.weights.identity:
         from viewsynth.reid import encoders
 
-        identity = encoders.load(config.weights.identity).fingerprint
+        encoder = encoders.load(config.weights.identity)
+        if encoder.ordered:
+            raise ValueError(
+                f"weights.identity: the features of {config.weights.identity} hang on the order of "
+                "the pictures (mode faithful); give a model of mode fixed, or its first stage"
+            )
+        identity = encoder.fingerprint
     models = {
         "pose": weights.pose_model(config.weights.pose),
         "detector": weights.detector_model(config.weights.detector),
@@ -286,6 +298,7 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
     licences |= {name: weights.licence(path) for name, path in models.items()}
     if identity:
         models["identity"], revisions["identity"] = config.weights.identity, identity
+        licences["identity"] = "unknown"
     if found:
         models["refine"] = found.folder
         revisions["refine"] = refine.revision(found, config.refine)
@@ -350,7 +363,9 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     _say("licences: " + ", ".join(f"{part} {text}" for part, text in licences.items()))
     if config.report == "yes":
         _say(f"look at {folder / 'report' / 'index.html'} or {folder / 'contact_sheet.png'}")
-    faults = len({r["pid"] or r["source"] for r in rejects if r["kind"] == "fault"})
+    whole = {row["pid"] for row in rows}  # made, though a picture of theirs could not be read
+    faults = len({r["pid"] or r["source"] for r in rejects if r["kind"] == "fault"
+                  and not (r["stage"] == "input" and r["pid"] in whole)})  # fmt: skip
     if broken := faults > FAULTS * asked:
         _say(f"failed: {faults} people of {asked} lost to faults, {folder}/rejects.jsonl says why; "
              "--retry-failed tries them again")  # fmt: skip

@@ -12,6 +12,18 @@ _TO_XYZ = np.array(
 _WHITE = np.array([0.95047, 1.0, 1.08883])  # D65
 
 
+def linear(srgb: np.ndarray) -> np.ndarray:
+    """Linear light of sRGB values.
+
+    Source: IEC 61966-2-1.
+    Args:
+        srgb: 0 to 255, any type.
+    Returns: float64 in [0, 1], of the same shape.
+    """
+    value = np.asarray(srgb, np.float64) / 255
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
 def lab(srgb: np.ndarray) -> np.ndarray:
     """CIE L*a*b* (D65) of sRGB colours.
 
@@ -20,9 +32,7 @@ def lab(srgb: np.ndarray) -> np.ndarray:
         srgb: 0 to 255, any type.  [..., 3]
     Returns: L* in [0, 100], a*, b*.  float64 [..., 3]
     """
-    value = np.asarray(srgb, np.float64) / 255
-    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    ratio = linear @ _TO_XYZ.T / _WHITE
+    ratio = linear(srgb) @ _TO_XYZ.T / _WHITE
     f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio * (29 / 6) ** 2 / 3 + 4 / 29)
     x, y, z = np.moveaxis(f, -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)

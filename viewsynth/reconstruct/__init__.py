@@ -27,7 +27,7 @@ from viewsynth.records import Person, Reject, Sample
 MOST_CROPS = 8  # of one person: more add time, hardly texels
 TALLEST = 320  # pixels: a taller crop is shrunk, the atlas has no room for more
 STATURE = 1.68  # metres: the mean adult; a crop has no scale
-REVISION = 2  # goes into the fingerprint; raise it when the same photo would give another person
+REVISION = 3  # goes into the fingerprint; raise it when the same photo would give another person
 
 
 @dataclass(frozen=True)
@@ -174,17 +174,14 @@ def _one_each(crops: list[_Crop], outcomes: list[Outcome], alike: Callable | Non
     for owner in np.unique(owners):
         rows = np.flatnonzero(owners == owner)
         own = [crops[row] for row in rows]
-        groups = [list(range(len(own)))]
-        if len(own) > 1:
-            looks = [foreign.look(crop.image, crop.parse) for crop in own]
-            groups = foreign.groups(foreign.log_odds(looks) + more[np.ix_(rows, rows)])
-        undecided = len(groups) > 1 and len(groups[0]) == len(groups[1])
-        if undecided:  # nobody can say whose pid it is: take the best crop, and say so
-            groups.sort(key=lambda group: -max(own[k].pixels for k in group))
-        for k in (k for group in groups[1:] for k in group):
-            outcomes[owner].rejects.append(_foreign(own[k], own[groups[0][0]], undecided))
-        for k in groups[0]:
-            own[k].flags += ["mixed"] * undecided
+        looks = [foreign.look(crop.image, crop.parse) for crop in own]
+        odds = foreign.log_odds(looks) + more[np.ix_(rows, rows)]
+        choice = foreign.decide(odds, [crop.pixels for crop in own])
+        for k in choice.out:
+            reject = _foreign(own[k], own[choice.kept[0]], choice.undecided)
+            outcomes[owner].rejects.append(reject)
+        for k in choice.kept:
+            own[k].flags += ["mixed"] * choice.undecided
             kept.append(own[k])
     return kept
 

@@ -14,10 +14,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from viewsynth.bodies import KEYPOINTS
-from viewsynth.reconstruct.parse import Parse, look
+from viewsynth.reconstruct.parse import INDEX, Parse, look, middle
 
-INDEX = {name: k for k, name in enumerate(KEYPOINTS)}
 SMALL = 48  # effective pixels of height below which a person is flagged
 # Log odds of a rider or sitter, logistic regression; angles in degrees, drops in trunks. All of it
 # is relative to the trunk: a camera that looks down bends everybody alike.
@@ -66,8 +64,8 @@ def bends(found: Parse) -> dict[str, float]:
         far the knees lie below their hips in the picture, in lengths of the trunk.
     """
     space, picture = found.length.astype(np.float64), found.points.astype(np.float64)
-    trunk = _middle(space, "hip") - _middle(space, "shoulder")
-    length = float(np.linalg.norm(_middle(picture, "hip") - _middle(picture, "shoulder")))
+    trunk = middle(space, "hip") - middle(space, "shoulder")
+    length = float(np.linalg.norm(middle(picture, "hip") - middle(picture, "shoulder")))
     hips, arms, drops = [], [], []
     for side in ("left", "right"):
         hip, knee, shoulder, wrist = (
@@ -80,10 +78,6 @@ def bends(found: Parse) -> dict[str, float]:
         "hip_least": min(hips), "hip_most": max(hips), "arm_least": min(arms),
         "drop_least": min(drops), "drop_most": max(drops),
     }  # fmt: skip
-
-
-def _middle(points: np.ndarray, name: str) -> np.ndarray:
-    return (points[INDEX[f"left_{name}"]] + points[INDEX[f"right_{name}"]]) / 2
 
 
 def _angle(a: np.ndarray, b: np.ndarray) -> float:
@@ -103,7 +97,7 @@ def is_turned(image: np.ndarray, model) -> bool:
         turned = np.ascontiguousarray(np.rot90(image, times))
         centre, side = np.array(turned.shape[1::-1]) / 2, 1.25 * max(turned.shape[:2])
         points, presence = look(turned, model, centre, side)
-        ways = [_middle(points, b) - _middle(points, a)
+        ways = [middle(points, b) - middle(points, a)
                 for a, b in (("shoulder", "hip"), ("hip", "ankle"))]  # fmt: skip
         stands = all(_angle(way, np.array([0.0, 1.0])) < LEANS for way in ways)
         if presence > UPRIGHT and stands and np.ptp(points[:, 1]) > 0.5 * len(turned):

@@ -17,15 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from viewsynth.bodies import KEYPOINTS
-from viewsynth.reconstruct.parse import look
+from viewsynth.reconstruct.parse import look, middle
 
 STARTS = ((0.2, 0.3), (0.8, 0.7))  # of the crop's width; the second if nobody is found
 APART = {1.0: 0.06, 1.6: 0.2}  # widening -> least distance of two people, heights
 ALIKE = 0.8  # least ratio of the two heights: a passer-by far behind makes no crowd
 INSIDE = 0.1  # heights between a person's middle and the crop's edge: nor does one who is cut off
 PRESENCE = 0.5
-WHERE = (("left_shoulder", "right_shoulder"), ("left_hip", "right_hip"), ("left_ear", "right_ear"))
+WHERE = ("shoulder", "hip", "ear")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def _settle(picture: np.ndarray, model, start: float) -> Place | None:
     points, presence = look(picture, model, (low + high) / 2, side)
     if presence <= PRESENCE:
         return None
-    across = [points[[KEYPOINTS.index(name) for name in pair], 0].mean() for pair in WHERE]
+    across = [middle(points, name)[0] for name in WHERE]
     tall = max(float(np.ptp(points[:, 1])), 0.3 * height)
     return Place(np.array(across), tall, float(points[:, 1].max()))
 

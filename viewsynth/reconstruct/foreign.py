@@ -23,11 +23,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 
-from viewsynth.bodies import KEYPOINTS
-from viewsynth.reconstruct.parse import Parse
+from viewsynth.metrics.colours import linear
+from viewsynth.reconstruct.parse import INDEX, Parse, middle
 
 COEFFICIENTS = Path(__file__).with_name("foreign.json")
-INDEX = {name: k for k, name in enumerate(KEYPOINTS)}
 DARK, DARKER = 0.005, 0.01  # added to linear values before the logarithm: medians, histograms
 BINS, REACH = 12, 1.5  # of the histograms of log R/G and log B/G, which lie in [-REACH, REACH]
 LEAST = 6  # pixels of a part that is known
@@ -62,16 +61,12 @@ def look(image: np.ndarray, found: Parse) -> Look:
         found: Its parse.
     """
     mask = found.mask > 0.5
-    table = np.arange(256) / 255
-    linear = np.where(table <= 0.04045, table / 12.92, ((table + 0.055) / 1.055) ** 2.4)[image]
     regions = {name: _near(lines, mask.shape) & mask for name, lines in _capsules(found).items()}
     colours = np.full((len(PARTS), 3), np.nan)
     for row, name in enumerate(PARTS):
         if regions[name].sum() >= LEAST:
-            median = np.median(image[regions[name]], 0) / 255
-            value = np.where(median <= 0.04045, median / 12.92, ((median + 0.055) / 1.055) ** 2.4)
-            colours[row] = _tones(value, DARK)
-    tones = _tones(linear, DARKER)[..., 1:]
+            colours[row] = _tones(linear(np.median(image[regions[name]], 0)), DARK)
+    tones = _tones(linear(np.arange(256))[image], DARKER)[..., 1:]
     spread = np.stack([
         _histogram(tones[np.logical_or.reduce([regions[name] for name in names])])
         for names in REGIONS
@@ -80,9 +75,9 @@ def look(image: np.ndarray, found: Parse) -> Look:
     return Look(colours, spread, found.front, sure)
 
 
-def _tones(linear: np.ndarray, dark: float) -> np.ndarray:
-    """(log lightness, log R/G, log B/G) of linear RGB.  [..., 3]"""
-    log = np.log(linear + dark)
+def _tones(light: np.ndarray, dark: float) -> np.ndarray:
+    """(log lightness, log R/G, log B/G) of linear RGB in [0, 1].  [..., 3]"""
+    log = np.log(light + dark)
     red, green, blue = np.moveaxis(log, -1, 0)
     return np.stack([log.mean(-1), red - green, blue - green], -1)
 
@@ -104,14 +99,11 @@ def _capsules(found: Parse) -> dict[str, list[tuple[np.ndarray, np.ndarray, floa
     def at(name: str) -> np.ndarray:
         return points[INDEX[name]]
 
-    def middle(name: str) -> np.ndarray:
-        return (at(f"left_{name}") + at(f"right_{name}")) / 2
-
     def limbs(upper: str, lower: str, start: float, end: float, radius: float) -> list:
         ends = [(at(f"{side}_{upper}"), at(f"{side}_{lower}")) for side in ("left", "right")]
         return [(a + start * (b - a), a + end * (b - a), radius) for a, b in ends]
 
-    shoulders, hips, ears = middle("shoulder"), middle("hip"), middle("ear")
+    shoulders, hips, ears = (middle(points, name) for name in ("shoulder", "hip", "ear"))
     down, crown = hips - shoulders, ears + 0.35 * (ears - shoulders)
     lines = {
         "hair": [(crown, crown + 0.3 * (ears - crown), 0.035)],
@@ -179,6 +171,33 @@ def log_odds(looks: Sequence[Look]) -> np.ndarray:
         for j in range(i):
             odds[i, j] = odds[j, i] = features(looks[i], looks[j]) @ weights + bias
     return odds
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which crops show the person, and which do not.
+
+    Args:
+        kept, out: Numbers of the crops.
+        undecided: Whether those that are left out might as well be the right ones.
+    """
+
+    kept: list[int]
+    out: list[int]
+    undecided: bool
+
+
+def decide(odds: np.ndarray, worth: Sequence[float]) -> Choice:
+    """Keep the largest group of crops that look alike; of equally large ones the best.
+
+    Args:
+        odds: Of `log_odds`.  [N, N]
+        worth: Of each crop; the group that has the best one is the best.
+    """
+    found = groups(odds)
+    undecided = len(found) > 1 and len(found[0]) == len(found[1])
+    found.sort(key=lambda group: (-len(group), -max(worth[k] for k in group)))
+    return Choice(found[0], [k for group in found[1:] for k in group], undecided)
 
 
 def groups(odds: np.ndarray) -> list[list[int]]:

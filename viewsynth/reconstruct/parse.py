@@ -19,6 +19,7 @@ from scipy import ndimage
 from viewsynth.bodies import KEYPOINTS
 
 SIDE = 256  # the model's input
+INDEX = {name: k for k, name in enumerate(KEYPOINTS)}
 # Landmarks of the model in the order of `KEYPOINTS`.
 LANDMARKS = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28, 31, 29, 32, 30)
 SWAP = tuple(
@@ -86,6 +87,11 @@ def parse(image: np.ndarray, model) -> Parse:
     for scale, shift, mirrored in PASSES:
         passes.append(_run(image, model, centre + [0, shift * size], scale * size, mirrored))
     return _combine(passes, (height, width))
+
+
+def middle(points: np.ndarray, name: str) -> np.ndarray:
+    """The point between the left and the right one of a name, e.g. "hip"."""
+    return (points[INDEX[f"left_{name}"]] + points[INDEX[f"right_{name}"]]) / 2
 
 
 def look(image: np.ndarray, model, centre: np.ndarray, side: float) -> tuple[np.ndarray, float]:

@@ -14,9 +14,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from viewsynth.bodies import KEYPOINTS
-from viewsynth.reconstruct.parse import Parse
+from viewsynth.reconstruct.parse import INDEX, Parse
 
-INDEX = {name: k for k, name in enumerate(KEYPOINTS)}
 # (upper end, lower end, damping of the depth hint: the pose model over-estimates depth)
 LIMBS = (
     ("shoulder", "elbow", 0.69), ("elbow", "wrist", 0.62),

@@ -46,10 +46,11 @@ class Likeness:
 
 
 def odds(cosines: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Log odds of one person, from two normal distributions of cosines.
+    """Log odds of one person, from two normal distributions of cosines with one deviation.
 
     Medians and quartiles stand for mean and deviation, so that a foreign crop among those of a
-    person does not move them.
+    person does not move them. One deviation, the larger: crops of a person that were taken by one
+    camera are so alike that another camera's would be no match.
     Args:
         cosines: Of all pairs, symmetric.  [N, N]
         owners: The person that each row is said to show.  [N]
@@ -63,10 +64,7 @@ def odds(cosines: np.ndarray, owners: np.ndarray) -> np.ndarray:
     (same, spread), (other, width) = (_centre(cosines[which]) for which in (one, two))
     if same <= other:  # a model that tells nobody from another
         return np.zeros(cosines.shape)
-    # Beyond its own middle a normal distribution would turn round: more alike is never less likely.
-    near, far = np.minimum(cosines, same), np.maximum(cosines, other)
-    found = np.square((far - other) / width) / 2 - np.square((near - same) / spread) / 2
-    found += np.log(width / spread)
+    found = (cosines - (same + other) / 2) * (same - other) / max(width, spread) ** 2
     return np.clip(found, -LARGEST, LARGEST) * pair
 
 
