@@ -59,6 +59,7 @@ def title(views: list[dict]) -> str:
     row = views[0]
     seen = np.mean([view["seen_ratio"] for view in views])
     notes = [row["pid"], row["outfit"], f"{len(views)} views", f"{seen:.0%} seen"]
+    notes.append(", ".join(_flags(row)))
     if row["fallback"]:
         notes.append(f"fallback: {row['fallback']}")
     return "   ".join(note for note in notes if note)
