@@ -27,7 +27,7 @@ from typing import Literal
 from viewsynth import checkpoints, data, fingerprint, hub, pairing, preview
 from viewsynth.commands import world
 from viewsynth.config import dump, to_dict, within
-from viewsynth.data import Reading, Source
+from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion import adapt, autoencoder, card, distillation, loading, training
 from viewsynth.diffusion.pairs import Pairs
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
@@ -204,6 +204,7 @@ def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
     """Write down what decides the weights, or refuse to go on with something else."""
     folder, model = config.output, config.model
     settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
+    settings["data"] = reading.told(settings["data"])
     for stage in (config.autoencoder, config.optim, config.distil):
         settings[stage.GROUP]["parts"] = stage.parts or accelerator.num_processes
     settings |= {"pairs": pairs.fingerprint, "precision": accelerator.mixed_precision}
