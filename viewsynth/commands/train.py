@@ -192,14 +192,15 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
     if not wanted:
         raise ValueError(f"data.views: {config.data.root} has no {config.data.views} picture")
     # Validation sees what training sees: the other view's pictures are not to be had.
-    real, validated = pool.split(pool.pictures(wanted), config.data.validation, config.seed)
+    frames, videos = pool.pictures(wanted)
+    real, validated = pool.split(frames, config.data.validation, config.seed)
     tested = {s.pid for p in dataset.protocols.values() for s in (*p.query, *p.gallery)}
     learnt = pool.build(
         real, config.data.synthetic, config.data.weight, everyone=every, tested=tested,
         least=config.data.least, views=config.data.per_person, repeat=config.data.repeat,
         by=config.model.views,
     )  # fmt: skip
-    return learnt, validated, dataset.rejects
+    return learnt, validated, [*dataset.rejects, *videos]
 
 
 def plan_of(config: Config, learnt: pool.Pool) -> Plan:
