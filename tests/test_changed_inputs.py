@@ -8,6 +8,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
 import tiny_pairs
@@ -169,6 +170,24 @@ def test_pairs_and_weights_of_a_diffusion(tmp_path):
         with pytest.raises(ValueError, match=f"1 changed .{path}"):
             run_diffusion(tmp_path, *few)
         path.write_bytes(before)
+    (tmp_path / "pairs" / fingerprint.RECORD).write_text("{}\n")  # bookkeeping of another run
+    (tmp_path / "base" / "unet" / "other.fp16.safetensors").write_bytes(b"of other tools")
+    assert run_diffusion(tmp_path, *few) == 0
+
+
+def test_a_base_of_the_hub_is_known_by_its_id(tmp_path, monkeypatch):
+    tiny_pairs.write_pairs(tmp_path / "pairs", people=4, each=2)
+    few = tmp_path / "run", "--optim.steps", 1
+    cache = tmp_path / "hub" / "models--own--base"
+    (cache / "refs").mkdir(parents=True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for commit in ("a" * 40, "b" * 40):  # the same weights; only a text has changed, say
+        tiny_pairs.pipeline().save_pretrained(cache / "snapshots" / commit)
+        (cache / "refs" / "main").write_text(commit)
+        assert run_diffusion(tmp_path, *few, "--model.base", "own/base") == 0
+    names = [json.loads(row)["name"] for row in (tmp_path / "run" / fingerprint.RECORD).open()]
+    assert "own/base/model_index.json" in names and not any("snapshots" in name for name in names)
 
 
 def unfinished(job, members) -> None:
