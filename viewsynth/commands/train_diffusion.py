@@ -202,7 +202,7 @@ def check(config: Config) -> dict[str, str]:
 
 def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
     """Write down what decides the weights, or refuse to go on with something else."""
-    folder, model = config.output, config.model
+    folder = config.output
     settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
     settings["data"] = reading.told(settings["data"])
     for stage in (config.autoencoder, config.optim, config.distil):
