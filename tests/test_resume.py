@@ -130,7 +130,7 @@ def test_the_bar_is_that_of_the_model_that_is_there(tmp_path):
     asked, launcher = SimpleNamespace(output=tmp_path), Accelerator(cpu=True)
     rows = [{"step": 2, "val_mAP": 0.9}, {"step": 3}, {"step": 4, "val_mAP": 0.5}]
     assert train._best(asked, [], None, launcher) == -1
-    assert train._best(asked, rows, None, launcher) == -1, "neither a model nor a checkpoint is left"
+    assert train._best(asked, rows, None, launcher) == -1, "no model, no checkpoint"
     (tmp_path / "model").mkdir()
     for step, bar in ((2, 0.9), (4, 0.5), (6, 0.9)):  # 6 comes after the newest checkpoint
         told = {saved.MARK: "1", "about": {"step": step}}
