@@ -155,7 +155,7 @@ def test_every_reason_is_told():
         of("empty", [], [b]),
     ]
     dataset = Dataset(name="some", root=Path("/data"), samples=[])
-    kept, lines = protocols.keep(dataset, every, {})
+    kept, lines = protocols.computable(dataset, every, {})
     assert kept == every[:1] and len(lines) == 5
     for line, words in zip(
         lines,
@@ -165,7 +165,7 @@ def test_every_reason_is_told():
     ):  # fmt: skip
         assert words in line
     with pytest.raises(ValueError, match="can be computed:\n(.*\n){4}empty is not computed: "):
-        protocols.keep(dataset, every[1:], {})
+        protocols.computable(dataset, every[1:], {})
 
 
 # ---- without a rule ------------------------------------------------------------------------------
@@ -240,14 +240,13 @@ def test_copies_alone_are_no_match(tmp_path):
             path.write_bytes(content)
             samples.append(Sample(paths=(path,), name=path.name, pid=pid, split=split))
     query, gallery = samples[::2], samples[1::2]
-    protocol = protocols.free(Protocol(name="ALL", query=query, gallery=gallery))
+    protocol = protocols.without_cameras(Protocol(name="ALL", query=query, gallery=gallery))
     assert protocol.valid_queries == 2 and len(protocol.gallery) == 4
     rows = evaluation.rank(protocol, np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32))
     assert rows.valid.tolist() == [True, True, False, False]
     assert rows.rank.tolist()[:2] == [3, 3]  # the other one, behind equally far strangers
-    assert protocols.free(Protocol(name="A<->G", query=query, gallery=gallery, camera="view")) == (
-        Protocol(name="A<->G", query=query, gallery=gallery, camera="view")
-    )
+    views = Protocol(name="A<->G", query=query, gallery=gallery, camera="view")
+    assert protocols.without_cameras(views) == views
 
 
 @given(
@@ -260,7 +259,7 @@ def test_valid_queries_are_those_with_another_picture(people, asked, searched):
         for n, (pid, camid) in enumerate(people)
     ]
     query, gallery = ([samples[n] for n in some if n < len(samples)] for some in (asked, searched))
-    protocol = protocols.free(Protocol(name="ALL", query=query, gallery=gallery))
+    protocol = protocols.without_cameras(Protocol(name="ALL", query=query, gallery=gallery))
     expected = [any(g.pid == q.pid and g.name != q.name for g in gallery) for q in query]
     assert protocol.valid_queries == sum(expected)
     if query and gallery:

@@ -349,13 +349,13 @@ ONE, TWO = sample("q", "some/1", "aerial"), sample("g", "some/1", camid="2")
 )  # fmt: skip
 def test_refusals(dataset, learnt, message):
     with pytest.raises(ValueError, match=message):
-        protocols.keep(dataset, list(dataset.protocols.values()), learnt)
+        protocols.computable(dataset, list(dataset.protocols.values()), learnt)
 
 
 def test_nothing_to_refuse():
     dataset = dataset_of([ONE], [TWO], [sample("t", "some/3")])
     every = list(dataset.protocols.values())
-    assert protocols.keep(dataset, every, {"some/4": "list.txt", "1": "x"}) == (every, [])
+    assert protocols.computable(dataset, every, {"some/4": "list.txt", "1": "x"}) == (every, [])
 
 
 @pytest.mark.parametrize("text", ["some/7\n\n some/8 \r\n", "7\n8"])
@@ -373,13 +373,13 @@ def test_lists_of_who_was_learnt_from(tmp_path, text):
 
 def test_protocols_by_name(cargo):
     dataset = data.load("cargo", cargo)
-    assert [p.name for p in protocols.choose(dataset, ("A->G", "ALL"))] == ["A->G", "ALL"]
+    assert [p.name for p in protocols.named(dataset, ("A->G", "ALL"))] == ["A->G", "ALL"]
     with pytest.raises(ValueError, match=r"no protocol 'A-'; there are \"ALL\".*quote the names"):
-        protocols.choose(dataset, ("A-",))
+        protocols.named(dataset, ("A-",))
     with pytest.raises(ValueError, match=r"no protocol 'A2G'; there are .*\"G->A\"$"):
-        protocols.choose(dataset, ("A2G",))
+        protocols.named(dataset, ("A2G",))
     with pytest.raises(ValueError, match="offers no protocol: .*viewsynth data some"):
-        protocols.choose(replace(dataset_of([ONE], [TWO]), protocols={}), ())
+        protocols.named(replace(dataset_of([ONE], [TWO]), protocols={}), ())
 
 
 def test_options(cargo, model, tmp_path, capsys):

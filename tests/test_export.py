@@ -4,6 +4,7 @@
 import io
 import json
 import re
+import shutil
 import struct
 import tarfile
 
@@ -160,6 +161,22 @@ def test_bad_runs_are_refused_and_nothing_is_written(run, tmp_path, line, error,
     with pytest.raises(error, match=re.escape(said)):
         export.run(export.Config("cargo", tmp_path, str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "kind, spoilt",
+    [
+        ("body", {"file_name": "images/gone.jpg", "camid": None, "elevation": None}),
+        ("sheet", {"camid": None}),
+        ("market", {"person": None}),
+        ("webdataset", {"camid": None, "person": None, "elevation": None}),
+    ],
+)
+def test_what_an_export_does_not_read_is_not_asked_for(run, tmp_path, kind, spoilt):
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(_metadata(run)[0] | spoilt) + "\n")
+    for folder in ("images", "people"):
+        shutil.copytree(run / folder, tmp_path / folder)
+    assert export.run(export.Config(kind, tmp_path, str(tmp_path / "out"))) == 0
 
 
 def test_sheets_show_every_view(run, tmp_path):

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from tiny_videos import video
 from transformers import ResNetConfig, ResNetModel
 
+from viewsynth.data import images
 from viewsynth.pictures import stretched
 from viewsynth.records import Sample
 from viewsynth.reid import encoders, features
@@ -130,6 +131,21 @@ def test_broken_pictures_are_left_out_and_told(samples, encoder, tmp_path):
     )
     cosine = row @ whole / np.linalg.norm(row) / np.linalg.norm(whole)
     assert cosine > 1 - 1e-5  # its broken frame changes no direction
+
+
+def test_what_can_be_read_by_now_is_done_again(samples, encoder, tmp_path, monkeypatch):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    mixed = [*samples[-2:], Sample(paths=(bad,), pid="x", name="c/bad.png")]
+    with monkeypatch.context() as strict:
+        strict.setattr(images, "MAX_PIXELS", 10)  # as if their reader were not installed
+        (block,) = made(mixed, tmp_path / "f", encoder)
+        assert block.done() and features.outcome([block])[0] == set()
+    assert not block.done()
+    (block,) = made(mixed, tmp_path / "f", encoder)
+    have, (reject,) = features.outcome([block])
+    assert have == {"a/00.png", "a/01.png"} and reject.source == str(bad)
+    assert block.done(), "what is broken for good is not tried for ever"
 
 
 def test_a_video_is_the_mean_direction_of_its_frames(samples, encoder, tmp_path):

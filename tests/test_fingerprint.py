@@ -118,6 +118,21 @@ def test_what_is_told_of_a_file_counts(files, tmp_path):
     fingerprint.compare(tmp_path, told, True)  # a tuple is what JSON makes of it
 
 
+def test_what_can_be_read_by_now_needs_another_run(files, tmp_path):
+    """A reader was installed: there is nothing to put back."""
+    told = inputs(files)
+    for readable in (False, True):
+        told["c.jpg"] = (files / "c.jpg", {"readable": readable})
+        if not readable:
+            fingerprint.keep(tmp_path, fingerprint.compare(tmp_path, told, False))
+    said = r"1 that could not be read then and can be now \(c.jpg\); give another --output"
+    with pytest.raises(ValueError, match=f"than there are now: {said}"):
+        fingerprint.compare(tmp_path, told, True)
+    (files / "a.jpg").write_bytes(b"!")
+    with pytest.raises(ValueError, match="1 changed .*; put them back as they were, or give"):
+        fingerprint.compare(tmp_path, told, True)
+
+
 def test_more_may_be_asked_for_where_it_is_not_fixed(files, tmp_path):
     begin(files, tmp_path)
     few = {name: told for name, told in inputs(files).items() if name < "c"}

@@ -4,6 +4,7 @@
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -105,6 +106,37 @@ def test_exif_rotation_is_undone(tmp_path, orientation):
     path = save(tmp_path / "a.png", turned, exif=exif)
     assert (read(path) == PICTURE).all()
     assert (read(path, (3, 5, 21, 30)) == PICTURE[5:30, 3:21]).all()
+
+
+@pytest.mark.parametrize(
+    ("extension", "comment"),
+    [("jpg", 0), ("jpg", 400_000), ("png", 0), ("webp", 0), ("bmp", 0)],
+)
+def test_the_size_of_a_large_picture_is_that_of_the_upright_one(tmp_path, extension, comment):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    noise = RNG.integers(0, 256, (500, 300, 3), dtype=np.uint8)
+    options = {} if extension == "bmp" else {"exif": exif}
+    if extension == "webp":
+        options["lossless"] = True
+    path = save(tmp_path / f"a.{extension}", noise, quality=100, **options)
+    if extension == "jpg":
+        data = path.read_bytes()
+        parts = [b"\xff\xee" + struct.pack(">H", 50_002) + bytes(50_000)] * (comment // 50_000)
+        path.write_bytes(data[:2] + b"".join(parts) + data[2:])  # its size comes after them
+    assert path.stat().st_size > images.HEAD
+    assert images.size(path) == read(path).shape[1::-1]
+
+
+def test_the_size_of_a_jpeg_is_in_its_head(tmp_path):
+    path = save(tmp_path / "a.jpg", PICTURE)
+    with path.open("ab") as file:
+        file.truncate(50_000_000)
+    images.size(path)  # what is loaded once
+    tracemalloc.start()
+    assert images.size(path) == (24, 40)
+    assert tracemalloc.get_traced_memory()[1] < 4 * images.HEAD
+    tracemalloc.stop()
 
 
 @pytest.mark.filterwarnings("error")

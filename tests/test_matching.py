@@ -98,6 +98,14 @@ def test_names_with_other_folders_do_not_match(listed):
         rows(listed)
 
 
+@pytest.mark.parametrize("folder", ["/home/me/CARGO", "C:/CARGO", ""])
+def test_the_one_that_is_missing_is_named_and_the_folder_of_the_others(folder):
+    listed = [f"{folder}/{name}" for name in NAMES[:-1]]
+    said = rf"1 of 4 .* not in f.npz: d.jpg \(the others are below {folder or '/'}\); it has"
+    with pytest.raises(ValueError, match=said):
+        rows(listed)
+
+
 def test_folders_of_the_data_set_are_no_place(tmp_path):
     """Flat pictures, and features of another split whose file names are the same."""
     (tmp_path / "train").mkdir()

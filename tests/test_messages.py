@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_what_is_not_there(options, words, tmp_path, monkeypatch):
         (sheet.write_report, ("no run.json", "give a folder that `viewsynth generate` wrote")),
         (world.read, ("no world.json", "give a folder that `viewsynth world` wrote")),
         (
-            export.read_rows,
+            partial(export.read_rows, kind="cargo"),
             ("no metadata.jsonl", "give the folder that `viewsynth generate` wrote"),
         ),
     ],

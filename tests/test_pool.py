@@ -189,10 +189,15 @@ def test_tracklets_become_frames(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["walk.mp4", "clip.MOV", "track.webm"])
-def test_videos_are_refused_with_what_to_do(train, tmp_path, name):
+def test_videos_are_left_out_and_told(train, tmp_path, name, caplog):
     video = Sample(paths=(tmp_path / name,), pid="a", name=name)
-    with pytest.raises(ValueError, match=f"{name} is a video; a training .* save its frames"):
-        pool.build([*train, video])
+    assert pool.build([*train, video]).samples == pool.build(train).samples
+    assert f"1 samples are videos ({name})" in caplog.text
+    found, (reject,) = pool.pictures([*train, video])
+    assert found == train and reject.source == str(tmp_path / name) and reject.pid == "a"
+    assert "save its frames as pictures" in reject.reason
+    with pytest.raises(ValueError, match=f"no pictures .*{name}.* save its frames"):
+        pool.build([video])
 
 
 def test_a_run_made_from_tracklets_is_known_by_their_frames(tmp_path):

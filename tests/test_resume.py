@@ -126,6 +126,18 @@ def test_the_best_model_is_there_again(cargo, models, tmp_path, capsys):
     assert saved.load(tmp_path / "stopped" / "model")[1]["step"] == 4
 
 
+def test_the_bar_is_that_of_the_model_that_is_there(tmp_path):
+    asked, launcher = SimpleNamespace(output=tmp_path), Accelerator(cpu=True)
+    rows = [{"step": 2, "val_mAP": 0.9}, {"step": 3}, {"step": 4, "val_mAP": 0.5}]
+    assert train._best(asked, [], None, launcher) == -1
+    assert train._best(asked, rows, None, launcher) == -1, "no model, no checkpoint"
+    (tmp_path / "model").mkdir()
+    for step, bar in ((2, 0.9), (4, 0.5), (6, 0.9)):  # 6 comes after the newest checkpoint
+        told = {saved.MARK: "1", "about": {"step": step}}
+        (tmp_path / "model" / saved.CONFIG).write_text(json.dumps(told))
+        assert train._best(asked, rows, None, launcher) == bar
+
+
 class Squares:
     """Losses of the other trainings' loop: what a network makes of noise is to be nothing."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -212,6 +213,17 @@ def test_another_configuration_is_refused(given, undisturbed):
         run(given, undisturbed, "--distil.steps", 4, "--optim.steps", 7)
     with pytest.raises(ValueError, match="holds a run"):
         run(given, undisturbed, "--distil.steps", 4, "--resume", "no")
+
+
+def test_a_run_of_before_there_were_ways_of_reading_goes_on(given, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    told = json.loads(path.read_text())
+    assert not told["settings"]["data"].keys() & {"form", "box", "elevation"}
+    assert run(given, tmp_path / "run", "--distil.steps", 4) == 0
+    assert json.loads(path.read_text())["settings"] == told["settings"]
+    with pytest.raises(ValueError, match="data.box: .* there, 'xywh' now"):
+        run(given, tmp_path / "run", "--distil.steps", 4, "--data.box", "xywh")
 
 
 def test_a_lora_of_random_weights_is_refused(capsys):

@@ -135,6 +135,7 @@ def _refuse_others(
     there = [name for name, known in before.items() if known.sha256]
     here = [name for name, known in now.items() if known.sha256]
     both = [name for name in there if name in now and now[name].sha256]
+    mended = [name for name in both if _readable(before[name]) is False and _readable(now[name])]
     found = {
         "changed": [name for name in both if before[name].sha256 != now[name].sha256],
         "gone": [name for name in there if name not in both and (fixed or name in now)],
@@ -142,15 +143,24 @@ def _refuse_others(
         "described otherwise": [
             f"{name}, {key}: {old!r} there, {new!r} now"
             for name in both
+            if name not in mended
             for key, old, new in differences(before[name].about, now[name].about)[:1]
         ],
+        "that could not be read then and can be now": mended,
     }
     if any(found.values()):
         said = "; ".join(f"{len(few)} {what} ({_few(few)})" for what, few in found.items() if few)
+        only = sum(map(len, found.values())) == len(mended)
+        back = "" if only else "put them back as they were, or "
         raise ValueError(
-            f"{run} was begun with other files than there are now: {said}; put them back as they "
-            "were, or give another --output"
+            f"{run} was begun with other files than there are now: {said}; {back}give another "
+            "--output"
         )
+
+
+def _readable(known: Known) -> bool | None:
+    """What a run said of a picture, see `reid.pool.inputs`; None = nothing."""
+    return known.about.get("readable")
 
 
 def _few(names: Sequence[str]) -> str:

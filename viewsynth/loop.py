@@ -4,8 +4,9 @@
 `diffusion` and `reid.generation` bring the losses; `viewsynth.train` has a loop of its own, for
 pictures of people. Batches, noise and learning rate are functions of (seed, step), and all random
 numbers of a step are drawn for the whole batch, so neither a stop nor the number of processes
-changes what is learnt. As in `viewsynth.train`, a batch may be computed in parts that are
-accumulated.
+changes what is learnt (but for rounding: with more than two processes the first step after a start
+adds up gradients in another order than those after it). As in `viewsynth.train`, a batch may be
+computed in parts that are accumulated.
 """
 
 from __future__ import annotations

@@ -232,7 +232,7 @@ def _left(
     lost = {sample.name for protocol in chosen for sample in _of(protocol)} - (have or set())
     if have is None or not lost:
         return chosen, []
-    return protocols.keep(dataset, [protocols.without(p, lost) for p in chosen], learnt)
+    return protocols.computable(dataset, [protocols.without(p, lost) for p in chosen], learnt)
 
 
 def _features(

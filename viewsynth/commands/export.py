@@ -43,7 +43,13 @@ from viewsynth.files import inside, lines
 
 FIRST = 900_001  # running numbers from here on are those of no real picture
 BAND = 15  # degrees of elevation of a virtual camera
-TEXTS = ("file_name", "pid", "camid", "person")  # columns that exports use
+COLUMNS = {  # that an export reads; all but that of bodies read the picture, too
+    "body": ("file_name", "person"),
+    "sheet": ("file_name", "pid", "person", "elevation"),
+    "market": ("file_name", "pid", "camid", "elevation"),
+    "cargo": ("file_name", "pid", "camid", "elevation"),
+    "webdataset": ("file_name",),
+}
 EXPECTED = "expected the metadata.jsonl that `viewsynth generate` wrote"
 
 
@@ -124,7 +130,7 @@ class Target:
 
 def run(config: Config) -> int:
     """Export, and say what was written where."""
-    rows = read_rows(config.run)
+    rows = read_rows(config.run, config.kind)
     form = FORMS.get(config.kind)
     entries = renamed(form, rows) if form else []
     own = config.run / "export" / config.kind
@@ -143,8 +149,8 @@ def run(config: Config) -> int:
     return 0
 
 
-def read_rows(folder: Path) -> list[dict]:
-    """The rows of a finished run, sorted by file name.
+def read_rows(folder: Path, kind: str) -> list[dict]:
+    """The rows of a finished run, sorted by file name, checked as far as a kind of export reads.
 
     Raises: FileNotFoundError, ValueError: if there are none, if one is no row of a run, or if its
         picture is not there.
@@ -156,7 +162,7 @@ def read_rows(folder: Path) -> list[dict]:
             "`viewsynth generate` wrote"
         )
     rows = [
-        _row(line, f"{path}:{number}", folder)
+        _row(line, f"{path}:{number}", folder, kind)
         for number, line in enumerate(path.read_bytes().splitlines(), 1)
         if line.strip()
     ]
@@ -168,8 +174,8 @@ def read_rows(folder: Path) -> list[dict]:
     return sorted(rows, key=lambda row: row["file_name"])
 
 
-def _row(line: bytes, where: str, folder: Path) -> dict:
-    """A line of `metadata.jsonl`, checked as far as exports use it."""
+def _row(line: bytes, where: str, folder: Path, kind: str) -> dict:
+    """A line of `metadata.jsonl`, checked."""
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -178,13 +184,14 @@ def _row(line: bytes, where: str, folder: Path) -> dict:
             "generate` again, it writes the file anew"
         ) from error
     row = row if isinstance(row, dict) else {}
-    for key in TEXTS:
-        if not isinstance(row.get(key), str) or not row[key]:
-            raise ValueError(f"{where}: {key} must be a text, got {row.get(key)!r}; {EXPECTED}")
-    value = row.get("elevation")
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{where}: elevation must be a number, got {value!r}; {EXPECTED}")
-    if not inside(folder, row["file_name"]).is_file():
+    for key in COLUMNS[kind]:
+        value = row.get(key)
+        if key == "elevation":
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ValueError(f"{where}: {key} must be a number, got {value!r}; {EXPECTED}")
+        elif not isinstance(value, str) or not value:
+            raise ValueError(f"{where}: {key} must be a text, got {value!r}; {EXPECTED}")
+    if kind != "body" and not inside(folder, row["file_name"]).is_file():
         raise FileNotFoundError(
             f"{where}: there is no picture {row['file_name']} in {folder}; put it back, or run "
             "`viewsynth generate` anew"

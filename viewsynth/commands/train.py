@@ -192,14 +192,15 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
     if not wanted:
         raise ValueError(f"data.views: {config.data.root} has no {config.data.views} picture")
     # Validation sees what training sees: the other view's pictures are not to be had.
-    real, validated = pool.split(pool.pictures(wanted), config.data.validation, config.seed)
+    frames, videos = pool.pictures(wanted)
+    real, validated = pool.split(frames, config.data.validation, config.seed)
     tested = {s.pid for p in dataset.protocols.values() for s in (*p.query, *p.gallery)}
     learnt = pool.build(
         real, config.data.synthetic, config.data.weight, everyone=every, tested=tested,
         least=config.data.least, views=config.data.per_person, repeat=config.data.repeat,
         by=config.model.views,
     )  # fmt: skip
-    return learnt, validated, dataset.rejects
+    return learnt, validated, [*dataset.rejects, *videos]
 
 
 def plan_of(config: Config, learnt: pool.Pool) -> Plan:
@@ -296,14 +297,19 @@ def _best(config: Config, rows: list[dict], method, accelerator) -> float:
     Returns: -1 if there is none.
     """
     rows = [row for row in rows if "val_mAP" in row]
-    best = max(rows, key=lambda row: row["val_mAP"], default={"val_mAP": -1.0})
-    there = saved.is_ours(config.output / "model")
+    none, folder = {"step": 0, "val_mAP": -1.0}, config.output / "model"
+    best = max(rows, key=lambda row: row["val_mAP"], default=none)
+    there = saved.is_ours(folder)
+    told = json.loads((folder / saved.CONFIG).read_text(encoding="utf-8")) if there else {}
     accelerator.wait_for_everyone()  # all have looked before one writes
-    if there or not rows:
-        return best["val_mAP"]
+    if there or not rows:  # that of a step after the newest checkpoint will be made again
+        step = told.get("about", {}).get("step")
+        return next((row["val_mAP"] for row in rows if row["step"] == step), best["val_mAP"])
     folders = {row["step"]: config.output / f"{checkpoints.NAME}{row['step']}" for row in rows}
     left = [row for row in rows if folders[row["step"]].is_dir()]
-    found = max(left, key=lambda row: row["val_mAP"])
+    found = max(left, key=lambda row: row["val_mAP"], default=none)
+    if found is none:
+        return none["val_mAP"]  # the best one from here on is kept
     if accelerator.is_main_process:
         if found is not best:
             say(f"model/ is gone, and so is the checkpoint of step {best['step']}, which was the "

@@ -27,9 +27,9 @@ from typing import Literal
 from viewsynth import checkpoints, data, fingerprint, hub, pairing, preview
 from viewsynth.commands import world
 from viewsynth.config import dump, to_dict, within
-from viewsynth.data import Reading, Source
+from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion import adapt, autoencoder, card, distillation, loading, training
-from viewsynth.diffusion.pairs import Pairs
+from viewsynth.diffusion.pairs import INDEX, ROWS, SHARDS, Pairs
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 from viewsynth.facts import facts
 from viewsynth.files import LEFTOVER, claim, clean, write
@@ -43,7 +43,7 @@ OURS = set(
     "tracker .gitkeep".split()
 ) | {fingerprint.RECORD}
 FREE = ("output", "resume", "every", "trackers", "device", "workers", "commercial")  # no weight
-FILES = "*.json*", "*.safetensors", "*/*.safetensors"  # of pairs and of weights
+PAIRS = (INDEX, ROWS, f"{SHARDS}/*.safetensors")  # what is read of a folder of pairs
 SIDE = 16  # sides are multiples: autoencoder and UNet halve those of the small model four times
 STEPS, FEW = 20, 4  # in which the trained and the distilled model make the grids
 CHECKED = 256  # pairs that the autoencoder is validated on
@@ -202,19 +202,16 @@ def check(config: Config) -> dict[str, str]:
 
 def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
     """Write down what decides the weights, or refuse to go on with something else."""
-    folder, model = config.output, config.model
+    folder = config.output
     settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
+    settings["data"] = reading.told(settings["data"])
     for stage in (config.autoencoder, config.optim, config.distil):
         settings[stage.GROUP]["parts"] = stage.parts or accelerator.num_processes
     settings |= {"pairs": pairs.fingerprint, "precision": accelerator.mixed_precision}
     begun = {path.parent.name for path in folder.glob("*/checkpoint-*")}
     if begun and config.resume == "no":
         raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
-    # The pictures that pairs are made of are known where the pairs lie.
-    given = [*config.data.pairs, *([model.identity] if model.identity else [])]
-    given += [] if model.base == "small" else [hub.folder_of(model.base, loading.files())]
-    paths = sorted(path for place in given for kind in FILES for path in place.glob(kind))
-    known = fingerprint.compare(folder, {p.as_posix(): (p, {}) for p in paths}, bool(begun))
+    known = fingerprint.compare(folder, _inputs(config), bool(begun))
     if begun:
         old = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
         new = dict(settings)
@@ -226,6 +223,26 @@ def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
     write(folder / "config.yaml", dump(config).encode())
     told = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"
     write(folder / "run.json", told.encode())
+
+
+def _inputs(config: Config) -> dict[str, tuple[Path, dict]]:
+    """The files that the run reads, by the names of their places as they were given.
+
+    The pictures that pairs are made of are known where the pairs lie.
+    """
+    model = config.model
+    given = [(str(place), place, PAIRS) for place in config.data.pairs]
+    if model.identity:
+        given.append((str(model.identity), model.identity, adapt.VISION))
+    if model.base != "small":
+        files = loading.files()
+        given.append((model.base, hub.folder_of(model.base, files), files))
+    return {
+        f"{name}/{path.relative_to(place).as_posix()}": (path, {})
+        for name, place, kinds in given
+        for kind in kinds
+        for path in sorted(place.glob(kind))
+    }
 
 
 # ---- pairs and base ------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".heic", ".heif", ".avif
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 64_000_000
+HEAD = 256 * 1024  # bytes in which a JPEG mostly says its size
+JPEG = b"\xff\xd8\xff"  # begins one
 MIN_SIDE = 16
 RANGES = (255, 1023, 4095, 65535)  # largest values of 8, 10, 12 and 16 bits
 MOST_TOLD = 100  # pictures with a bad profile that are named in one process
@@ -103,11 +105,11 @@ def part(
     return np.ascontiguousarray(image[top:bottom, left:right])
 
 
-def _bytes(path: Path) -> bytes:
-    """The file's content, if it is a regular file of a sane size."""
+def _bytes(path: Path, most: int = MAX_BYTES) -> bytes:
+    """The file's content, or so many bytes of it, if it is a regular file of a sane size."""
     with opened(path, MAX_BYTES) as file:
         try:
-            return file.read(MAX_BYTES)
+            return file.read(most)
         except OSError as error:
             raise BadImage(f"the file cannot be read: {error.strerror}") from error
 
@@ -322,12 +324,21 @@ def _tell(name: str, error: Exception) -> None:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """Width and height of the upright picture, in pixels, nothing decoded.
+    """Width and height of the upright picture, in pixels; of a JPEG only the head is read.
 
     Raises: BadImage: if it has none that can be read.
     """
+    head = _bytes(path, HEAD)
+    # Before the pixels, a JPEG says how it is turned; other formats may say so at the end.
+    if head.startswith(JPEG):
+        with contextlib.suppress(BadImage):
+            return _size(head)
+    return _size(_bytes(path) if len(head) == HEAD else head)
+
+
+def _size(data: bytes) -> tuple[int, int]:
     try:
-        with _open(_bytes(path)) as image:
+        with _open(data) as image:
             turned = _orientation(image) in (5, 6, 7, 8)
             return image.size[::-1] if turned else image.size
     except BadImage:

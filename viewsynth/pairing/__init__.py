@@ -159,15 +159,12 @@ def _inputs(source: str | Path | Dataset, members: list) -> dict[str, tuple[Path
     if isinstance(source, Dataset):  # its fingerprint counts all of them
         told = ("pid", "outfit", "view", "box", "elevation", "azimuth", "distance")
         return {
-            f"{source.root}/{sample.name}": (
-                sample.paths[0], {key: getattr(sample, key) for key in told}
-            )
+            sample.name: (sample.paths[0], {key: getattr(sample, key) for key in told})
             for sample in source.train
         }  # fmt: skip
     rows = [row for member in members for row in (*member.ground, *member.drone)]
     names = sorted({row[key] for row in rows for key in ("file_name", "parts")})
-    paths = [Path(source) / name for name in (*truth.LISTS, *names)]
-    return {path.as_posix(): (path, {}) for path in paths}
+    return {name: (Path(source) / name, {}) for name in (*truth.LISTS, *names)}
 
 
 def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str, seed: int) -> Job:

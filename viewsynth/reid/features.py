@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -96,12 +97,20 @@ class Block:
     mark: str
 
     def done(self) -> bool:
-        """Whether the file is there and is of this very model, setting and pictures."""
+        """Whether the file is there, is of this very model, setting and pictures, and none of its
+        broken pictures can be read by now."""
         try:
             with safe_open(self.path, "numpy") as file:
-                return (file.metadata() or {}).get("mark") == self.mark
+                about = file.metadata() or {}
         except (OSError, SafetensorError):
             return False
+        if about.get("mark") != self.mark:
+            return False
+        broken = [each["source"] for each in json.loads(about["rejects"])]
+        again: list[Reject] = []
+        concerned = [s for s in self.samples if any(str(path) in broken for path in s.paths)]
+        deque(_frames(replace(self, samples=concerned), (1, 1), again), maxlen=0)
+        return [reject.source for reject in again] == broken
 
 
 def blocks(

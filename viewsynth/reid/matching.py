@@ -60,7 +60,10 @@ def positions(
             unclear.append(name)
         else:
             at.append(row)
-    _complain(path, listed, names, missing, unclear)
+    most = _most(known, wanted, roots) if missing else None
+    lost = [name for name in missing if f"{most}/{_plain(name)}" not in known]
+    below = f" (the others are below {most or '/'})" if 0 < len(lost) < len(missing) else ""
+    _complain(path, listed, names, lost or missing, unclear, below)
     return at, notes
 
 
@@ -102,6 +105,21 @@ def _folder(
     return found[0] if found else None
 
 
+def _most(known: set[str], wanted: Sequence[str], roots: Sequence[Path]) -> str | None:
+    """The folder, other than one of this data set, below which most samples are; None = none is."""
+    alike: dict[str, list[str]] = {}
+    for name in wanted:
+        alike.setdefault(_bare(name), []).append(f"/{name}")
+    folders = Counter(
+        one.removesuffix(end) for one in known for end in alike.get(_bare(one), ())
+        if one.endswith(end)
+    )  # fmt: skip
+    most, count = max(folders.items(), key=lambda each: each[1], default=("", 0))
+    if 2 * count <= len(wanted) or any(_inside(root, most) for root in roots):
+        return None
+    return most
+
+
 def _inside(root: Path, folder: str) -> bool:
     below = (root / folder).resolve()
     return bool(folder) and below.is_dir() and root.resolve() in below.parents
@@ -114,13 +132,14 @@ def _once(path: Path, names: Sequence[str]) -> None:
 
 
 def _complain(
-    path: Path, listed: Sequence[str], names: Sequence[str], missing: list[str], unclear: list[str]
-) -> None:
+    path: Path, listed: Sequence[str], names: Sequence[str], missing: list[str], unclear: list[str],
+    below: str,
+) -> None:  # fmt: skip
     if missing:
         raise ValueError(
-            f"features: {len(missing)} of {len(names)} samples are not in {path}: {few(missing)}; "
-            f"it has {len(listed)} names: {few(listed)}; write them as paths relative to the data "
-            "set, or as bare file names"
+            f"features: {len(missing)} of {len(names)} samples are not in {path}: "
+            f"{few(missing)}{below}; it has {len(listed)} names: {few(listed)}; write them as "
+            "paths relative to the data set, or as bare file names"
         )
     if unclear:
         raise ValueError(

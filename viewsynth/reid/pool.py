@@ -7,6 +7,7 @@ picture keeps its person's label, has a camera of its own and a weight in the lo
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,12 +21,18 @@ import numpy as np
 from viewsynth.data import layout
 from viewsynth.data.frames import is_video
 from viewsynth.files import inside, sha256
-from viewsynth.records import PLATFORMS, VIEWS, Sample, seed_of
+from viewsynth.records import PLATFORMS, VIEWS, Reject, Sample, seed_of
 
 METADATA = "metadata.jsonl"
+NO_VIDEO = (
+    "a training takes pictures: save its frames as pictures in a folder in its place (generate and "
+    "evaluate read videos)"
+)
 Weight = Literal["judge", "seen", "none"]
 WEIGHTS = {"judge": "weight", "seen": "seen_ratio", "none": None}  # the field of a row
 By = Literal["view", "platform"]  # the field of a sample that tells its view
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,26 +103,32 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
     return [s for s in samples if s.pid not in chosen], [s for s in samples if s.pid in chosen]
 
 
-def pictures(samples: Iterable[Sample]) -> list[Sample]:
-    """Samples of one picture each: a tracklet becomes one a frame.
+def pictures(samples: Iterable[Sample]) -> tuple[list[Sample], list[Reject]]:
+    """Samples of one picture each: a tracklet becomes one a frame; and the videos, left out, told.
 
-    Raises: ValueError: if one is a video.
+    Raises: ValueError: if all are videos.
     """
-    found = []
+    found, videos = [], []
     for sample in samples:
         if is_video(sample.paths[0]):
-            raise ValueError(
-                f"{sample.paths[0]} is a video; a training takes pictures: save its frames as "
-                "pictures in a folder in its place (generate and evaluate read videos)"
-            )
-        if len(sample.paths) == 1:
+            videos.append(sample)
+        elif len(sample.paths) == 1:
             found.append(sample)
-            continue
-        found += [
-            replace(sample, paths=(path,), name=f"{sample.name}#frame{number:05d}")
-            for number, path in enumerate(sample.paths)
-        ]
-    return found
+        else:
+            found += [
+                replace(sample, paths=(path,), name=f"{sample.name}#frame{number:05d}")
+                for number, path in enumerate(sample.paths)
+            ]
+    if videos:
+        said = f"{len(videos)} samples are videos ({_few([s.name for s in videos])}); {NO_VIDEO}"
+        if not found:
+            raise ValueError(f"there are no pictures to learn from: {said}")
+        logger.warning("%s; they are left out", said)
+    rejects = [
+        Reject(source=str(s.paths[0]), stage="input", reason=f"a video; {NO_VIDEO}", pid=s.pid)
+        for s in videos
+    ]
+    return found, rejects
 
 
 def build(
@@ -160,7 +173,7 @@ def build(
             f"{len(shared)} identities are in train and in query or gallery: {_few(shared)}; a "
             "model that learnt them cannot be evaluated: take them out of one of the two"
         )
-    frames = sorted(pictures(train), key=lambda s: (s.pid, s.name))
+    frames = sorted(pictures(train)[0], key=lambda s: (s.pid, s.name))
     folders = [Path(run).expanduser().resolve() for run in runs]
     if twice := [folder for folder, count in Counter(folders).items() if count > 1]:
         raise ValueError(f"the synthetic run {twice[0]} is given twice")

@@ -35,20 +35,20 @@ def select(
         names: Of protocols; none = all.
         camera_rule: "protocol" = each one's own; "none" = only a query's own picture is removed,
             but in "A<->G", which the view defines.
-        learnt: See `keep`.
-    Raises: ValueError: see `choose` and `keep`.
+        learnt: See `computable`.
+    Raises: ValueError: see `named` and `computable`.
     """
-    chosen, notes = choose(dataset, names), one_view(dataset)
+    chosen, notes = named(dataset, names), one_view(dataset)
     if camera_rule == "none":
         cameras = {protocol.camera for protocol in chosen}
         notes += [NO_RULE] if "camid" in cameras else []
         notes += [VIEW_RULE] if "view" in cameras else []
-        chosen = [free(protocol) for protocol in chosen]
-    kept, lines = keep(dataset, chosen, learnt)
+        chosen = [without_cameras(protocol) for protocol in chosen]
+    kept, lines = computable(dataset, chosen, learnt)
     return kept, notes + lines
 
 
-def choose(dataset: Dataset, names: Sequence[str]) -> list[Protocol]:
+def named(dataset: Dataset, names: Sequence[str]) -> list[Protocol]:
     """The protocols of these names; none = all.
 
     Raises: ValueError: if there is none, or none of that name.
@@ -84,7 +84,7 @@ def one_view(dataset: Dataset) -> list[str]:
     ]
 
 
-def free(protocol: Protocol) -> Protocol:
+def without_cameras(protocol: Protocol) -> Protocol:
     """A protocol of cameras without its camera rule; others as they are.
 
     Pictures of a person with the same bytes count as one, whatever they are called: a gallery that
@@ -122,7 +122,7 @@ def without(protocol: Protocol, lost: set[str]) -> Protocol:
 # ---- what cannot be computed ---------------------------------------------------------------------
 
 
-def keep(
+def computable(
     dataset: Dataset, protocols: Sequence[Protocol], learnt: dict[str, str]
 ) -> tuple[list[Protocol], list[str]]:
     """Those that can be computed, and a line for each reason why others cannot.
