@@ -156,11 +156,6 @@ def test_centres_are_named(tmp_path):
         load(table(tmp_path, text(boxes)))
 
 
-def test_percent_are_doubted(tmp_path):
-    boxes = [(10, 20, 30, 90), (50, 10, 70, 95), (40, 5, 55, 80)]
-    assert any("percent" in line for line in load(table(tmp_path, text(boxes))).warnings)
-
-
 # ---- elevation -----------------------------------------------------------------------------------
 
 

@@ -123,11 +123,12 @@ def test_splits_of_folders_of_people(tmp_path):
     put(tmp_path, "val/kim/1.jpg", "val/kim/2.jpg")
     dataset = load(tmp_path)
     assert [(s.name, s.pid, s.split, s.outfit) for s in dataset.samples] == [
-        ("train/bob/1.jpg", "bob", "train", ""), ("train/bob/walk", "bob", "train", "walk"),
+        ("train/bob/1.jpg", "bob", "train", ""), ("train/bob/walk/2.jpg", "bob", "train", "walk"),
         ("Query/eve/1.jpg", "eve", "query", ""), ("gallery/eve/2.jpg", "eve", "gallery", ""),
     ]  # fmt: skip
     (reject,) = dataset.rejects
     assert "pictures of val are left out" in reject.reason and reject.scores == {"count": 2}
+    assert reject.reason in dataset.warnings
 
 
 def test_splits_may_be_nested_as_archives_do_it(tmp_path):
@@ -281,8 +282,8 @@ def test_a_folder_in_a_persons_folder_is_a_tracklet(tmp_path):
     put(tmp_path, *(f"bob/monday/f{k}.jpg" for k in (10, 9, 1)), "bob/tuesday/x.png", "eve/0/1.jpg")
     dataset = load(tmp_path)
     assert [(s.name, s.pid, s.outfit, len(s.paths)) for s in dataset.samples] == [
-        ("bob/monday", "bob", "monday", 3), ("bob/tuesday", "bob", "tuesday", 1),
-        ("eve/0", "eve", "0", 1),
+        ("bob/monday", "bob", "monday", 3), ("bob/tuesday/x.png", "bob", "tuesday", 1),
+        ("eve/0/1.jpg", "eve", "0", 1),
     ]  # fmt: skip
     assert [path.name for path in dataset.samples[0].paths] == ["f1.jpg", "f9.jpg", "f10.jpg"]
     assert any("3 folders" in line and "tracklet" in line for line in dataset.warnings)
@@ -306,7 +307,7 @@ def test_crops_tracklets_and_videos_of_one_person(tmp_path):
 
 def test_one_person_with_tracklets_that_are_called_so(tmp_path):
     put(tmp_path, "bob/tracklet_1/a.jpg", "bob/tracklet_2/b.jpg")
-    assert pids(tmp_path) == {"bob/tracklet_1": "bob", "bob/tracklet_2": "bob"}
+    assert pids(tmp_path) == {f"bob/tracklet_{k}.jpg": "bob" for k in ("1/a", "2/b")}
 
 
 def test_metadata_may_name_folders_of_frames_and_videos(tmp_path):
