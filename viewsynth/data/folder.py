@@ -62,12 +62,12 @@ def load(root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B0
     READERS[form](top, base, reading, found)
     left = _left(found)
     samples, rejects = found.samples, [*found.rejects, *_counted(found), *left]
+    if left and not samples:
+        raise ValueError(
+            f"no pictures in {root} can be used, as their split is missing: "
+            + "; ".join(reject.reason for reject in left)
+        )
     if not samples and all(reject.kind == "skipped" for reject in rejects):
-        if left:
-            raise ValueError(
-                f"no pictures in {root} can be used, as their split is missing: "
-                + "; ".join(reject.reason for reject in left)
-            )
         skipped = "; ".join(reject.reason for reject in rejects)
         raise ValueError(
             f"no pictures in {root}; expected {root.name}/<person>/*.jpg, or {root.name}/*.jpg "

@@ -179,15 +179,15 @@ def _sort(folder: Folder, entry: os.DirEntry, depth: int) -> None:
 
 
 def _names_files(entry: os.DirEntry) -> bool:
-    """Whether a table begins as one of people's pictures, or cannot be looked into."""
+    """Whether the first line of a table speaks of files or people, or cannot be read."""
     if not entry.is_file(follow_symlinks=False):
         return True
     try:
         with Path(entry).open("rb") as file:
-            start = file.read(2**16).replace(b"\0", b"")  # UTF-16, too
+            start = file.read(2**16).replace(b"\0", b"").strip()  # UTF-16, too
     except OSError:
         return True
-    return bool(re.search(rb"file.?name|\bpid\b", start, re.I))
+    return bool(re.match(rb".*?(file|image|path|pid|person|identity)", start, re.I))
 
 
 def has_table(root: Path) -> bool:
