@@ -9,10 +9,11 @@ The forms, told apart by what is there (`--data.form` chooses where two readings
 - `metadata.csv` or `metadata.jsonl`, in the root or in a folder of it: one row a picture, a person
   in it (with `box`), a video or a folder of frames, see `table`. Only what is named is read.
 - `<person>/*.jpg`: a folder is a person. A folder in it is a tracklet of that person, and each
-  video (`<person>/*.mp4`) is one; what a tracklet shows is one outfit.
+  video (`<person>/*.mp4`) is one; what a tracklet shows is one outfit. A tracklet of one frame is
+  called as its file.
 - `*.jpg` in the root: each file is its own person; its pid is the name without extension, or with
   it where that would not be unique (`a.jpg` beside `a.png`, or beside a folder `a`). Folders may
-  lie beside.
+  lie beside. A phone's `a.heic` or `a.mov` beside `a.jpg` is the same shot, and not read.
 - `train`, `query`, `gallery`: each a table or persons' folders. What lies in `test`, `validation`
   and the like is nobody's to learn from, and no query or gallery: left out and told.
 
