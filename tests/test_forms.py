@@ -184,7 +184,10 @@ TWO = {  # what lies there, and what both readings and their options are called
     "versions of splits": (["train2017/a.jpg", "val2017/b.jpg"], "people train2017 splits"),
     "letters of splits": (["trainA/a.jpg", "trainB/b.jpg", "test_A/c.jpg"], "people trainA splits"),
     "a part of a split": (["train_1/a.jpg", "train_1/b.jpg"], "people train_1 splits"),
-    "all of a split": (["train_all/7/a.jpg", "train/7/a.jpg", "query/8/b.jpg"], "people train_all"),
+    "all of a split": (
+        ["train_all/7/a.jpg", "train/7/a.jpg", "query/8/b.jpg"],
+        "'train_all' splits",
+    ),
     "half of them cameras": (["cam1/a.jpg", "cam2/a.jpg", "bob/a.jpg", "eve/a.jpg"], "cameras"),
 }
 
@@ -252,38 +255,12 @@ def test_two_folders_of_one_split_stop_and_are_named(tmp_path, other, write):
     assert set(pids(tmp_path / "tests").values()) == {"7"}
 
 
-def test_a_table_of_other_things_is_told_and_no_metadata(tmp_path):
-    put(tmp_path, "ann/a.jpg", "bob/a.jpg")
-    (tmp_path / "ann/metadata.csv").write_text("date,weight\n2024,80\n")
-    (tmp_path / "bob/metadata.jsonl").write_text('{"age": 7}\n{"file_name": "a.jpg"}\n')
-    dataset = load(tmp_path)
-    assert {s.pid for s in dataset.samples} == {"ann", "bob"}
-    assert any(line.startswith("'ann/metadata.csv', 'bob/meta") for line in dataset.warnings)
-    (tmp_path / "ann/metadata.csv").write_text("file_name;pid\na.jpg;1\n", encoding="utf-16")
-    with pytest.raises(ValueError, match="two ways: by 'ann/metadata.csv'"):
-        load(tmp_path)
-
-
 def test_a_stray_picture_beside_a_folder_of_metadata_is_told(tmp_path):
     put(many(tmp_path, "images"), "stray.jpg")
     dataset = load(tmp_path)
     assert len(dataset.samples) == 8
     assert any("1 pictures in" in line and "not read" in line for line in dataset.warnings)
     assert "not read (1)" in reasons(tmp_path)["."]
-
-
-def test_what_lies_above_the_people_is_told(tmp_path):
-    root = put(tmp_path / "splits", "train/bob/a.jpg")
-    (root / "query").symlink_to(root / "train")
-    (root / "train/bob/notes.txt").write_text("x")
-    (root / "notes.md").write_text("x")
-    said = reasons(root)
-    assert "symbolic" in said["query"] and "1 .md, 1 .txt" in said["."]
-    root = put(tmp_path / "container", "images/bob/a.jpg", "images/eve/a.jpg")
-    (root / "link").symlink_to(root / "images")
-    (root / "note.txt").write_text("x")
-    said = load(root).rejects
-    assert sorted(r.source for r in said) == [".", "link"]
 
 
 def test_rows_that_are_all_left_out_are_an_error_that_says_so(tmp_path):
@@ -408,19 +385,6 @@ def test_crops_tracklets_and_videos_of_one_person(tmp_path):
         ("kim.webm", "kim", "", 1),
     }  # fmt: skip
     assert not dataset.rejects
-
-
-@pytest.mark.parametrize("other", ["IMG_1.MOV", "IMG_1.heic", "IMG_1.HEIF", "IMG_1.avif"])
-def test_the_shots_of_a_phone_are_one_person(tmp_path, other):
-    put(tmp_path, "IMG_1.jpg", "IMG_2.jpg")
-    for name in (other, "IMG_3.mp4", "IMG_4.HEIC", "IMG_4.mov"):
-        (tmp_path / name).write_bytes(b"video")
-    assert pids(tmp_path) == {
-        "IMG_1.jpg": "IMG_1", "IMG_2.jpg": "IMG_2", "IMG_3.mp4": "IMG_3", "IMG_4.HEIC": "IMG_4",
-    }  # fmt: skip
-    (reject,) = load(tmp_path).rejects
-    assert (reject.kind, reject.scores) == ("skipped", {"count": 2})
-    assert "the same shot" in reject.reason
 
 
 def test_one_person_with_tracklets_that_are_called_so(tmp_path):

@@ -106,7 +106,7 @@ def test_a_folder_of_pictures_of_nobody(tmp_path, name):
         assert set(pids(tmp_path).values()) == {"N_A", "bob"}
     else:
         assert pids(tmp_path) == {"bob/a.jpg": "bob"}
-        assert "2 pictures have no identity" in reasons(tmp_path)[name]
+        assert "no identity; its 2 pictures are left out" in reasons(tmp_path)[name]
 
 
 def test_one_person_in_all_spellings_of_a_number(tmp_path):

@@ -204,7 +204,8 @@ def _unread(top: Folder, read: list[Folder], found: Found) -> None:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         found.warnings.append(
             f"{', '.join(map(quoted, names[:3]))}{more} is not read; a table that says who is who "
-            "must be called metadata.csv or metadata.jsonl, and be chosen with --data.form table"
+            "must be called metadata.csv or metadata.jsonl, with the columns file_name and pid, "
+            "and be chosen with --data.form table"
         )
 
 
@@ -244,8 +245,8 @@ def _people(base: Folder, split: str, found: Found) -> None:
             tracklets += _person(folder, split, found)
         elif folder.pictures:
             reason = (
-                f"the name {quoted(folder.base)} means: no identity; {folder.pictures} "
-                "pictures have no identity: rename the folder if it is a person"
+                f"the name {quoted(folder.base)} means: no identity; its {folder.pictures} "
+                "pictures are left out: rename the folder if it is a person"
             )
             found.rejects.append(layout.bad(folder.name, reason))
     if tracklets:

@@ -94,7 +94,11 @@ def _of_folders(top: Folder, warnings: list[str]) -> tuple[str, Folder]:
         return "splits", top
     near = [folder for folder in alive if listing.is_near_split(folder.base)]
     if len(splits) < len(near) == len(alive):
-        raise _two(top, _people(top), f"{_names(near)} as splits (call them train, query, gallery)")
+        odd = [folder for folder in near if not listing.is_split(folder.base)]
+        raise _two(
+            top, _people(top), f"{_names(odd)} as splits (call them train, query, gallery or test, "
+            "or move them out)",
+        )  # fmt: skip
     named = any(folder.base.lower() not in listing.NAMES for folder in splits)
     if splits := _most(splits if named else [], alive, warnings):
         raise _two(top, _people(top), f"{_names(splits)} as splits (--data.form splits)")
