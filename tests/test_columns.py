@@ -96,6 +96,17 @@ def test_a_mistake_of_one_row_is_a_reject(tmp_path):
     assert "box must be left, top, right, bottom" in said and "got 480 100 400 330" in said
 
 
+@pytest.mark.parametrize("wrong", [(400, 100, 80, 230), (500, 20, 60, 180)])
+def test_a_tie_of_the_forms_rejects_single_rows(tmp_path, wrong):
+    """Upright by its corners is one, by its sides the other."""
+    table(tmp_path, text([(20, 30, 100, 230), wrong]))
+    with pytest.raises(ValueError, match="COCO"):
+        load(tmp_path)
+    table(tmp_path / "tie", text([(200, 40, 280, 240), wrong]))
+    assert read(tmp_path / "tie") == [(200, 40, 280, 240)]
+    assert "box must be left, top" in reasons(tmp_path / "tie")["metadata.csv:3"]
+
+
 def test_corners_read_as_sides_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"leads out of its picture, as 3 of 4 do; --data.box xyxy"
@@ -156,11 +167,6 @@ def test_centres_are_named(tmp_path):
         load(table(tmp_path, text(boxes)))
 
 
-def test_percent_are_doubted(tmp_path):
-    boxes = [(10, 20, 30, 90), (50, 10, 70, 95), (40, 5, 55, 80)]
-    assert any("percent" in line for line in load(table(tmp_path, text(boxes))).warnings)
-
-
 # ---- elevation -----------------------------------------------------------------------------------
 
 
@@ -210,6 +216,19 @@ def test_one_wrong_row_among_right_ones_is_a_reject(tmp_path):
     rows(tmp_path, 60, 45, -30, 80, view="aerial")
     assert elevations(tmp_path) == [60, 45, 80]
     assert "30 degrees below the horizon" in reasons(tmp_path)["metadata.csv:4"]
+
+
+@pytest.mark.parametrize("values", [(-0.4, 45), (-5, 0.5), (-1, -2, -3, 30)])
+def test_a_little_below_the_horizon_among_others_from_above(tmp_path, values):
+    rows(tmp_path, *values, view="aerial")
+    assert elevations(tmp_path) == [value for value in values if value > 0]
+    assert "below the horizon" in reasons(tmp_path)["metadata.csv:2"]
+
+
+@pytest.mark.parametrize("values", [(-0.4, -3), (-4,), (-5.5, 45)])
+def test_but_not_without_others_or_further_below(tmp_path, values):
+    with pytest.raises(ValueError, match="below the horizon"):
+        load(rows(tmp_path, *values, view="aerial"))
 
 
 @pytest.mark.parametrize("fields", [{}, {"platform": "cctv"}, {"view": "ground"}])

@@ -13,7 +13,6 @@ from own_pictures import PICTURE, both, pids, put, reasons, write_csv, write_jso
 from viewsynth import data
 from viewsynth.data import folder, layout, listing
 from viewsynth.data.images import read
-from viewsynth.data.listing import NOBODY
 
 
 def test_a_folder_is_a_person(tmp_path):
@@ -46,6 +45,45 @@ def test_hidden_is_ignored_and_the_rest_counted(tmp_path):
     assert [s.name for s in samples] == ["p/a.jpg"]
     assert (skipped.kind, skipped.scores["count"]) == ("skipped", 3)
     assert "2 .txt" in skipped.reason and "1 without extension" in skipped.reason
+
+
+def test_a_table_of_other_things_is_told_and_no_metadata(tmp_path):
+    put(tmp_path, "ann/a.jpg", "bob/a.jpg")
+    (tmp_path / "ann/metadata.csv").write_text("date,weight\n2024,80\n")
+    (tmp_path / "bob/metadata.jsonl").write_text('{"age": 7}\n{"file_name": "a.jpg"}\n')
+    dataset = folder.load(tmp_path)
+    assert {s.pid for s in dataset.samples} == {"ann", "bob"}
+    assert any(line.startswith("'ann/metadata.csv', 'bob/meta") for line in dataset.warnings)
+    (tmp_path / "ann/metadata.csv").write_text("file_name;pid\na.jpg;1\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="two ways: by 'ann/metadata.csv'"):
+        folder.load(tmp_path)
+
+
+def test_what_lies_above_the_people_is_told(tmp_path):
+    root = put(tmp_path / "splits", "train/bob/a.jpg")
+    (root / "query").symlink_to(root / "train")
+    (root / "train/bob/notes.txt").write_text("x")
+    (root / "notes.md").write_text("x")
+    said = reasons(root)
+    assert "symbolic" in said["query"] and "1 .md, 1 .txt" in said["."]
+    root = put(tmp_path / "container", "images/bob/a.jpg", "images/eve/a.jpg")
+    (root / "link").symlink_to(root / "images")
+    (root / "note.txt").write_text("x")
+    said = folder.load(root).rejects
+    assert sorted(r.source for r in said) == [".", "link"]
+
+
+@pytest.mark.parametrize("other", ["IMG_1.MOV", "IMG_1.heic", "IMG_1.HEIF", "IMG_1.avif"])
+def test_the_shots_of_a_phone_are_one_person(tmp_path, other):
+    put(tmp_path, "IMG_1.jpg", "IMG_2.jpg")
+    for name in (other, "IMG_3.mp4", "IMG_4.HEIC", "IMG_4.mov"):
+        (tmp_path / name).write_bytes(b"video")
+    assert pids(tmp_path) == {
+        "IMG_1.jpg": "IMG_1", "IMG_2.jpg": "IMG_2", "IMG_3.mp4": "IMG_3", "IMG_4.HEIC": "IMG_4",
+    }  # fmt: skip
+    (reject,) = folder.load(tmp_path).rejects
+    assert (reject.kind, reject.scores) == ("skipped", {"count": 2})
+    assert "the same shot" in reject.reason
 
 
 def test_folders_too_deep_are_said(tmp_path):
@@ -107,8 +145,8 @@ def test_any_name_that_a_file_can_have(tmp_path_factory, names, inner):
     root = tmp_path_factory.mktemp("names")
     names = {name for name in names if name not in (".", "..") and len(name.encode()) <= 250}
     assume(names and len(inner.encode()) <= 250)
-    assume(not {name.casefold() for name in names} & NOBODY)
-    several = (listing.is_split, listing.is_container, listing.is_camera, listing.is_group)
+    assume(not any(listing.is_nobody(name, "train") for name in names))
+    several = (listing.is_near_split, listing.is_container, listing.is_camera, listing.is_group)
     assume(not any(called(name) for called in several for name in names))
     for name in names:
         put(root, f"{name}.jpg", f"{name}/{inner}.png")

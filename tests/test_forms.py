@@ -123,11 +123,12 @@ def test_splits_of_folders_of_people(tmp_path):
     put(tmp_path, "val/kim/1.jpg", "val/kim/2.jpg")
     dataset = load(tmp_path)
     assert [(s.name, s.pid, s.split, s.outfit) for s in dataset.samples] == [
-        ("train/bob/1.jpg", "bob", "train", ""), ("train/bob/walk", "bob", "train", "walk"),
+        ("train/bob/1.jpg", "bob", "train", ""), ("train/bob/walk/2.jpg", "bob", "train", "walk"),
         ("Query/eve/1.jpg", "eve", "query", ""), ("gallery/eve/2.jpg", "eve", "gallery", ""),
     ]  # fmt: skip
     (reject,) = dataset.rejects
     assert "pictures of val are left out" in reject.reason and reject.scores == {"count": 2}
+    assert reject.reason in dataset.warnings
 
 
 def test_splits_may_be_nested_as_archives_do_it(tmp_path):
@@ -172,6 +173,22 @@ TWO = {  # what lies there, and what both readings and their options are called
     "crops in splits": (["train/crops/a.jpg", "val/crops/b.jpg"], "splits train/crops"),
     "splits of boxes": (["bbox_train/bob/t1/a.jpg", "bbox_train/b.jpg"], "people splits"),
     "splits of cameras": (["train/Cam1/a.jpg", "query/Cam2/b.jpg"], "people cameras"),
+    "cameras by their letter": (["c1/a.jpg", "c2/b.jpg"], "people cameras"),
+    "parts": (["part1/7/a.jpg", "part2/8/a.jpg"], "tracklets part1"),
+    "folds": (["fold_a/7/a.jpg", "set3/8/a.jpg"], "tracklets fold_a"),
+    "shots": (["single_shot/7/a.jpg", "multi-shot/8/a.jpg"], "tracklets single_shot"),
+    "names in places": (
+        ["hall/ann/1.jpg", "hall/bob/1.jpg", "yard/cid/1.jpg", "yard/dan/1.jpg", "roof/eve/1.jpg"],
+        "tracklets hall --data.root",
+    ),
+    "versions of splits": (["train2017/a.jpg", "val2017/b.jpg"], "people train2017 splits"),
+    "letters of splits": (["trainA/a.jpg", "trainB/b.jpg", "test_A/c.jpg"], "people trainA splits"),
+    "a part of a split": (["train_1/a.jpg", "train_1/b.jpg"], "people train_1 splits"),
+    "all of a split": (
+        ["train_all/7/a.jpg", "train/7/a.jpg", "query/8/b.jpg"],
+        "'train_all' splits",
+    ),
+    "half of them cameras": (["cam1/a.jpg", "cam2/a.jpg", "bob/a.jpg", "eve/a.jpg"], "cameras"),
 }
 
 
@@ -184,6 +201,72 @@ def test_two_readings_stop_and_are_named(tmp_path, case):
     said = str(stopped.value)
     for word in [*words.split(), "(--data."]:
         assert word in said
+
+
+@pytest.mark.parametrize("odd", ["drone_01", "test", "images", "bbox_train", "c7", "monday"])
+def test_one_odd_name_among_many_is_told_and_read(tmp_path, odd):
+    inner = "/t1" if odd == "monday" else ""
+    put(tmp_path, f"{odd}{inner}/a.jpg", *(f"{k:04}/a.jpg" for k in range(9)))
+    dataset = load(tmp_path)
+    assert {s.pid for s in dataset.samples} == {odd, *(f"{k:04}" for k in range(9))}
+    assert any(line.startswith(f"'{odd}' of 10 folders are read as") for line in dataset.warnings)
+
+
+def test_an_odd_name_among_the_people_of_a_split_is_told(tmp_path):
+    put(tmp_path, *(f"train/{name}/a.jpg" for name in ("bob", "ids", "eve", "kim")))
+    dataset = load(tmp_path)
+    assert len({s.pid for s in dataset.samples}) == 4 and "'train/ids' of 4" in dataset.warnings[0]
+
+
+def test_the_options_that_are_named_work_at_their_place(tmp_path):
+    put(tmp_path, "images/cam1/a.jpg", "images/cam2/b.jpg")
+    with pytest.raises(ValueError, match=rf"--data.root {tmp_path}/images --data.form folders"):
+        load(tmp_path)
+    assert set(pids(tmp_path / "images", form="folders").values()) == {"cam1", "cam2"}
+    put(tmp_path / "other", "train/cam1/a.jpg", "train/cam2/b.jpg")
+    with pytest.raises(ValueError, match=r"as people \(--data.form splits\).*one of these options"):
+        load(tmp_path / "other")
+    assert set(pids(tmp_path / "other", form="splits").values()) == {"cam1", "cam2"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("kim/walk/1.jpg", "kim/run/1.jpg", "bob/walk/1.jpg", "bob/sit/1.jpg"),
+        ("kim/walk/1.jpg", "bob/run/1.jpg"),
+        ("00000001/0001/1.jpg", "00000001/0002/1.jpg", "00000002/0001/1.jpg"),
+        ("20241399/0001/1.jpg", "20241399/0002/1.jpg", "20250045/0003/1.jpg"),
+    ],
+)
+def test_tracklets_stay_tracklets(tmp_path, names):
+    put(tmp_path, *names)
+    assert {s.pid for s in load(tmp_path).samples} == {name.split("/")[0] for name in names}
+
+
+@pytest.mark.parametrize("write", [None, write_csv])
+@pytest.mark.parametrize("other", ["training", "bbox_train", "train_set"])
+def test_two_folders_of_one_split_stop_and_are_named(tmp_path, other, write):
+    for folder in ("train", other):
+        many(tmp_path, folder, write) if write else put(tmp_path, f"{folder}/7/a.jpg")
+    with pytest.raises(ValueError, match=f"(train|{other}) and .*both called as the split train"):
+        load(tmp_path)
+    assert len(pids(tmp_path, form="splits")) == (16 if write else 2)
+    put(tmp_path / "tests", "train/7/a.jpg", "test/8/a.jpg", "val/9/a.jpg")
+    assert set(pids(tmp_path / "tests").values()) == {"7"}
+
+
+def test_a_stray_picture_beside_a_folder_of_metadata_is_told(tmp_path):
+    put(many(tmp_path, "images"), "stray.jpg")
+    dataset = load(tmp_path)
+    assert len(dataset.samples) == 8
+    assert any("1 pictures in" in line and "not read" in line for line in dataset.warnings)
+    assert "not read (1)" in reasons(tmp_path)["."]
+
+
+def test_rows_that_are_all_left_out_are_an_error_that_says_so(tmp_path):
+    many(tmp_path, "test")
+    with pytest.raises(ValueError, match="split is missing: rows of test are.*column split"):
+        load(tmp_path)
 
 
 def test_the_option_chooses(tmp_path):
@@ -281,8 +364,8 @@ def test_a_folder_in_a_persons_folder_is_a_tracklet(tmp_path):
     put(tmp_path, *(f"bob/monday/f{k}.jpg" for k in (10, 9, 1)), "bob/tuesday/x.png", "eve/0/1.jpg")
     dataset = load(tmp_path)
     assert [(s.name, s.pid, s.outfit, len(s.paths)) for s in dataset.samples] == [
-        ("bob/monday", "bob", "monday", 3), ("bob/tuesday", "bob", "tuesday", 1),
-        ("eve/0", "eve", "0", 1),
+        ("bob/monday", "bob", "monday", 3), ("bob/tuesday/x.png", "bob", "tuesday", 1),
+        ("eve/0/1.jpg", "eve", "0", 1),
     ]  # fmt: skip
     assert [path.name for path in dataset.samples[0].paths] == ["f1.jpg", "f9.jpg", "f10.jpg"]
     assert any("3 folders" in line and "tracklet" in line for line in dataset.warnings)
@@ -306,7 +389,7 @@ def test_crops_tracklets_and_videos_of_one_person(tmp_path):
 
 def test_one_person_with_tracklets_that_are_called_so(tmp_path):
     put(tmp_path, "bob/tracklet_1/a.jpg", "bob/tracklet_2/b.jpg")
-    assert pids(tmp_path) == {"bob/tracklet_1": "bob", "bob/tracklet_2": "bob"}
+    assert pids(tmp_path) == {f"bob/tracklet_{k}.jpg": "bob" for k in ("1/a", "2/b")}
 
 
 def test_metadata_may_name_folders_of_frames_and_videos(tmp_path):

@@ -42,14 +42,71 @@ def test_json_without_identity(tmp_path, value):
     assert "no identity" in reasons(tmp_path)["metadata.jsonl:1"]
 
 
-@pytest.mark.parametrize("name", ["nan", "None", "NULL", "N_A", "-1", "unknown", "null"])
+@pytest.mark.parametrize("name", ["Na", "Nat", "nat", "na", "NAT"])
+def test_names_of_people_that_look_like_a_missing_value(tmp_path, name):
+    put(tmp_path, f"{name}/a.jpg", "bob/a.jpg")
+    assert set(pids(tmp_path).values()) == {name, "bob"}
+    write_csv(tmp_path, {"file_name": f"{name}/a.jpg", "pid": name, "view": "na", "camid": "nat"})
+    (sample,) = load(tmp_path).samples
+    assert (sample.pid, sample.view, sample.camid) == (name, "ground", "0")
+
+
+@pytest.mark.parametrize("pid", ["distractor", "Distractors"])
+def test_distractors_stay_in_the_gallery(tmp_path, pid):
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    splits = ["query", "gallery", "train"]
+    rows = [
+        {"file_name": f"{n}.jpg", "pid": pid, "split": s}
+        for n, s in zip("abc", splits, strict=True)
+    ]
+    write_csv(tmp_path, *rows, {"file_name": "d.jpg", "pid": "00-1", "split": "gallery"})
+    assert pids(tmp_path) == {"b.jpg": pid}
+    assert all("no identity" in reason for reason in reasons(tmp_path).values())
+    root = put(tmp_path / "folders", f"gallery/{pid}/a.jpg", f"query/{pid}/b.jpg", "query/7/b.jpg")
+    assert pids(root) == {f"gallery/{pid}/a.jpg": pid, "query/7/b.jpg": "7"}
+    assert "means: no identity" in reasons(root)[f"query/{pid}"]
+
+
+@pytest.mark.parametrize(
+    "text", ["file_name,pid,,\na.jpg,1,,\n,,,\n", "file_name,pid\na.jpg,1,,,\n, ,\n"]
+)
+def test_the_commas_of_a_spreadsheet_are_nothing(tmp_path, text):
+    put(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "metadata.csv").write_text(text)
+    dataset = load(tmp_path)
+    assert len(dataset.samples) == 1 and not dataset.rejects
+    (tmp_path / "metadata.csv").write_text("file_name,pid,,\na.jpg,1,,7\nb.jpg,1,,8,9\n")
+    said = {r.source: r.reason for r in load(tmp_path).rejects}
+    assert "unknown column ''" in said["metadata.csv"] and "got 5" in said["metadata.csv:3"]
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_other_separators_are_named(tmp_path, mark, name):
+    put(tmp_path, "a.jpg")
+    (tmp_path / "metadata.csv").write_text(f"file_name{mark}pid\na.jpg{mark}1\n")
+    with pytest.raises(ValueError, match=f"these are {name}, save it with commas"):
+        load(tmp_path)
+
+
+def test_a_folder_of_one_frame_is_called_as_its_picture(tmp_path):
+    put(tmp_path, "ann/t1/1.jpg", "ann/t2/1.jpg", "ann/t2/2.jpg")
+    assert list(pids(tmp_path, form="folders")) == ["ann/t1/1.jpg", "ann/t2"]
+    write_csv(tmp_path, *({"file_name": name, "pid": "7"} for name in ("ann/t1", "ann/t2")))
+    assert [(s.name, len(s.paths)) for s in load(tmp_path).samples] == [
+        ("ann/t1/1.jpg", 1), ("ann/t2", 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["nan", "None", "NULL", "N_A", "-1", "unknown", "null", "00-1", "NA"]
+)
 def test_a_folder_of_pictures_of_nobody(tmp_path, name):
     put(tmp_path, f"{name}/a.jpg", f"{name}/b.jpg", "bob/a.jpg")
     if name == "N_A":  # is a name
         assert set(pids(tmp_path).values()) == {"N_A", "bob"}
     else:
         assert pids(tmp_path) == {"bob/a.jpg": "bob"}
-        assert "2 pictures have no identity" in reasons(tmp_path)[name]
+        assert "no identity; its 2 pictures are left out" in reasons(tmp_path)[name]
 
 
 def test_one_person_in_all_spellings_of_a_number(tmp_path):

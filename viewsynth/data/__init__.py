@@ -62,7 +62,7 @@ def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset: 
     if hint and reading.form == "auto" and not listing.has_table(root):
         raise ValueError(
             f"data.root: {root} can be read in two ways{hint} (--data.name); or by its folders, as "
-            "people or splits (--data.form folders, splits). Choose one by what stands in brackets"
+            "people or splits (--data.form folders, splits): add one of these options"
         )
     try:
         with _no_collector():

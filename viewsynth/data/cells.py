@@ -13,9 +13,10 @@ import re
 import unicodedata
 from pathlib import Path
 
+from viewsynth.data import listing
 from viewsynth.data.images import EXTENSIONS, VIDEOS
 from viewsynth.data.layout import quoted
-from viewsynth.data.listing import MISSING, NOBODY, bad_text, natural
+from viewsynth.data.listing import bad_text, natural
 
 # What other tools call them.
 MEANT = {
@@ -33,12 +34,17 @@ WINDOWS = re.compile(r"[A-Za-z]:|\\\\|//", re.ASCII)
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://", re.ASCII)
 
 
-def missing(value) -> bool:
-    """Whether a cell says that there is no value, in any of the ways that tools write it."""
+def missing(value, name: str = "") -> bool:
+    """Whether a cell says that there is no value, in any of the ways that tools write it.
+
+    Args:
+        name: Of its column: na and nat may be people.
+    """
     if value is None:
         return True
     if isinstance(value, str):
-        return value.strip().casefold() in MISSING
+        value = value.strip()
+        return listing.is_missing(value) or (name != "pid" and value.lower() in ("na", "nat"))
     if isinstance(value, list):
         return all(map(missing, value))
     return isinstance(value, float) and math.isnan(value)
@@ -47,7 +53,7 @@ def missing(value) -> bool:
 def text(row: dict, name: str) -> str:
     """A cell as text, "" where there is no value."""
     value = row.get(name)
-    if missing(value):
+    if missing(value, name):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{name} must be a text or a number, got {type(value).__name__}")
@@ -73,20 +79,25 @@ def label(row: dict, name: str) -> str:
 
 
 def pid(row: dict) -> str:
-    """Who it is; nobody is nobody's name."""
+    """Who it is."""
     value = row.get("pid")
-    if missing(value):
+    if missing(value, "pid"):
         got = "nothing" if value in (None, "") else f"a missing value ({value})"
         raise ValueError(f"pid must be the name of a person, got {got}: the row has no identity")
     value = label(row, "pid")
-    if value.casefold() in NOBODY:
-        raise ValueError(
-            f"pid must be the name of a person, got {quoted(value)}, which stands for unknown "
-            "people: the row has no identity"
-        )
+    somebody(value, "gallery")  # its split is not known yet
     if value in (".", ".."):
         raise ValueError(f"pid must be the name of a person, got {quoted(value)}")
     return value
+
+
+def somebody(pid: str, split: str) -> None:
+    """Refuse a pid that stands for unknown people in such a split."""
+    if listing.is_nobody(pid, split):
+        raise ValueError(
+            f"pid must be the name of a person, got {quoted(pid)}, which stands for unknown "
+            "people: the row has no identity"
+        )
 
 
 def choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -143,6 +154,8 @@ def shown(value) -> str:
 def paths(root: Path, base: Path, file_name: str) -> tuple[str, tuple[Path, ...]]:
     """The files that a row names: a picture, a video, or the frames of a folder.
 
+    A folder of one frame is that picture.
+
     Args:
         root: Folder of the data set, which the files must lie in.
         base: Folder of the metadata, which names are relative to.
@@ -161,7 +174,9 @@ def paths(root: Path, base: Path, file_name: str) -> tuple[str, tuple[Path, ...]
         if path.is_file():
             return path.relative_to(root).as_posix(), (path,)
         if path.is_dir() and not base.is_relative_to(path):
-            return path.relative_to(root).as_posix(), _frames(path, said)
+            frames = _frames(path, said)
+            path = frames[0] if len(frames) == 1 else path
+            return path.relative_to(root).as_posix(), frames
         what = "is not a regular file" if path.exists() else "does not exist"
         raise ValueError(f"{said} {what} in {base.name}{_near(root, path, file_name)}")
     except (OSError, RuntimeError) as error:  # too long a name; links in a circle

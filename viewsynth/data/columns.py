@@ -13,6 +13,7 @@ from pathlib import Path
 from viewsynth.data import images
 
 FIT = (-10.0, 60.0)  # degrees: the elevations of ground pictures that a reconstruction knows
+LEVEL = -5.0  # degrees: a camera above the person may look up so far
 SIGN = -30.0  # nobody photographs from so far below: it is a sign
 SLACK = 2.0  # pixels that a box may lead out of its picture by rounding
 PERSON = (1.0, 7.0)  # height / width of most boxes of people
@@ -86,8 +87,10 @@ def elevations(rows: list[Row], form: str, warnings: list[str]) -> Bad:
             f"{-row.fields['elevation']:g} degrees below the horizon: {MEANS}"
             for row in low
         ]
-        doubtful = sum(row.fields["elevation"] < doubted for row in some)
-        if low and 2 * doubtful >= len(some):
+        found = [row.fields["elevation"] for row in some]
+        doubtful = sum(value < doubted for value in found)
+        level = low and LEVEL <= min(found) and max(found) > 0
+        if low and not level and 2 * doubtful >= len(some):
             raise ValueError(f"{low[0].where} and {len(low) - 1} more of {len(some)}: {reasons[0]}")
         bad += zip(low, reasons, strict=True)
     _radians(air)
@@ -209,10 +212,9 @@ def _recognise(rows: list[Row], size: Callable, warnings: list[str]) -> None:
                 f"{rows[0].where} and others: most boxes are wider than high; if they are "
                 f"{FORMS['xywh']}, give --data.box xywh"
             )
-        _percent(rows, size, warnings)
         return
     mistakes = 50 * len(turned) < len(found) < 1.1 * corners
-    if mistakes or sides < corners or (sides == corners and len(found) == 1):
+    if mistakes or sides < corners or (sides == corners and (sides or len(found) == 1)):
         return  # of single rows, which are rejected
     shapes = [(box, _size(row, size)) for box, row in zip(found[:LOOK], rows, strict=False)]
     known = [(box, shape) for box, shape in shapes if shape]
@@ -273,18 +275,4 @@ def _no_fractions_of_sides(rows: list[Row]) -> None:
             f"{rows[turned[0]].where}: box {_said(found[turned[0]])}: the column is x, y, width, "
             "height or centre x, centre y, width, height (YOLO's form) in fractions, which is not "
             f"read; write {FORMS['fraction']}, which --data.box fraction reads"
-        )
-
-
-def _percent(rows: list[Row], size: Callable, warnings: list[str]) -> None:
-    """Warn of boxes that all lie in the first 100 pixels of large pictures."""
-    largest = max(value for row in rows for value in row.fields["box"])
-    if len(rows) < 3 or not 50 < largest <= 100:
-        return
-    shapes = [shape for row in rows[:LOOK] if (shape := _size(row, size))]
-    if shapes and min(map(min, shapes)) > 200:
-        warnings.append(
-            f"{rows[0].where} and all others: box {_said(rows[0].fields['box'])} ends within 100 "
-            "pixels, in pictures that are larger; if these are percent, divide them by 100 and "
-            "give --data.box fraction"
         )

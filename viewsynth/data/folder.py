@@ -9,10 +9,11 @@ The forms, told apart by what is there (`--data.form` chooses where two readings
 - `metadata.csv` or `metadata.jsonl`, in the root or in a folder of it: one row a picture, a person
   in it (with `box`), a video or a folder of frames, see `table`. Only what is named is read.
 - `<person>/*.jpg`: a folder is a person. A folder in it is a tracklet of that person, and each
-  video (`<person>/*.mp4`) is one; what a tracklet shows is one outfit.
+  video (`<person>/*.mp4`) is one; what a tracklet shows is one outfit. A tracklet of one frame is
+  called as its file.
 - `*.jpg` in the root: each file is its own person; its pid is the name without extension, or with
   it where that would not be unique (`a.jpg` beside `a.png`, or beside a folder `a`). Folders may
-  lie beside.
+  lie beside. A phone's `a.heic` or `a.mov` beside `a.jpg` is the same shot, and not read.
 - `train`, `query`, `gallery`: each a table or persons' folders. What lies in `test`, `validation`
   and the like is nobody's to learn from, and no query or gallery: left out and told.
 
@@ -29,7 +30,7 @@ from pathlib import Path
 from viewsynth.data import cells, forms, layout, listing, table
 from viewsynth.data.images import EXTENSIONS
 from viewsynth.data.layout import quoted
-from viewsynth.data.listing import NOBODY, Folder, Found
+from viewsynth.data.listing import Folder, Found
 from viewsynth.data.reading import Reading
 from viewsynth.records import Dataset, Reject, Sample
 
@@ -56,9 +57,17 @@ def load(root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B0
         raise ValueError(f"data.root must be a folder, got the file {root}")
     root = root.resolve()
     top, found = listing.scan(root), Found()
-    form, base = (reading.form, top) if reading.form != "auto" else forms.form_of(top)
+    form, base = (
+        (reading.form, top) if reading.form != "auto" else forms.form_of(top, found.warnings)
+    )
     READERS[form](top, base, reading, found)
-    samples, rejects = found.samples, [*found.rejects, *_counted(found)]
+    left = _left(found)
+    samples, rejects = found.samples, [*found.rejects, *_counted(found), *left]
+    if left and not samples:
+        raise ValueError(
+            f"no pictures in {root} can be used, as their split is missing: "
+            + "; ".join(reject.reason for reject in left)
+        )
     if not samples and all(reject.kind == "skipped" for reject in rejects):
         skipped = "; ".join(reject.reason for reject in rejects)
         raise ValueError(
@@ -72,7 +81,7 @@ def load(root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B0
     return Dataset(
         name="folder", root=root, samples=samples, rejects=rejects,
         protocols=layout.directions(query, gallery),
-        warnings=[*found.warnings, *_alike(samples)],
+        warnings=[*found.warnings, *(reject.reason for reject in left), *_alike(samples)],
         fingerprint=layout.fingerprint(_sizes(samples)),
     )  # fmt: skip
 
@@ -95,13 +104,20 @@ def _counted(found: Found) -> Iterator[Reject]:
         reason = f"skipped: files that are no pictures: {kinds}"
         scores = {"count": found.skipped.total()}
         yield Reject(source=".", stage="input", reason=reason, kind="skipped", scores=scores)
-    for (folder, what), count in sorted(found.left.items()):
-        reason = (
+
+
+def _left(found: Found) -> list[Reject]:
+    """Rows and pictures of a test split without a role."""
+    return [
+        layout.skip(
+            folder,
             f"{what} of {folder} are left out: they are not learnt from, and nothing says which "
             "are query and which gallery; say so in the column split of a metadata.csv, or call "
-            "the folders query and gallery"
+            "the folders query and gallery",
+            count,
         )
-        yield layout.skip(folder, reason, count)
+        for (folder, what), count in sorted(found.left.items())
+    ]
 
 
 def _alike(samples: list[Sample]) -> Iterator[str]:
@@ -149,7 +165,7 @@ def _splits(top: Folder, base: Folder, reading: Reading, found: Found) -> None:
         if not any(folder.tables for folder in split.walk()):
             _people(split, listing.split_of(split.base), found)
     _outside(top, splits, found)
-    _unread(top, tables, found)
+    _told(top, tables, found)
 
 
 def _split_folders(folder: Folder) -> Iterator[Folder]:
@@ -163,22 +179,33 @@ def _split_folders(folder: Folder) -> Iterator[Folder]:
 def _folders(top: Folder, base: Folder, reading: Reading, found: Found) -> None:
     """Folders of people, and files of people."""
     _people(base, "train", found)
-    _unread(top, [], found)
+    _told(top, [], found)
 
 
 READERS = {"table": _table, "splits": _splits, "folders": _folders}
 
 
+def _told(top: Folder, tables: list[Folder], found: Found) -> None:
+    """Take over what cannot be used in all folders but those of tables, and tables not read."""
+    for folder in top.walk({one.name for one in tables}):
+        found.rejects += folder.rejects
+        found.skipped += folder.skipped
+    _unread(top, tables, found)
+
+
 def _unread(top: Folder, read: list[Folder], found: Found) -> None:
     """Warn of tables that were not read."""
     used = {folder.name for folder in read}
-    names = [f.own(name) for f in top.walk() if f.name not in used for name in f.tables]
-    names += top.foreign if "" not in used else []
+    names = [
+        f.own(name) for f in top.walk() if f.name not in used for name in (*f.tables, *f.foreign)
+        if f is top or name.lower() in listing.METADATA
+    ]  # fmt: skip
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         found.warnings.append(
             f"{', '.join(map(quoted, names[:3]))}{more} is not read; a table that says who is who "
-            "must be called metadata.csv or metadata.jsonl, and be chosen with --data.form table"
+            "must be called metadata.csv or metadata.jsonl, with the columns file_name and pid, "
+            "and be chosen with --data.form table"
         )
 
 
@@ -191,6 +218,10 @@ def _outside(top: Folder, read: list[Folder], found: Found) -> None:
             found.rejects.append(
                 layout.skip(folder.name or ".", "pictures that nothing names are not read", stray)
             )
+            if folder is top:
+                found.warnings.append(
+                    f"{stray} pictures in {top.path} itself are not read: no metadata names them"
+                )
 
 
 # ---- people by folders ---------------------------------------------------------------------------
@@ -201,21 +232,21 @@ def _people(base: Folder, split: str, found: Found) -> None:
     if not split:
         found.left[base.name, "pictures"] += base.pictures
         return
-    _told(base, found)
-    stems = Counter(Path(file).stem for file in base.files)
+    files = _one_a_shot(base, found)
+    stems = Counter(Path(file).stem for file in files)
     stems += Counter(folder.base for folder in base.folders)
-    for file in base.files:
+    for file in files:
         stem = Path(file).stem
         pid = stem if stems[stem] == 1 else file
         found.samples.append(_sample(base, [file], base.own(file), pid, split))
     tracklets = 0
     for folder in base.folders:
-        if folder.base.casefold() not in NOBODY:
+        if not listing.is_nobody(folder.base, split):
             tracklets += _person(folder, split, found)
         elif folder.pictures:
             reason = (
-                "the folder is called as tools write that nobody knows who it is: its "
-                f"{folder.pictures} pictures have no identity; rename it if it is a person"
+                f"the name {quoted(folder.base)} means: no identity; its {folder.pictures} "
+                "pictures are left out: rename the folder if it is a person"
             )
             found.rejects.append(layout.bad(folder.name, reason))
     if tracklets:
@@ -225,15 +256,34 @@ def _people(base: Folder, split: str, found: Found) -> None:
         )
 
 
+def _one_a_shot(base: Folder, found: Found) -> list[str]:
+    """The files without what phones write beside a picture: a HEIC of it, a video around it."""
+    best: dict[str, int] = {}
+    for file in base.files:
+        stem = Path(file).stem
+        best[stem] = min(best.get(stem, 9), _rank(file))
+    kept = [file for file in base.files if _rank(file) == best[Path(file).stem]]
+    if others := len(base.files) - len(kept):
+        reason = (
+            "videos, HEIC, HEIF or AVIF beside a picture of the same name are taken for the same "
+            "shot (e.g. a Live Photo), and not read"
+        )
+        found.rejects.append(layout.skip(base.name or ".", reason, others))
+    return kept
+
+
+def _rank(file: str) -> int:
+    """0 for a plain picture, 1 for one of a phone's own format, 2 for a video."""
+    return 2 if cells.is_video(file) else int(file.lower().endswith((".heic", ".heif", ".avif")))
+
+
 def _person(person: Folder, split: str, found: Found) -> int:
     """Add a person's pictures, videos and tracklets; returns how many folders of frames."""
-    _told(person, found)
     pid, count = person.base, 0
     for file in person.files:
         outfit = Path(file).stem if cells.is_video(file) else ""
         found.samples.append(_sample(person, [file], person.own(file), pid, split, outfit))
     for tracklet in person.folders:
-        _told(tracklet, found)
         outfit, frames = tracklet.base, []
         for file in tracklet.files:
             if cells.is_video(file):
@@ -242,7 +292,8 @@ def _person(person: Folder, split: str, found: Found) -> int:
             else:
                 frames.append(file)
         if frames:
-            found.samples.append(_sample(tracklet, frames, tracklet.name, pid, split, outfit))
+            name = tracklet.own(frames[0]) if len(frames) == 1 else tracklet.name
+            found.samples.append(_sample(tracklet, frames, name, pid, split, outfit))
             count += 1
         for deeper in tracklet.folders:
             if deeper.pictures:
@@ -260,9 +311,3 @@ def _sample(
     path = folder.path
     paths = tuple(path / file for file in files)
     return Sample(paths=paths, name=name, pid=pid, split=split, outfit=outfit)
-
-
-def _told(folder: Folder, found: Found) -> None:
-    """Take over what cannot be used in a folder."""
-    found.rejects += folder.rejects
-    found.skipped += folder.skipped

@@ -26,34 +26,38 @@ SPLITS = {
     "dev": "", "eval": "", "evaluation": "",
 }  # fmt: skip
 NAMES = ("val", "dev")  # of people, too
-_WORD = r"(?:b(?:ounding[-_ ]?)?box|images?|imgs?|crops?|data|set|split|all)"
+_WORD = r"(?:b(?:ounding[-_ ]?)?box|images?|imgs?|crops?|data|set|split)"
 _SPLIT = re.compile(rf"(?:{_WORD}[-_ .]?)*({'|'.join(SPLITS)})(?:[-_ .]?{_WORD})*", re.I)
+_NEAR = re.compile(rf"{_SPLIT.pattern}(?:[-_ .]?(?:\d{{1,4}}|[a-z]|all))?", re.I)
 _BOX = re.compile(
     r"images?|imgs?|pictures?|pics?|photos?|crops?|data|datasets?|jpe?gs?|pngs?|frames|people|"
     r"persons?|identities|ids?|samples|files",
     re.I,
 )
 _CAMERA = re.compile(
-    r"(?:cam|camera|cctv|drone|uav|wearable|handheld|view|sensor)(?:[-_ ]?\d+|[-_ ][a-z])|camera|"
-    r"cctv|drone|uav|wearable|handheld|aerial|ground|rgb|ir|nir|thermal|infrared|visible",
+    r"(?:cam|camera|cctv|drone|uav|wearable|handheld|view|sensor)(?:[-_ ]?\d+|[-_ ][a-z])|c\d+|"
+    r"camera|cctv|drone|uav|wearable|handheld|aerial|ground|rgb|ir|nir|thermal|infrared|visible",
     re.I,
 )
 _TRACKLET = re.compile(
     r"(?:track(?:let)?|t|clip|seq(?:uence)?|s|session|video|take|scene|walk|outfit)[-_ ]?\d+", re.I
 )
 _GROUP = re.compile(  # of people: by time, by place, by kind
-    r"(?:day|date|week|site|place|location|scene|session|group|batch|class|country|city)[-_ ]?"
-    r"(?:\d+|[a-z])|(?:mon|tues|wednes|thurs|fri|satur|sun)day|\d{4}[-_.]?\d\d[-_.]?\d\d|"
+    r"(?:day|date|week|site|place|location|scene|session|group|batch|class|country|city|part|"
+    r"fold|set)[-_ ]?(?:\d+|[a-z])|(?:single|multi)[-_ ]?shot|"
+    r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|(?:19|20)\d\d[-_.]?(?:0\d|1[0-2])[-_.]?[0-3]\d|"
     r"(?:fe)?male|(?:wo)?men|girls|boys|adults|children|indoors?|outdoors?|morning|evening|night",
     re.I,
 )
 # How tools write that there is no value, in small letters: pandas' list, and others.
 MISSING = frozenset(
-    "nan -nan null none nil nat na n/a <na> #na #n/a 1.#ind -1.#ind 1.#qnan -1.#qnan undefined "
+    "nan -nan null none nil n/a <na> #na #n/a 1.#ind -1.#ind 1.#qnan -1.#qnan undefined "
     "- -- (null)".split()
 ) | {"", "#n/a n/a"}  # fmt: skip
-# What says of a picture that nobody knows who it is; -1 is the junk of Market-1501.
-NOBODY = MISSING | set("unknown unk ? -1 junk distractor distractors".split())
+MISSING_AS_WRITTEN = ("NA", "NaT")  # in other letters they are names of people: Na, Nat
+# What says of a picture that nobody knows who it is; -1 and 00-1 are the junk of Market-1501, MARS.
+NOBODY = MISSING | set("unknown unk ? -1 00-1 junk".split())
+DISTRACTORS = ("distractor", "distractors")
 
 
 @dataclass
@@ -162,7 +166,7 @@ def _sort(folder: Folder, entry: os.DirEntry, depth: int) -> None:
         else:
             reason = f"folders deeper than {DEEPEST} are not looked at; give one as data.root"
             folder.rejects.append(_reject(own, reason))
-    elif name.lower() in METADATA:
+    elif name.lower() in METADATA and (not folder.name or _names_files(entry)):
         folder.tables.append(name)
     elif not usable:
         folder.skipped[suffix or "without extension"] += 1
@@ -172,6 +176,18 @@ def _sort(folder: Folder, entry: os.DirEntry, depth: int) -> None:
         folder.rejects.append(_reject(own, "not a regular file"))
     else:
         folder.files.append(name)
+
+
+def _names_files(entry: os.DirEntry) -> bool:
+    """Whether the first line of a table speaks of files or people, or cannot be read."""
+    if not entry.is_file(follow_symlinks=False):
+        return True
+    try:
+        with Path(entry).open("rb") as file:
+            start = file.read(2**16).replace(b"\0", b"").strip()  # UTF-16, too
+    except OSError:
+        return True
+    return bool(re.match(rb".*?(file|image|path|pid|person|identity)", start, re.I))
 
 
 def has_table(root: Path) -> bool:
@@ -188,6 +204,23 @@ def split_of(name: str) -> str | None:
 def is_split(name: str) -> bool:
     """Whether a folder is called as a split."""
     return split_of(name) is not None
+
+
+def is_near_split(name: str) -> bool:
+    """Whether a folder is called as a split, or as a part or a version of one: train2017."""
+    return bool(_NEAR.fullmatch(name))
+
+
+def is_missing(text: str) -> bool:
+    """Whether a text is how tools write that there is no value."""
+    return text in MISSING_AS_WRITTEN or text.casefold() in MISSING
+
+
+def is_nobody(pid: str, split: str) -> bool:
+    """Whether a pid says that nobody knows who it is; a gallery may have distractors."""
+    if pid.casefold() in DISTRACTORS:
+        return split != "gallery"
+    return is_missing(pid) or pid.casefold() in NOBODY
 
 
 def is_container(name: str) -> bool:

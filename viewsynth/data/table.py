@@ -17,6 +17,7 @@ from viewsynth.data.listing import Folder, Found
 from viewsynth.data.reading import Reading
 from viewsynth.records import PLATFORMS, SOURCES, SPLITS, VIEWS, Reject, Sample
 
+MARKS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # that others put between columns
 MAX_METADATA = 512 * 2**20  # bytes
 
 LABELS = ("camid", "outfit", "session")
@@ -121,11 +122,14 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict | ValueError]]:
         reader = csv.reader(file)
         header = [column.strip() for column in next(reader, [])]
         if missing := {"file_name", "pid"} - set(header):
+            other = next((name for mark, name in MARKS.items() if mark in "".join(header)), "")
             raise ValueError(
                 f"{path} needs the columns file_name and pid, separated by commas; "
                 f"missing: {', '.join(sorted(missing))}; got {', '.join(map(quoted, header))}"
+                + (f": these are {other}, save it with commas" if other else "")
             )
-        if len(set(header)) < len(header):
+        named = [column for column in header if column]
+        if len(set(named)) < len(named):
             raise ValueError(f"{path} names a column twice: {', '.join(map(quoted, header))}")
         while True:
             first = reader.line_num + 1
@@ -136,6 +140,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict | ValueError]]:
             except csv.Error as error:
                 yield reader.line_num, ValueError(f"not a CSV row: {error}")
                 continue
+            while row and not row[-1].strip():  # the commas of a spreadsheet
+                row.pop()
             if len(row) > len(header):
                 yield (
                     reader.line_num,
@@ -145,7 +151,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict | ValueError]]:
                     ),
                 )
             elif row:
-                named = dict(zip(header, row, strict=False))
+                named = {k: v for k, v in zip(header, row, strict=False) if k or v}
                 if "\n" in named.get("file_name", "") + named.get("pid", ""):
                     named = ValueError(
                         f"the lines {first} to {reader.line_num} are one row, as a quote is opened "
@@ -194,6 +200,7 @@ def _sample(folder: Folder, row: Row, found: Found) -> Sample | None:
         if not fields["split"]:
             found.left[called, "rows"] += 1
             return None
+    cells.somebody(fields["pid"], fields["split"])
     return Sample(paths=row.paths, **fields)
 
 
