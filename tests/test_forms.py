@@ -236,6 +236,8 @@ def test_the_options_that_are_named_work_at_their_place(tmp_path):
         ("kim/walk/1.jpg", "bob/run/1.jpg"),
         ("00000001/0001/1.jpg", "00000001/0002/1.jpg", "00000002/0001/1.jpg"),
         ("20241399/0001/1.jpg", "20241399/0002/1.jpg", "20250045/0003/1.jpg"),
+        ("person/tracklet/1.jpg", "person/tracklet/2.jpg"),
+        ("person/tracklet/1.jpg", "person2/tracklet/1.jpg"),
     ],
 )
 def test_tracklets_stay_tracklets(tmp_path, names):

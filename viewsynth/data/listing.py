@@ -31,7 +31,7 @@ _SPLIT = re.compile(rf"(?:{_WORD}[-_ .]?)*({'|'.join(SPLITS)})(?:[-_ .]?{_WORD})
 _NEAR = re.compile(rf"{_SPLIT.pattern}(?:[-_ .]?(?:\d{{1,4}}|[a-z]|all))?", re.I)
 _BOX = re.compile(
     r"images?|imgs?|pictures?|pics?|photos?|crops?|data|datasets?|jpe?gs?|pngs?|frames|people|"
-    r"persons?|identities|ids?|samples|files",
+    r"persons|identities|ids?|samples|files",
     re.I,
 )
 _CAMERA = re.compile(
@@ -40,7 +40,9 @@ _CAMERA = re.compile(
     re.I,
 )
 _TRACKLET = re.compile(
-    r"(?:track(?:let)?|t|clip|seq(?:uence)?|s|session|video|take|scene|walk|outfit)[-_ ]?\d+", re.I
+    r"(?:track(?:let)?|t|clip|seq(?:uence)?|s|session|video|take|scene|walk|outfit)[-_ ]?\d+|"
+    r"track(?:let)?|clip|seq(?:uence)?",
+    re.I,
 )
 _GROUP = re.compile(  # of people: by time, by place, by kind
     r"(?:day|date|week|site|place|location|scene|session|group|batch|class|country|city|part|"
