@@ -21,11 +21,12 @@ from PIL import Image
 from viewsynth.reconstruct.parse import look, middle
 
 STARTS = ((0.2, 0.3), (0.8, 0.7))  # of the crop's width; the second if nobody is found
-APART = {1.0: 0.06, 1.6: 0.2}  # widening -> least distance of two people, heights
+# Widening -> least distance of two people, heights, and their least share of the crop's height.
+APART = {1.0: (0.06, 0.0), 1.6: (0.2, 0.65)}
 ALIKE = 0.8  # least ratio of the two heights: a passer-by far behind makes no crowd
 INSIDE = 0.1  # heights between a person's middle and the crop's edge: nor does one who is cut off
 PRESENCE = 0.5
-PLAIN = (0.05, 0.95, 0.65)  # one person: most distance, heights; least presence, share of the crop
+PLAIN = (0.05, 0.85, 0.65)  # one person: most distance, heights; least presence, share of the crop
 WHERE = ("shoulder", "hip", "ear")
 
 
@@ -53,7 +54,7 @@ def is_crowd(image: np.ndarray, model) -> bool:
         image: RGB.  uint8 [H, W, 3]
         model: The pose model, see `viewsynth.reconstruct.tflite.Model`.
     """
-    for wider, apart in APART.items():
+    for wider, (apart, share) in APART.items():
         size = (round(image.shape[1] * wider), image.shape[0])
         picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         places = [
@@ -62,7 +63,7 @@ def is_crowd(image: np.ndarray, model) -> bool:
         ]
         if None in places:
             continue
-        if _are_two(*places, apart, size[0]):
+        if _are_two(*places, apart, size[0]) and min(p.height for p in places) > share * size[1]:
             return True
         if _are_one(*places, size[1]):
             return False
