@@ -26,7 +26,7 @@ APART = {1.0: (0.06, 0.0), 1.6: (0.2, 0.65)}
 ALIKE = 0.8  # least ratio of the two heights: a passer-by far behind makes no crowd
 INSIDE = 0.1  # heights between a person's middle and the crop's edge: nor does one who is cut off
 PRESENCE = 0.5
-PLAIN = (0.05, 0.85, 0.65)  # one person: most distance, heights; least presence, share of the crop
+PLAIN = (0.02, 0.85, 0.65)  # one person: most distance, heights; least presence, share of the crop
 WHERE = ("shoulder", "hip", "ear")
 
 
