@@ -37,7 +37,7 @@ from img2img import Peak, Scene, Way, networks
 from render import machine
 from turns import Row, settled
 
-from viewsynth.workers import cores
+from viewsynth.runtime.workers import cores
 
 GUIDANCE = 3.0
 LONG = 4  # steps; with more of them, a CPU takes minutes a row

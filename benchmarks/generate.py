@@ -36,16 +36,18 @@ import torch
 import tyro
 from render import machine
 
-from viewsynth import chunks, data, manifest, synthesis, weights, workers
+from viewsynth import data, manifest
 from viewsynth.commands.generate import Config, Views
 from viewsynth.config import to_dict
+from viewsynth.generate import chunk, worker
+from viewsynth.runtime import weights, workers
 from viewsynth.world import shots as drawn
 
 ROOT = Path(__file__).resolve().parents[1]
 BESIDE = "encode + write"  # goes on in threads beside the rest
 # Stage -> functions that make it up, where they are looked up. A name that is gone is an error.
 STAGES = {
-    "read": ("data.images:read", "synthesis:sha256"),
+    "read": ("data.images:read", "generate.chunk:sha256"),
     "find, crowd": ("reconstruct.find:find", "reconstruct.crowd:is_crowd"),
     "parse": ("reconstruct:parse", "reconstruct.facing:resolve"),
     "targets": ("reconstruct.targets:targets",),
@@ -59,8 +61,8 @@ STAGES = {
     "ground, shadow": ("render.scene:compose",),
     "frame, sensor": ("render.views:take",),
     BESIDE: (
-        "synthesis:jpeg", "synthesis:png", "synthesis:strip", "records:Person.to_bytes",
-        "chunks:write",
+        "generate.chunk:jpeg", "generate.chunk:png", "generate.chunk:strip", "records:Person.to_bytes",
+        "runtime.writer:write",
     ),
 }  # fmt: skip
 
@@ -156,9 +158,9 @@ def one_worker(root: Path, count: int, views: Views) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         config = Config(views=views, device="cpu", output=Path(folder))
         models = {"pose": weights.pose_model(), "detector": weights.detector_model()}
-        job = chunks.Job(Path(folder), root, config, "cpu", models, {}, {})
+        job = worker.Job(Path(folder), root, config, "cpu", models, {}, {})
         entries = manifest.entries(data.load("folder", root).samples)[:count]
-        work = chunks.start(job, synthesis.load_tools, synthesis.make_chunk)
+        work = worker.start(job, chunk.load_tools, chunk.make_chunk)
         size, names = config.chunk, views.names()
         tasks = [
             manifest.Task(f"{k:05d}", f"{k:05d}", tuple(entries[k : k + size]), (), names)

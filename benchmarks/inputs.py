@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from viewsynth import weights
 from viewsynth.bodies import KEYPOINTS
 from viewsynth.data import images
 from viewsynth.reconstruct import crop_flags, crowd, find, foreign, quality
@@ -30,6 +29,7 @@ from viewsynth.reconstruct.parse import Parse, parse
 from viewsynth.reconstruct.tflite import Model
 from viewsynth.records import seed_of
 from viewsynth.reid import encoders, likeness
+from viewsynth.runtime import weights
 from viewsynth.world import of_person, shots
 
 # Right crops that may stand alone. 2 % may be left out: of two that do not match, one is; of more,

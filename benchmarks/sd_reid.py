@@ -19,12 +19,12 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import ViTConfig, ViTModel
 
-from viewsynth.loop import Draws
 from viewsynth.reid import backbones, methods
-from viewsynth.reid.generation import cost, denoisers, fused, sampling, training
-from viewsynth.reid.generation.cache import Cached
-from viewsynth.reid.generation.conditions import Fusion, Pyramid
-from viewsynth.reid.generation.model import Generator, Shape
+from viewsynth.reid.sd_reid import cost, denoisers, fused, sampling, training
+from viewsynth.reid.sd_reid.cache import Cached
+from viewsynth.reid.sd_reid.conditions import Fusion, Pyramid
+from viewsynth.reid.sd_reid.model import Generator, Shape
+from viewsynth.training.loop import Draws
 
 SD15 = {
     "in_channels": 4, "out_channels": 4, "block_out_channels": [320, 640, 1280, 1280],

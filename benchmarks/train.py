@@ -6,7 +6,7 @@
 
 Tables: a ViT-B/16 of random weights at 256 x 128, and the trainer's "small" at 128 x 64, whose step
 is so short that the pictures matter; both in float32 and in bf16. Each begins with the loop of
-`plain.py`, fast-reid's from its description. Then comes `viewsynth.train`: first without what makes
+`plain.py`, fast-reid's from its description. Then comes `viewsynth.reid.training`: first without what makes
 it fast, then with one more of that in each row. All rows of a table have the same weights, batches,
 precision and attention, and before a clock starts plain and ours must agree in the losses.
 
@@ -38,13 +38,12 @@ from render import machine
 from torch import Tensor, nn
 from turns import Row, measure, noted, settled, told
 
-from viewsynth import train
 from viewsynth.records import Sample
-from viewsynth.reid import backbones, batches, methods, pool
+from viewsynth.reid import backbones, batches, methods, pool, training
 from viewsynth.reid.augment import Recipe
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
-from viewsynth.workers import cores
+from viewsynth.runtime.workers import cores
 
 PEOPLE, EACH = 64, 4  # of whom there are pictures, and how many of each
 PICTURES = 4  # of a person in a batch
@@ -89,7 +88,7 @@ class Scene:
     cached: Pixels
     files: Pixels
     accelerator: Accelerator
-    settings: train.Settings
+    settings: training.Settings
 
     @property
     def batch(self) -> int:
@@ -209,7 +208,7 @@ def ours(
         torch.set_num_threads(scene.options.threads or cores())
         try:
             go.acquire()
-            train.train(
+            training.train(
                 method, scene.plan, Waited(pixels, waits), Recipe(), scene.settings,
                 Path("no-checkpoint"), Launched(scene.accelerator, fused, compiled), ENDLESS, tell,
             )  # fmt: skip
@@ -240,7 +239,7 @@ def theirs(name: str, scene: Scene, half: bool) -> Row:
     network, waits, device = copy.deepcopy(scene.network), [], scene.options.device
     groups = methods.groups(network, scene.settings.decay)
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[scene.settings.optimizer]
-    more = {"momentum": train.MOMENTUM} if kind is torch.optim.SGD else {}
+    more = {"momentum": training.MOMENTUM} if kind is torch.optim.SGD else {}
     optimizer = kind(groups, lr=scene.settings.rate, foreach=False, fused=False, **more)
     steps = plain.loop(network, optimizer, noted(loader(scene), waits), device, half)
     return Row(name, lambda: next(steps), waits)
@@ -331,7 +330,7 @@ def table(kind: Table, options: Options) -> None:
             cached=Pixels.open(known.samples, size, folder / "cache"),
             files=Pixels.open(known.samples, size),
             accelerator=Accelerator(cpu=cpu, mixed_precision="bf16" if half else "no"),
-            settings=train.Settings(optimizer=options.optimizer, rate=1e-5, mine_synthetic_from=0),
+            settings=training.Settings(optimizer=options.optimizer, rate=1e-5, mine_synthetic_from=0),
         )  # fmt: skip
         agree(scene)
         print(

@@ -25,7 +25,8 @@ import tyro
 from render import machine
 
 from generate import Clock, now, watch, workers_of
-from viewsynth import population, workers
+from viewsynth.runtime import workers
+from viewsynth.world import writer
 
 PROGRAM = "from viewsynth import cli; cli.main()"
 BESIDE = "encode + write"  # goes on in threads beside the rest
@@ -52,15 +53,15 @@ def one_worker(people: int, images: int) -> tuple[dict[str, np.ndarray], int]:
     clock = Clock()
     clock.install(STAGES)
     with tempfile.TemporaryDirectory() as folder:
-        do = population.start(Path(folder), seed=0)
-        warm, *tasks = population.tasks(Path(folder), people + 1, images, 1, chunk=1)
+        do = writer.start(Path(folder), seed=0)
+        warm, *tasks = writer.tasks(Path(folder), people + 1, images, 1, chunk=1)
         do(warm)
         clock.seconds.clear()
         began = now()
         for task in tasks:
             do(task)
         total = now() - began
-        _, lost = population.join(Path(folder))
+        _, lost = writer.join(Path(folder))
         assert not lost, f"{lost[0]['reason']}: these figures would mean nothing"
     return {**clock.seconds, "total": total}, sum(task.count for task in tasks)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from viewsynth import config
 from viewsynth.commands import evaluate, generate, piped, train, world
-from viewsynth.workers import cores
+from viewsynth.runtime.workers import cores
 
 START = "from viewsynth import cli, workers; workers.end_with_parent(); cli.main()"
 

@@ -8,8 +8,8 @@ import releases
 import torch
 from hypothesis import settings
 
-from viewsynth import weights
 from viewsynth.reconstruct.tflite import Model
+from viewsynth.runtime import weights
 
 torch.set_num_threads(1)
 # New examples at a desk; the same ones in CI, so that a change is judged by the change.

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from viewsynth.config import differences
-from viewsynth.files import folder_of, ignores_case, lines, settle, sha256, stem_of, write
 from viewsynth.records import Reject, Sample, seed_of, to_dict
+from viewsynth.runtime.files import folder_of, ignores_case, lines, settle, sha256, stem_of, write
 
 FORMAT = 1
 

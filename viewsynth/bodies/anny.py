@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viewsynth import weights
 from viewsynth.bodies import KEYPOINTS, PARTS
+from viewsynth.runtime import weights
 
 TO_WORLD = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # Anny is z up and faces -y
 

@@ -19,8 +19,8 @@ from typing import Literal
 
 import tyro
 
-from viewsynth.experiment import plots, runs, summary, table
-from viewsynth.files import write
+from viewsynth.evaluate.compare import plots, runs, summary, table
+from viewsynth.runtime.files import write
 
 PROBE = "probe.json"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tyro
 
-from viewsynth.files import claim
+from viewsynth.runtime.files import claim
 
 OURS = set("config.json model.safetensors preprocessor_config.json .gitkeep".split())
 

@@ -23,13 +23,14 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from viewsynth import data, sheet
+from viewsynth import data
 from viewsynth.config import within
 from viewsynth.data import Reading, frames
 from viewsynth.data.images import BadImage
-from viewsynth.files import lines, write
 from viewsynth.records import Dataset, Reject, Sample, seed_of, to_dict
-from viewsynth.workers import cores
+from viewsynth.report import sheet
+from viewsynth.runtime.files import lines, write
+from viewsynth.runtime.workers import cores
 
 FAULTS = 0.01  # share of the pictures that may be unusable before the command says failed
 PER_CAMERA = 6  # pictures of a camera on the sheet

@@ -168,7 +168,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _caches() -> Iterator[Finding]:
-    from viewsynth import weights
+    from viewsynth.runtime import weights
 
     cache, anny = weights.cache_dir(), weights.anny_cache()
     yield Finding("caches", "viewsynth", "ok", f"{cache}, {_size(cache):.2f} GB")
@@ -193,7 +193,7 @@ def _size(folder: Path) -> float:
 
 
 def _weights() -> Iterator[Finding]:
-    from viewsynth import weights
+    from viewsynth.runtime import weights
 
     for model in (weights.POSE, weights.DETECTOR):
         path = weights.cached(model)
@@ -252,8 +252,8 @@ def _pose() -> str:
     """Load both models from the cache and run them once."""
     import numpy as np
 
-    from viewsynth import weights
     from viewsynth.reconstruct.tflite import Model
+    from viewsynth.runtime import weights
 
     for file in (weights.POSE, weights.DETECTOR):
         path = weights.cached(file)
@@ -270,7 +270,8 @@ def _pose() -> str:
 
 def _fetch() -> None:
     """Have everything that generate needs in its place."""
-    from viewsynth import bodies, weights
+    from viewsynth import bodies
+    from viewsynth.runtime import weights
 
     for get in (weights.pose_model, weights.detector_model):
         sys.stderr.write(f"have {get()}\n")

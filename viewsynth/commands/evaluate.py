@@ -9,7 +9,7 @@ The quotes are needed: the shell takes an unquoted > for a redirection. Protocol
 query are told and left out. What a features file may be stands in viewsynth/reid/feature_files.py.
 The output folder gets `table.md` (printed as well), `results.json`, `leaderboard.csv`,
 `rejects.jsonl`, `config.yaml`, the features, and `queries.jsonl`, a row a protocol, re-ranking and
-query (see `evaluation.queries`), which `viewsynth compare` reads. Run again to go on after a stop:
+query (see `scoring.queries`), which `viewsynth compare` reads. Run again to go on after a stop:
 features that are there are kept.
 """
 
@@ -28,11 +28,12 @@ from typing import Literal
 from viewsynth import __version__, data
 from viewsynth.config import dump, within
 from viewsynth.data import Reading, Source
-from viewsynth.files import claim, clean, lines, write
+from viewsynth.evaluate import features, protocols, scoring
 from viewsynth.records import Dataset, Protocol, Reject
 from viewsynth.records import to_dict as to_json
-from viewsynth.reid import encoders, evaluation, features, protocols
-from viewsynth.workers import cores, launched
+from viewsynth.reid import encoders
+from viewsynth.runtime.files import claim, clean, lines, write
+from viewsynth.runtime.workers import cores, launched
 
 BROKEN = 0.01  # share of the pictures that may be unreadable before the run counts as failed
 OURS = set(
@@ -269,12 +270,12 @@ def _rank(
         )
         left_out = before[protocol.name] - len(_of(protocol))
         for reranking in (False, True) if config.rerank else (False,):
-            rows = evaluation.rank(
+            rows = scoring.rank(
                 protocol, query, gallery, reranking, accelerator.process_index,
                 accelerator.num_processes, gather_object,
             )  # fmt: skip
-            results.append(evaluation.result(dataset, protocol, found, rows, reranking, left_out))
-            queries += evaluation.queries(protocol, rows, reranking)
+            results.append(scoring.result(dataset, protocol, found, rows, reranking, left_out))
+            queries += scoring.queries(protocol, rows, reranking)
     if found.extra and config.features and accelerator.is_main_process:
         sys.stderr.write(
             f"{found.extra} rows of {config.features} are of no picture that was asked for\n"
@@ -292,15 +293,15 @@ def _report(
     for one in results:
         one["model"] = model
         backbone = config.backbone or maker.get("kind", "")
-        one["leaderboard"] = evaluation.leaderboard(one, method, backbone)
+        one["leaderboard"] = scoring.leaderboard(one, method, backbone)
     notes = [WORLD] if dataset.name == "world" else []
     notes += [*dataset.warnings, *map(data.say, data.differences(dataset)), *told]
     if broken:
         notes.append(f"{broken} pictures could not be read and are left out, see rejects.jsonl.")
-    text, output = evaluation.table(results, notes), config.folder
+    text, output = scoring.table(results, notes), config.folder
     tree = {"viewsynth": __version__, "notes": notes, "encoder": maker, "results": results}
     write(output / "config.yaml", dump(config).encode())
-    write(output / "table.md", (text + evaluation.details(results)).encode())
+    write(output / "table.md", (text + scoring.details(results)).encode())
     write(output / "leaderboard.csv", _csv([one["leaderboard"] for one in results]))
     write(output / "results.json", (json.dumps(tree, indent=1) + "\n").encode())
     sys.stdout.write(text)
@@ -309,7 +310,7 @@ def _report(
 
 def _csv(rows: list[dict]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, evaluation.LEADERBOARD, lineterminator="\n")
+    writer = csv.DictWriter(text, scoring.LEADERBOARD, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

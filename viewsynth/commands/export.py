@@ -39,7 +39,7 @@ from typing import Literal
 import tyro
 
 from viewsynth.config import within
-from viewsynth.files import inside, lines
+from viewsynth.runtime.files import inside, lines
 
 FIRST = 900_001  # running numbers from here on are those of no real picture
 BAND = 15  # degrees of elevation of a virtual camera
@@ -320,9 +320,10 @@ def _people(config: Config, rows: list[dict]) -> Iterator[tuple[str, list[dict]]
 
 def _bodies(config: Config, rows: list[dict], target: Target) -> list[dict]:
     """One GLB a person."""
-    from viewsynth import bodies, glb
+    from viewsynth import bodies
     from viewsynth.reconstruct.posing import Poser
     from viewsynth.records import Person
+    from viewsynth.report import glb
 
     written, posers = [], {}
     for file, views in _people(config, rows):
@@ -339,7 +340,7 @@ def _sheets(config: Config, rows: list[dict], target: Target) -> list[dict]:
     """One picture a person: all views, a row an elevation, a column an azimuth."""
     from PIL import Image
 
-    from viewsynth import sheet
+    from viewsynth.report import sheet
 
     written = []
     for file, views in _people(config, rows):

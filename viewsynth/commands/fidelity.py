@@ -32,12 +32,15 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from viewsynth import observer, refine, sheet, weights
 from viewsynth.config import to_dict, within
-from viewsynth.fidelity import comparison, sets, table, text, truth
-from viewsynth.files import lines, write
-from viewsynth.refine import Refine
-from viewsynth.workers import Fatal, spread
+from viewsynth.diffusion import refine
+from viewsynth.diffusion.refine import Refine
+from viewsynth.evaluate.fidelity import comparison, observer, sets, table, text
+from viewsynth.report import sheet
+from viewsynth.runtime import weights
+from viewsynth.runtime.files import lines, write
+from viewsynth.runtime.workers import Fatal, spread
+from viewsynth.world import truth
 
 MOST = 12_000  # pictures that the observer learns from: more cost minutes and memory
 # Tiles of a view on the sheet: file and label; the second where a diffusion repaired.

@@ -20,17 +20,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from viewsynth import chunks, manifest, refine, sheet, synthesis
+from viewsynth import manifest
 from viewsynth.config import dump, to_dict, within
 from viewsynth.data import Reading, Source, reading
-from viewsynth.facts import facts
-from viewsynth.files import claim, clean, lines, write
-from viewsynth.licences import require_commercial
+from viewsynth.diffusion import refine
+from viewsynth.diffusion.refine import Refine
+from viewsynth.generate import chunk, worker
+from viewsynth.generate.chunk import Views
 from viewsynth.records import to_dict as to_json
-from viewsynth.refine import Refine
 from viewsynth.render.sensor import Sensor
-from viewsynth.synthesis import Views
-from viewsynth.workers import Progress, hired, launched, spread
+from viewsynth.report import sheet
+from viewsynth.runtime.files import claim, clean, lines, write
+from viewsynth.runtime.licences import require_commercial
+from viewsynth.runtime.provenance import facts
+from viewsynth.runtime.workers import Progress, hired, launched, spread
 
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
 OURS = set(
@@ -131,15 +134,15 @@ class Config:
 def run(
     config: Config,
     prepare: Callable | None = None,
-    load: Callable = synthesis.load_tools,
-    make: Callable = synthesis.make_chunk,
+    load: Callable = chunk.load_tools,
+    make: Callable = chunk.make_chunk,
 ) -> int:
     """Make the data set; what is finished already is kept.
 
     Args:
         prepare: `prepare(config) -> (models, revisions, licences)`: has everything that the
             workers load in its place; None = ours.
-        load, make: What a worker does, see `chunks.start`.
+        load, make: What a worker does, see `worker.start`.
     Returns: 0, or 1 if nobody was made or more than 1 % of the people were lost to faults.
     """
     started = time.perf_counter()
@@ -163,7 +166,7 @@ def run(
     accelerator.wait_for_everyone()  # everyone has seen the same state; from here on only files
     rank, ranks = accelerator.process_index, accelerator.num_processes
     device = str(accelerator.device)
-    job = chunks.Job(folder, frozen.root, config, device, models, revisions, licences)
+    job = worker.Job(folder, frozen.root, config, device, models, revisions, licences)
     lost = _work(todo, job, load, make, rank, ranks)
     if first:
         lost += _gather(folder, ranks)
@@ -183,7 +186,8 @@ def check(config: Config) -> None:
 
     Raises: ValueError, FileNotFoundError: with what to do.
     """
-    from viewsynth import bodies, data, weights
+    from viewsynth import bodies, data
+    from viewsynth.runtime import weights
 
     if config.data.name not in data.names():
         raise ValueError(f"data.name: expected {', '.join(data.names())}; got {config.data.name!r}")
@@ -274,7 +278,8 @@ def _input(config: Config) -> tuple[Path, list, list]:
 
 def _prepare(config: Config) -> tuple[dict, dict, dict]:
     """Fetch and build, once and in the main process, what the workers load."""
-    from viewsynth import bodies, weights
+    from viewsynth import bodies
+    from viewsynth.runtime import weights
 
     found, identity = refine.find(config.refine), ""
     if config.weights.identity:
@@ -310,18 +315,18 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
 # ---- the work --------------------------------------------------------------------------------
 
 
-def _work(todo, job: chunks.Job, load, make, rank: int, ranks: int) -> list[dict]:
+def _work(todo, job: worker.Job, load, make, rank: int, ranks: int) -> list[dict]:
     """Do this rank's share; returns rejects for the people whose worker died."""
     mine = todo[rank::ranks]
     lost: list[dict] = []
     parts = {job.run / "parts" / f"{task.part}.jsonl": task.people for task in todo}
     workers = hired(job.device, job.config.workers, len(mine), ranks)
     with Progress(parts if rank == 0 else {}) as progress:
-        for outcome in spread(mine, chunks.start, (job, load, make), workers):
+        for outcome in spread(mine, worker.start, (job, load, make), workers):
             progress.update()
             if outcome is not None and outcome[1]:
                 task, why = outcome
-                lost += [to_json(reject) for reject in chunks.all_failed(task, job, why)]
+                lost += [to_json(reject) for reject in worker.all_failed(task, job, why)]
         while rank == 0 and len(list((job.run / "ranks").glob("[0-9]*.json"))) < ranks - 1:
             progress.update()
             time.sleep(0.5)

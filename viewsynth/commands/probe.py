@@ -23,11 +23,11 @@ import numpy as np
 from viewsynth import data
 from viewsynth.config import within
 from viewsynth.data import Reading, Source
-from viewsynth.files import write
+from viewsynth.evaluate.probe import probe
 from viewsynth.reid import encoders, pool
 from viewsynth.reid.pixels import Pixels
-from viewsynth.reid.probe import probe
-from viewsynth.workers import launched
+from viewsynth.runtime.files import write
+from viewsynth.runtime.workers import launched
 
 BATCH = 256  # pictures at once
 PAIRS = (

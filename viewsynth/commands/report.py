@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from viewsynth import sheet
+from viewsynth.report import sheet
 
 
 @dataclass(frozen=True)

@@ -24,20 +24,22 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from viewsynth import checkpoints, data, fingerprint, metrics, train
+from viewsynth import data, metrics
 from viewsynth.config import dump, to_dict, within
 from viewsynth.data import Reading, Source, reading
-from viewsynth.facts import facts
-from viewsynth.files import claim, clean, lines, write
-from viewsynth.learning import Log
 from viewsynth.manifest import refuse_other_settings
 from viewsynth.records import Protocol, Sample
 from viewsynth.records import to_dict as to_json
-from viewsynth.reid import backbones, batches, methods, pool, saved
+from viewsynth.reid import backbones, batches, methods, pool, saved, training
 from viewsynth.reid.augment import Recipe
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
-from viewsynth.workers import launched
+from viewsynth.runtime import fingerprint
+from viewsynth.runtime.files import claim, clean, lines, write
+from viewsynth.runtime.provenance import facts
+from viewsynth.runtime.workers import launched
+from viewsynth.training import checkpoints
+from viewsynth.training.learning import Log
 
 OURS = set(
     "model log.jsonl config.yaml run.json rejects.jsonl diverged.json tracker .gitkeep".split()
@@ -106,7 +108,7 @@ class Config:
 
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
-    optim: train.Settings = field(default_factory=train.Settings)
+    optim: training.Settings = field(default_factory=training.Settings)
     augment: Recipe = field(default_factory=Recipe)
     steps: int = 24_000
     """Of the whole run."""
@@ -244,15 +246,15 @@ def _check_learns(method, plan: Plan, pixels: Pixels, device) -> None:
     """The start-up check, on pictures that nothing was done to."""
     plain = Recipe(pad=0, flip=0, erase=0)
     batch = next(batches.stream(plan, pixels, plain, [0], device=device))
-    before, after = train.check_learns(method.to(device), batch)
-    say(f"start-up check: loss {before:.2f} -> {after:.2f} on {train.LEARNS} pictures")
+    before, after = training.check_learns(method.to(device), batch)
+    say(f"start-up check: loss {before:.2f} -> {after:.2f} on {training.LEARNS} pictures")
 
 
 # ---- validation ------------------------------------------------------------------------------
 
 
 def _validation(config: Config, pixels: Pixels | None, best: float, accelerator):
-    """`validate(step, model)` for `train.train`, which keeps the best model so far.
+    """`validate(step, model)` for `training.train`, which keeps the best model so far.
 
     Everybody is looked for among everybody: across views where there are two, else across cameras.
 
@@ -272,7 +274,7 @@ def _validation(config: Config, pixels: Pixels | None, best: float, accelerator)
         nonlocal best
         rows = features(model, pixels)
         if not np.isfinite(rows).all():
-            raise train.Diverged(
+            raise training.Diverged(
                 f"after step {step} the features of the validation are not finite; lower "
                 f"--optim.rate ({config.optim.rate:g}) in a new --output"
             )
@@ -362,7 +364,7 @@ def _train(
             log.add(step, figures)
             accelerator.log(figures, step)
 
-        model = train.train(
+        model = training.train(
             method, plan, pixels, config.augment, config.optim, folder, accelerator,
             config.every, tell, validation,
         )  # fmt: skip

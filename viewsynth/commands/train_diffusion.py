@@ -24,19 +24,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from viewsynth import checkpoints, data, fingerprint, hub, pairing, preview
+from viewsynth import data
 from viewsynth.commands import world
 from viewsynth.config import dump, to_dict, within
 from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion import adapt, autoencoder, card, distillation, loading, training
-from viewsynth.diffusion.pairs import INDEX, ROWS, SHARDS, Pairs
+from viewsynth.diffusion.pairs import making
+from viewsynth.diffusion.pairs.stored import INDEX, ROWS, SHARDS, Pairs
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
-from viewsynth.facts import facts
-from viewsynth.files import LEFTOVER, claim, clean, write
-from viewsynth.learning import Log
-from viewsynth.licences import require_commercial
 from viewsynth.manifest import refuse_other_settings
-from viewsynth.workers import cores, launched
+from viewsynth.report import preview
+from viewsynth.runtime import fingerprint, hub
+from viewsynth.runtime.files import LEFTOVER, claim, clean, write
+from viewsynth.runtime.licences import require_commercial
+from viewsynth.runtime.provenance import facts
+from viewsynth.runtime.workers import cores, launched
+from viewsynth.training import checkpoints
+from viewsynth.training.learning import Log
 
 OURS = set(
     "pairs autoencoder training distillation grids lora teacher pipeline config.yaml run.json "
@@ -259,7 +263,7 @@ def _make_pairs(config: Config) -> None:
     for folder, name in _pairs(config).items():
         source = own.world if name == "world" else data.load(own.name, own.root, own)
         people = own.people if name == "world" else None
-        pairing.make(
+        making.make(
             source, folder, config.model.size, people, config.workers or cores(), config.seed
         )
 

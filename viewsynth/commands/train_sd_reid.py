@@ -23,19 +23,21 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
-from viewsynth import checkpoints, config, fingerprint, loop
+from viewsynth import config
 from viewsynth.commands import train
 from viewsynth.config import dump, to_dict, within
-from viewsynth.facts import facts
-from viewsynth.files import claim, clean, write
-from viewsynth.learning import Log
 from viewsynth.manifest import refuse_other_settings
 from viewsynth.reid import pool, saved
 from viewsynth.reid.backbones import drawn
-from viewsynth.reid.generation import cache, cost, fused, training
-from viewsynth.reid.generation.mode import MODES
-from viewsynth.reid.generation.model import Generator, Shape
-from viewsynth.workers import launched
+from viewsynth.reid.sd_reid import cache, cost, fused, training
+from viewsynth.reid.sd_reid.mode import MODES
+from viewsynth.reid.sd_reid.model import Generator, Shape
+from viewsynth.runtime import fingerprint
+from viewsynth.runtime.files import claim, clean, write
+from viewsynth.runtime.provenance import facts
+from viewsynth.runtime.workers import launched
+from viewsynth.training import checkpoints, loop
+from viewsynth.training.learning import Log
 
 OURS = set("model training cost.json config.yaml run.json tracker .gitkeep".split())
 OURS |= {fingerprint.RECORD}

@@ -21,15 +21,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from viewsynth import manifest, population, sheet
+from viewsynth import manifest
 from viewsynth.config import within
-from viewsynth.facts import code, facts
-from viewsynth.files import claim, clean, inside, write
-from viewsynth.workers import Progress, cores, spread
+from viewsynth.report import sheet
+from viewsynth.runtime.files import claim, clean, inside, write
+from viewsynth.runtime.provenance import code, facts
+from viewsynth.runtime.workers import Progress, cores, spread
+from viewsynth.world import writer
 
 FORMAT = 1
 # What decides the pixels: a world is extended by the code that drew it, or not at all.
-CODE = ("bodies", "render", "world", "cameras.py", "population.py")
+CODE = ("bodies", "render", "world", "cameras.py")
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
 SIZE = 25_000  # bytes of a picture with part map and rows, about
 OURS = set(
@@ -84,14 +86,14 @@ def run(config: Config) -> int:
         manifest.refuse_other_settings(folder, read(folder)["settings"], settings)
     clean(folder)
     wanted = (config.people, config.images_per_person, config.instants)
-    todo = population.tasks(folder, *wanted, config.chunk)
+    todo = writer.tasks(folder, *wanted, config.chunk)
     _refuse_full_disk(folder, sum(task.count for task in todo))
     _save(folder, settings, {})
     if todo:
         _prepare()
     died = _work(folder, config, todo)
-    counts, lost = population.join(folder)
-    population.sweep(folder)
+    counts, lost = writer.join(folder)
+    writer.sweep(folder)
     write(folder / "contact_sheet.png", draw_sheet(folder))
     made, seconds = sum(task.count for task in todo), time.perf_counter() - began
     session = {"pictures": made, "seconds": round(seconds, 2), "asked": wanted}
@@ -121,11 +123,11 @@ def read(folder: Path) -> dict:
 
 
 def _save(folder: Path, settings: dict, facts: dict) -> None:
-    from viewsynth.world import LABELS, people
+    from viewsynth.world import LABELS, words
 
     tree = {
         "format": FORMAT, "settings": settings, "labels": LABELS, "licence": "Apache-2.0",
-        "attributes": list(people.ATTRIBUTES), "chunks": population.chunks(folder), "facts": facts,
+        "attributes": list(words.ATTRIBUTES), "chunks": writer.chunks(folder), "facts": facts,
     }  # fmt: skip
     write(folder / "world.json", (json.dumps(tree, indent=1) + "\n").encode())
 
@@ -147,12 +149,12 @@ def _prepare() -> None:
     bodies.load("anny")
 
 
-def _work(folder: Path, config: Config, todo: list[population.Task]) -> list[tuple[str, str]]:
+def _work(folder: Path, config: Config, todo: list[writer.Task]) -> list[tuple[str, str]]:
     """Do the tasks; returns those whose worker died, and why."""
     files = {folder / "chunks" / f"{task.part}.jsonl": task.count for task in todo}
     workers, died = min(config.workers or cores(), max(len(todo), 1)), []
     with Progress(files, ("picture", "pictures")) as progress:
-        for outcome in spread(todo, population.start, (folder, config.seed), workers):
+        for outcome in spread(todo, writer.start, (folder, config.seed), workers):
             progress.update()
             if outcome is not None and outcome[1]:
                 task, why = outcome
@@ -204,8 +206,8 @@ def draw_sheet(folder: Path) -> bytes:
 def _first_rows(folder: Path) -> list[list[dict]]:
     """Rows of the first people, five of each: those of their first instant, if there are any."""
     people: dict[str, list[dict]] = {}
-    for name in population.chunks(folder):
-        for path in population.parts_of(folder, name):
+    for name in writer.chunks(folder):
+        for path in writer.parts_of(folder, name):
             with path.open(encoding="utf-8") as file:
                 for line in file:
                     if line.startswith('{"file_name"'):

@@ -16,8 +16,8 @@ from collections import Counter
 from pathlib import Path
 
 from viewsynth.data import layout
-from viewsynth.files import inside
 from viewsynth.records import SPLITS, Dataset, Published, Reject, Sample
+from viewsynth.runtime.files import inside
 
 TRUTH, PEOPLE, WORLD = "truth.jsonl", "people.jsonl", "world.json"
 PARTS = (TRUTH, WORLD)

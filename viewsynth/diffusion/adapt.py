@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from viewsynth import hub
 from viewsynth.diffusion import loading
 from viewsynth.diffusion.networks import EXTRA, IMAGENET, IdentityEncoder, ViewConditioner, widen
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 from viewsynth.records import seed_of
+from viewsynth.runtime import hub
 
 # The ReID trainer's "small" backbone.
 RESNET = {

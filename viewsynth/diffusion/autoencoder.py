@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viewsynth import loop
 from viewsynth.config import within
-from viewsynth.diffusion.pairs import Pairs
+from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.diffusion.training import CHUNK
-from viewsynth.loop import Draws, Plan, Steps
 from viewsynth.records import seed_of
+from viewsynth.training import loop
+from viewsynth.training.loop import Draws, Plan, Steps
 
 SCALES = 3  # of the loss: the picture, its half, its quarter
 EDGES = 1.0  # weight of the differences between neighbours beside that of the values

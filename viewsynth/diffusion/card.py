@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from viewsynth.licences import commercial
+from viewsynth.runtime.licences import commercial
 
 CALL = """```python
 from PIL import Image
@@ -66,7 +66,7 @@ missing, and to measure how much that helps.
 Not for identifying, tracking or profiling people without a lawful basis and their knowledge, not
 for evidence of any kind, not for pictures that pass for real ones, and not for weapons' guidance.
 What `viewsynth generate` writes is marked as synthetic (XMP digitalSourceType): keep the mark. What
-you save of a call of the pipeline has none: `viewsynth.pictures.jpeg` sets it.
+you save of a call of the pipeline has none: `viewsynth.runtime.images.jpeg` sets it.
 
 ## Licence
 

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from viewsynth import loop
 from viewsynth.config import within
 from viewsynth.diffusion.conditions import KEPT
 from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
 from viewsynth.diffusion.training import GEOMETRY, Denoiser, Latents, Noise, merge_lora, prepare
-from viewsynth.loop import Draws, Plan, Steps
 from viewsynth.records import seed_of
+from viewsynth.training import loop
+from viewsynth.training.loop import Draws, Plan, Steps
 
 SIGMA = 0.5  # deviation of the data in the boundary conditions, and
 SCALING = 10.0  # the factor of time there: those of `LCMScheduler`

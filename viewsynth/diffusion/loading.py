@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading: what a saved pipeline consists of, and its components, on top of `viewsynth.hub`.
+"""Loading: what a saved pipeline consists of, and its components, on top of `viewsynth.runtime.hub`.
 
 `pipeline.from_pretrained`, `adapt` and `refine` come here.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from diffusers import ModelMixin
 
-from viewsynth.hub import INDEX, component
+from viewsynth.runtime.hub import INDEX, component
 
 PARTS = ("unet", "vae", "conditioner", "identity_encoder")
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies")

@@ -223,7 +223,8 @@ def turned(azimuth: float) -> float:
 @lru_cache(maxsize=1)
 def _tools():
     """The body and the pose models, once per process."""
-    from viewsynth import bodies, reconstruct, weights
+    from viewsynth import bodies, reconstruct
+    from viewsynth.runtime import weights
 
     return reconstruct.load(bodies.load("anny"), weights.pose_model(), weights.detector_model())
 

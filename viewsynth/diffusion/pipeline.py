@@ -25,10 +25,10 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from viewsynth import hub
 from viewsynth.diffusion import card, loading, photo, sampling
 from viewsynth.diffusion.conditions import KEPT, Conditions, Encoded
 from viewsynth.diffusion.networks import IdentityEncoder, ViewConditioner, check_parts, to_grid
+from viewsynth.runtime import hub
 
 OUTPUTS = ("pil", "pt", "np", "latent")
 # Photos at once where shapes are fixed: there are fewer of them than views, and what fills up their

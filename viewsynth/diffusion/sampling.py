@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from viewsynth.pictures import stretched
 from viewsynth.records import seed_of
 from viewsynth.render.sensor import gaussian
+from viewsynth.runtime.images import stretched
 
 MIRRORED = 0.5  # what reconstruction calls a texel that it took from the body's other side
 SOFT = 1 / 64  # width of the mask's edge, as a share of the picture's height

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viewsynth import loop
 from viewsynth.config import within
 from viewsynth.diffusion.conditions import KEPT, Conditions
 from viewsynth.diffusion.networks import to_grid
-from viewsynth.diffusion.pairs import Pairs
+from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
-from viewsynth.loop import Draws, Plan, Steps
 from viewsynth.records import seed_of
+from viewsynth.training import loop
+from viewsynth.training.loop import Draws, Plan, Steps
 
 CHUNK = 64  # pairs that are encoded at once
 # Where LoRA sits: attention, and the convolution that first meets the conditions' channels, whose

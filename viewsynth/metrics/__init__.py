@@ -4,7 +4,7 @@
 `images` and `colours` say how near a picture comes to another; `distances`, optionally `reranking`,
 then `ranking` say how well features find a person again; `kid` how far one set of pictures is from
 another; `intervals` how far a mean can be trusted.
-Nothing here reads a file: `viewsynth.fidelity` and `viewsynth.reid` decide what is compared.
+Nothing here reads a file: `viewsynth.evaluate.fidelity` and `viewsynth.reid` decide what is compared.
 """
 
 from __future__ import annotations

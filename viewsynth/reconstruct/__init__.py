@@ -62,7 +62,7 @@ def load(body: bodies.Body, pose_model, detector_model) -> Tools:
 
     Args:
         body: See `viewsynth.bodies.load`.
-        pose_model, detector_model: Files, see `viewsynth.weights`.
+        pose_model, detector_model: Files, see `viewsynth.runtime.weights`.
     """
     return Tools(
         body=body, fitter=fit.Fitter(body), poser=Poser(body), atlas=texture.prepare(body),

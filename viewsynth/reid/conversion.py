@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from viewsynth.files import write
 from viewsynth.reid.pretrained import few
+from viewsynth.runtime.files import write
 
 WIDE = 64  # numbers a head, in all ViTs of the paper
 PLAIN = {

@@ -105,14 +105,18 @@ def _trained(path: str, pooling: str, device: str) -> Encoder:
             f"model.pooling must be auto for {path}, whose method makes its own features; got "
             f"{pooling!r}"
         )
-    model, _ = saved.load(path)
+    if saved.GENERATION in saved.read(path):
+        from viewsynth.reid.sd_reid import fused as kind  # diffusers: only who needs it waits
+    else:
+        kind = saved
+    model, _ = kind.load(path)
     encoder = Encoder(
         model=model.requires_grad_(False).to(device), name=Path(path).expanduser().resolve().name,
         kind=model.backbone.kind, size=model.backbone.size, pooling=OWN, mean=(0.0,) * 3,
         std=(1.0,) * 3, parts=getattr(model, "parts", {}),
         ordered=getattr(model, "ordered", False),
     )  # fmt: skip
-    return replace(encoder, fingerprint=_fingerprint(encoder, saved.describe(model), frozenset()))
+    return replace(encoder, fingerprint=_fingerprint(encoder, kind.describe(model), frozenset()))
 
 
 def _choose(encoder: Encoder, own_pooler: bool) -> str:

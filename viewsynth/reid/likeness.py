@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from viewsynth.pictures import stretched
 from viewsynth.reid.encoders import Encoder
+from viewsynth.runtime.images import stretched
 
 FEW = 6  # pairs of different people, and of one person, without which nothing is said
 LARGEST = 6.0  # log odds that a pair can have: a model may be sure, and wrong

@@ -28,11 +28,11 @@ from safetensors.numpy import save
 from torch import Tensor
 from tqdm import tqdm
 
-from viewsynth import fingerprint
 from viewsynth.data import images
-from viewsynth.files import write
-from viewsynth.pictures import stretched
 from viewsynth.records import Reject, Sample
+from viewsynth.runtime import fingerprint
+from viewsynth.runtime.files import write
+from viewsynth.runtime.images import stretched
 
 BLOCK = 256  # pictures
 HASHES = "hashes"  # folder in the cache

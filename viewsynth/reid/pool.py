@@ -20,8 +20,8 @@ import numpy as np
 
 from viewsynth.data import layout
 from viewsynth.data.frames import is_video
-from viewsynth.files import inside, sha256
 from viewsynth.records import PLATFORMS, VIEWS, Reject, Sample, seed_of
+from viewsynth.runtime.files import inside, sha256
 
 METADATA = "metadata.jsonl"
 NO_VIDEO = (

@@ -16,12 +16,12 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from viewsynth import __version__
-from viewsynth.files import write
 from viewsynth.reid import backbones, methods, pretrained
+from viewsynth.runtime.files import write
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MARK = "viewsynth"  # the key that tells our config.json from one of transformers
-GENERATION = "generation"  # the key of a method with a second stage, see `generation.fused`
+GENERATION = "generation"  # the key of a model with a second stage, see `sd_reid.fused`
 
 
 def save(model: nn.Module, folder: Path, about: dict) -> None:
@@ -41,10 +41,6 @@ def save(model: nn.Module, folder: Path, about: dict) -> None:
 
 def describe(model: nn.Module) -> dict:
     """All but the weights of a method: what it is rebuilt from, as JSON types."""
-    if hasattr(model, "generator"):
-        from viewsynth.reid.generation import fused
-
-        return fused.describe(model)
     backbone = model.backbone
     return {
         "method": methods.name_of(model),
@@ -64,22 +60,30 @@ def is_ours(path: str | Path) -> bool:
         return False
 
 
-def load(path: str | Path) -> tuple[nn.Module, dict]:
-    """A saved method, in evaluation mode, on the CPU, and what was said about it.
+def read(path: str | Path) -> dict:
+    """The configuration of a model that we trained.
 
     Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if it is none of ours, or weights and configuration do not belong together.
+        FileNotFoundError: if there is none.
+        ValueError: if it is none of ours.
     """
     folder = Path(path).expanduser()
     _need(folder, CONFIG)
     if not is_ours(folder):
         raise ValueError(f"{folder / CONFIG} has no {MARK!r}: train did not write this model")
-    said = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if GENERATION in said:
-        from viewsynth.reid.generation import fused  # diffusers: only who needs it waits for it
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
 
-        return fused.load(folder)
+
+def load(path: str | Path) -> tuple[nn.Module, dict]:
+    """A saved method, in evaluation mode, on the CPU, and what was said about it.
+
+    One with a second stage is loaded by `sd_reid.fused.load`; `encoders.load` takes both.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if it is none of ours, or weights and configuration do not belong together.
+    """
+    folder, said = Path(path).expanduser(), read(path)
     _need(folder, WEIGHTS)
     try:
         backbone = said["backbone"]

@@ -15,13 +15,7 @@ import numpy as np
 from viewsynth.records import seed_of
 from viewsynth.world import outfits
 from viewsynth.world.colours import HAIR, Colour, table, vary
-from viewsynth.world.outfits import Garment, Outfit
-from viewsynth.world.words import ATTRIBUTES, attributes, caption, words
-
-__all__ = [
-    "ATTRIBUTES", "HAIRS", "LOCAL", "Colour", "Garment", "Hair", "Identity", "Outfit", "attributes",
-    "caption", "identity", "words",
-]  # fmt: skip
+from viewsynth.world.outfits import Outfit
 
 HAIRS = ("bald", "crop", "short", "curly", "afro", "bob", "long", "ponytail", "bun", "fringe")
 # Local shape changes that the phenotypes do not have, each -1 to 1.

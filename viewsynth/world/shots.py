@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from viewsynth import files, pictures
 from viewsynth.records import seed_of
+from viewsynth.runtime import files, images
 from viewsynth.world import capture, gait, of_person, people, scenes, stride
 from viewsynth.world.character import Character, Dressed
 from viewsynth.world.mannequin import mannequin
@@ -304,7 +304,7 @@ def write(
     for number in range(count):
         for drawn in draw(1, seed, shots, first=number):
             name = f"{drawn.pid}/{drawn.shot.name}.jpg"
-            files.write(root / name, pictures.jpeg(drawn.image, pictures.DRAWN))
+            files.write(root / name, images.jpeg(drawn.image, images.DRAWN))
             rows.append(
                 {
                     "file_name": name,

@@ -7,15 +7,11 @@ see: what is under a closed coat, or hair under a headscarf, is left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from viewsynth.world import colours
 from viewsynth.world.outfits import BOTTOMS, CARRIED, HEADWEAR, OUTERS, SHOES, TOPS, Garment
-
-if TYPE_CHECKING:
-    from viewsynth.world.people import Identity
+from viewsynth.world.people import Identity
 
 NOUNS = {
     "tshirt": "T-shirt", "tank": "tank top", "polo": "polo shirt", "shoulder_bag": "shoulder bag",

@@ -5,7 +5,7 @@ Source: Wang et al., SD-ReID, IEEE TIP 2026 (arXiv 2504.09549). Class tokens and
 all blocks but the last; there one learnt token, shared by all views, joins them. Identity feature:
 the class token after the last block and the last normalisation; view feature: the view token after
 the last block, not normalised. Loss: CE_id + triplet_id + 0.001 CE_view. What the second stage,
-`viewsynth.reid.generation`, needs beside these two is the identity condition: the class token after
+`viewsynth.reid.sd_reid`, needs beside these two is the identity condition: the class token after
 each block but the last, not normalised, and the mean view feature of each view, the prototypes.
 
 We differ from the release: the view token starts at N(0, 0.02), not at zero, which the

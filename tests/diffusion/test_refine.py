@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A refiner in `generate`: where its pixels go, exactness, provenance, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny_views
+import torch
+from figures import people
+from PIL import Image
+from scipy import ndimage
+
+from viewsynth import config
+from viewsynth.commands import generate
+from viewsynth.diffusion import refine
+from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
+from viewsynth.diffusion.refine import Refine
+from viewsynth.generate import chunk, worker
+from viewsynth.records import Person
+from viewsynth.render.sensor import Sensor
+from viewsynth.render.views import Shot, take
+from viewsynth.runtime import images, weights
+from viewsynth.world import shots
+
+VIEWS = ("--views.elevations", "30", "80", "--views.azimuths", "0", "200")
+SENSOR = Sensor(pixels=80, margin=0.3)
+CLEAN = dataclasses.replace(SENSOR, noise=0, jpeg=0)
+SHOTS = [Shot(k % 2, e, a, str(k)) for k, (e, a) in
+         enumerate([(20.0, 0.0), (50.0, 170.0), (70.0, 300.0), (90.0, 45.0)])]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A pipeline of random weights, as `train-diffusion` leaves one."""
+    torch.set_num_threads(1)
+    pipeline = tiny_views.pipeline()
+    pipeline.register_to_config(licence="CC0-1.0")
+    folder = tmp_path_factory.mktemp("model") / "pipeline"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
+    """Views of two simple people, as they were drawn and as they came out."""
+    vertices, body, textures, seens, pids = people(2)
+    sources = [{"file": f"{k}", "elevation": 8.0, "azimuth": 180.0 * k} for k in range(2)]
+    cast = [
+        Person(
+            pid=pid, body="figure", shape=empty, pose=empty, offsets=empty, scale=1.0,
+            texture=texture, seen=seen, sources=sources,
+        )
+        for pid, texture, seen, empty in zip(pids, textures, seens, [np.zeros(1)] * 2, strict=True)
+    ]  # fmt: skip
+    some = [SHOTS[k] for k in which]
+    drawn = take(vertices, body, textures, seens, pids, some, refine.optics(sensor), 3)
+    refiner = refine.load(model, options, "cpu")
+    rng = np.random.default_rng(0)
+    photos = [
+        [refiner.fitted(rng.integers(30, 220, (90, 40, 3), np.uint8)) for _ in sources]
+        for _ in cast
+    ]
+    mesh = [shot.person for shot in some]
+    made = refiner(drawn, mesh, [10 + k for k in which], cast, photos, vertices, body, sensor)
+    return drawn, made, (refiner, cast, photos, vertices, body, mesh)
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def test_the_ground_stays_and_the_person_is_the_models(model):
+    drawn, made, _ = refined(model, Refine(steps=2), sensor=CLEAN)
+    for before, after in zip(drawn, made, strict=True):
+        ours = refine.share(before, CLEAN).numpy()
+        assert (ours[before.mask] == 1).all() and (ours == 0).mean() > 0.1
+        far = ours == 0
+        assert (after.image[far] == before.image[far]).all()
+        assert np.abs(after.image[before.mask].astype(int) - before.image[before.mask]).mean() > 5
+        assert (after.seen == before.seen).all() and (after.mask == before.mask).all()
+        assert after.box == before.box and after.image.shape == before.image.shape
+
+
+def test_what_the_model_makes_lies_where_the_view_has_the_person(model):
+    """All that was seen is set back: a random model's picture then shows the drawn person."""
+    drawn, made, _ = refined(model, Refine(steps=1, keep_seen=1.0), sensor=CLEAN)
+    for before, after in zip(drawn, made, strict=True):
+        inner = ndimage.binary_erosion(before.mask, iterations=4)
+        flipped = [after.image, after.image[:, ::-1], after.image[::-1]]
+        alike = [
+            np.corrcoef(before.image[inner].ravel(), image[inner].ravel())[0, 1]
+            for image in flipped
+        ]
+        assert alike[0] > 0.7 and max(alike[1:]) < alike[0] - 0.2
+
+
+def test_all_of_it_may_be_the_models(model):
+    drawn, made, _ = refined(model, Refine(steps=1, background="generated"), [0], CLEAN)
+    far = refine.share(drawn[0], CLEAN).numpy() == 0
+    assert np.abs(made[0].image[far].astype(int) - drawn[0].image[far]).mean() > 5
+
+
+def test_a_view_has_the_same_bytes_alone(model):
+    options = Refine(steps=2, guidance=2.0)
+    _, together, _ = refined(model, options)
+    for k in (3, 1):
+        _, alone, _ = refined(model, options, [k])
+        assert (alone[0].image == together[k].image).all()
+    _, others, _ = refined(model, Refine(steps=3, guidance=2.0), [3])
+    assert (others[0].image != together[3].image).any()
+
+
+def test_the_conditions_tell_the_nearest_photo_and_the_camera(model):
+    drawn, _, (refiner, cast, photos, vertices, body, mesh) = refined(model, Refine(steps=1))
+    given = refiner.conditions(drawn, mesh, cast, photos, vertices, body, SENSOR)
+    given.check(refiner.pipeline.size)
+    nearest = [0, 1, 0, 0]
+    for k, view in enumerate(drawn):
+        assert torch.equal(given.source[given.person[k]], photos[mesh[k]][nearest[k]])
+        height, width = view.image.shape[:2]
+        turn = (view.azimuth - 180 * nearest[k] + 180) % 360 - 180
+        expected = [view.elevation, 8.0, turn, view.distance, width / height]
+        assert given.camera[k].tolist() == pytest.approx(expected, abs=1e-4)
+    cast[0].sources[0]["used"] = False
+    only = refiner.conditions(drawn[:1], [0], cast, [photos[0][1:], []], vertices, body, SENSOR)
+    assert torch.equal(only.source[0], photos[0][1])
+    assert only.camera[0, 2] == -180
+
+
+def test_the_sensor_has_its_say_once(model):
+    """Noise over everything, but no second blur on the ground."""
+    drawn, clean, _ = refined(model, Refine(steps=1), [0], CLEAN)
+    _, noisy, _ = refined(model, Refine(steps=1), [0], dataclasses.replace(CLEAN, noise=0.05))
+    for where in (drawn[0].mask, refine.share(drawn[0], CLEAN).numpy() == 0):
+        assert 4 < (noisy[0].image[where].astype(float) - clean[0].image[where]).std() < 20
+    with pytest.raises(ValueError, match="steps must be in"):
+        Refine(steps=0)
+    default = inspect.signature(ViewDiffusionPipeline.sample).parameters["keep_seen"].default
+    assert Refine().keep_seen == default
+
+
+def test_it_begins_with_what_was_drawn(model, monkeypatch):
+    """Person and ground, under as much noise as was asked for."""
+    told, sample = [], ViewDiffusionPipeline.sample
+
+    def note(*given, **named):
+        told.append(named)
+        return sample(*given, **named)
+
+    monkeypatch.setattr(ViewDiffusionPipeline, "sample", note)
+    drawn, _, (refiner, *_) = refined(model, Refine(steps=1, strength=0.7), sensor=CLEAN)
+    expected = torch.stack([refiner.fitted(view.image) for view in drawn])
+    assert torch.equal(told[0]["start"], expected) and told[0]["strength"] == 0.7
+
+
+def test_half_precision_hardly_changes_a_picture(model):
+    """What a GPU runs in."""
+    _, whole, kit = refined(model, Refine(steps=2, background="generated"), [0], CLEAN)
+    refiner, cast, photos, vertices, body, mesh = kit
+    refiner.pipeline.to(torch.float16)
+    given = refiner.conditions(whole, mesh, cast, photos, vertices, body, CLEAN)
+    draws = [torch.Generator().manual_seed(10)]
+    half = refiner.pipeline.sample(given, 2, 1.0, draws)
+    full = refiner.pipeline.to(torch.float32).sample(given, 2, 1.0, draws)
+    assert half.isfinite().all() and (half - full).abs().mean() < 0.01
+
+
+# ---- models that are given -----------------------------------------------------------------------
+
+
+def test_what_is_given_is_looked_at_before_anything_is_loaded(model, tmp_path, monkeypatch):
+    assert refine.find(Refine(engine="none")) is None
+    found = refine.find(Refine(engine=str(model)))
+    assert (found.size, found.licence) == (tiny_views.SIZE, "CC0-1.0")
+    monkeypatch.setattr(refine, "BUNDLED", tmp_path / "bundled")
+    for engine, kind, said in (
+        ("bundled", ValueError, "comes without a refiner; give the folder or hub id"),
+        ("./nowhere", FileNotFoundError, "there is no folder ./nowhere"),
+        (str(tmp_path), FileNotFoundError, "there is no model_index.json"),
+    ):
+        with pytest.raises(kind, match=said):
+            refine.find(Refine(engine=engine), whole=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match="hf download"):
+        refine.find(Refine(engine="nobody/no-such-model"), whole=False)
+    other = shutil.copytree(model, tmp_path / "other")
+    file = other / "scheduler" / "scheduler_config.json"
+    before = file.read_text()
+    file.write_text('{"_class_name": "LCMScheduler", "original_inference_steps": 30}')
+    refine.find(Refine(engine=str(other), steps=30, strength=1))
+    with pytest.raises(ValueError, match="refine.steps must be at most 30"):
+        refine.find(Refine(engine=str(other), steps=31, strength=1), whole=False)
+    with pytest.raises(ValueError, match="refine.steps must be at most 12 at a strength of 0.4"):
+        refine.find(Refine(engine=str(other), steps=13), whole=False)
+    with pytest.raises(ValueError, match=r"steps must be in \[1, 400\]"):
+        Refine(steps=401)
+    file.write_text(before)
+    (other / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="unet holds no safetensors"):
+        refine.find(Refine(engine=str(other)), whole=False)
+    (other / "conditioner" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="does not say the size"):
+        refine.find(Refine(engine=str(other)))
+    (other / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(ValueError, match=r"holds a StableDiffusionPipeline.*train-diffusion"):
+        refine.find(Refine(engine=str(other)))
+    bundled = shutil.copytree(model, tmp_path / "bundled")
+    assert refine.find(Refine(engine="bundled")).folder == bundled
+
+
+def test_a_revision_is_of_weights_and_settings(model, tmp_path):
+    other = shutil.copytree(model, tmp_path / "other")
+    asked = Refine(engine=str(model))
+    one = refine.revision(refine.find(Refine(engine=str(model))), asked)
+    assert one == refine.revision(refine.find(Refine(engine=str(other))), Refine(engine=str(other)))
+    assert set(one) == {"weights", "steps", "guidance", "strength", "keep_seen", "background"}
+    (other / "README.md").write_text("another card")
+    assert one == refine.revision(refine.find(Refine(engine=str(other))), asked)
+    pipeline = ViewDiffusionPipeline.from_pretrained(other)
+    with torch.no_grad():
+        pipeline.unet.conv_out.bias += 1e-3
+    pipeline.save_pretrained(other)
+    assert (
+        one["weights"] != refine.revision(refine.find(Refine(engine=str(other))), asked)["weights"]
+    )
+
+
+def test_digital_source_types():
+    assert refine.source(Refine()) == "compositeWithTrainedAlgorithmicMedia"
+    assert refine.source(Refine(background="generated")) == "compositeWithTrainedAlgorithmicMedia"
+    alone = Refine(background="generated", keep_seen=0, strength=1)
+    assert refine.source(alone) == "trainedAlgorithmicMedia" == images.BY_MODEL
+
+
+# ---- generate ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    try:
+        weights.pose_model(), weights.detector_model()
+    except weights.MissingWeights as error:
+        pytest.skip(f"the pose models cannot be had: {error}")
+    return shots.write(tmp_path_factory.mktemp("photos"), 2, 3, shots.SHOTS[:1])
+
+
+@pytest.fixture(scope="module")
+def here(model):
+    """`generate` with one worker that is this process, which loads its tools once."""
+    tools = []
+
+    def load(job):
+        tools.append(tools[0] if tools else chunk.load_tools(job))
+        return tools[0]
+
+    def serial(items, start, args, workers):
+        for item in items:
+            start(*args)(item)
+            yield item, ""
+
+    def run(root, output, *options, make=chunk.make_chunk):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(generate, "spread", serial)
+            return generate.run(asked(root, output, model, *options), load=load, make=make)
+
+    return run
+
+
+def asked(root, output, model, *options):
+    argv = ["--data.root", str(root), "--output", str(output), "--chunk", "1", "--report", "no"]
+    argv += [] if "--views.elevations" in options else VIEWS
+    argv += ["--refine.engine", str(model), "--refine.steps", "2", *options]
+    return config.parse(generate.Config, argv, "generate")
+
+
+def content(output):
+    return {
+        path.relative_to(output).as_posix(): path.read_bytes()
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and path.name not in ("run.json", "config.yaml")
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos, here, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert here(photos, output, "--data.licence", "CC0-1.0") == 0
+    return output
+
+
+def test_rows_and_pictures_say_what_made_them(undisturbed, model):
+    rows = [json.loads(line) for line in (undisturbed / "metadata.jsonl").read_text().splitlines()]
+    assert len(rows) == 8
+    found = refine.find(Refine(engine=str(model)))
+    for row in rows:
+        assert row["engine"]["refine"] == refine.revision(found, Refine(steps=2))
+        assert row["licences"]["refiner"] == "CC0-1.0"
+        with Image.open(undisturbed / row["file_name"]) as image:
+            assert b"/compositeWithTrainedAlgorithmicMedia" in image.info["xmp"]
+            assert image.size == (row["width"], row["height"])
+
+
+def test_workers_and_kills_do_not_matter(photos, model, undisturbed, here, tmp_path):
+    output = tmp_path / "workers"
+    workers = asked(photos, output, model, "--workers", "2", "--data.licence", "CC0-1.0")
+    assert generate.run(workers) == 0
+    assert content(output) == content(undisturbed)
+
+    def killed(task, job, tools, put):
+        """The second person's run ends among the pictures."""
+        made = chunk.make_chunk(task, job, tools, put)
+        if task.chunk == "00001":
+            raise KeyboardInterrupt
+        return made
+
+    output = tmp_path / "killed"
+    few = ("--data.licence", "CC0-1.0", "--views.elevations", "30", "--views.azimuths", "200")
+    with pytest.raises(KeyboardInterrupt):
+        here(photos, output, *few, make=killed)
+    assert len(list(output.glob("parts/*"))) == 1 and not (output / "metadata.jsonl").exists()
+    assert here(photos, output, *few) == 0
+    # The other views are made from the saved bodies, and the photos are read again.
+    assert here(photos, output, "--data.licence", "CC0-1.0") == 0
+    once, twice = content(undisturbed), content(output)
+    assert {*twice} - {*once} == {"parts/00000-1.jsonl", "parts/00001-1.jsonl"}
+    assert all(twice[name] == data for name, data in once.items() if name[:6] != "parts/")
+
+
+def test_more_views_need_the_photos(photos, undisturbed, here, tmp_path):
+    root, output = tmp_path / "photos", shutil.copytree(undisturbed, tmp_path / "out")
+    shutil.copytree(photos, root)
+    frozen = json.loads((output / "run.json").read_text())
+    frozen["root"] = frozen["settings"]["data"]["root"] = root.resolve().as_posix()
+    (output / "run.json").write_text(json.dumps(frozen))
+    (root / "0001" / "front.jpg").unlink()
+    listed = (root / "metadata.jsonl").read_text().splitlines(keepends=True)
+    (root / "metadata.jsonl").write_text("".join(line for line in listed if "0001/" not in line))
+    more = ("--views.elevations", "45", "--views.azimuths", "0", "--data.licence", "CC0-1.0")
+    assert here(root, output, *more) == 1  # one of two people
+    rejects = [json.loads(line) for line in (output / "rejects.jsonl").read_text().splitlines()]
+    assert [(r["pid"], r["stage"], r["kind"]) for r in rejects] == [("0001", "refine", "fault")]
+    assert "is gone" in rejects[0]["reason"] and rejects[0]["source"] == "0001/front.jpg"
+    rows = [json.loads(line) for line in (output / "metadata.jsonl").read_text().splitlines()]
+    assert [sum(row["pid"] == pid for row in rows) for pid in ("0000", "0001")] == [5, 4]
+
+
+def test_another_refiner_in_the_same_folder_is_refused(photos, model, undisturbed, here, tmp_path):
+    for options, said in (
+        (("--refine.engine", "none"), "refine.engine: '.*pipeline' there, 'none' now"),
+        (("--refine.steps", "3"), "refine.steps: 2 there, 3 now"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            here(photos, undisturbed, "--data.licence", "CC0-1.0", *options)
+    moved = model.rename(tmp_path / "aside")
+    try:
+        pipeline = ViewDiffusionPipeline.from_pretrained(moved)
+        with torch.no_grad():
+            pipeline.unet.conv_out.bias += 1e-3
+        pipeline.save_pretrained(model)
+        with pytest.raises(
+            ValueError, match=r"models.refine.weights: '\w{64}' there, '\w{64}' now"
+        ):
+            here(photos, undisturbed, "--data.licence", "CC0-1.0")
+    finally:
+        shutil.rmtree(model, ignore_errors=True)
+        moved.rename(model)
+
+
+def test_a_run_of_before_there_were_refiners_goes_on(tmp_path):
+    plain = config.parse(generate.Config, ["--output", str(tmp_path)], "generate")
+    settings = generate.settings_of(plain, "cpu")
+    old = {key: value for key, value in settings.items() if key != "refine"}
+    (tmp_path / "run.json").write_text(json.dumps({
+        "format": 1, "settings": old, "root": "/x", "people": [], "chunks": [], "rejects": [],
+        "facts": {},
+    }))  # fmt: skip
+    generate._claim(tmp_path, settings)
+    with pytest.raises(ValueError, match=r"refine.engine: 'none' there, 'bundled' now"):
+        generate._claim(tmp_path, settings | {"refine": refine.settings(Refine("bundled"))})
+
+
+def test_commercial_use_needs_the_refiners_licence(photos, model, tmp_path):
+    ours = ("--data.licence", "CC0-1.0", "--commercial")
+    generate.check(asked(photos, tmp_path / "out", model, *ours))
+    other = shutil.copytree(model, tmp_path / "other")
+    told = json.loads((other / "model_index.json").read_text())
+    for licence in ("unknown", "CC-BY-NC-4.0"):
+        (other / "model_index.json").write_text(json.dumps(told | {"licence": licence}))
+        with pytest.raises(ValueError, match=rf"refiner: {licence} \((unknown|no)\)"):
+            generate.check(asked(photos, tmp_path / "out", other, *ours))
+
+
+def test_a_damaged_model_is_told_in_a_line(photos, model, tmp_path):
+    other = shutil.copytree(model, tmp_path / "other")
+    shutil.copy(
+        other / "vae" / "diffusion_pytorch_model.safetensors",
+        other / "unet" / "diffusion_pytorch_model.safetensors",
+    )
+    with pytest.raises(ValueError, match="weights of another architecture"):
+        refine.load(other, Refine(), "cpu")
+    job = worker.Job(tmp_path, photos, None, "cpu", {}, {}, {})
+    assert "refine" not in job.models

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fidelity on one real person of the world, without and with a diffusion that repairs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tiny_views
+import torch
+from PIL import Image
+
+from viewsynth import bodies, reconstruct
+from viewsynth.commands import fidelity as command
+from viewsynth.diffusion import refine
+from viewsynth.evaluate.fidelity import (
+    comparison,
+    features,
+    methods,
+    observer,
+    repair,
+    sets,
+    table,
+    text,
+)
+from viewsynth.runtime import weights
+from viewsynth.runtime.writer import Writer
+from viewsynth.world import truth, writer
+
+# ---- one person of the world ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Person 1, a test person, at one instant."""
+    folder = tmp_path_factory.mktemp("world")
+    with ThreadPoolExecutor(1) as pool:
+        files = Writer(folder, pool)
+        person, rows = writer._person(writer.Want(1, (0, 0), (0, 1)), 0, files.put)
+        files.finish()
+    write = lambda name, some: (folder / name).write_text(  # noqa: E731
+        "".join(json.dumps(row) + "\n" for row in some)
+    )
+    write("people.jsonl", [{**person, "split": "test"}])
+    write("truth.jsonl", rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def comparer(world, tmp_path_factory):
+    body = bodies.load("anny")
+    tools = reconstruct.load(body, weights.pose_model(None), weights.detector_model(None))
+    job = comparison.Job(
+        world=world, output=tmp_path_factory.mktemp("out"), observer=world / "none",
+        models={}, mark="m", seed=0, shown=("0001",),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return comparison.Comparer(job, tools, observer.Network().eval())
+
+
+@pytest.fixture(scope="module")
+def compared(world, comparer):
+    """The rows of that person, through the files."""
+    chunk = comparison.chunks(truth.instants(world, 1))[0]
+    assert comparison.part(comparer.job, chunk) is None
+    comparer.do(chunk)
+    return comparison.part(comparer.job, chunk)["rows"]
+
+
+def of(rows, method, key):
+    return np.array([row[key] for row in rows if row["method"] == method])
+
+
+def test_the_instant_has_two_ground_and_three_drone_views(world):
+    (moment,) = truth.instants(world, 1)
+    assert (len(moment.ground), len(moment.drone)) == (2, 3)
+    picture = truth.read(world, moment.drone[0])
+    points = torch.tensor(moment.drone[0]["joints"])[None]
+    pixels, _ = picture.camera.project(points)
+    stored = np.array(moment.drone[0]["keypoints"])[:, :2]
+    assert np.abs(pixels[0].numpy() - stored).max() < 0.5, "camera and key points agree"
+    with pytest.raises(ValueError, match="1 test people, so after skipping 1 there are 0"):
+        truth.instants(world, 1, skip=1)
+    with pytest.raises(FileNotFoundError, match="no world"):
+        truth.instants(world / "paired", 1)
+
+
+def test_the_observer_learns_from_training_people_only(world, tmp_path):
+    with pytest.raises(ValueError, match="no training pictures"):
+        truth.training(world)
+    rows = [json.loads(line) for line in (world / "truth.jsonl").read_text().splitlines()]
+    other = [{**row, "pid": "0002", "file_name": f"train/{k}.jpg"} for k, row in enumerate(rows)]
+    people = [{"pid": "0001", "split": "test"}, {"pid": "0002", "split": "train"}]
+    for name, some in (("people.jsonl", people), ("truth.jsonl", rows + other)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in some))
+    assert {row["pid"] for row in truth.training(tmp_path)} == {"0002"}
+    assert len(truth.training(tmp_path)) == 5
+
+
+def test_methods_rank_as_they_must(compared):
+    """The nearer to the truth a body is made, the better its outline; baselines come last."""
+    assert {row["method"] for row in compared} == set(methods.METHODS)
+    mean = {name: of(compared, name, "iou").mean() for name in methods.METHODS if name != "true"}
+    assert mean["ceiling"] > 0.7 and mean["ceiling"] > mean["ours"] + 0.05
+    assert mean["true_pose"] > mean["ours"]
+    assert mean["ceiling"] > max(mean["resized"], mean["warped"], mean["mean_body"])
+    assert np.abs(of(compared, "ceiling", "height_error")).max() == 0
+    assert np.abs(of(compared, "ours", "height_error")).max() < 20
+    assert "iou" not in next(row for row in compared if row["method"] == "true")
+    for row in compared:
+        assert len(row["embedding"]) == observer.EMBEDDING
+
+
+def test_a_view_alone_has_the_same_figures_and_another_mark_is_refused(world, comparer, compared):
+    (chunk,) = comparison.chunks(truth.instants(world, 1))
+    moment = dataclasses.replace(chunk.moments[0], drone=chunk.moments[0].drone[:1])
+    again = comparison.Comparer(
+        dataclasses.replace(comparer.job, output=world / "again", shown=()),
+        comparer.tools, comparer.network,
+    )  # fmt: skip
+    again.do(dataclasses.replace(chunk, moments=(moment,)))
+    alone = comparison.part(again.job, chunk)["rows"]
+    together = [row for row in compared if row["view"] == moment.drone[0]["file_name"]]
+    for row, other in zip(alone, together, strict=True):
+        assert np.allclose(row.pop("embedding"), other["embedding"], atol=1e-3)
+        assert row.pop("features", {}).keys() == other.get("features", {}).keys()
+        expected = {k: v for k, v in other.items() if k not in ("embedding", "features")}
+        assert row == {
+            **expected,
+            "elevation_error": pytest.approx(other["elevation_error"], abs=0.05),
+        }
+    other = dataclasses.replace(comparer.job, mark="another")
+    with pytest.raises(ValueError, match="give --output a new folder"):
+        comparison.part(other, chunk)
+
+
+def test_the_report(world, comparer, compared, capsys):
+    config = command.Config(world=world, output=comparer.job.output, people=1)
+    moments = truth.instants(world, 1)
+    part = comparison.part(comparer.job, comparison.chunks(moments)[0])
+    command._report(config, [part], moments)
+    text = capsys.readouterr().out
+    assert "## All elevations (1 people, 3 views)" in text and "| mean_body" in text
+    assert "PSNR dB unseen" in text
+    for absent in ("repair", "KID", "ReID", "IoU possible"):
+        assert absent not in text  # one person is no set, and no engine was asked for
+    rows = (config.output / "fidelity.jsonl").read_text().splitlines()
+    assert len(rows) == 3 * len(methods.METHODS)
+    assert not {"embedding", "features"} & json.loads(rows[0]).keys()
+    assert json.loads((config.output / "table.json").read_text())["summary"]
+    with Image.open(config.output / "sheet.png") as sheet:
+        assert sheet.width > 1000
+
+
+def test_whole_pictures_and_ground_pictures_have_features(world, comparer, compared):
+    whole = {row["method"] for row in compared if "features" in row}
+    assert whole == {"true", *methods.WHOLE}
+    part = comparison.part(comparer.job, comparison.chunks(truth.instants(world, 1))[0])
+    assert [row["pid"] for row in part["ground"]] == ["0001"] * 2
+    for row in (*part["ground"], compared[0]):
+        assert len(row["features"]["observer"]) == observer.WIDTHS[-1]
+
+
+# ---- with an engine ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def repaired(world, comparer, tmp_path_factory):
+    """The same person with a random diffusion and a second space of features; one drone view."""
+    options = refine.Refine(engine="tiny", steps=2)
+    repairer = repair.Repairer(refine.Refiner(tiny_views.pipeline(), options))
+    job = dataclasses.replace(comparer.job, output=tmp_path_factory.mktemp("repaired"), mark="e",
+                              refine=options)  # fmt: skip
+
+    def mean(pictures):
+        return np.stack([picture.mean((0, 1)) for picture in pictures])
+
+    spaces = {"observer": features.of_observer(comparer.network), "reid": mean}
+    engine = comparison.Comparer(job, comparer.tools, comparer.network, repairer, spaces)
+    moment = truth.instants(world, 1)[0]
+    chunk = comparison.Chunk(moment.pid, (dataclasses.replace(moment, drone=moment.drone[:1]),))
+    engine.do(chunk)
+    return job, chunk, comparison.part(job, chunk)
+
+
+def test_an_engine_adds_rows_and_changes_no_other(compared, repaired):
+    rows = {row["method"]: row for row in repaired[2]["rows"]}
+    assert set(rows) == {*methods.METHODS, *repair.METHODS}
+    ours = next(row for row in compared if row["method"] == "ours")
+    assert rows["ours"]["view"] == ours["view"] and rows["ours"]["iou"] == ours["iou"]
+    assert rows["ours"]["psnr_seen"] == pytest.approx(ours["psnr_seen"], abs=1e-3)
+    for name, base in repair.BASE.items():
+        assert rows[name]["seen"] == rows[base]["seen"]  # the same pixels
+        assert rows[name]["psnr_unseen"] != rows[base]["psnr_unseen"]
+        assert 0 < rows[name]["iou_possible"] <= 1
+        assert ("iou_grown" in rows[name]) == (name != "source_only")
+    assert rows["repair"]["iou"] > 0.2  # random weights, but about the person that was drawn
+    assert rows["repair"]["features"]["reid"] != rows["source_only"]["features"]["reid"]
+
+
+def test_the_report_of_an_engine(world, repaired, capsys):
+    job, chunk, part = repaired
+    config = command.Config(
+        world=world, output=job.output, people=1, reid=world / "model",
+        refine=refine.Refine(engine="some/tiny"),
+    )  # fmt: skip
+    command._report(config, [part], list(chunk.moments))
+    text = capsys.readouterr().out
+    for said in ("- `repair`:", "IoU possible", "repair − ours", "source_only − ours",
+                 "Whole pictures in the ReID model", "Diffusion tiny: steps 4"):  # fmt: skip
+        assert said in text
+    tables = json.loads((job.output / "table.json").read_text())
+    cells = {(c["method"], c["baseline"], c["bin"], c["measure"]): c for c in tables["repaired"]}
+    cell = cells["repair", "ours", "all", "psnr_unseen"]
+    rows = {row["method"]: row for row in part["rows"]}
+    gain = rows["repair"]["psnr_unseen"] - rows["ours"]["psnr_unseen"]
+    assert cell["mean"] == pytest.approx(gain) and cell["better"] is (gain > 0)
+    with Image.open(job.output / "sheet.png") as sheet:
+        assert sheet.width > 500
+
+
+def test_what_is_no_engine_is_refused_at_once(world, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        command.run(command.Config(world=world, people=1, output=tmp_path,
+                                   refine=refine.Refine(engine=f"{tmp_path}/none")))  # fmt: skip
+    with pytest.raises(ValueError, match="viewsynth train"):
+        command.run(command.Config(world=world, people=1, output=tmp_path, reid=tmp_path))
+
+
+def test_engine_and_reid_model_join_the_mark(world, tmp_path):
+    assert command._judges(command.Config(world=world)) == ({}, [])
+    tiny_views.pipeline().save_pretrained(tmp_path / "engine")
+    marks = []
+    for steps in (4, 5):
+        asked = refine.Refine(engine=str(tmp_path / "engine"), steps=steps)
+        job, told = command._judges(command.Config(world=world, refine=asked, device="cpu"))
+        assert job["engine"].folder == tmp_path / "engine" and job["device"] == "cpu"
+        marks.append(told)
+    assert marks[0] != marks[1] and comparison.code(True) != comparison.code()
+
+
+# ---- identity, paired differences and sets -------------------------------------------------------
+
+
+def scored(shift: dict[str, float], people: int = 12) -> list[dict]:
+    """Two views a person; features are the person's own direction plus the method's shift."""
+    rng = np.random.default_rng(0)
+    who = rng.normal(0, 1, (people, 6))
+    rows = []
+    for method, far in shift.items():
+        for person in range(people):
+            for view in range(2):
+                vector = who[person] + rng.normal(0, 0.1, 6) + far
+                rows.append({
+                    "pid": str(person), "view": f"{person}_{view}", "method": method,
+                    "elevation": 30.0 + 30 * view, "psnr_unseen": 20 - far,
+                    "features": {"reid": list(vector)},
+                })  # fmt: skip
+    return rows
+
+
+def test_repair_is_paired_with_its_rendering():
+    rows = scored({"true": 0, "ours": 1.0, "repair": 0.2, "source_only": 3.0})
+    table.identify(rows, "reid")
+    cells = {(c["method"], c["bin"], c["measure"]): c for c in table.repaired(rows)}
+    assert cells["repair", "all", "psnr_unseen"]["mean"] == pytest.approx(0.8)
+    assert cells["repair", "all", "psnr_unseen"]["better"] is True
+    assert cells["source_only", "25-40", "psnr_unseen"]["mean"] == pytest.approx(-2)
+    assert cells["source_only", "25-40", "psnr_unseen"]["better"] is False
+    assert cells["repair", "all", "reid_cosine"]["better"] is True
+    assert not any(c["method"] == "repair_true" for c in table.repaired(rows))
+
+
+def test_sets_rank_methods_between_floor_and_ceiling():
+    rows = scored({"true": 0, "ours": 1.0, "repair": 0.2})
+    ground = [row for row in scored({"far": 2.0}) if row["view"].endswith("_0")]
+    found = sets.compare(rows, ground)
+    cells = {(c["method"], c["baseline"], c["bin"]): c for c in found}
+    kid = {key[0]: c["mean"] for key, c in cells.items() if key[1:] == ("", "all")}
+    assert abs(kid["floor"]) < kid["repair"] < kid["ours"] < kid["ground"]
+    gain = cells["repair", "ours", "all"]
+    assert gain["mean"] == pytest.approx(kid["ours"] - kid["repair"]) and gain["better"] is True
+    assert cells["ours", "", "55-70"]["pictures"] == 12 and ("ours", "", "40-55") not in cells
+    text_of = "\n".join(text._sets(found))
+    assert "gain of repair over ours" in text_of and "true ground pictures" in text_of
+    assert sets.compare(rows[: 2 * 3], ground) == []  # three people are no set

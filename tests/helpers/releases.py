@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small releases of every data set, in their official layouts, with every trap of their names.
+
+`write(name, root)` makes one. Each has train, query and gallery, somebody to be found in every
+protocol, distractors, and, where the data set has them, junk identities. `LISTS` are the protocol
+lists, `PICTURES` how many samples a loader should find.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from viewsynth.data import ag_reid_v2, g2aps_reid, lagper
+from viewsynth.records import Dataset
+from viewsynth.runtime.images import jpeg
+
+LISTS = {
+    "ag_reid_v2": tuple(ag_reid_v2.LISTS.values()),
+    "lagper": tuple(lagper.LISTS.values()),
+    "g2aps_reid": tuple(g2aps_reid.LISTS.values()),
+}
+
+
+def write(name: str, root: Path) -> Path:
+    """Make a release in the new folder `root`; returns it."""
+    root.mkdir(parents=True)
+    WRITERS[name](root)
+    return root
+
+
+@functools.cache
+def picture(seed: int) -> bytes:
+    """A plain 24x48 JPEG."""
+    return jpeg(np.full((48, 24, 3), [seed, 255 - seed, 128], np.uint8))
+
+
+def put(root: Path, *names: str) -> None:
+    """Pictures, each in a colour of its name."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(hashlib.sha256(name.encode()).digest()[0]))
+
+
+def put_list(root: Path, name: str, *rows: str, end: str = "\n") -> None:
+    """A protocol list."""
+    (root / name).write_bytes("".join(row + end for row in rows).encode())
+
+
+# ---- the data sets -----------------------------------------------------------------------------
+
+
+def _cargo(root: Path, people: str = "{}") -> None:
+    """Countable by hand: see `test_protocols_of_cargo`."""
+    for split, places in {
+        "train": [(1, 1), (1, 6), (2, 2), (2, 13), (2, 13)],
+        "query": [(7, 1), (7, 6), (8, 3), (9, 10), (10, 5)],
+        "gallery": [(7, 2), (7, 7), (8, 9), (8, 3), (9, 10), (9, 4), (10, 5), (11, 13)],
+    }.items():
+        for index, (pid, camera) in enumerate(places):
+            who = people.format(pid)
+            put(root, f"{split}/Cam{camera}/Cam{camera}_day_{who}_{index}.jpg")
+
+
+def _ag_reid_v1(root: Path) -> None:
+    train, test = "bounding_box_train", "bounding_box_test_all_c"
+    # One integer of the digits would make the first two one person, P alone the first and third.
+    for who in ("P0001T04041A0", "P00010T4041A0", "P0001T04040A0"):
+        put(root, f"{train}/{who}C0F1.jpg", f"{train}/{who}C3F20.jpg")
+    for who in ("P0002T0404A1", "P0003T04041A2"):
+        put(root, f"query_all_c0/{who}C0F5.jpg", f"query_all_c3/{who}C3F7.jpg")
+        put(root, f"{test}0/{who}C0F5.jpg", f"{test}0/{who}C0F6.jpg", f"{test}3/{who}C3F7.jpg")
+    put(root, f"{test}0/P0004T04041A2C0F1.jpg", "query_all_c3/P0005T04041A2C3F1.jpg")
+
+
+def _ag_reid_v2(root: Path) -> None:
+    inner, rows = root / "AG-ReID.v2" / "AG-ReID.v2", {}
+    for who in ("P0001T04041A0", "P0001T04040A0"):
+        put(inner, *(f"train_all/{who}/{who}C{camera}F1.jpg" for camera in (0, 2, 3)))
+    for who in ("P0101T04041A1", "P0102T04041A2"):
+        for camera, frame in ((0, 1), (0, 2), (2, 1), (3, 1)):
+            for split in ("query", "gallery"):
+                name = f"{split}/{who}/{who}C{camera}F{frame}{len(split)}.jpg"
+                put(inner, name)
+                rows.setdefault((split, camera), []).append(name)
+    for file, (asked, searched) in zip(
+        LISTS["ag_reid_v2"], ((0, 3), (0, 2), (3, 0), (2, 0)), strict=True
+    ):
+        put_list(inner.parent, file, *rows["query", asked], *rows["gallery", searched])
+
+
+def _lagper(root: Path, missing: int = 10) -> None:
+    """LAGPeR without camera 10 or 11."""
+    for number in range(1, 14):
+        if number != missing:
+            put(root, f"bounding_box_train/{number % 3:04d}/{number % 3:04d}_c{number}_00001.jpg")
+    put(root, "bounding_box_train/-1/-1_c4_000001.jpg")
+    air, ground = "bounding_box_test_aerial", "bounding_box_test_ground"
+    for pid in ("0101", "0102"):
+        put(root, f"query_aerial/{pid}/{pid}_c16_000001.jpg")
+        put(root, f"query_ground/{pid}/{pid}_c14_000002.jpg")
+        put(root, f"{air}/{pid}/{pid}_c16_000003.jpg", f"{ground}/{pid}/{pid}_c15_000004.jpg")
+    put(root, f"{ground}/0102/0102_c14_000005.jpg", f"{air}/0103/0103_c22_000006.jpg")
+    asked, found = _below(root, "query_aerial"), _below(root, ground)
+    put_list(root, "exp3_A2G+.txt", *asked, *found)
+    asked, more = _below(root, "query_ground"), _below(root, air)
+    put_list(root, "exp4_G2A+.txt", *asked, *more)
+    put_list(root, "exp5_G2A+G.txt", *asked, *more, *found)
+
+
+def _g2aps_reid(root: Path) -> None:
+    for pid in (1, 2, 5555):
+        for camera in (0, 3):
+            put(root, f"bounding_box_train/{pid}/{pid:04d}_c{camera}v1_000345.jpg")
+    for pid in (11, 12):
+        for camera in (0, 3):
+            for folder in (f"query_c{camera}", f"bounding_box_test_c{camera}"):
+                put(root, f"{folder}/{pid}/{pid:04d}_c{camera}v2_000001.jpg")
+    put(root, *(f"bounding_box_gallery/5555_c{camera}v1_000009.jpg" for camera in (0, 3)))
+    for file, asked, searched in (("exp3_A2G+.txt", 0, 3), ("exp4_G2A+.txt", 3, 0)):
+        rows = _below(root, f"query_c{asked}") + _below(root, f"bounding_box_test_c{searched}")
+        put_list(root, file, *rows, f"bounding_box_gallery/5555_c{searched}v1_000009.jpg")
+
+
+def _market1501(root: Path) -> None:
+    for pid in ("0002", "0007", "-1", "0000"):
+        put(root, f"bounding_box_train/{pid}_c1s1_000451_03.jpg")
+        put(root, f"bounding_box_train/{pid}_c6s3_000453_01.jpg")
+    for pid in ("0001", "0003"):
+        put(root, f"query/{pid}_c1s1_001051_00.jpg", f"query/{pid}_c4s1_001051_00.jpg")
+        put(root, f"bounding_box_test/{pid}_c1s1_001052_00.jpg")
+    put(root, "bounding_box_test/0001_c2s1_001053_00.jpg")
+    put(root, "bounding_box_test/0000_c2s1_000001_00.jpg")
+    put(root, "bounding_box_test/-1_c2s1_000002_00.jpg")
+
+
+def _folder(root: Path) -> None:
+    rows = [("file_name", "pid", "camid", "platform", "view", "split")]
+    for pid, splits in (("ann", ("train", "train")), ("bob", ("query", "gallery"))):
+        for split, (camid, platform, view) in zip(
+            splits, (("1", "cctv", "ground"), ("2", "drone", "aerial")), strict=True
+        ):
+            put(root, f"{pid}/{split}_{camid}.jpg")
+            rows.append((f"{pid}/{split}_{camid}.jpg", pid, camid, platform, view, split))
+    with (root / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _world(root: Path) -> None:
+    """CARGO's little release with the rows that a world has; `paired` beside it."""
+    _cargo(root, people="{:04d}")
+    put(root, "paired/0007/0_Cam1.jpg", "parts/train/Cam1/Cam1_day_0001_0.jpg")
+    names = [n for split in ("gallery", "paired", "query", "train") for n in _below(root, split)]
+    rows = [_row(name) for name in names]
+    _lines(root / "truth.jsonl", rows)
+    people = sorted({row["pid"] for row in rows})
+    _lines(root / "people.jsonl", [
+        {"pid": pid, "caption": f"Person {pid}.", "attributes": [int(pid) % 2, 1]} for pid in people
+    ])  # fmt: skip
+    (root / "world.json").write_text(json.dumps({"format": 1, "attributes": ["odd", "tall"]}))
+
+
+def _row(name: str) -> dict:
+    split, folder, file = name.split("/")
+    camera = int((folder if split != "paired" else file[2:-4])[3:])
+    pid = folder if split == "paired" else file.split("_")[2]
+    air = camera <= 5
+    return {
+        "file_name": name, "pid": pid, "camid": camera,
+        "platform": "drone" if air else "cctv" if camera <= 10 else "wearable",
+        "view": "aerial" if air else "ground", "split": split, "index": 0, "instant": "",
+        "elevation": 10.5 * camera % 90, "azimuth": 15.25, "distance": 20.0 + camera,
+        "altitude": 3.5 * camera, "target_height": 0.9, "keypoints": [[1.5, 2.5, 1]] * 3,
+    }  # fmt: skip
+
+
+def _lines(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _below(root: Path, folder: str) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in (root / folder).rglob("*.jpg"))
+
+
+WRITERS = {
+    "ag_reid_v1": _ag_reid_v1, "ag_reid_v2": _ag_reid_v2, "cargo": _cargo, "folder": _folder,
+    "g2aps_reid": _g2aps_reid, "lagper": _lagper, "market1501": _market1501, "world": _world,
+}  # fmt: skip
+PICTURES = {
+    "ag_reid_v1": 18, "ag_reid_v2": 22, "cargo": 18, "folder": 4, "g2aps_reid": 14, "lagper": 22,
+    "market1501": 12, "world": 18,
+}  # fmt: skip
+
+
+def content(dataset: Dataset) -> tuple:
+    """All that a loader found, without where it lies."""
+    samples = [{**vars(s), "paths": None} for s in dataset.samples]
+    protocols = {
+        key: ([s.name for s in p.query], [s.name for s in p.gallery], p.camera)
+        for key, p in dataset.protocols.items()
+    }
+    return samples, protocols, dataset.rejects, dataset.fingerprint
+
+
+def reasons(dataset: Dataset) -> dict[str, str]:
+    return {reject.source: reject.reason for reject in dataset.rejects}

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a simple person: framing, independence, seen maps, ground, shadow and sensor."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from figures import figure, people
+from scipy import ndimage
+
+from viewsynth import cameras
+from viewsynth.render import scene, sensor, views
+from viewsynth.render.sensor import Sensor
+from viewsynth.render.views import Shot, take
+
+CLEAN = Sensor(pixels=96, blur=0, noise=0, jpeg=0)
+
+
+def one(shot=(30, 40), kit=CLEAN, seed=0, name="a"):
+    return take(*people(1), [Shot(0, *map(float, shot), name)], kit, seed)[0]
+
+
+def test_views_come_in_the_order_of_the_shots():
+    shots = [Shot(p, float(e), 10.0 * p, f"{p}{e}") for e in (90, 0, 45) for p in (2, 0, 1)]
+    taken = take(*people(3), shots, Sensor(pixels=48), 1)
+    for shot, view in zip(shots, taken, strict=True):
+        assert (view.pid, view.elevation, view.azimuth) == (
+            f"p{shot.person}", shot.elevation, shot.azimuth,
+        )  # fmt: skip
+        width, height = view.box[2] - view.box[0], view.box[3] - view.box[1]
+        assert view.image.shape == (height, width, 3) and view.image.dtype == np.uint8
+        assert view.seen.shape == view.mask.shape == (height, width)
+        assert view.seen.dtype == np.uint8 and view.mask.dtype == bool
+
+
+def test_a_view_does_not_depend_on_the_others(monkeypatch):
+    shots = [Shot(k % 4, 13.0 * (k % 7), 50.0 * k, str(k)) for k in range(12)]
+    together = take(*people(4), shots, Sensor(pixels=80), 3)
+    monkeypatch.setitem(views.BATCH, "cpu", 1)
+    for shot, view in zip(shots, together, strict=True):
+        alone = take(*people(4), [shot], Sensor(pixels=80), 3)[0]
+        gap = np.abs(view.image.astype(int) - alone.image)
+        assert gap.max() <= 1
+        assert (view.mask == alone.mask).all() and view.box == alone.box
+        assert np.abs(view.seen.astype(int) - alone.seen).max() <= 1
+
+
+def test_the_same_call_gives_the_same_bytes_and_another_seed_others():
+    first, again, other = one(kit=Sensor()), one(kit=Sensor()), one(kit=Sensor(), seed=1)
+    assert (first.image == again.image).all() and first.box == again.box
+    assert first.image.shape != other.image.shape or (first.image != other.image).any()
+
+
+@pytest.mark.parametrize("elevation", [0, 30, 60, 90])
+def test_framing(elevation):
+    """The person keeps the projected size and shape, whole, with room on every side."""
+    vertices, body, *_ = people(1)
+    view = one((elevation, 20))
+    pose = cameras.orbit(
+        *(torch.tensor([v]) for v in (float(elevation), 20.0, view.distance, 0.85))
+    )
+    whole = cameras.Cameras(
+        pose, cameras.pinhole(torch.tensor([CLEAN.focal]), CLEAN.size), CLEAN.size
+    )
+    pixels = whole.project(vertices)[0][0].numpy() - view.box[:2]
+    rows, columns = np.nonzero(view.mask)
+    for found, along in ((columns, 0), (rows, 1)):
+        assert abs(found.min() - pixels[:, along].min()) < 1.5
+        assert abs(found.max() + 1 - pixels[:, along].max()) < 1.5
+    assert rows.min() > 1 and columns.min() > 1
+    assert rows.max() < view.mask.shape[0] - 2 and columns.max() < view.mask.shape[1] - 2
+
+
+def test_the_pixel_budget():
+    rows = np.nonzero(one((0, 0)).mask)[0]
+    assert abs(np.ptp(rows) + 1 - CLEAN.pixels) < 2
+    near = one((0, 0), dataclasses.replace(CLEAN, distance=20.0))
+    assert near.distance == 20
+    assert abs(np.ptp(np.nonzero(near.mask)[0]) + 1 - CLEAN.focal * 1.7 / 20) < 3
+
+
+def test_aspect_runs_from_tall_to_wide():
+    def shape(view):
+        rows, columns = np.nonzero(view.mask)
+        return np.ptp(rows) / np.ptp(columns)
+
+    ratios = [shape(one((e, 0))) for e in (0, 30, 60, 90)]
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[0] > 3 and ratios[-1] < 0.9
+
+
+def test_seen_follows_the_texture_and_ends_with_the_person():
+    vertices, body, textures, _, pids = people(1)
+    half = np.zeros((64, 64), np.uint8)
+    half[:, :32] = 200  # u < 0.5 is the person's left half
+    shots = [Shot(0, 10.0, 90.0, "left"), Shot(0, 10.0, 270.0, "right"), Shot(0, 0.0, 0.0, "front")]
+    left, right, front = take(vertices, body, textures, [half], pids, shots, CLEAN, 0)
+    for view in (left, right, front):
+        assert (view.seen[~view.mask] == 0).all()
+    assert np.median(left.seen[left.mask]) == 200
+    assert np.median(right.seen[right.mask]) == 0
+    middle = front.mask.shape[1] // 2
+    columns = np.nonzero(front.mask)[1]
+    assert columns.min() < middle < columns.max()
+    share = (front.seen[front.mask] > 100).mean()
+    assert 0.4 < share < 0.6
+    assert (front.seen[:, columns.max() - 8] > 100).any()  # +x, the left hand, is on the right
+
+
+def test_colours_of_the_person_survive():
+    vertices, body, _, seens, pids = people(1)
+    red = np.tile(np.uint8([180, 40, 50]), (64, 64, 1))
+    shots = [Shot(0, float(e), float(a), f"{e}{a}") for e in (0, 45, 90) for a in (0, 120)]
+    for view in take(vertices, body, [red], seens, pids, shots, Sensor(), 0):
+        inner = ndimage.binary_erosion(view.mask, iterations=3)
+        mean = view.image[inner].mean(0)
+        assert np.abs(mean / mean.sum() - red[0, 0] / red[0, 0].sum()).max() < 0.03
+        assert 0.7 < mean.sum() / red[0, 0].sum() < 1.2
+
+
+@pytest.mark.parametrize(
+    ("shot", "message"),
+    [(Shot(1, 0.0, 0.0, "x"), "names person 1"), (Shot(0, 91.0, 0.0, "x"), "elevation must be"),
+     (Shot(0, -1.0, 0.0, "x"), "elevation must be")],
+)  # fmt: skip
+def test_impossible_shots(shot, message):
+    with pytest.raises(ValueError, match=message):
+        take(*people(1), [shot], CLEAN, 0)
+
+
+def test_no_shots():
+    assert take(*people(1), [], CLEAN, 0) == []
+
+
+def test_batches_hold_every_shot_once_and_respect_the_limit():
+    rng = np.random.default_rng(0)
+    sizes = [tuple(map(int, rng.integers(20, 300, 2))) for _ in range(60)]
+    groups = views._batches(sizes, 400_000)
+    assert sorted(i for group in groups for i in group) == list(range(60))
+    for group in groups:
+        tall, wide = max(sizes[i][0] for i in group), max(sizes[i][1] for i in group)
+        assert len(group) == 1 or len(group) * tall * wide * 4 <= 400_000
+
+
+# ---- scene -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", scene.KINDS)
+def test_paving_belongs_to_the_world(kind):
+    """Two cameras see the same colour at the same world point."""
+    where = dataclasses.replace(scene.place(4, kind), strength=0.0)
+    light = torch.ones(scene.MAP, scene.MAP)
+    spots = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    spots[..., 1] = 0
+    read = []
+    for azimuth in (0.0, 137.0):
+        angles = (60.0, azimuth, 20.0, 0.0)
+        pose = cameras.orbit(*(torch.tensor([v]) for v in angles))
+        size = (1200, 1200)
+        view = cameras.Cameras(pose, cameras.pinhole(torch.tensor([6000.0]), size), size)
+        picture = scene._ground(view, 0, where, light)
+        assert picture.shape == (*size, 3) and picture.std() > 0.01
+        pixels = view.project(spots)[0][0].floor().long().clamp(0, 1199)
+        read.append(picture[pixels[:, 1], pixels[:, 0]])
+    assert (read[0] - read[1]).abs().median() < 0.005
+    assert (read[0] - read[1]).abs().mean() < 0.3 * (read[0] - read[0].roll(1, 0)).abs().mean()
+
+
+def test_the_shadow_falls_away_from_the_sun():
+    vertices, body = figure()
+    sun = (0.6, 0.64, 0.48)
+    where = dataclasses.replace(scene.place(0), sun=sun, strength=1.0, softness=0.03)
+    light = scene.shadow_maps(vertices, body.faces, [where])
+    for distance in (0.5, 0.9, 1.3):  # the shadow of 1.7 m is 2.04 m long
+        step = torch.tensor([[sun[0], sun[2]]]) / (sun[0] ** 2 + sun[2] ** 2) ** 0.5 * distance
+        dark = scene._lookup(light[0], -step[:, :1], -step[:, 1:], where)
+        lit = scene._lookup(light[0], step[:, :1], step[:, 1:], where)
+        assert dark < 0.6 and lit > 0.85
+    assert scene._lookup(light[0], torch.zeros(1, 1), torch.zeros(1, 1), where) < 0.5  # at the feet
+    assert light.min() > 0 and light.max() <= 1
+
+
+@pytest.mark.parametrize("elevation", [0.0, 1.0, 10.0, 90.0])
+def test_ground_and_background_are_colours_everywhere(elevation):
+    """The horizon, where rays never meet the ground, is no exception."""
+    pose = cameras.orbit(*(torch.tensor([v]) for v in (elevation, 70.0, 30.0, 0.85)))
+    view = cameras.Cameras(pose, cameras.pinhole(torch.tensor([600.0]), (80, 60)), (80, 60))
+    picture = scene._ground(view, 0, scene.place(2), torch.ones(scene.MAP, scene.MAP))
+    assert picture.isfinite().all() and picture.min() >= 0 and picture.max() <= 1
+    above, below = picture[:30].mean((0, 1)), picture[-20:].mean((0, 1))
+    if elevation < 2:
+        assert (above - below).abs().max() > 0.02  # a wall, and the ground before it
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_shrink_is_the_mean(factor):
+    image = torch.rand(2, 3, 6, 12)
+    tiles = image.view(2, 3, 6 // factor, factor, 12 // factor, factor)
+    assert torch.allclose(scene.shrink(image, factor), tiles.mean((3, 5)))
+
+
+def test_unknown_paving():
+    with pytest.raises(ValueError, match="kind must be one of"):
+        scene.place(0, "lava")
+
+
+# ---- sensor ------------------------------------------------------------------------------------
+
+
+def test_a_perfect_sensor_changes_nothing():
+    image = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
+    stored = sensor.expose(image, CLEAN, torch.Generator())
+    assert (stored == (image * 255).round().permute(1, 2, 0).byte().numpy()).all()
+
+
+def test_blur_is_gaussian():
+    image = torch.rand(1, 2, 15, 9, generator=torch.Generator().manual_seed(0))
+    expected = ndimage.gaussian_filter(image[0, 1].numpy(), 1.2, mode="nearest", radius=4)
+    assert np.allclose(sensor.gaussian(image, 1.2)[0, 1].numpy(), expected, atol=1e-5)
+
+
+def test_noise_has_the_strength_asked_for():
+    kit = dataclasses.replace(CLEAN, noise=0.05)
+    grey = sensor.expose(torch.full((3, 200, 200), 0.5), kit, torch.Generator().manual_seed(1))
+    assert abs(grey.mean() / 255 - 0.5) < 0.005
+    assert 0.7 < grey.std() / 255 / 0.05 < 1.3
+
+
+def test_stronger_compression_loses_more():
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    truth = image.permute(1, 2, 0).numpy() * 255
+    loss = [
+        np.abs(sensor.expose(image, dataclasses.replace(CLEAN, jpeg=q), torch.Generator()) - truth)
+        for q in (95, 60, 20)
+    ]
+    assert loss[0].mean() < loss[1].mean() < loss[2].mean()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("pixels", 2), ("pixels", 2000), ("vfov", 0), ("blur", -1), ("noise", float("nan")),
+     ("jpeg", 101), ("jpeg", 3), ("distance", 0.5), ("picture_height", 10), ("margin", -0.1)],
+)  # fmt: skip
+def test_wrong_sensors_are_named(field, value):
+    with pytest.raises(ValueError, match=rf"sensor\.{field} must"):
+        Sensor(**{field: value})
+
+
+def test_a_camera_inside_the_person_is_refused():
+    with pytest.raises(ValueError, match="lower sensor.pixels"):
+        Sensor(pixels=1700, vfov=100).distance_to(1.7)

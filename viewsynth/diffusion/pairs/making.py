@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairing: from a world or a data set to the folder of pairs that the diffusion learns from.
+
+people -> chunks -> `exact` or `identity` -> drawn at the model's size -> a shard and a part each ->
+`diffusion.pairs`. A chunk is computed whole by one worker with one thread, its part is written
+last and is what a second run trusts; so kills and the number of workers change no byte. Pictures
+that were replaced since are refused, see `fingerprint`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from viewsynth import bodies, cameras, reconstruct
+from viewsynth.config import within
+from viewsynth.diffusion.pairs import exact, identity, stored
+from viewsynth.diffusion.pairs.parts import Made
+from viewsynth.diffusion.pairs.stored import Pairs
+from viewsynth.records import Dataset
+from viewsynth.render import bare
+from viewsynth.runtime import fingerprint, provenance, weights
+from viewsynth.runtime.files import claim, clean, lines, settle, stem_of, write
+from viewsynth.runtime.images import stretched
+from viewsynth.runtime.workers import Fatal, spread
+from viewsynth.world import truth
+
+CHUNK = 4  # people
+MADE, REJECTS, PARTS = "made.json", "rejects.jsonl", "parts"
+OURS = {PARTS, stored.SHARDS, stored.ROWS, stored.INDEX, REJECTS, fingerprint.RECORD}
+FAULTS = 0.01  # share of the people and pictures that may fail for a fault
+# Files and folders of the code that decides what pairs look like.
+CODE = ("bodies", "reconstruct", "render", "diffusion/pairs", "cameras.py", "judge", "records.py",
+        "runtime/weights.py", "evaluate/fidelity/methods.py", "world/truth.py",
+        "data/images.py")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know.
+
+    Args:
+        world: Folder of the world; None = identity pairs.
+        models: Name -> file of each model, "pose" and "detector".
+        mark: Fingerprint of everything that decides the bytes; a part carries it.
+        size: Height and width of the pictures.
+    """
+
+    world: Path | None
+    output: Path
+    models: dict[str, Path]
+    mark: str
+    size: tuple[int, int]
+    split: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """People that are computed together: `truth.Instant`s or `identity.Subject`s."""
+
+    name: str
+    members: tuple
+
+    @property
+    def who(self) -> list[list[str]]:
+        """Who they are, in order."""
+        return [[m.pid, getattr(m, "outfit", None) or getattr(m, "name", "")] for m in self.members]
+
+    @property
+    def people(self) -> int:
+        """How many."""
+        return len({member.pid for member in self.members})
+
+
+def make(
+    source: str | Path | Dataset,
+    output: str | Path,
+    size: tuple[int, int],
+    people: int | None = None,
+    workers: int = 2,
+    seed: int = 0,
+    split: str = "train",
+    skip: int = 0,
+) -> Pairs:
+    """Make the pairs of a world or a data set, or what a stopped run left to be made.
+
+    Args:
+        source: Folder of a `viewsynth world` with paired pictures: exact pairs. A data set of
+            `viewsynth.data`: identity pairs of its split train.
+        output: Folder of the pairs; new, empty, or of an earlier run with the same arguments
+            (more `people` may be asked for).
+        size: Height and width of all pictures, pixels.
+        people: How many people, after the first `skip`; None = all.
+        workers: Processes; they change no byte.
+        seed: Of the choice of photos and targets.
+        split: "train" or, of a world, "test": then only paired pictures, to measure on.
+        skip: People of the split to leave out first.
+    Returns: the opened folder.
+    Raises:
+        FileNotFoundError, ValueError: if the source has no such people, or the output holds
+            something else or pairs of other pictures, or more than 1 % failed for a fault.
+        workers.Fatal: if a worker died.
+    """
+    _check(source, size, workers, split, skip, people)
+    if isinstance(source, Dataset):
+        members = identity.plan(source, people, skip, seed)
+    else:
+        members = exact.plan(Path(source), people, skip, split)
+    output = Path(output)
+    begun = claim(output, OURS, MADE)
+    # Of a world other people may be asked for; its lists are among the files.
+    files, whole = _inputs(source, members), isinstance(source, Dataset)
+    known = fingerprint.compare(output, files, begun, fixed=whole)
+    job = take(source, output, size, split, seed)
+    fingerprint.keep(output, known)
+    every = chunks(members)
+    todo = [chunk for chunk in every if part(job, chunk) is None]
+    (job.output / stored.INDEX).unlink(missing_ok=True)  # what is there is not whole until all is
+    with tqdm(
+        total=sum(chunk.people for chunk in todo), unit="person", desc="pairs", disable=not todo
+    ) as bar:
+        for done in spread(todo, start, (job,), workers):
+            if done is None:
+                continue
+            chunk, why = done
+            if why:
+                raise Fatal(f"people {chunk.who[0][0]} to {chunk.who[-1][0]}: {why}")
+            bar.update(chunk.people)
+    _finish(job, every)
+    return Pairs.open(job.output)
+
+
+def _check(source, size, workers, split, skip, people) -> None:
+    within("workers", workers, 1, 256)
+    within("skip", skip, 0, 10**7)
+    within("people", people, 1, 10**7)
+    for side in size:
+        within("size", side, 16, 2048, "pixels")
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be train or test, got {split!r}")
+    if split == "test" and isinstance(source, Dataset):
+        raise ValueError(
+            "identity pairs are made of the split train only: nobody's query or gallery is learnt "
+            "from; to measure, give a world, whose test people have exact pairs"
+        )
+
+
+def _inputs(source: str | Path | Dataset, members: list) -> dict[str, tuple[Path, dict]]:
+    """The files that pairs are made of, and what is told of each; see `fingerprint.compare`."""
+    if isinstance(source, Dataset):  # its fingerprint counts all of them
+        told = ("pid", "outfit", "view", "box", "elevation", "azimuth", "distance")
+        return {
+            sample.name: (sample.paths[0], {key: getattr(sample, key) for key in told})
+            for sample in source.train
+        }  # fmt: skip
+    rows = [row for member in members for row in (*member.ground, *member.drone)]
+    names = sorted({row[key] for row in rows for key in ("file_name", "parts")})
+    return {name: (Path(source) / name, {}) for name in (*truth.LISTS, *names)}
+
+
+def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str, seed: int) -> Job:
+    """Take the folder for these pairs, and say what a worker needs to know.
+
+    Raises: ValueError: if it holds others, or something else.
+    """
+    world = None if isinstance(source, Dataset) else Path(source)
+    what = f"world {truth.digest(world)}" if world else f"{source.name} {source.fingerprint}"
+    asked = {
+        "source": what, "size": list(size), "split": split, "seed": seed,
+        "code": provenance.code(*CODE),
+    }  # fmt: skip
+    _claim(output, asked)
+    return Job(
+        world=world, output=output, size=tuple(size), split=split, seed=seed,
+        models={"pose": weights.pose_model(None), "detector": weights.detector_model(None)},
+        mark=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
+    )  # fmt: skip
+
+
+def _claim(output: Path, asked: dict) -> None:
+    if not claim(output, OURS, MADE):
+        write(output / MADE, json.dumps(asked, indent=1).encode())
+        return
+    clean(output)
+    try:
+        made = json.loads((output / MADE).read_bytes())
+        different = [key for key in asked if made[key] != asked[key]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{output / MADE} cannot be read: {error!r}; give a new folder") from error
+    if different:
+        key = different[0]
+        raise ValueError(
+            f"{output} holds pairs of another {key}: {made[key]} there, {asked[key]} now; give "
+            "another folder, or delete this one"
+        )
+
+
+def chunks(members: list) -> list[Chunk]:
+    """People in chunks of `CHUNK`, in their order; all of one pid are together."""
+    pids = list(dict.fromkeys(member.pid for member in members))
+    found = []
+    for k in range(0, len(pids), CHUNK):
+        some = set(pids[k : k + CHUNK])
+        found.append(Chunk(stem_of(pids[k]), tuple(m for m in members if m.pid in some)))
+    return found
+
+
+def part(job: Job, chunk: Chunk) -> dict | None:
+    """What is known of a chunk, None where it is still to be made."""
+    path, shard = _paths(job, chunk)
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_bytes())
+    there = shard.stat().st_size if shard.is_file() else 0
+    whole = found["mark"] == job.mark and found["who"] == chunk.who and found["bytes"] == there
+    return found if whole else None
+
+
+def _paths(job: Job, chunk: Chunk) -> tuple[Path, Path]:
+    """The part and the shard of a chunk."""
+    return (
+        job.output / PARTS / f"{chunk.name}.json",
+        job.output / stored.SHARDS / f"{chunk.name}.safetensors",
+    )
+
+
+# ---- a worker ------------------------------------------------------------------------------------
+
+
+def start(job: Job) -> Callable[[Chunk], None]:
+    """Load the tools of a worker, and return the function that does one chunk."""
+    torch.set_num_threads(1)  # sums depend on the number of threads
+    tools = reconstruct.load(bodies.load("anny"), job.models["pose"], job.models["detector"])
+    return lambda chunk: do(chunk, job, tools)
+
+
+def do(chunk: Chunk, job: Job, tools: reconstruct.Tools) -> None:
+    """Make a chunk: write its shard, then its part."""
+    members = list(chunk.members)
+    if job.world is None:
+        made = identity.make(members, job.size, tools)
+    else:
+        made = exact.make(members, job.world, job.split, job.size, tools, job.seed)
+    path, file = _paths(job, chunk)
+    data, rows = b"", []
+    if made.pairs:
+        arrays, rows = _drawn(made, chunk.name, job.size, tools)
+        data = stored.shard(arrays)
+        write(file, data)
+    else:
+        file.unlink(missing_ok=True)  # of an earlier run, whose people could be used
+    told = {
+        "mark": job.mark, "who": chunk.who, "bytes": len(data), "rows": rows,
+        "sha256": hashlib.sha256(data).hexdigest(), "rejects": made.rejects,
+    }  # fmt: skip
+    write(path, json.dumps(told).encode())
+
+
+def _drawn(made: Made, name: str, size: tuple[int, int], tools) -> tuple[dict, list[dict]]:
+    """The arrays of a shard and its rows; only photos that some pair uses are kept."""
+    some = made.pairs
+    found = bare.draw(
+        torch.stack([pair.vertices for pair in some]), tools.body,
+        [pair.person.texture for pair in some], [pair.person.seen for pair in some],
+        torch.arange(len(some)), cameras.join([pair.window for pair in some]),
+    )  # fmt: skip
+    used = sorted({pair.photo for pair in some})
+    arrays = {
+        "source": np.stack([stretched(made.photos[k], size) for k in used]),
+        "render": stored.stored(found.render.movedim(1, -1)),
+        "seen": stored.stored(found.seen[:, 0]),
+        "normals": stored.stored_normals(found.normals.movedim(1, -1)),
+        "target": np.stack([stretched(pair.target, size) for pair in some]),
+    }
+    masks = [stretched(pair.mask, size) for pair in some if pair.mask is not None]
+    if masks:
+        arrays["mask"] = np.stack(masks)
+    rows = [
+        {**pair.row, "shard": name, "place": place, "source": used.index(pair.photo)}
+        for place, pair in enumerate(some)
+    ]
+    return arrays, rows
+
+
+# ---- the end -------------------------------------------------------------------------------------
+
+
+def _finish(job: Job, every: list[Chunk]) -> None:
+    """Join the parts.
+
+    Raises: ValueError: if there is no pair, or too much failed for a fault.
+    """
+    parts = {chunk.name: part(job, chunk) for chunk in every}
+    rows = [row for found in parts.values() for row in found["rows"]]
+    rejects = [reject for found in parts.values() for reject in found["rejects"]]
+    write(job.output / REJECTS, lines(rejects))
+    faults = [reject for reject in rejects if reject["kind"] == "fault"]
+    if len(faults) > FAULTS * (len(rows) + len(rejects)):
+        for chunk in every:  # the next run tries them again
+            if any(reject["kind"] == "fault" for reject in parts[chunk.name]["rejects"]):
+                _paths(job, chunk)[0].unlink()
+        few = "; ".join(f"{reject['name']}: {reject['reason']}" for reject in faults[:3])
+        raise ValueError(
+            f"{len(faults)} of {len(rows) + len(rejects)} pictures failed for a fault, at most "
+            f"{FAULTS:.0%} may; mend them and run the same command again: {few}"
+        )
+    if not rows:
+        raise ValueError(f"no pair could be made; {job.output / REJECTS} says why: {rejects[:2]}")
+    digests = {name: found["sha256"] for name, found in parts.items() if found["rows"]}
+    stored.finish(job.output, job.size, rows, digests)
+    settle({job.output, job.output / PARTS, job.output / stored.SHARDS})
+    sys.stderr.write(
+        f"{len(rows)} pairs of {len({row['pid'] for row in rows})} people in {job.output}; "
+        f"{len(rejects)} rejects, see {REJECTS}\n"
+    )

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plots: a summary as PNG, the same bytes for the same figures and the same matplotlib."""
+
+from __future__ import annotations
+
+import io
+
+from viewsynth.evaluate.compare.table import SHOWN
+from viewsynth.evaluate.scoring import bin_words
+
+DPI, WIDE = 110, 0.8  # of the place of a group that its bars or points take
+
+
+def bars(found: dict, words: dict[str, str]) -> bytes:
+    """mAP and Rank-1 of every arm, with intervals, in groups by protocol."""
+    tasks, arms = found["tasks"], found["arms"]
+    figure = _figure(max(6.0, 1.2 + 0.32 * len(arms) * len(tasks)), 6.0)
+    for place, axes in zip(SHOWN, figure.subplots(2, 1, sharex=True), strict=True):
+        for n, arm in enumerate(arms):
+            values = [task["arms"][n][place] for task in tasks]
+            at = [k + WIDE * ((n + 0.5) / len(arms) - 0.5) for k in range(len(tasks))]
+            heights, errors = _errors(values)
+            axes.bar(
+                at, heights, WIDE / len(arms), color=_colour(n), label=_named(arm, words),
+                yerr=errors, error_kw={"elinewidth": 1, "capsize": 2},
+            )  # fmt: skip
+        axes.set_ylabel(f"{SHOWN[place]}, %")
+        axes.set_ylim(bottom=0)
+        axes.set_xticks(range(len(tasks)), [task["protocol"] for task in tasks])
+        axes.grid(axis="y", alpha=0.3)
+    return _png(figure, axes)
+
+
+def elevations(found: dict, words: dict[str, str]) -> bytes | None:
+    """mAP of every arm over the elevation of the aerial query; None if no data set tells it."""
+    tasks = [task for task in found["tasks"] if task["bins"]]
+    if not tasks:
+        return None
+    arms = len(found["arms"])
+    figure = _figure(max(6.0, max(4.2, 0.4 * arms) * len(tasks)), 3.4 + 0.1 * arms)
+    every = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for task, axes in zip(tasks, every, strict=True):
+        for n, arm in enumerate(found["arms"]):
+            shift = WIDE / 2 * ((n + 0.5) / arms - 0.5)
+            at = [k + shift for k in range(len(task["bins"]))]
+            heights, errors = _errors([part["arms"][n]["mAP"] for part in task["bins"]])
+            axes.errorbar(
+                at, heights, errors, color=_colour(n), label=_named(arm, words), marker="o",
+                markersize=3, linewidth=1.2, elinewidth=0.8, capsize=2,
+            )  # fmt: skip
+        names = [
+            f"{bin_words('elevation', part['bin'])}\n{part['queries']} q" for part in task["bins"]
+        ]
+        axes.set_xticks(range(len(names)), names)
+        axes.set_title(task["protocol"])
+        axes.grid(axis="y", alpha=0.3)
+    every[0].set_ylim(bottom=0)  # of all; earlier it would freeze the top as well
+    every[0].set_ylabel("mAP, %")
+    return _png(figure, every[0])
+
+
+def _figure(width: float, height: float):
+    from matplotlib.figure import Figure  # without pyplot there is neither a window nor a state
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def _errors(values: list[list[float]]) -> tuple[list[float], list[list[float]]]:
+    """Per cent, and how far the intervals reach down and up."""
+    heights = [100 * value for value, _, _ in values]
+    down = [100 * max(value - low, 0) for value, low, _ in values]
+    return heights, [down, [100 * max(high - value, 0) for value, _, high in values]]
+
+
+def _colour(number: int) -> tuple:
+    """Ten dark colours, then their ten light ones."""
+    from matplotlib import colormaps
+
+    return colormaps["tab20"]((2 * number + number // 10) % 20)
+
+
+def _named(arm: str, words: dict[str, str]) -> str:
+    return f"{arm}: {words[arm]}" if arm in words else arm
+
+
+def _png(figure, axes) -> bytes:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
+    out = io.BytesIO()
+    # tight: a legend that is wider than the axes is shown whole
+    figure.savefig(out, format="png", bbox_inches="tight", metadata={"Software": None})
+    return out.getvalue()

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Summary: arms and seeds, query by query -> means, differences and gap closures with intervals.
+
+runs -> `summary` -> table.json, `table`, `plots`. Figures are fractions in [0, 1]; one with an
+interval is [value, low, high].
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from viewsynth.evaluate.compare import resampling
+from viewsynth.evaluate.compare.runs import Runs, Task
+from viewsynth.evaluate.scoring import binned
+
+MEASURES = {"mAP": "ap", "rank1": "hit"}  # and the field of a task
+CLEAR = 2  # half-widths by which the ceiling must be above the floor
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which arms play a part, and by what the set-up is judged.
+
+    Args:
+        floor, ceiling, treated: Names of arms; ceiling or treated = "" for none.
+        protocol: The one whose mAP must tell the ceiling from the floor.
+        unit: What is drawn again: people with all their queries, or queries as if each were
+            another person's, which is too narrow where people have several.
+    """
+
+    floor: str
+    ceiling: str
+    treated: str = ""
+    protocol: str = "A<->G"
+    unit: Literal["person", "query"] = "person"
+
+
+def summary(runs: Runs, parts: Parts) -> dict:
+    """All figures, as JSON types.
+
+    Returns: `verdict` (does the set-up measure anything; None without a ceiling), then `tasks`,
+        each with `arms`, `differences` of all pairs, `gap` (ceiling - floor, if there is one), and
+        the same again in `bins` of elevation.
+    Raises: ValueError: if an arm or the protocol is not there.
+    """
+    for part in ("floor", "ceiling", "treated"):
+        arm = getattr(parts, part)
+        if arm not in runs.arms and (arm or part == "floor"):
+            raise ValueError(f"{part}: there is no arm {arm!r}; there are {', '.join(runs.arms)}")
+    if parts.floor == parts.ceiling:
+        raise ValueError(f"floor and ceiling must be two arms; got {parts.floor!r} twice")
+    names = [task.name for task in runs.tasks]
+    if parts.protocol not in names:
+        raise ValueError(
+            f"protocol: {parts.protocol!r} was not evaluated; there are {', '.join(names)}"
+        )
+    tasks = [_task(task, runs, parts) for task in runs.tasks]
+    judged = tasks[names.index(parts.protocol)]["gap"].get("mAP")
+    return {
+        "arms": runs.arms, "seeds": runs.seeds, "parts": dict(parts.__dict__),
+        "notes": runs.notes,
+        "verdict": judged and {"protocol": parts.protocol, "measure": "mAP", **judged},
+        "tasks": tasks,
+    }  # fmt: skip
+
+
+def _task(task: Task, runs: Runs, parts: Parts) -> dict:
+    bins = []
+    for name, inside in binned("elevation", task.elevation, task.above):
+        bins.append({"bin": name, **_compared(task, inside, runs, parts)})
+    everyone = np.ones(len(task.queries), bool)
+    head = {"protocol": task.name, "direction": task.direction}
+    return {**head, **_compared(task, everyone, runs, parts), "bins": bins}
+
+
+def _compared(task: Task, which: np.ndarray, runs: Runs, parts: Parts) -> dict:
+    """The figures of some queries."""
+    count = int(which.sum())
+    people = np.unique(task.people[which], return_inverse=True)[1]
+    groups = people if parts.unit == "person" else np.arange(count)
+    arms: list[dict] = [{"arm": arm} for arm in runs.arms]
+    pairs = list(itertools.permutations(range(len(runs.arms)), 2))
+    differences: list[dict] = [{"one": runs.arms[i], "other": runs.arms[j]} for i, j in pairs]
+    place = [runs.arms.index(arm) for arm in (parts.floor, parts.ceiling) if arm]
+    gap = {}
+    for measure, key in MEASURES.items():
+        values = getattr(task, key)[:, :, which]
+        means, draws = values.mean((1, 2)), resampling.drawn(values, groups)
+        for n, arm in enumerate(arms):
+            arm[measure] = resampling.interval(means[n], draws[:, n])
+            arm[f"{measure}_by_seed"] = values[n].mean(1).tolist()
+        for pair, (i, j) in zip(differences, pairs, strict=True):
+            pair[measure] = resampling.interval(means[i] - means[j], draws[:, i] - draws[:, j])
+        if not parts.ceiling:
+            continue
+        gap[measure] = _gap(means, draws, *place)
+        for n, arm in enumerate(arms):
+            if gap[measure]["clear"] and n not in place:
+                three = [place[0], n, place[1]]
+                arm[f"{measure}_closure"] = resampling.closure(means[three], draws[:, three])
+    counts = {"queries": count, "people": int(people.max()) + 1}
+    return {**counts, "arms": arms, "gap": gap, "differences": differences}
+
+
+def _gap(means: np.ndarray, draws: np.ndarray, floor: int, ceiling: int) -> dict:
+    """Ceiling - floor, and whether it is more than twice its interval's half-width."""
+    found = resampling.interval(means[ceiling] - means[floor], draws[:, ceiling] - draws[:, floor])
+    half = resampling.half(found)
+    return {"difference": found, "half": half, "clear": bool(found[0] > CLEAR * half)}

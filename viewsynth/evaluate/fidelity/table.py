@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table: rows of figures -> means with 95 % intervals by method, elevation bin and measure.
+
+A person is the unit: the mean of the person's pictures in a bin is one value, and the intervals
+are bootstraps over people. Whether one method is better than another is a paired difference.
+`text` writes it down; `sets` compares whole sets of pictures.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from viewsynth import metrics
+from viewsynth.evaluate.fidelity.measures import BINS, OTHER, PARTS, bin_of
+
+# name: (heading, whether higher is better, decimals); in the order of their rank
+MEASURES = {
+    "de": ("ΔE parts", False, 1), "de_tone": ("ΔE after gain", False, 1),
+    "iou": ("IoU", True, 3), "map": ("identity mAP", True, 3),
+    "rank1": ("rank-1", True, 3), "own_view": ("own view mAP", True, 3),
+    "cosine": ("cosine", True, 3),
+    "elevation_error": ("elevation error °", False, 1), "psnr": ("PSNR dB", True, 1),
+    "ssim": ("SSIM", True, 3),
+}  # fmt: skip
+COLOURS = {
+    **{f"de_{name}": (name, False, 1) for name in PARTS},
+    "de_pixel": ("per pixel", False, 1),
+}  # fmt: skip
+SPLIT = {
+    "psnr_seen": ("PSNR dB seen", True, 1), "psnr_unseen": ("PSNR dB unseen", True, 1),
+    "ssim_seen": ("SSIM seen", True, 3), "ssim_unseen": ("SSIM unseen", True, 3),
+    "de_seen": ("ΔE seen", False, 1), "de_unseen": ("ΔE unseen", False, 1),
+}  # fmt: skip
+REID = {
+    "reid_map": ("mAP", True, 3), "reid_rank1": ("rank-1", True, 3),
+    "reid_own_view": ("own view mAP", True, 3), "reid_cosine": ("cosine", True, 3),
+}  # fmt: skip
+DETAILS = {
+    "seen": ("share seen", True, 2), "missing": ("bare", False, 3),
+    "height_error": ("size error %", False, 1), "height_apart": ("|size error| %", False, 1),
+    "iou_grown": ("IoU grown", True, 3), "iou_possible": ("IoU possible", True, 3),
+}  # fmt: skip
+EVERY = {**MEASURES, **COLOURS, **SPLIT, **REID, **DETAILS}
+ALL = "all"
+BASELINES = ("resized", "warped", "mean_body")
+REPAIRS = (("repair", "ours"), ("source_only", "ours"), ("repair_true", "true_pose"))
+NAMES = (*(f"{low}-{int(high)}" for low, high in BINS), OTHER)
+
+
+def identify(rows: list[dict], space: str = "") -> None:
+    """Add what a network says of identity to every row, in place, from the rows' vectors.
+
+    The gallery is every true drone view. For `map` and `rank1` a query's own true view is left out
+    of it, so it has to find the person in pictures from other cameras; for `own_view` it has to
+    find that very view among those of all other people. `cosine` is the likeness to that view.
+
+    Args:
+        space: "" = the observer, from "embedding". "reid" = the ReID model, from "features", of
+            the rows that have them; its figures are called `reid_map` and so on.
+    """
+    rows = [row for row in rows if not space or space in row.get("features", {})]
+    if not rows:
+        return
+    vectors = [row["features"][space] if space else row["embedding"] for row in rows]
+    vectors = np.array(vectors, np.float32)
+    if space:  # the observer's are unit vectors
+        vectors = metrics.normalise(vectors, "features of the ReID model").numpy()
+    is_true = np.array([row["method"] == "true" for row in rows])
+    gallery = vectors[is_true]
+    true = [row for row in rows if row["method"] == "true"]
+    pid, view = (np.array([row[key] for row in true]) for key in ("pid", "view"))
+    names = {key: f"{space}_{key}" if space else key for key in ("map", "rank1", "own_view",
+                                                                 "cosine")}  # fmt: skip
+    for row, vector in zip(rows, vectors, strict=True):
+        similarity = gallery @ vector
+        own = view == row["view"]
+        match = (pid == row["pid"])[~own]
+        if row["method"] != "true":
+            row[names["cosine"]] = round(float(similarity[own][0]), 4)
+            others = own | (pid != row["pid"])
+            row[names["own_view"]] = round(_find(similarity[others], own[others])[0], 4)
+        if match.any():
+            value, first = _find(similarity[~own], match)
+            row[names["map"]], row[names["rank1"]] = round(value, 4), float(first)
+
+
+def _find(similarity: np.ndarray, match: np.ndarray) -> tuple[float, bool]:
+    """Average precision of one query, and whether its nearest picture is a match.  [G] each"""
+    apart = np.ones(len(match), int)  # no picture is left out for its camera
+    found = metrics.rank_rows(-similarity[None], [True], match, [0], apart)
+    return float(found.ap[0]), bool(found.rank[0] == 1)
+
+
+def summary(rows: list[dict]) -> list[dict]:
+    """Mean and interval of every measure by method and elevation bin.
+
+    Args:
+        rows: After `identify`.
+    Returns: dicts of method, bin, measure, mean, low, high, people, pictures.
+    """
+    for row in rows:
+        if "height_error" in row:
+            row["height_apart"] = abs(row["height_error"])
+    values = _by_person(rows)
+    counts = defaultdict(int)
+    for row in rows:
+        for name in (ALL, bin_of(row["elevation"])):
+            counts[row["method"], name] += 1
+    found = []
+    for (method, name, measure), people in values.items():
+        mean, low, high = metrics.interval(np.array(list(people.values())))
+        found.append(
+            {
+                "method": method, "bin": name, "measure": measure, "mean": mean, "low": low,
+                "high": high, "people": len(people), "pictures": counts[method, name],
+            }
+        )  # fmt: skip
+    return found
+
+
+def against(rows: list[dict]) -> list[dict]:
+    """How much better ours is than each baseline, paired by person.
+
+    Returns: dicts of method ("ours"), baseline, bin, measure, mean, low, high, people and `better`:
+        True, False, or None where the interval holds zero. Positive = ours is better, whatever the
+        measure.
+    """
+    return _paired(rows, [("ours", baseline) for baseline in BASELINES], MEASURES)
+
+
+def repaired(rows: list[dict]) -> list[dict]:
+    """How much better the diffusion's pictures are than the renderings, paired by person.
+
+    Returns: as `against`, of the pairs of `REPAIRS`; empty where no engine made anything.
+    """
+    return _paired(rows, REPAIRS, {**MEASURES, **SPLIT, **REID})
+
+
+def _paired(rows: list[dict], pairs, measures: dict) -> list[dict]:
+    values = _by_person(rows)
+    found = []
+    for method, baseline in pairs:
+        for name in (*NAMES, ALL):
+            for measure, (_, higher, _) in measures.items():
+                one = values.get((method, name, measure), {})
+                other = values.get((baseline, name, measure), {})
+                both = sorted(set(one) & set(other))
+                if not both:
+                    continue
+                pair = [np.array([which[pid] for pid in both]) for which in (one, other)]
+                mean, low, high = metrics.difference(*(pair if higher else pair[::-1]))
+                found.append(
+                    {
+                        "method": method, "baseline": baseline, "bin": name, "measure": measure,
+                        "mean": mean, "low": low, "high": high, "people": len(both),
+                        "better": better(low, high),
+                    }
+                )  # fmt: skip
+    return found
+
+
+def better(low: float, high: float) -> bool | None:
+    """Whether an interval lies above zero (True), below (False) or on it (None)."""
+    return True if low > 0 else False if high < 0 else None
+
+
+def _by_person(rows: list[dict]) -> dict[tuple[str, str, str], dict[str, float]]:
+    """(method, bin, measure) -> person -> mean over the person's pictures."""
+    lists: dict[tuple, dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        for measure in EVERY:
+            if measure in row:
+                for name in (ALL, bin_of(row["elevation"])):
+                    lists[row["method"], name, measure][row["pid"]].append(row[measure])
+    return {
+        key: {pid: float(np.mean(values)) for pid, values in people.items()}
+        for key, people in lists.items()
+    }

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation: protocols x features -> results that say what they are results of.
+
+`protocols`, `features` -> here -> `viewsynth evaluate`. A result carries its whole key (data set
+and its fingerprint, protocol, direction, camera rule, re-ranking, tie rule, model) and counts the
+queries, since numbers with another key are not comparable. All rates are fractions in [0, 1], but
+those of the leaderboard rows, which are per cent as the field prints them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from viewsynth import metrics
+from viewsynth.data.frames import several
+from viewsynth.evaluate.features import Features
+from viewsynth.records import Dataset, Protocol
+
+RANKS = (1, 5, 10)
+RERANKING = {"k1": 20, "k2": 6, "weight": 0.3}  # see `metrics.rerank`
+# Edges of the bins of queries from above, degrees and metres, and the names of the bins: what is
+# below the first edge, between two, from the last one on.
+EDGES = {"elevation": (0, 25, 40, 55, 70, 90.001), "altitude": (0, 20, 40, 60, 80)}
+BINS = {
+    "elevation": ("below 0", "0-25", "25-40", "40-55", "55-70", "70-90", "above 90"),
+    "altitude": ("below 0", "0-20", "20-40", "40-60", "60-80", "80 and more"),
+}
+UNKNOWN = "unknown"  # the bin of what has no such value
+UNITS = {"camera": "", "elevation": "°", "altitude": " m"}
+# Names and directions of github.com/kailashhambarde/Aerial-Ground-Person-ReID, data/datasets.yaml.
+LEADERBOARD = ("dataset", "protocol", "direction", "method", "backbone", "rank1", "map",
+               "reranking", "result_type", "source")  # fmt: skip
+PRINTED = {
+    "cargo": "CARGO", "ag_reid_v1": "AG-ReID", "ag_reid_v2": "AG-ReID.v2", "lagper": "LAGPeR",
+    "g2aps_reid": "G2APS-ReID", "market1501": "Market-1501",
+}  # fmt: skip
+
+
+# ---- the numbers ---------------------------------------------------------------------------------
+
+
+def rank(
+    protocol: Protocol, query: np.ndarray, gallery: np.ndarray, reranking: bool = False,
+    process: int = 0, processes: int = 1, gather: Callable[[list], list] = list,
+) -> metrics.RankRows:  # fmt: skip
+    """Where each query finds its person; blocks of queries are shared among processes.
+
+    Args:
+        query, gallery: Features, in the order of the protocol.  float32 [Q, D], [G, D]
+        process, processes: Which one of how many this is.
+        gather: Joins the lists of all processes, e.g. `accelerate.utils.gather_object`.
+    Returns: the rows of all queries, in their order, the same in every process.
+    """
+    sides = (protocol.query, protocol.gallery)
+    people = [[sample.pid for sample in side] for side in sides]
+    labels = metrics.Labels(*people, *(list(map(protocol.place, side)) for side in sides))
+
+    def share(count: int) -> range:
+        return range(process * metrics.BLOCK, count, processes * metrics.BLOCK)
+
+    if reranking:
+        everyone = share(len(query) + len(gallery))
+        k1, k2 = RERANKING["k1"], RERANKING["k2"]
+        nearest = gather(list(metrics.neighbours(query, gallery, k1, k2, everyone)))
+        found = metrics.rerank(
+            query, gallery, **RERANKING, starts=share(len(query)), nearest=nearest
+        )
+    else:
+        found = metrics.blocks(query, gallery, share(len(query)))
+    parts = gather([(start, labels.rows(block, start)) for start, block in found])
+    parts.sort(key=lambda part: part[0])
+    return metrics.RankRows.join([rows for _, rows in parts])
+
+
+def summary(rows: metrics.RankRows) -> dict:
+    """Counts and rates of some queries; a rate is [value, low, high], bootstrapped by query.
+
+    Without a valid query it is None.
+    """
+    valid = rows.valid
+    rates = {"mAP": rows.ap[valid], "mINP": rows.inp[valid]}
+    rates |= {f"rank{k}": rows.rank[valid] <= k for k in RANKS}
+    return {
+        "queries": len(valid), "valid_queries": int(valid.sum()),
+        "tied_queries": int(rows.tied[valid].sum()),
+        **{
+            name: list(metrics.interval(values)) if valid.any() else None
+            for name, values in rates.items()
+        },
+    }  # fmt: skip
+
+
+def bins(protocol: Protocol, rows: metrics.RankRows) -> list[dict]:
+    """The same by the camera of the query, and by elevation and altitude of queries from above.
+
+    A query belongs to the bin that it was taken in, and keeps the whole gallery. Each is in one bin
+    of cameras and, from above, in one of every kind that the data tells at all. Queries from the
+    ground have no elevation that tells anything: they are in the bins of their cameras only.
+    """
+    found = []
+    cameras = np.array([sample.camid for sample in protocol.query])
+    for camera in sorted(set(cameras), key=lambda c: (len(c), c)):
+        found.append(("camera", camera, cameras == camera))
+    above = np.array([sample.view == "aerial" for sample in protocol.query], bool)
+    for by in EDGES:
+        values = [getattr(sample, by) for sample in protocol.query]
+        found += [(by, name, mask) for name, mask in binned(by, values, above)]
+    return [{"by": by, "bin": name, **summary(rows[mask])} for by, name, mask in found]
+
+
+def binned(
+    by: str, values: Iterable[float | None], above: np.ndarray
+) -> list[tuple[str, np.ndarray]]:
+    """The bins of queries from above, in order; each of them is in exactly one.
+
+    Args:
+        by: A key of `EDGES`.
+        values: Of all queries; None, NaN and infinity = not known.
+        above: Which queries are from above.  bool [Q]
+    Returns: names and masks, bool [Q], of the bins that have any; none if no value is known.
+    """
+    known = np.array([np.nan if value is None else value for value in values], np.float64)
+    where = np.where(np.isfinite(known), np.digitize(known, EDGES[by]), len(BINS[by]))
+    masks = [(name, above & (where == n)) for n, name in enumerate((*BINS[by], UNKNOWN))]
+    found = [(name, mask) for name, mask in masks if mask.any()]
+    return [] if [name for name, _ in found] == [UNKNOWN] else found
+
+
+def bin_words(by: str, name: str) -> str:
+    """A bin with its unit, e.g. "25-40°"."""
+    return name if name == UNKNOWN else name + UNITS[by]
+
+
+def result(
+    dataset: Dataset, protocol: Protocol, features: Features, rows: metrics.RankRows,
+    reranking: bool, left_out: int,
+) -> dict:  # fmt: skip
+    """One result with its key.
+
+    Args:
+        reranking: Whether the rows were re-ranked.
+        left_out: Pictures of the protocol that could not be read, and are in none of the counts.
+    """
+    tracklets = any(map(several, (*protocol.query, *protocol.gallery)))
+    return {
+        "dataset": dataset.name, "fingerprint": dataset.fingerprint, "split": "test",
+        "protocol": protocol.name, "direction": direction(protocol),
+        "media": "tracklet" if tracklets else "image", "camera_rule": protocol.camera,
+        "reranking": reranking and RERANKING, "ties": "pessimistic",
+        "model": features.model, "features": features.fingerprint,
+        "gallery": len(protocol.gallery), "left_out": left_out,
+        **summary(rows), "bins": bins(protocol, rows),
+    }  # fmt: skip
+
+
+def queries(protocol: Protocol, rows: metrics.RankRows, reranking: bool) -> list[dict]:
+    """What each query found, for who compares models query by query.
+
+    Returns: one a query, in the order of the protocol; `elevation` in degrees, None where the data
+        does not say; `ap` and `inp` in [0, 1] and `rank` of the first match, from 1, None where the
+        query has no match (`valid`).
+    """
+    found = []
+    for n, sample in enumerate(protocol.query):
+        valid = bool(rows.valid[n])
+        figures = (float(rows.ap[n]), float(rows.inp[n]), int(rows.rank[n]))
+        known = {key: getattr(sample, key) for key in ("name", "pid", "camid", "view", "elevation")}
+        told = dict(zip(("ap", "inp", "rank"), figures if valid else [None] * 3, strict=True))
+        key = {"protocol": protocol.name, "reranking": reranking}
+        found.append(key | known | {"valid": valid} | told)
+    return found
+
+
+def direction(protocol: Protocol) -> str:
+    """Who looks for whom, in words: a bare "A-G" has meant different things."""
+    query, gallery = (
+        " and ".join(sorted({sample.view for sample in some}))
+        for some in (protocol.query, protocol.gallery)
+    )
+    if protocol.camera == "view":
+        return f"two-way: {query} queries, whole gallery, matches from the other view only"
+    free = "; no camera rule" if protocol.camera == "none" else ""
+    if query == gallery:
+        return (f"within {query}" if " " not in query else "all views") + free
+    return f"one-way: {query} queries, {gallery} gallery{free}"
+
+
+def leaderboard(found: dict, method: str, backbone: str) -> dict:
+    """A result as a row in the schema of the field's leaderboards.
+
+    Source: github.com/kailashhambarde/Aerial-Ground-Person-ReID, leaderboards/README.md.
+    Returns: text under `LEADERBOARD`; rates in per cent; `source`, the address of the result, is
+        for whoever publishes it to fill in.
+    """
+    two_way = found["protocol"] == "A<->G"
+    arrow = "A2G and G2A" if two_way else found["protocol"].replace("<->", "2").replace("->", "2")
+    values = (
+        PRINTED.get(found["dataset"], found["dataset"]),
+        f"{found['split']}; {found['protocol']}, {found['direction']}; {found['valid_queries']} "
+        f"valid of {found['queries']} queries",
+        arrow, method, backbone, f"{100 * found['rank1'][0]:.2f}", f"{100 * found['mAP'][0]:.2f}",
+        "yes" if found["reranking"] else "no", "reproduced", "",
+    )  # fmt: skip
+    return dict(zip(LEADERBOARD, values, strict=True))
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+
+def table(results: list[dict], notes: list[str]) -> str:
+    """The results in Markdown, in per cent; every row says what it is of."""
+    names = ["mAP", "mINP", *(f"rank{k}" for k in RANKS)]
+    head = ["protocol", "direction", "valid / queries", "gallery", "tied", "re-ranking"]
+    lines = [f"# {results[0]['dataset']}: {results[0]['model']}", ""]
+    lines += ["Per cent [95 % interval over queries]; ties count against the model.", ""]
+    lines += [*(f"- {note}" for note in notes), ""] if notes else []
+    lines += [_row([*head, *names]), _row(["---"] * (len(head) + len(names)))]
+    for one in results:
+        again = one["reranking"]
+        words = ", ".join(f"{k} {v}" for k, v in again.items()) if again else "no"
+        counts = [f"{one['valid_queries']} / {one['queries']}", one["gallery"], one["tied_queries"]]
+        rates = [_rate(one[name]) for name in names]
+        lines.append(_row([one["protocol"], one["direction"], *counts, words, *rates]))
+    return "\n".join([*lines, ""])
+
+
+def details(results: list[dict]) -> str:
+    """The bins of the results in Markdown."""
+    lines = ["", "## By camera, elevation and altitude of the query", ""]
+    lines += [_row(["protocol", "re-ranking", "query", "valid / queries", "mAP", "rank1"])]
+    lines += [_row(["---"] * 6)]
+    for one in results:
+        for part in one["bins"]:
+            where = f"{part['by']} {bin_words(part['by'], part['bin'])}"
+            counts = f"{part['valid_queries']} / {part['queries']}"
+            again, rates = "yes" if one["reranking"] else "no", (part["mAP"], part["rank1"])
+            lines.append(_row([one["protocol"], again, where, counts, *map(_rate, rates)]))
+    return "\n".join([*lines, ""])
+
+
+def _row(cells: Iterable) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _rate(rate: list[float] | None) -> str:
+    if rate is None:
+        return "–"
+    value, low, high = (100 * number for number in rate)
+    return f"{value:.2f} [{low:.1f}, {high:.1f}]"

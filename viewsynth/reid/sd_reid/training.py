@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of a generator from cached features: the losses for `viewsynth.training.loop`.
+
+Source: SD-ReID, section 2.4 of its release: the mean squared error of the noise, at times that are
+mostly noisy, is all. Ours: what is denoised is half the time the feature of any picture of the
+person, in the view of that one, as a generated view should be (`mode.Mode.own_target`); always
+so, and generated features found people less well on a world to tune on. The decoder `align` adds
+1 - cosine between refined and true feature, weighted by how little noise there was (alpha_bar): a
+guess from noise alone is nothing to refine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from viewsynth.config import within
+from viewsynth.reid import sampler
+from viewsynth.reid.sd_reid.cache import Cached
+from viewsynth.reid.sd_reid.model import Generator
+from viewsynth.reid.sd_reid.sampling import draw_times
+from viewsynth.training.loop import Draws, Steps
+
+CHUNK = 512  # pictures of the validation at once
+
+
+@dataclass(frozen=True)
+class Settings(Steps):
+    """How the generator is trained."""
+
+    GROUP: ClassVar[str] = "optim"
+
+    steps: int = 20_000
+    """Of the whole training."""
+    batch: int = 128
+    """Pictures in a step, a multiple of `pictures`."""
+    pictures: int = 4
+    """Of each person."""
+    rate: float = 1e-4
+    """Learning rate of AdamW after the warm-up; falls as a cosine."""
+    warmup: int = 1000
+    """Steps from a hundredth of the rate to the rate."""
+    clip: float = 5.0
+    """Largest norm of the gradient; 0 = any."""
+    average: float = 0.999
+    """Decay of the moving average of the weights (EMA), which is what is saved; 0 = none."""
+    drop: float = 0.05
+    """How often the condition is withheld, so that guidance has its other branch."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        within("optim.drop", self.drop, 0, 1)
+        within("optim.pictures", self.pictures, 1, 1000)
+        if self.batch % self.pictures:
+            raise ValueError(
+                f"optim.batch must be a multiple of optim.pictures ({self.pictures}), got "
+                f"{self.batch}"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The batches of `reid.sampler` in the form of `loop.Plan`: P people, K pictures of each."""
+
+    settings: Settings
+    people: sampler.Plan
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.people.seed
+
+    def batch(self, step: int) -> np.ndarray:
+        """Rows of a step.  int64 [batch]"""
+        return self.people.batch(step)
+
+    def name(self, row: int) -> str:
+        """What to call a row in messages."""
+        return self.people.pool.samples[row].name
+
+
+class Denoising:
+    """The losses of a batch; see `loop.Losses`.
+
+    Args:
+        generator: What learns, not wrapped.
+        cached: What it learns from.
+        settings: How.
+        device: Where.
+    """
+
+    def __init__(self, generator: Generator, cached: Cached, settings: Settings, device):
+        self.generator, self.cached = generator, cached
+        self.settings, self.device = settings, device
+
+    def __call__(
+        self, model: nn.Module, average: nn.Module, rows: np.ndarray, draws: Draws
+    ) -> dict[str, Tensor]:
+        """See `loop.Losses`."""
+        own, at = self.generator, torch.from_numpy(rows)
+        side = (draws.uniform() < 0.5).long()
+        condition = self.cached.condition[side, at].to(self.device).float()
+        if not own.mode.own_target:
+            other, turned = draws.uniform() < 0.5, (draws.uniform() < 0.5).long()
+            at = torch.where(other, self.cached.of_same_person(at, draws.uniform()), at)
+            side = torch.where(other, turned, side)
+        identity, view = (
+            table[side, at].to(self.device) for table in (self.cached.identity, self.cached.view)
+        )
+        weights = self.cached.weights[at].to(self.device)
+        times = draw_times(draws.uniform(), own.times).to(self.device)
+        noise = draws.normal(*own.grid.shape).to(self.device)
+        dropped = (draws.uniform() < self.settings.drop).to(self.device)
+        instance = (draws.uniform() < 0.5).to(self.device)
+        prototype = own.prototypes[self.cached.kinds[at].to(self.device)]
+        if not own.mode.own_view:
+            view = torch.where(instance[:, None], view, prototype)
+        told, refined = model(
+            own.latent(identity), noise, times, condition, prototype, view, dropped
+        )
+        errors = (told.float() - noise).square().flatten(1).mean(1)
+        losses = {"noise": (errors * weights).mean()}
+        if refined is not None:
+            apart = 1 - functional.cosine_similarity(refined.float(), own.features(identity))
+            losses["align"] = (apart * weights * own.alphas[times]).mean()
+        return losses
+
+
+@torch.no_grad()
+def check(generator: Generator, cached: Cached, settings: Settings, seed: int, device) -> float:
+    """The loss at noise that is always the same, over all pictures of a cache."""
+    losses, total = Denoising(generator.eval(), cached, settings, device), 0.0
+    for start in range(0, len(cached), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(cached)))
+        draws = Draws(len(rows), slice(None), seed, "validation", start)
+        total += float(sum(losses(generator, generator, rows, draws).values())) * len(rows)
+    return total / len(cached)
+
+
+def prepare(generator: Generator, cached: Cached, bank: Tensor) -> None:
+    """Tell a generator the moments of what it gets, and the prototypes of the views.
+
+    Args:
+        bank: The moving prototypes of the encoder.  [V, D]
+    """
+    if not generator.mode.raw:
+        for standard, numbers in (
+            (generator.features, cached.identity), (generator.conditions, cached.condition),
+            (generator.view_features, cached.view),
+        ):  # fmt: skip
+            standard.mean, standard.scale = cached.moments(numbers)
+    if generator.mode.moving_prototypes:
+        generator.prototypes = bank.detach().cpu().clone()
+    else:
+        generator.prototypes = cached.prototypes(len(generator.prototypes))

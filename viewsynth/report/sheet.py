@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contact sheet and the page of a run: look before you train.
+
+Made from what lies on the disk (parts, pictures, `report/fit`), so `viewsynth report RUN` can make
+both again. A sheet is rows of labelled tiles, one person a row; a new column is a new tile.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from viewsynth import manifest
+from viewsynth.judge import FLAG_TEXT
+from viewsynth.runtime.files import inside, stem_of, write
+
+PEOPLE = 24  # on a sheet
+VIEWS = 16  # of a person
+CROPS = 2  # source pictures of a person
+REJECTS = 1000  # on the page
+HEIGHT, GAP, LINE = 150, 6, 15  # pixels: of a tile, between tiles, of a line of text
+SEEN, INVENTED = np.array([40, 170, 70]), np.array([220, 60, 50])  # green, red
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of the sheet and the line under it."""
+
+    label: str
+    image: Image.Image
+
+
+def write_report(run: Path) -> None:
+    """Write `contact_sheet.png` and `report/index.html` of a run.
+
+    Raises: FileNotFoundError, ValueError: if `run` is no run.
+    """
+    frozen = manifest.read(run)
+    rows, rejects = manifest.read_rows(run, frozen)
+    people: dict[str, list[dict]] = {}
+    for row in rows:
+        people.setdefault(row["person"], []).append(row)
+    shown = [(title(views), list(tiles(run, views))) for views in list(people.values())[:PEOPLE]]
+    write(run / "contact_sheet.png", draw(shown))
+    write(run / "report" / "index.html", page(people, rejects, len(rows)).encode())
+
+
+def title(views: list[dict]) -> str:
+    """What stands above the row of a person."""
+    row = views[0]
+    seen = np.mean([view["seen_ratio"] for view in views])
+    notes = [row["pid"], row["outfit"], f"{len(views)} views", f"{seen:.0%} seen"]
+    notes.append(", ".join(_flags(row)))
+    if row["fallback"]:
+        notes.append(f"fallback: {row['fallback']}")
+    return "   ".join(note for note in notes if note)
+
+
+def tiles(run: Path, views: list[dict]) -> Iterator[Tile]:
+    """The row of a person: source | mask | fit | seen overlay | views."""
+    stem = stem_of(views[0]["pid"], views[0]["outfit"])
+    for number in range(CROPS):
+        path = inside(run, f"report/fit/{stem}_{number}.jpg")
+        if path.is_file():
+            labels = ("source", "mask", "fit")
+            for label, image in zip(labels, _parted(_open(path), len(labels)), strict=True):
+                yield Tile(label, image)
+    views = sorted(views, key=lambda row: (row["elevation"], row["azimuth"], row["file_name"]))
+    chosen = views[:: -(-len(views) // VIEWS)]
+    first = _open(inside(run, chosen[0]["file_name"]))
+    seen = _open(inside(run, chosen[0]["seen_file_name"]), "L")
+    yield Tile(f"seen {chosen[0]['elevation']:g}°", overlay(first, seen))
+    factor = HEIGHT / max(row["height"] for row in chosen)  # one scale for all views of a person
+    for row in chosen:
+        label = f"{row['elevation']:g}° / {row['azimuth']:g}°"
+        image = _open(inside(run, row["file_name"]))
+        size = [max(round(side * factor), 1) for side in image.size]
+        yield Tile(label, image.resize(size, Image.Resampling.LANCZOS))
+
+
+def _open(path: Path, mode: str = "RGB") -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert(mode)
+
+
+def _parted(strip: Image.Image, count: int) -> list[Image.Image]:
+    edges = [round(strip.width * k / count) for k in range(count + 1)]
+    return [strip.crop((a, 0, b, strip.height)) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def overlay(image: Image.Image, seen: Image.Image) -> Image.Image:
+    """A picture with what was seen in green, what was invented in red, by degrees.
+
+    Pixels of value 0 are invented or off the person: they stay as they are, a little greyer.
+    """
+    pixels = np.asarray(image, np.float32)
+    share = np.asarray(seen.resize(image.size), np.float32)[..., None] / 255
+    colour = share * SEEN + (1 - share) * INVENTED
+    tinted = np.where(share > 0, 0.45 * pixels + 0.55 * colour, 0.6 * pixels + 50)
+    return Image.fromarray(tinted.astype(np.uint8))
+
+
+def draw(rows: list[tuple[str, list[Tile]]]) -> bytes:
+    """Rows of labelled tiles as one PNG.
+
+    Args:
+        rows: A title and the tiles of each row.
+    """
+    font = ImageFont.load_default(12)
+    scaled = [
+        (head, [Tile(t.label, _fitted(t.image)) for t in row] or [Tile("", _blank())])
+        for head, row in rows or [("nobody was made", [])]
+    ]
+    widths = [sum(_width(tile, font) + GAP for tile in row) for _, row in scaled]
+    step = LINE + HEIGHT + LINE + 2 * GAP
+    sheet = Image.new("RGB", (max(*widths, 320) + GAP, step * len(scaled) + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (head, row) in enumerate(scaled):
+        x, y = GAP, GAP + number * step
+        pen.text((x, y), _printable(head), "black", font)
+        for tile in row:
+            sheet.paste(tile.image, (x, y + LINE))
+            pen.text(
+                (x, y + LINE + tile.image.height + 1), _printable(tile.label), (90, 90, 90), font
+            )
+            x += _width(tile, font) + GAP
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def _fitted(image: Image.Image) -> Image.Image:
+    """A picture no higher than a tile; smaller ones stay as they are."""
+    if image.height <= HEIGHT:
+        return image
+    size = (max(round(image.width * HEIGHT / image.height), 1), HEIGHT)
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _blank() -> Image.Image:
+    return Image.new("RGB", (1, HEIGHT), "white")
+
+
+def _width(tile: Tile, font) -> int:
+    return max(tile.image.width, int(font.getlength(_printable(tile.label))) + 1)
+
+
+def _printable(text: str) -> str:
+    """What the built-in font has; the page has the rest."""
+    return "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in text)[:200]
+
+
+# ---- the page --------------------------------------------------------------------------------
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1400px; padding: 0 1em }
+table { border-collapse: collapse; margin: 1em 0 } th { text-align: left }
+td, th { border-bottom: 1px solid #ddd; padding: .2em .8em .2em 0; vertical-align: top }
+img { max-width: 100% } .sheet { overflow-x: auto } .sheet img { max-width: none }
+"""
+
+
+def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
+    """The page of a run: numbers, sheet, people, rejects. All links are relative."""
+    e = html.escape
+    every = [view for views in people.values() for view in views]
+    repaired = any("refine" in view.get("engine", {}) for view in every)
+    reasons = Counter((r["stage"], r["kind"], r["reason"]) for r in rejects).most_common()
+    summary = _table(
+        ("people", "views", "rejects"), [(str(len(people)), str(count), str(len(rejects)))]
+    )
+    who = _table(
+        ("person", "views", "seen", "weight", "flags", "fallback", "sources"),
+        [
+            (
+                f'<a href="../images/{quote(_folder(views[0]))}/">{e(views[0]["pid"])}</a> '
+                + e(views[0]["outfit"]),
+                str(len(views)),
+                f"{np.mean([v['seen_ratio'] for v in views]):.0%}",
+                f"{np.mean([v['weight'] for v in views]):.2f}",
+                e(", ".join(_flags(views[0]))),
+                e(views[0]["fallback"]),
+                e(", ".join(s["file"] for s in views[0]["sources"])),
+            )
+            for views in list(people.values())[:REJECTS]
+        ],
+    )
+    why = _table(("count", "stage", "kind", "reason"),
+                 [(str(n), e(s), e(k), e(r)) for (s, k, r), n in reasons[:REJECTS]])  # fmt: skip
+    each = _table(("source", "person", "stage", "reason"),
+                  [(e(r["source"]), e(r["pid"]), e(r["stage"]), e(r["reason"]))
+                   for r in rejects[:REJECTS]])  # fmt: skip
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>viewsynth</title>'
+        f"<style>{STYLE}</style></head><body>\n<h1>Aerial views</h1>\n"
+        "<p>Every view is synthetic: a body model with the texture of the source pictures"
+        f"{', repaired by a diffusion model' if repaired else ''}.</p>\n"
+        f"{summary}\n<h2>Contact sheet</h2>\n<p>Captions: elevation / azimuth in degrees. In the "
+        "seen overlay green was seen, red was inferred, grey was invented or is ground.</p>\n"
+        '<p class="sheet"><a href="../contact_sheet.png"><img src="../contact_sheet.png" '
+        f'alt="contact sheet"></a></p>\n<h2>People</h2>\n{who}\n<h2>Rejects</h2>\n{why}\n{each}\n'
+        '<p><a href="../metadata.jsonl">metadata.jsonl</a> · '
+        '<a href="../rejects.jsonl">rejects.jsonl</a> · <a href="../config.yaml">config.yaml</a> · '
+        '<a href="../run.json">run.json</a></p>\n</body></html>\n'
+    )
+
+
+def remarks(rows: list[dict]) -> list[str]:
+    """What a user should know of the people of some rows, a sentence each.
+
+    Args:
+        rows: Of `metadata.jsonl`.
+    """
+    people = {row["person"]: row for row in rows}.values()
+    found = {
+        source["file"]: row.get("scores", {}).get("found", 1)
+        for row in people
+        for source in row["sources"]
+    }
+    several = [count for count in found.values() if count > 1]
+    said = [
+        f"{len(several)} pictures show several people: {sum(several)} were found, each is a person "
+        "of its own; look whether others were missed"
+    ]
+    flags = Counter(flag for row in people for flag in _flags(row))
+    told = [f"{n} x flag {flag}: {FLAG_TEXT.get(flag, '')}" for flag, n in flags.most_common()]
+    return said * bool(several) + told
+
+
+def _flags(row: dict) -> list[str]:
+    return row.get("scores", {}).get("flags", [])
+
+
+def reasons(rejects: list[dict]) -> list[tuple[str, int]]:
+    """Why something was rejected and how often: the most frequent first, what was skipped last.
+
+    Reasons of a stage that differ in numbers or in what they quote count as one, told as the first.
+    """
+    groups: dict[tuple[bool, str], list[str]] = {}
+    for reject in rejects:
+        text = f"{reject['stage']}: {reject['reason']}"
+        alike = re.sub(r"\d+(\.\d+)?|'[^']*'", "#", text)
+        groups.setdefault((reject["kind"] == "skipped", alike), []).append(text)
+    order = sorted(groups, key=lambda key: (key[0], -len(groups[key])))
+    return [(groups[key][0], len(groups[key])) for key in order]
+
+
+def _folder(row: dict) -> str:
+    return row["file_name"].split("/")[1]
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """An HTML table; the cells are HTML already."""
+    if not rows:
+        return "<p>none</p>"
+    lines = ["".join(f"<th>{cell}</th>" for cell in head)]
+    lines += ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    return "<table>" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>"

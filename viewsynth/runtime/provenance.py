@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What made a run: versions, commit and host, for people who look at `run.json` later."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from viewsynth import __version__
+
+PACKAGES = (
+    "torch", "numpy", "scipy", "pillow", "safetensors", "accelerate", "anny", "ai-edge-litert",
+    "diffusers", "transformers",
+)  # fmt: skip
+
+
+def code(*names: str) -> str:
+    """SHA-256 of modules and folders of the package: what was made by other code shows it.
+
+    Args:
+        names: Relative to the package, e.g. "render" or "cameras.py".
+    """
+    root, total = Path(__file__).parents[1], hashlib.sha256()
+    for name in names:
+        for path in sorted((root / name).rglob("*.py")) or [root / name]:
+            total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def facts() -> dict:
+    """Versions, commit, command and host. Nothing of it is ever compared."""
+    return {
+        "viewsynth": __version__,
+        "commit": commit(),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": versions(),
+        "host": {"system": platform.platform(), "cores": os.cpu_count()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed version of each package that shapes the output, "" = not installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def commit() -> str:
+    """The commit of the checkout that this code lies in, "" outside one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
