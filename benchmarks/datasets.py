@@ -61,8 +61,10 @@ def main(options: Options) -> None:
         loads = [load(root) for _ in range(options.repeats + 1)]
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    print(f"{machine()}\n{count:,} files, made in {made:.1f} s; first load "
-          f"{'cold' if cold else 'warm: the kernel did not forget'}\n")  # fmt: skip
+    print(
+        f"{machine()}\n{count:,} files, made in {made:.1f} s; first load "
+        f"{'cold' if cold else 'warm: the kernel did not forget'}\n"
+    )
     print("| | first, s | again, s |\n|---|---|---|")
     for stage in loads[0]:
         again = statistics.median(one[stage] for one in loads[1:])

@@ -43,8 +43,9 @@ GUIDANCE = 3.0
 LONG = 4  # steps; with more of them, a CPU takes minutes a row
 Case = Literal["1", "1-guided", "4", "4-guided", "20", "20-guided"]
 CASES: dict[str, tuple[Case, ...]] = {
-    "cpu": ("1", "4-guided", "20"), "cuda": ("1", "4", "4-guided", "20-guided"),
-}  # fmt: skip
+    "cpu": ("1", "4-guided", "20"),
+    "cuda": ("1", "4", "4-guided", "20-guided"),
+}
 QUICK: tuple[Case, ...] = ("1", "1-guided")
 BATCH = {"cpu": {"sd": 2, "small": 16}, "cuda": {"sd": 64, "small": 256}}
 ROUNDS = {"cpu": {"sd": 1, "small": 3}, "cuda": {"sd": 5, "small": 5}}
@@ -90,11 +91,14 @@ def rows(scene: Scene, compiled: bool, ends: bool) -> list[Timed]:
     """
     way, ways = Way(), [Way()]
     steps = {
-        "shared": "+ photo encoded once", "one": "+ guidance in one call",
-        "static": "+ static shapes", "last": "+ channels last", "tiny": "+ tiny autoencoder",
+        "shared": "+ photo encoded once",
+        "one": "+ guidance in one call",
+        "static": "+ static shapes",
+        "last": "+ channels last",
+        "tiny": "+ tiny autoencoder",
         "learnt": "+ guidance distilled",
         "compiled": "+ torch.compile",
-    }  # fmt: skip
+    }
     skipped = {"one", "learnt"} if scene.guidance == 1 else set()
     skipped |= {"learnt"} if scene.steps > LONG else set()
     skipped |= set() if compiled else {"compiled"}

@@ -54,17 +54,22 @@ STAGES = {
     "fit": ("reconstruct.fit:fit",),
     "project": ("reconstruct.texture:project",),
     "tone, fuse, fill": (
-        "reconstruct.texture:harmonise", "reconstruct.texture:fuse", "reconstruct.fill:complete",
+        "reconstruct.texture:harmonise",
+        "reconstruct.texture:fuse",
+        "reconstruct.fill:complete",
     ),
     "pose": ("reconstruct.posing:posed",),
     "render": ("render.shade:render",),
     "ground, shadow": ("render.scene:compose",),
     "frame, sensor": ("render.views:take",),
     BESIDE: (
-        "generate.chunk:jpeg", "generate.chunk:png", "generate.chunk:strip", "records:Person.to_bytes",
+        "generate.chunk:jpeg",
+        "generate.chunk:png",
+        "generate.chunk:strip",
+        "records:Person.to_bytes",
         "runtime.writer:write",
     ),
-}  # fmt: skip
+}
 
 
 def now() -> np.ndarray:
@@ -74,7 +79,8 @@ def now() -> np.ndarray:
 
 class Clock:
     """Seconds by stage, (elapsed, of CPU), each thread for itself; a stage inside another is taken
-    off that one. On a busy machine the CPU time is what can be compared."""
+    off that one. On a busy machine the CPU time is what can be compared.
+    """
 
     def __init__(self):
         self.seconds: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
@@ -237,7 +243,8 @@ def whole(root: Path, views: Views, device: str) -> tuple[float, dict]:
 
 def watch(process: subprocess.Popen, every: float = 0.5) -> dict:
     """Resident memory of a run until it ends, GB: peak of the main process, peak of any worker, and
-    the median over the workers of every fifth of the run's time."""
+    the median over the workers of every fifth of the run's time.
+    """
     main, worker, history = 0.0, 0.0, []
     while process.poll() is None:
         try:
@@ -254,9 +261,10 @@ def watch(process: subprocess.Popen, every: float = 0.5) -> dict:
     process.wait()
     fifths = [history[len(history) * k // 5 : len(history) * (k + 1) // 5] for k in range(5)]
     return {
-        "main": main, "worker": worker,
+        "main": main,
+        "worker": worker,
         "fifths": [round(statistics.median(part), 2) for part in fifths if part],
-    }  # fmt: skip
+    }
 
 
 def _resident(process: psutil.Process) -> float:

@@ -84,23 +84,34 @@ def networks(small: bool, quick: bool) -> dict:
     torch.manual_seed(0)
     size, widths = (256, 128), (32, 64, 64, 64) if quick else (320, 640, 1280, 1280)
     unet = UNet2DConditionModel(  # all the rest is SD-1.5's by default
-        sample_size=(32, 16), block_out_channels=widths, cross_attention_dim=768,
+        sample_size=(32, 16),
+        block_out_channels=widths,
+        cross_attention_dim=768,
         layers_per_block=1 if quick else 2,
-    )  # fmt: skip
+    )
     full = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(32, 32, 64, 64) if quick else (128, 256, 512, 512),
-        layers_per_block=1 if quick else 2, latent_channels=4,
-    )  # fmt: skip
+        layers_per_block=1 if quick else 2,
+        latent_channels=4,
+    )
     identity = IdentityEncoder(adapt.RESNET, size)
     return {
-        "vae": AutoencoderTiny(), "full": full, "unet": widen(unet), "identity_encoder": identity,
+        "vae": AutoencoderTiny(),
+        "full": full,
+        "unet": widen(unet),
+        "identity_encoder": identity,
         "conditioner": ViewConditioner(4, 768, identity.dim, size=size),
         "scheduler": DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
-            clip_sample=False, set_alpha_to_one=False,
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            clip_sample=False,
+            set_alpha_to_one=False,
         ),
-    }  # fmt: skip
+    }
 
 
 def narrow(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -154,9 +165,13 @@ class Scene:
         camera = torch.tensor([[60.0, 10, 0, 20, 0.5]]).repeat(self.batch, 1)
         person = torch.arange(self.batch) * self.photos // self.batch
         return Conditions(
-            source=plane(self.photos, 3), person=person, render=plane(self.batch, 3),
-            seen=plane(self.batch, 1), normals=plane(self.batch, 3) * 2 - 1, camera=camera,
-        ).to(unet.device)  # fmt: skip
+            source=plane(self.photos, 3),
+            person=person,
+            render=plane(self.batch, 3),
+            seen=plane(self.batch, 1),
+            normals=plane(self.batch, 3) * 2 - 1,
+            camera=camera,
+        ).to(unet.device)
 
     def draws(self) -> list[torch.Generator]:
         """The same noise for all rows."""
@@ -195,15 +210,24 @@ class Scene:
         )
         pipe.set_progress_bar_config(disable=True)
         words = torch.randn(
-            self.batch, WORDS, unet.config.cross_attention_dim,
+            self.batch,
+            WORDS,
+            unet.config.cross_attention_dim,
             generator=torch.Generator().manual_seed(0),
-        ).to(unet.device, unet.dtype)  # fmt: skip
+        ).to(unet.device, unet.dtype)
         image = self.views.render.to(unet.dtype)
-        return lambda steps: pipe(
-            image=image, prompt_embeds=words, negative_prompt_embeds=words, strength=1.0,
-            num_inference_steps=steps, guidance_scale=self.guidance, generator=self.draws(),
-            output_type="pt",
-        ).images  # fmt: skip
+        return lambda steps: (
+            pipe(
+                image=image,
+                prompt_embeds=words,
+                negative_prompt_embeds=words,
+                strength=1.0,
+                num_inference_steps=steps,
+                guidance_scale=self.guidance,
+                generator=self.draws(),
+                output_type="pt",
+            ).images
+        )
 
     @torch.no_grad()
     def agree(self) -> None:

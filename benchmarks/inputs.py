@@ -40,8 +40,12 @@ CHUNK = 8  # people, as `generate` has it
 PAIRS = 40_000  # pairs of different people
 SAME_CAMERA = 0.4  # weight of a pair of one camera: it is easy
 APART = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)  # heights between two people in a crop
-FRAMES = (((1280, 720), 6, (80, 400)), ((1920, 1080), 8, (80, 500)), ((1920, 1080), 8, (70, 200)),
-          ((3000, 2000), 8, (150, 900)))  # fmt: skip
+FRAMES = (
+    ((1280, 720), 6, (80, 400)),
+    ((1920, 1080), 8, (80, 500)),
+    ((1920, 1080), 8, (70, 200)),
+    ((3000, 2000), 8, (150, 900)),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +98,10 @@ def _pairs(pids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of one person, and some of two.  int [N, 2], bool [N]"""
     rng = np.random.default_rng(0)
     same = [
-        pair for pid in np.unique(pids)
+        pair
+        for pid in np.unique(pids)
         for pair in itertools.combinations(np.flatnonzero(pids == pid), 2)
-    ]  # fmt: skip
+    ]
     others = rng.integers(0, len(pids), (PAIRS, 2))
     others = others[pids[others[:, 0]] != pids[others[:, 1]]]
     return np.concatenate([same, others]), np.arange(len(same) + len(others)) < len(same)
@@ -165,8 +170,11 @@ def report_foreign(every: list[Crop], model: str | None) -> None:
                     if kind != "right":
                         some[wrong[-1]] = rng.choice(np.flatnonzero(pids != pid))
                     sets.append([every[k] for k in some])
-            choices = [c for k in range(0, len(sets), CHUNK)
-                       for c in _choices(sets[k : k + CHUNK], looks, alike)]  # fmt: skip
+            choices = [
+                c
+                for k in range(0, len(sets), CHUNK)
+                for c in _choices(sets[k : k + CHUNK], looks, alike)
+            ]
             pairs = list(zip(choices, wrong, strict=True))
             found = sum(bad in one.out and not one.undecided for one, bad in pairs)
             flagged = sum(one.undecided for one in choices)
@@ -299,11 +307,15 @@ def posed(seed: int, count: int) -> Iterator[tuple[str, np.ndarray]]:
         for number in range(count):
             rng = np.random.default_rng(seed_of(seed, "posed", posture, number))
             shot = shots.Simple(
-                name=posture, posture=posture, camid=f"c{number % 7}",
-                platform=("cctv", "wearable")[number % 2], height=int(rng.integers(90, 260)),
-                elevation=float(rng.uniform(0, 25)), azimuth=float(rng.uniform(0, 360)),
+                name=posture,
+                posture=posture,
+                camid=f"c{number % 7}",
+                platform=("cctv", "wearable")[number % 2],
+                height=int(rng.integers(90, 260)),
+                elevation=float(rng.uniform(0, 25)),
+                azimuth=float(rng.uniform(0, 360)),
                 distance=float(rng.uniform(4, 12)),
-            )  # fmt: skip
+            )
             yield posture, shots.one(number, seed, shot).image
 
 
@@ -328,9 +340,11 @@ def report_flags(every: list[Crop], model: Model, seed: int, count: int = 60) ->
         groups[f"shrunk to {tall}, enlarged to 256"] = [(i, parse(i, model)) for i in large]
     for name, some in sorted(groups.items()):
         flags = Counter(
-            flag for image, found in some if found.presence >= 0.3
+            flag
+            for image, found in some
+            if found.presence >= 0.3
             for flag in crop_flags.flags(image, found)[0]
-        )  # fmt: skip
+        )
         lost = sum(bool(quality.unusable(found, image, model)) for image, found in some)
         shares = [f"{flags[f] / len(some):.0%}" for f in ("riding", "sitting", "cut", "small")]
         rejected = f" ({lost} rejected)" if lost else ""
@@ -338,10 +352,15 @@ def report_flags(every: list[Crop], model: Model, seed: int, count: int = 60) ->
 
 
 def _cuts(free: list[Crop]) -> Iterator[tuple[str, list[np.ndarray]]]:
-    rows = {name: [KEYPOINTS.index(f"{side}_{name}") for side in ("left", "right")]
-            for name in ("knee", "ankle", "hip")}  # fmt: skip
-    for name, a, b in (("knees", "knee", "knee"), ("shins", "knee", "ankle"),
-                       ("thighs", "hip", "knee")):  # fmt: skip
+    rows = {
+        name: [KEYPOINTS.index(f"{side}_{name}") for side in ("left", "right")]
+        for name in ("knee", "ankle", "hip")
+    }
+    for name, a, b in (
+        ("knees", "knee", "knee"),
+        ("shins", "knee", "ankle"),
+        ("thighs", "hip", "knee"),
+    ):
         images_ = []
         for crop in free:
             points = np.array(crop.row["keypoints"])

@@ -28,9 +28,13 @@ class Pictures(torch.utils.data.Dataset):
     """Pictures varied and normalised one by one, with their labels."""
 
     def __init__(
-        self, paths: Sequence[Path], labels: np.ndarray, size: tuple[int, int],
-        mean: Sequence[float], std: Sequence[float],
-    ):  # fmt: skip
+        self,
+        paths: Sequence[Path],
+        labels: np.ndarray,
+        size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ):
         self.paths, self.labels, self.size = paths, labels, size
         self.mean, self.std, self.colour = (
             torch.tensor(values)[:, None, None] for values in (mean, std, COLOUR)

@@ -149,8 +149,9 @@ def compare(name: str, rows: metrics.RankRows, other: list[Found]) -> None:
     theirs = np.array([found or (np.nan, np.nan, 0) for found in other])
     apart = np.abs(theirs - np.stack([rows.ap, rows.inp, rows.rank], 1))[rows.valid]
     free = ~rows.tied[rows.valid]
-    means = np.abs(np.mean(theirs[rows.valid, :2] - np.stack([rows.ap, rows.inp], 1)[rows.valid],
-                           axis=0))  # fmt: skip
+    means = np.abs(
+        np.mean(theirs[rows.valid, :2] - np.stack([rows.ap, rows.inp], 1)[rows.valid], axis=0)
+    )
     print(
         f"{name}: largest difference of AP, INP, rank in {free.sum():,} queries without a tie: "
         f"{', '.join(f'{value:.1e}' for value in apart[free].max(0))}; "

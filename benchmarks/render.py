@@ -38,17 +38,24 @@ def scene(people: int, count: int, size: tuple[int, int], side: int, device: str
     mesh = torch.arange(people).repeat_interleave(count)
     distance = torch.full((total,), 30.0)
     pose = cameras.orbit(
-        torch.linspace(0, 90, count).repeat(people), torch.arange(total) * 47.0, distance,
+        torch.linspace(0, 90, count).repeat(people),
+        torch.arange(total) * 47.0,
+        distance,
         height[mesh] / 2,
-    )  # fmt: skip
+    )
     matrix = cameras.pinhole(0.95 * size[0] * distance / height[mesh], size)
     generator = torch.Generator().manual_seed(0)
     texture = torch.randint(0, 256, (people, side, side, 4), generator=generator).byte().to(device)
-    return dict(
-        vertices=vertices.detach(), faces=body.faces, mesh=mesh.to(device), uvs=body.uvs,
-        cameras=cameras.Cameras(pose.to(device), matrix.to(device), size), face_uvs=body.face_uvs,
-        texture=texture[..., :3].contiguous(), seen=texture[..., 3].contiguous(),
-    )  # fmt: skip
+    return {
+        "vertices": vertices.detach(),
+        "faces": body.faces,
+        "mesh": mesh.to(device),
+        "uvs": body.uvs,
+        "cameras": cameras.Cameras(pose.to(device), matrix.to(device), size),
+        "face_uvs": body.face_uvs,
+        "texture": texture[..., :3].contiguous(),
+        "seen": texture[..., 3].contiguous(),
+    }
 
 
 def rate(call, pictures: int, seconds: float, device: str = "cpu") -> float:
@@ -89,8 +96,9 @@ def pictures(people, count, seconds, threads) -> float:
     pids = [str(p) for p in range(people)]
     return rate(
         lambda: views.take(vertices, body, textures, seens, pids, shots, Sensor(), 0),
-        len(shots), seconds,
-    )  # fmt: skip
+        len(shots),
+        seconds,
+    )
 
 
 def _worker(barrier, results, function, arguments) -> None:

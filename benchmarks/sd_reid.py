@@ -27,11 +27,14 @@ from viewsynth.reid.sd_reid.model import Generator, Shape
 from viewsynth.training.loop import Draws
 
 SD15 = {
-    "in_channels": 4, "out_channels": 4, "block_out_channels": [320, 640, 1280, 1280],
-    "cross_attention_dim": 768, "attention_head_dim": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
     "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-}  # fmt: skip
+}
 VIEWS = 2
 
 
@@ -80,8 +83,9 @@ def step(person, made: Generator, optimiser, images, cached: Cached | None, sett
 
 def held(found, count: int) -> Cached:
     """What the encoder said, as a cache."""
-    twice = [torch.stack([t.float().cpu()] * 2) for t in
-             (found.identity, found.condition, found.view)]  # fmt: skip
+    twice = [
+        torch.stack([t.float().cpu()] * 2) for t in (found.identity, found.condition, found.view)
+    ]
     each = torch.arange(count)
     return Cached(*twice, each % VIEWS, each // 4, torch.ones(count))
 
@@ -108,8 +112,10 @@ def main() -> None:
         cached = held(person.encode(images), asked.batch)
     settings = training.Settings()
     print(f"{asked.encoder}, batch {asked.batch}, {device}, {'bf16' if asked.bf16 else 'float32'}")
-    print("| denoiser | step from pictures, s | from the cache, s | ratio | encoder, GFLOPs and ms "
-          "a picture | with 5 guided steps, 2 views | views and guidance apart, ms |")  # fmt: skip
+    print(
+        "| denoiser | step from pictures, s | from the cache, s | ratio | encoder, GFLOPs and ms "
+        "a picture | with 5 guided steps, 2 views | views and guidance apart, ms |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name in [n for n in asked.denoisers if n != "sd15" or asked.encoder == "vit_b16"]:
         made = generator(person, name, device)
@@ -128,9 +134,12 @@ def main() -> None:
         told = cost.report(model, asked.batch)
         slow, fast, split = (statistics.median(times[k]) for k in ("pictures", "cache", "apart"))
         one, both = told["encoder"], told["fused"]
-        print(f"| {name} | {slow:.3f} | {fast:.3f} | {slow / fast:.1f} | {one['gflops']:.2f}, "
-              f"{one['milliseconds']:.1f} | {both['gflops']:.1f}, {both['milliseconds']:.1f} | "
-              f"{1000 * split / asked.batch:.1f} |", flush=True)  # fmt: skip
+        print(
+            f"| {name} | {slow:.3f} | {fast:.3f} | {slow / fast:.1f} | {one['gflops']:.2f}, "
+            f"{one['milliseconds']:.1f} | {both['gflops']:.1f}, {both['milliseconds']:.1f} | "
+            f"{1000 * split / asked.batch:.1f} |",
+            flush=True,
+        )
 
 
 @torch.no_grad()
@@ -142,10 +151,12 @@ def apart(model: fused.Fused, images: torch.Tensor) -> None:
 
     def one_by_one(latents, times, tokens, down, up):
         parts = [slice(k, k + len(images)) for k in range(0, len(latents), len(images))]
-        return torch.cat([
-            inner(latents[p], times[p], tokens[p], [m[p] for m in down], [m[p] for m in up])
-            for p in parts
-        ])  # fmt: skip
+        return torch.cat(
+            [
+                inner(latents[p], times[p], tokens[p], [m[p] for m in down], [m[p] for m in up])
+                for p in parts
+            ]
+        )
 
     own.denoiser.forward = one_by_one
     try:

@@ -189,9 +189,13 @@ class Over(Exception):
 
 
 def ours(
-    name: str, scene: Scene, pixels: Pixels, change: Callable[[nn.Module], None] | None = None,
-    fused: bool = True, compiled: bool = False,
-) -> Row:  # fmt: skip
+    name: str,
+    scene: Scene,
+    pixels: Pixels,
+    change: Callable[[nn.Module], None] | None = None,
+    fused: bool = True,
+    compiled: bool = False,
+) -> Row:
     """The trainer itself, in a thread that is held after each step."""
     method = copy.deepcopy(scene.method)
     if change:
@@ -209,9 +213,16 @@ def ours(
         try:
             go.acquire()
             training.train(
-                method, scene.plan, Waited(pixels, waits), Recipe(), scene.settings,
-                Path("no-checkpoint"), Launched(scene.accelerator, fused, compiled), ENDLESS, tell,
-            )  # fmt: skip
+                method,
+                scene.plan,
+                Waited(pixels, waits),
+                Recipe(),
+                scene.settings,
+                Path("no-checkpoint"),
+                Launched(scene.accelerator, fused, compiled),
+                ENDLESS,
+                tell,
+            )
         except Over:
             pass
         except Exception as error:
@@ -254,9 +265,10 @@ def loader(scene: Scene) -> Iterator:
         torch.utils.data.DataLoader(
             plain.Pictures(paths, known.labels, body.size, body.mean, body.std),
             batch_sampler=[scene.plan.batch(step).tolist() for step in range(2000)],
-            num_workers=WORKERS[device], pin_memory=device == "cuda",
+            num_workers=WORKERS[device],
+            pin_memory=device == "cuda",
         )
-    )  # fmt: skip
+    )
 
 
 def whole(method: nn.Module) -> None:
@@ -325,13 +337,18 @@ def table(kind: Table, options: Options) -> None:
         known = pictures(folder)
         method, network = networks(options, size, folder / "vit", known.classes, small)
         scene = Scene(
-            options=options, half=half, method=method, network=network,
+            options=options,
+            half=half,
+            method=method,
+            network=network,
             plan=Plan(pool=known, people=batch // PICTURES, pictures=PICTURES, steps=ENDLESS),
             cached=Pixels.open(known.samples, size, folder / "cache"),
             files=Pixels.open(known.samples, size),
             accelerator=Accelerator(cpu=cpu, mixed_precision="bf16" if half else "no"),
-            settings=training.Settings(optimizer=options.optimizer, rate=1e-5, mine_synthetic_from=0),
-        )  # fmt: skip
+            settings=training.Settings(
+                optimizer=options.optimizer, rate=1e-5, mine_synthetic_from=0
+            ),
+        )
         agree(scene)
         print(
             f"\n{'the small network' if small else 'ViT-B/16'}, {size[0]} x {size[1]}, batch "

@@ -130,8 +130,10 @@ def main(
     if stage_people and not memory:
         stages(stage_people, images)
     print(f"\nthe whole command, {processes or workers_of()} workers, start-up and sheet included")
-    print(f"{'people':>7} {'pictures':>9} {'s':>8} {'images/s':>9} {'kB each':>8} "
-          f"{'GB worker':>10} {'GB main':>8}")  # fmt: skip
+    print(
+        f"{'people':>7} {'pictures':>9} {'s':>8} {'images/s':>9} {'kB each':>8} "
+        f"{'GB worker':>10} {'GB main':>8}"
+    )
     for count in memory or (people,):
         seconds, found = whole(count, images, processes)
         pictures = count * (images + 5)

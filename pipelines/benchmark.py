@@ -60,8 +60,11 @@ def plan(asked: Config) -> tuple[list, list, list]:
     real = ["--data.name", name, "--data.root", root, *data.given()]
     cache = ["--cache", f"{out}/cache"]
     first = [] if data.root else [["world", *own(asked.world), "--output", root]]
-    kinds = {"made": [], "single": ["--data.per-person", "1"],
-             "repaired": ["--refine.engine", asked.repair]}  # fmt: skip
+    kinds = {
+        "made": [],
+        "single": ["--data.per-person", "1"],
+        "repaired": ["--refine.engine", asked.repair],
+    }
     made = {kind: f"{out}/{kind}" for kind in kinds}
     for kind, more in kinds.items():
         if any(f"{{{kind}}}" in todo for _, todo in arms.values()):

@@ -33,7 +33,7 @@ def detector():
 def _model(file):
     try:
         return Model(file())
-    except weights.MissingWeights as error:
+    except weights.MissingWeightsError as error:
         pytest.skip(f"the pose models cannot be had: {error}")
 
 

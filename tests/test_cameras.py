@@ -145,8 +145,9 @@ def test_a_window_shows_the_same_points(numbers, left, top, width, height):
 def test_a_window_is_as_fine_whatever_its_width():
     """A view on a canvas that it shares with wider ones has the camera that it has alone."""
     for side in range(1, 400):
-        whole = cameras.Cameras(torch.eye(4)[None], cameras.pinhole(torch.tensor([3000.0]), (9, 9)),
-                                (9, 9))  # fmt: skip
+        whole = cameras.Cameras(
+            torch.eye(4)[None], cameras.pinhole(torch.tensor([3000.0]), (9, 9)), (9, 9)
+        )
         box = torch.tensor([[7.0, 5.0, 7.0 + side, 5.0 + side]])
         part = whole.window(box, (2 * side, 2 * side))
         assert torch.equal(part.intrinsics[0, [0, 1], [0, 1]], torch.tensor([6000.0, 6000.0]))
@@ -186,13 +187,30 @@ def test_a_lens_by_hand():
 
 # ---- measured from pictures --------------------------------------------------------------------
 
-MARKS = np.float32([
-    [0.00, 1.66, 0.00], [0.50, 1.10, 0.08], [-0.45, 0.75, 0.15], [0.12, 0.95, 0.55],
-    [-0.18, 0.50, -0.50], [0.42, 0.06, -0.32], [-0.35, 1.35, -0.30], [-0.10, 0.10, 0.42],
-])  # fmt: skip
-HUES = np.float32([
-    [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 0.5, 0], [0.5, 0, 1],
-])  # fmt: skip
+MARKS = np.float32(
+    [
+        [0.00, 1.66, 0.00],
+        [0.50, 1.10, 0.08],
+        [-0.45, 0.75, 0.15],
+        [0.12, 0.95, 0.55],
+        [-0.18, 0.50, -0.50],
+        [0.42, 0.06, -0.32],
+        [-0.35, 1.35, -0.30],
+        [-0.10, 0.10, 0.42],
+    ]
+)
+HUES = np.float32(
+    [
+        [1, 0, 0],
+        [0, 1, 0],
+        [0, 0, 1],
+        [1, 1, 0],
+        [1, 0, 1],
+        [0, 1, 1],
+        [1, 0.5, 0],
+        [0.5, 0, 1],
+    ]
+)
 
 
 def marked_person():
@@ -225,7 +243,7 @@ def centres(view):
         nearest = int(np.linalg.norm(HUES - hue / hue.max(), axis=1).argmin())
         at = np.stack([columns, rows], 1)
         extent = np.ptp(at, axis=0) + 1
-        if 15 < extent.min() and extent.max() < 35:  # else one mark hides a part of another
+        if extent.min() > 15 and extent.max() < 35:  # else one mark hides a part of another
             found[nearest] = (at.min(0) + at.max(0) + 1) / 2 + view.box[:2]
     return found
 
@@ -262,10 +280,13 @@ def solve(found, focal, size):
 
 
 @pytest.mark.parametrize(
-    "axis", [("elevation", [(e, 25) for e in (0, 15, 30, 45, 60, 75, 90)]),
-             ("azimuth", [(40, a) for a in (0, 60, 90, 180, 215, 270, 330)])],
+    "axis",
+    [
+        ("elevation", [(e, 25) for e in (0, 15, 30, 45, 60, 75, 90)]),
+        ("azimuth", [(40, a) for a in (0, 60, 90, 180, 215, 270, 330)]),
+    ],
     ids=lambda axis: axis[0],
-)  # fmt: skip
+)
 def test_measured_angles_are_those_asked_for(axis, tmp_path):
     name, asked = axis
     vertices, body, texture = marked_person()

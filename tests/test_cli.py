@@ -87,9 +87,12 @@ def test_head_in_a_shell(pictures, tmp_path):
     data = f"data folder {pictures} --no-open --output {tmp_path / 'out'}"
     for line in ("--help", "generate --help", f"{data} --json", data):
         done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", f"{program} {line} | head -1"], cwd=ROOT, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-        )  # fmt: skip
+            ["bash", "-o", "pipefail", "-c", f"{program} {line} | head -1"],
+            cwd=ROOT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+        )
         assert done.returncode == 0 and done.stdout.count("\n") == 1, line
         assert "Error" not in done.stderr and "Traceback" not in done.stderr, line
 
@@ -97,8 +100,10 @@ def test_head_in_a_shell(pictures, tmp_path):
 def test_standard_output_that_was_never_open():
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -c 'from viewsynth import cli; cli.main()' --help >&-"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -110,9 +115,12 @@ def test_standard_output_that_is_full(argv, pictures, tmp_path):
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [*PROGRAM, *argv], stdout=full, stderr=subprocess.PIPE, text=True,
+            [*PROGRAM, *argv],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
             env={**os.environ, "PYTHONPATH": paths},
-        )  # fmt: skip
+        )
     last = ended.stderr.splitlines()[-1]
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert last.startswith("viewsynth: error: standard output cannot be written: No space left")

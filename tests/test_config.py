@@ -170,8 +170,24 @@ def test_refusals_of_generate(capsys, argv, words):
 def test_example_of_the_readme(tmp_path):
     got = config.parse(
         generate.Config,
-        "--data.root x --data.crops yes --views.elevations 30 60 90 --views.azimuths 0 180 "
-        "--output out --seed 0 --retry-failed".split(),
+        [
+            "--data.root",
+            "x",
+            "--data.crops",
+            "yes",
+            "--views.elevations",
+            "30",
+            "60",
+            "90",
+            "--views.azimuths",
+            "0",
+            "180",
+            "--output",
+            "out",
+            "--seed",
+            "0",
+            "--retry-failed",
+        ],
     )
     assert got.views.elevations == (30, 60, 90) and got.data.crops == "yes" and got.retry_failed
     assert len(got.views.names()) == 6
@@ -193,11 +209,14 @@ def test_every_command_has_a_summary_and_help(name, capsys):
 @pytest.mark.parametrize(
     ("command", "asked"),
     [
-        (train, "--data.root a/b --data.synthetic x y --model.size 64 32 --cache None --seed 3 "
-                "--optim.rate 1e-3 --data.per-person 3 --data.weight none"),
+        (
+            train,
+            "--data.root a/b --data.synthetic x y --model.size 64 32 --cache None --seed 3 "
+            "--optim.rate 1e-3 --data.per-person 3 --data.weight none",
+        ),
         (generate, "--views.azimuths -30 0 --retry-failed --views.range 10 20 --report no"),
     ],
-)  # fmt: skip
+)
 def test_flags_are_read_back(command, asked):
     one = config.parse(command.Config, asked.split(), "prog")
     assert config.flags(command.Config()) == []

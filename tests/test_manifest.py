@@ -62,11 +62,15 @@ optional = st.none() | st.floats(-90, 90)
         paths=st.lists(st.sampled_from(["a.jpg", "b/ü.png"]), min_size=1).map(
             lambda names: tuple(Path("/data") / name for name in names)
         ),
-        pid=st.text(min_size=1), name=st.text(min_size=1), outfit=st.text(),
-        box=st.none() | st.tuples(*[st.integers(0, 99)] * 4), elevation=optional,
-        altitude=optional, attributes=st.lists(st.text()).map(tuple),
+        pid=st.text(min_size=1),
+        name=st.text(min_size=1),
+        outfit=st.text(),
+        box=st.none() | st.tuples(*[st.integers(0, 99)] * 4),
+        elevation=optional,
+        altitude=optional,
+        attributes=st.lists(st.text()).map(tuple),
     )
-)  # fmt: skip
+)
 def test_samples_survive(tmp_path_factory, sample):
     run = tmp_path_factory.mktemp("run")
     entry = manifest.Entry(sample.pid, sample.outfit, (sample,), ("0",) * len(sample.paths))
@@ -181,8 +185,9 @@ def test_no_run(tmp_path):
 def test_few_pictures_of_each_person():
     samples = [
         Sample(paths=(Path(f"{pid}/{n}.jpg"),), pid=pid, name=f"{pid}/{n}.jpg", outfit=outfit)
-        for pid in "abcd" for n, outfit in enumerate(["", "", "", "", "", "", "red"])
-    ]  # fmt: skip
+        for pid in "abcd"
+        for n, outfit in enumerate(["", "", "", "", "", "", "red"])
+    ]
     kept = manifest.few(samples, 2, 0)
     assert len(kept) == 4 * 3 and kept == [s for s in samples if s in kept]
     assert sum(s.outfit == "red" for s in kept) == 4  # of each outfit, since each is a body

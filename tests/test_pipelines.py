@@ -55,9 +55,7 @@ def test_every_line_is_one_that_its_command_takes(benchmark, preset):
     tested = {parsed(chain[1]).output for chain in chains}
     asked = parsed(last)
     seeds = config.parse(benchmark.Config, [str(preset)]).seeds
-    assert tested == {
-        asked.results / arm / f"seed{seed}" for arm in asked.arms for seed in seeds
-    }  # fmt: skip
+    assert tested == {asked.results / arm / f"seed{seed}" for arm in asked.arms for seed in seeds}
     assert {asked.floor, asked.ceiling, asked.treated} <= set(asked.arms)
 
 
@@ -89,8 +87,9 @@ def test_the_small_one_is_what_it_says(benchmark):
     assert arms["f"].data.views == "both" and arms["f"].model.size == (128, 64)
     assert arms["g"].data.views == "both" and arms["g"].data.synthetic
     assert [[line[0] for line in chain] for chain in chains[:2]] == [
-        ["train", "evaluate", "probe"], ["train", "evaluate"],
-    ]  # fmt: skip
+        ["train", "evaluate", "probe"],
+        ["train", "evaluate"],
+    ]
 
 
 def test_all_small_arms_take_over_what_small_has_done(benchmark):

@@ -100,6 +100,7 @@ def distort(flat: Tensor, k1: Tensor) -> Tensor:
 
     A barrel's curve turns back at r^2 = -1 / (3 k1); from there on the scale stays, so that no
     point far outside the picture lands in it.
+
     Args:
         flat: x / z and y / z.  [..., 2]
         k1: Broadcasts to [...].
@@ -129,6 +130,7 @@ def orbit(elevation: Tensor, azimuth: Tensor, distance: Tensor, target_height: T
     """World-to-camera poses of cameras that look at the target from around it.
 
     Source: ours; the conventions are this module's.
+
     Args:
         elevation: Degrees above the horizon, [-90, 90].  [N]
         azimuth: Degrees from the person's front towards the person's left, any value.  [N]
@@ -160,6 +162,7 @@ def angles_of(world_to_camera: Tensor, target_height: Tensor) -> tuple[Tensor, T
     """Elevation, azimuth (degrees, azimuth in [0, 360)) and distance (metres) of given poses.
 
     The inverse of `orbit`; at elevation 90 the azimuth is read from the image's up direction.
+
     Args:
         world_to_camera: OpenCV poses that look at the target.  [N, 4, 4]
         target_height: Metres.  [N]

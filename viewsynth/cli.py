@@ -15,9 +15,15 @@ def overview() -> str:
     width = max(map(len, names))
     lines = [f"  {name:<{width}}  {commands.summary(name)}" for name in names]
     return "\n".join(
-        ["usage: viewsynth <command> [preset.yaml ...] [--options]", "", "commands:", *lines, "",
-         "viewsynth <command> --help lists the options of a command."]
-    )  # fmt: skip
+        [
+            "usage: viewsynth <command> [preset.yaml ...] [--options]",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "viewsynth <command> --help lists the options of a command.",
+        ]
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -54,9 +54,9 @@ def parse(cls: type[T], argv: list[str] | None = None, prog: str | None = None) 
         fail(prog, str(error))
     try:
         return _tyro(cls, options, prog)
-    except _Refused as error:
+    except _OptionError as error:
         fail(prog, _explain(cls, options, fields, prog, str(error)))
-    except ValueError as error:  # of the outermost dataclass: its groups come as _Refused
+    except ValueError as error:  # of the outermost dataclass: its groups come as _OptionError
         fail(prog, str(error))
 
 
@@ -202,7 +202,7 @@ def _token(value) -> str:
 # ---- flags ---------------------------------------------------------------------------------------
 
 
-class _Refused(Exception):
+class _OptionError(Exception):
     """tyro did not accept the options; the text is what it said."""
 
 
@@ -248,13 +248,15 @@ def _suggest(name: str, fields: dict[str, Any], dashes: str) -> str:
     near = difflib.get_close_matches(name, fields, 2, 0.6)
     near += [last[x] for x in difflib.get_close_matches(name.rpartition(".")[2], last, 2, 0.7)]
     near = list(dict.fromkeys(near))[:2]
-    return "; did you mean " + " or ".join(dashes + x for x in near) + "?" if near else (
-        "; there are " + ", ".join(dashes + x for x in fields)
-    )  # fmt: skip
+    return (
+        "; did you mean " + " or ".join(dashes + x for x in near) + "?"
+        if near
+        else ("; there are " + ", ".join(dashes + x for x in fields))
+    )
 
 
 def _tyro(cls: type[T], options: list[list[str]], prog: str) -> T:
-    """Let tyro parse; what it would print in a box becomes a `_Refused`."""
+    """Let tyro parse; what it would print in a box becomes a `_OptionError`."""
     import tyro
 
     if any(option[0] in ("-h", "--help") for option in options):
@@ -267,7 +269,7 @@ def _tyro(cls: type[T], options: list[list[str]], prog: str) -> T:
         # A box: its title, then the message. Its border depends on the terminal's encoding.
         lines = [line.strip("╭╮╰╯│─+|- ") for line in said.getvalue().strip().splitlines()[1:]]
         message = itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines))
-        raise _Refused(" ".join(message) or "the options do not fit together") from None
+        raise _OptionError(" ".join(message) or "the options do not fit together") from None
 
 
 @contextlib.contextmanager
@@ -291,7 +293,7 @@ def _explain(cls, options, fields: dict[str, Any], prog: str, said: str) -> str:
     for option in options:
         try:
             _tyro(cls, [other for other in options if other is not option], prog)
-        except (_Refused, ValueError):
+        except (_OptionError, ValueError):
             continue
         flag, equals, value = option[0].partition("=")
         kind = fields.get(flag[2:].replace("-", "_"))

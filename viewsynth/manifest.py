@@ -103,10 +103,13 @@ def entries(samples: list[Sample]) -> list[Entry]:
                 "first would be called; rename one"
             )
     with ThreadPoolExecutor(8) as pool:
-        hashed = dict(zip(
-            (files := [path for sample in samples for path in sample.paths]),
-            pool.map(sha256, files), strict=True,
-        ))  # fmt: skip
+        hashed = dict(
+            zip(
+                (files := [path for sample in samples for path in sample.paths]),
+                pool.map(sha256, files),
+                strict=True,
+            )
+        )
     return [
         Entry(pid, outfit, tuple(group), tuple(hashed[p] for s in group for p in s.paths))
         for (pid, outfit), group in groups.items()
@@ -119,6 +122,7 @@ def freeze(
     """Write the input list of a run down, or check it against the one that is there.
 
     New people form new chunks; people who have gone stay in the list.
+
     Args:
         run: Folder of the run.
         chunk: People in a chunk, > 0.
@@ -196,10 +200,14 @@ def _compared(entry: Entry, root: Path) -> list[dict]:
 def save(run: Path, frozen: Frozen) -> None:
     """Write `run.json`."""
     people = [
-        {"pid": e.pid, "outfit": e.outfit, "sha256": list(e.sha256),
-         "samples": _compared(e, frozen.root)}
+        {
+            "pid": e.pid,
+            "outfit": e.outfit,
+            "sha256": list(e.sha256),
+            "samples": _compared(e, frozen.root),
+        }
         for e in frozen.people
-    ]  # fmt: skip
+    ]
     tree = {"format": FORMAT, "settings": frozen.settings, "root": frozen.root.as_posix()}
     text = json.dumps(tree | {"facts": frozen.facts}, indent=1)[:-2]
     lists = {"chunks": frozen.chunks, "rejects": frozen.rejects, "people": people}
@@ -222,10 +230,14 @@ def read(run: Path) -> Frozen:
             raise ValueError(f"format {tree['format']} is not {FORMAT}")
         root = Path(tree["root"])
         people = [
-            Entry(e["pid"], e["outfit"], tuple(_sample_from_json(s, root) for s in e["samples"]),
-                  tuple(e["sha256"]))
+            Entry(
+                e["pid"],
+                e["outfit"],
+                tuple(_sample_from_json(s, root) for s in e["samples"]),
+                tuple(e["sha256"]),
+            )
             for e in tree["people"]
-        ]  # fmt: skip
+        ]
         chunks = [(name, first, last) for name, first, last in tree["chunks"]]
         return Frozen(tree["settings"], root, people, chunks, tree["rejects"], tree["facts"])
     except (ValueError, KeyError, TypeError) as error:

@@ -69,8 +69,11 @@ class Sample:
 
     def __post_init__(self):
         for key, allowed in (
-            ("platform", PLATFORMS), ("view", VIEWS), ("split", SPLITS), ("source", SOURCES),
-        ):  # fmt: skip
+            ("platform", PLATFORMS),
+            ("view", VIEWS),
+            ("split", SPLITS),
+            ("source", SOURCES),
+        ):
             if getattr(self, key) not in allowed:
                 raise ValueError(
                     f"Sample.{key} must be one of {', '.join(allowed)}; "

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that users have in their folders, through the real `generate`: nothing stops the run,
-nothing is lost, and each bad thing is told with its reason."""
+nothing is lost, and each bad thing is told with its reason.
+"""
 
 import json
 import os
@@ -103,7 +104,7 @@ def messy(tmp_path_factory, drawn) -> tuple[Path, dict[str, str], set[str]]:
 def outcome(messy, tmp_path_factory) -> tuple[int, list[dict], list[dict], Path]:
     try:
         weights.pose_model()
-    except weights.MissingWeights as error:
+    except weights.MissingWeightsError as error:
         pytest.skip(f"the pose models cannot be had: {error}")
     output = tmp_path_factory.mktemp("run")
     status = run(messy[0], output)

@@ -60,19 +60,54 @@ def given(tmp_path_factory):
 
 def first(folder, *options) -> None:
     argv = [
-        "--data.name", "cargo", "--data.root", folder / "CARGO", "--model.backbone", folder / "vit",
-        "--model.method", "sd_reid", "--model.size", 32, 16, "--people", 4, "--pictures", 2,
-        "--steps", 2, "--every", 1, "--data.validation", 0.3, "--device", "cpu", "--cache",
-        folder / "cache", "--output", folder / "run", *options,
-    ]  # fmt: skip
+        "--data.name",
+        "cargo",
+        "--data.root",
+        folder / "CARGO",
+        "--model.backbone",
+        folder / "vit",
+        "--model.method",
+        "sd_reid",
+        "--model.size",
+        32,
+        16,
+        "--people",
+        4,
+        "--pictures",
+        2,
+        "--steps",
+        2,
+        "--every",
+        1,
+        "--data.validation",
+        0.3,
+        "--device",
+        "cpu",
+        "--cache",
+        folder / "cache",
+        "--output",
+        folder / "run",
+        *options,
+    ]
     assert train.run(config.parse(train.Config, [*map(str, argv)], "train")) == 0
 
 
 def second(folder) -> None:
     argv = [
-        folder / "run", "--optim.steps", 1, "--optim.batch", 8, "--optim.pictures", 2, "--cache",
-        folder / "cache", "--generator.denoiser", "mlp", "--output", folder / "second",
-    ]  # fmt: skip
+        folder / "run",
+        "--optim.steps",
+        1,
+        "--optim.batch",
+        8,
+        "--optim.pictures",
+        2,
+        "--cache",
+        folder / "cache",
+        "--generator.denoiser",
+        "mlp",
+        "--output",
+        folder / "second",
+    ]
     assert train_sd_reid.run(config.parse(train_sd_reid.Config, [*map(str, argv)])) == 0
 
 
@@ -109,11 +144,11 @@ def test_what_is_only_touched_is_gone_on_with(folder, stage, monkeypatch):
     touched(folder / "CARGO" / FIRST)
     copied(folder / "CARGO" / FIRST.replace("_0_0", "_1_0"))
     dated(folder / "CARGO" / "query/Cam1/Cam1_day_6_0.png")  # nobody learns from it
-    before = {path for path in (folder / "cache").rglob("*.safetensors")}
+    before = set((folder / "cache").rglob("*.safetensors"))
     monkeypatch.setattr(pixels, "_make", None)
     monkeypatch.setattr("viewsynth.reid.sd_reid.cache.make", None)
     stage(folder)
-    assert {path for path in (folder / "cache").rglob("*.safetensors")} == before
+    assert set((folder / "cache").rglob("*.safetensors")) == before
 
 
 def test_a_run_of_before_there_was_a_record_goes_on(folder, caplog):

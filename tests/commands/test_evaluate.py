@@ -28,8 +28,14 @@ from viewsynth.records import Dataset, Protocol, Sample
 
 PEOPLE, CAMERAS = 12, (1, 3, 7, 9)  # two of the cameras fly
 FIGURES = ("mAP", "mINP", "rank1", "rank5", "rank10")
-SAME = ("features.safetensors", "results.json", "queries.jsonl", "table.md", "leaderboard.csv",
-        "rejects.jsonl")  # fmt: skip
+SAME = (
+    "features.safetensors",
+    "results.json",
+    "queries.jsonl",
+    "table.md",
+    "leaderboard.csv",
+    "rejects.jsonl",
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +111,11 @@ def brute_force(protocol: Protocol, rows: dict[str, np.ndarray]) -> dict[str, fl
     found: dict[str, list[float]] = {name: [] for name in FIGURES}
     for query in protocol.query:
         left = [
-            sample for sample in protocol.gallery
+            sample
+            for sample in protocol.gallery
             if sample.pid != query.pid
             or getattr(sample, protocol.camera) != getattr(query, protocol.camera)
-        ]  # fmt: skip
+        ]
         likeness = [rows[sample.name] @ rows[query.name] for sample in left]
         hits = [left[k].pid == query.pid for k in np.argsort(likeness)[::-1]]
         places = [place for place, hit in enumerate(hits, 1) if hit]
@@ -161,9 +168,10 @@ def test_every_query_has_a_row(cargo, undisturbed):
     rows = [json.loads(row) for row in (undisturbed / "queries.jsonl").read_text().splitlines()]
     for one in told(undisturbed)["results"]:
         own = [
-            row for row in rows
+            row
+            for row in rows
             if (row["protocol"], row["reranking"]) == (one["protocol"], bool(one["reranking"]))
-        ]  # fmt: skip
+        ]
         asked = dataset.protocols[one["protocol"]].query
         assert [row["name"] for row in own] == [sample.name for sample in asked]
         valid = [row for row in own if row["valid"]]
@@ -181,7 +189,18 @@ def test_leaderboard_rows(undisturbed):
     with (undisturbed / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == (
-        "dataset protocol direction method backbone rank1 map reranking result_type source".split()
+        [
+            "dataset",
+            "protocol",
+            "direction",
+            "method",
+            "backbone",
+            "rank1",
+            "map",
+            "reranking",
+            "result_type",
+            "source",
+        ]
     )
     assert {row["dataset"] for row in rows} == {"CARGO"}
     assert {row["direction"] for row in rows} == {"ALL", "G2G", "A2A", "A2G", "G2A", "A2G and G2A"}
@@ -234,10 +253,16 @@ def test_bins_are_the_queries_of_each_bin():
     rows = scoring.rank(protocol, *arrays)
     found = {(one["by"], one["bin"]): one for one in scoring.bins(protocol, rows)}
     assert set(found) == {
-        ("camera", "0"), ("camera", "1"), ("camera", "8"), ("elevation", "0-25"),
-        ("elevation", "25-40"), ("elevation", "40-55"), ("elevation", "55-70"),
-        ("elevation", "70-90"), ("elevation", "unknown"),
-    }  # fmt: skip
+        ("camera", "0"),
+        ("camera", "1"),
+        ("camera", "8"),
+        ("elevation", "0-25"),
+        ("elevation", "25-40"),
+        ("elevation", "40-55"),
+        ("elevation", "55-70"),
+        ("elevation", "70-90"),
+        ("elevation", "unknown"),
+    }
     counts = [found["elevation", name]["queries"] for name in ("0-25", "25-40", "70-90")]
     assert counts == [5, 10, 10]  # the query from the ground, at 50 degrees, is in none
     steep = [q.elevation is not None and q.elevation >= 70 for q in query]
@@ -323,9 +348,11 @@ def dataset_of(query, gallery, train=()) -> Dataset:
     gallery = [replace(sample, split="gallery") for sample in gallery]
     protocol = Protocol(name="A->G", query=query, gallery=gallery)
     return Dataset(
-        name="some", root=Path("/data"), samples=[*train, *query, *gallery],
+        name="some",
+        root=Path("/data"),
+        samples=[*train, *query, *gallery],
         protocols={"A->G": protocol},
-    )  # fmt: skip
+    )
 
 
 ONE, TWO = sample("q", "some/1", "aerial"), sample("g", "some/1", camid="2")
@@ -334,19 +361,28 @@ ONE, TWO = sample("q", "some/1", "aerial"), sample("g", "some/1", camid="2")
 @pytest.mark.parametrize(
     ("dataset", "learnt", "message"),
     [
-        (dataset_of([ONE], [replace(TWO, source="synthetic")]), {},
-         r"A->G of some has 1 synthetic pictures in its gallery, e.g. g.jpg"),
+        (
+            dataset_of([ONE], [replace(TWO, source="synthetic")]),
+            {},
+            r"A->G of some has 1 synthetic pictures in its gallery, e.g. g.jpg",
+        ),
         (dataset_of([replace(ONE, source="synthetic")], [TWO]), {}, "in its query, e.g. q.jpg"),
         (dataset_of([], [TWO]), {}, "has an empty query in /data"),
         (dataset_of([ONE], []), {}, "has an empty gallery"),
         (dataset_of([ONE], [sample("h", "some/2")]), {}, "none of its 1 queries has a match"),
         (dataset_of([ONE], [replace(TWO, camid="1")]), {}, "with another camid"),
-        (dataset_of([ONE], [TWO], [sample("t", "some/1")]), {},
-         "1 identities of the query were learnt from, e.g. some/1, by the split train"),
-        (dataset_of([ONE], [TWO, sample("h", "some/2")]), {"some/2": "list.txt"},
-         "1 identities of the gallery were learnt from, e.g. some/2, by list.txt"),
+        (
+            dataset_of([ONE], [TWO], [sample("t", "some/1")]),
+            {},
+            "1 identities of the query were learnt from, e.g. some/1, by the split train",
+        ),
+        (
+            dataset_of([ONE], [TWO, sample("h", "some/2")]),
+            {"some/2": "list.txt"},
+            "1 identities of the gallery were learnt from, e.g. some/2, by list.txt",
+        ),
     ],
-)  # fmt: skip
+)
 def test_refusals(dataset, learnt, message):
     with pytest.raises(ValueError, match=message):
         protocols.computable(dataset, list(dataset.protocols.values()), learnt)

@@ -41,8 +41,9 @@ def test_all_forms_give_the_same_results(cargo, tmp_path, capsys):
     save_file({"features": torch.tensor(rows)}, half, {"names": dotted})
     np.save(tmp_path / "double.npy", rows.astype(np.float64)[:, None])
     (tmp_path / "list.csv").write_text("path\n" + "\n".join(f"{root}/{name}" for name in names))
-    vectors = dict(zip([name.replace("/", "\\") for name in names], torch.tensor(rows).bfloat16(),
-                       strict=True))  # fmt: skip
+    vectors = dict(
+        zip([name.replace("/", "\\") for name in names], torch.tensor(rows).bfloat16(), strict=True)
+    )
     torch.save(vectors, tmp_path / "vectors.pt")
     expected = run(root, tmp_path / "1", "--features", plain)
     assert "converted" not in capsys.readouterr().err
@@ -67,10 +68,16 @@ def test_all_forms_give_the_same_results(cargo, tmp_path, capsys):
 def test_rows_that_cannot_be_used_are_told_in_the_table(tmp_path, spoilt, capsys):
     root = put(tmp_path / "set", *(f"{n}.jpg" for n in range(6)))
     rows = [
-        {"file_name": f"{n}.jpg", "pid": f"p{n % 2}", "camid": str(n), "elevation": "3",
-         "split": "gallery" if n > 1 else "query", "view": "ground"}
+        {
+            "file_name": f"{n}.jpg",
+            "pid": f"p{n % 2}",
+            "camid": str(n),
+            "elevation": "3",
+            "split": "gallery" if n > 1 else "query",
+            "view": "ground",
+        }
         for n in range(6)
-    ]  # fmt: skip
+    ]
     write_csv(root, *rows[:5], rows[5] | spoilt)
     file = tmp_path / "f.safetensors"
     names = json.dumps([row["file_name"] for row in rows])

@@ -44,10 +44,17 @@ def run(tmp_path_factory, body):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 255, (20, 10, 3), np.uint8)).save(folder / name)
             rows.append(
-                {"file_name": name, "pid": pid, "camid": camid, "elevation": elevation,
-                 "azimuth": 0.0, "person": file.relative_to(folder).as_posix(),
-                 "pose_mode": "relaxed", "weight": 0.5}
-            )  # fmt: skip
+                {
+                    "file_name": name,
+                    "pid": pid,
+                    "camid": camid,
+                    "elevation": elevation,
+                    "azimuth": 0.0,
+                    "person": file.relative_to(folder).as_posix(),
+                    "pose_mode": "relaxed",
+                    "weight": 0.5,
+                }
+            )
     text = "".join(json.dumps(row) + "\n" for row in reversed(rows))
     (folder / "metadata.jsonl").write_text(text)
     return folder
@@ -57,10 +64,15 @@ def _person(body, pid: str) -> Person:
     row, column = np.mgrid[0:128, 0:128].astype(np.uint8)
     texture = np.stack([2 * row, 2 * column, 255 - row - column], -1)
     return Person(
-        pid=pid, body="anny", shape=body.shape_mean.numpy(), pose=body.pose_mean.numpy(),
-        offsets=np.zeros(len(body.parts), np.float32), scale=1.0, texture=texture,
+        pid=pid,
+        body="anny",
+        shape=body.shape_mean.numpy(),
+        pose=body.pose_mean.numpy(),
+        offsets=np.zeros(len(body.parts), np.float32),
+        scale=1.0,
+        texture=texture,
         seen=np.full((128, 128), 255, np.uint8),
-    )  # fmt: skip
+    )
 
 
 def _metadata(folder, name="metadata.jsonl") -> list[dict]:
@@ -110,8 +122,10 @@ def test_webdataset_shards_are_whole_and_deterministic(run, tmp_path):
     for entry in _metadata(tmp_path / "a", "sources.jsonl"):
         with tarfile.open(tmp_path / "a" / entry["shard"]) as tar:
             names = tar.getnames()
-            assert all(names[k].split(".")[0] == names[k + 1].split(".")[0]
-                       for k in range(0, len(names), 2))  # fmt: skip
+            assert all(
+                names[k].split(".")[0] == names[k + 1].split(".")[0]
+                for k in range(0, len(names), 2)
+            )
             row = json.load(tar.extractfile(entry["key"] + ".json"))
             picture = tar.extractfile(entry["key"] + ".jpg").read()
             assert tar.getmember(entry["key"] + ".jpg").mtime == 0
@@ -218,9 +232,15 @@ def _views(vertices, faces, uvs, face_uvs, texture):
     looking = cameras.Cameras(pose, cameras.pinhole(torch.full((2,), 300.0), (128, 96)), (128, 96))
     texture = torch.from_numpy(np.array(texture))[None]
     return shade.render(
-        vertices, faces, looking, torch.zeros(2, dtype=torch.long), uvs, face_uvs, texture,
+        vertices,
+        faces,
+        looking,
+        torch.zeros(2, dtype=torch.long),
+        uvs,
+        face_uvs,
+        texture,
         torch.full_like(texture[..., 0], 255),
-    )  # fmt: skip
+    )
 
 
 def test_glb_file_follows_gltf(body):

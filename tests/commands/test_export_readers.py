@@ -59,9 +59,14 @@ def make_run(folder: Path, people: list[str], cameras: list[tuple[str, float]]) 
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(f"{who} {number}".encode())
             rows.append(
-                {"file_name": name, "pid": pid, "camid": camid, "elevation": elevation,
-                 "person": f"people/{who}.safetensors"}
-            )  # fmt: skip
+                {
+                    "file_name": name,
+                    "pid": pid,
+                    "camid": camid,
+                    "elevation": elevation,
+                    "person": f"people/{who}.safetensors",
+                }
+            )
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -102,12 +107,15 @@ PIDS = st.lists(
         st.sampled_from(["market1501/0002", "-1", "0", "06", "6", "6.0", "_c9", "a_c7", "9" * 30]),
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=8),
     ),
-    min_size=1, max_size=8, unique=True,
-)  # fmt: skip
+    min_size=1,
+    max_size=8,
+    unique=True,
+)
 CAMERAS = st.lists(
     st.tuples(st.sampled_from(["0", "c1+c2", "_c3", "Cam14", "größe"]), st.floats(0, 90)),
-    min_size=1, max_size=20,
-).map(lambda some: sorted({(f"{name}:e{int(e // 15 * 15)}", e) for name, e in some}))  # fmt: skip
+    min_size=1,
+    max_size=20,
+).map(lambda some: sorted({(f"{name}:e{int(e // 15 * 15)}", e) for name, e in some}))
 
 
 @pytest.mark.parametrize("kind", RELEASES)
@@ -121,22 +129,38 @@ def test_every_export_is_read_by_all(tmp_path_factory, kind, people, cameras):
     ("kind", "sources", "elevations", "expected"),
     [
         # Who fits keeps a number of their own, by elevation: 6 of 6 and 5 of 5.
-        ("market", 1, [0, 30, 45, 60, 75, 90], {"e0": [1], "e30": [2], "e45": [3], "e60": [4],
-                                               "e75": [5], "e90": [6]}),
-        ("cargo", 1, [0, 30, 45, 60, 90], {"e0": [1], "e30": [2], "e45": [3], "e60": [4],
-                                           "e90": [5]}),
+        (
+            "market",
+            1,
+            [0, 30, 45, 60, 75, 90],
+            {"e0": [1], "e30": [2], "e45": [3], "e60": [4], "e75": [5], "e90": [6]},
+        ),
+        (
+            "cargo",
+            1,
+            [0, 30, 45, 60, 90],
+            {"e0": [1], "e30": [2], "e45": [3], "e60": [4], "e90": [5]},
+        ),
         # Two sources at four elevations: an elevation has a number.
         ("market", 2, [30, 45, 60, 90], {"e30": [1], "e45": [2], "e60": [3], "e90": [4]}),
         # Ten sources at one elevation share all the numbers.
         ("market", 10, [30], {"e30": [1, 2, 3, 4, 5, 6]}),
         ("cargo", 3, [30, 60], {"e30": [1, 2], "e60": [3, 4]}),
         # More elevations than numbers: neighbours share.
-        ("market", 1, [0, 15, 30, 45, 60, 75, 90], {"e0": [1], "e15": [1], "e30": [2], "e45": [3],
-                                                   "e60": [4], "e75": [5], "e90": [6]}),
-        ("cargo", 3, [0, 15, 30, 45, 60, 75, 90], {"e0": [1], "e15": [1], "e30": [2], "e45": [3],
-                                                  "e60": [3], "e75": [4], "e90": [5]}),
+        (
+            "market",
+            1,
+            [0, 15, 30, 45, 60, 75, 90],
+            {"e0": [1], "e15": [1], "e30": [2], "e45": [3], "e60": [4], "e75": [5], "e90": [6]},
+        ),
+        (
+            "cargo",
+            3,
+            [0, 15, 30, 45, 60, 75, 90],
+            {"e0": [1], "e15": [1], "e30": [2], "e45": [3], "e60": [3], "e75": [4], "e90": [5]},
+        ),
     ],
-)  # fmt: skip
+)
 def test_cameras_that_do_not_fit_share_numbers_and_are_told(
     kind, sources, elevations, expected, tmp_path, capsys
 ):

@@ -35,14 +35,24 @@ def run(root: Path, output: Path, *options: str) -> int:
 
 def start(root: Path, output: Path, *options: str, launch=(), env=None, **popen):
     """`generate` as a program, in a process group of its own."""
-    argv = [*(launch or [sys.executable]), str(TESTS / "helpers/drawing.py"), "--data.root", str(root)]
+    argv = [
+        *(launch or [sys.executable]),
+        str(TESTS / "helpers/drawing.py"),
+        "--data.root",
+        str(root),
+    ]
     argv += ["--output", str(output), "--chunk", "2", *VIEWS, *options]
     paths = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": paths, **(env or {})}
     return subprocess.Popen(
-        argv, env=env, start_new_session=True, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, **popen,
-    )  # fmt: skip
+        argv,
+        env=env,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        **popen,
+    )
 
 
 def content(output: Path) -> dict[str, bytes]:
@@ -91,9 +101,13 @@ def test_workers_and_processes_do_not_matter(photos, undisturbed, tmp_path):
     launch += ["--num_processes", "2"]
     port = str(20000 + os.getpid() % 20000)
     process = start(
-        photos, tmp_path / "out", "--workers", "2", launch=[*launch, "--main_process_port", port],
+        photos,
+        tmp_path / "out",
+        "--workers",
+        "2",
+        launch=[*launch, "--main_process_port", port],
         env={"ACCELERATE_USE_CPU": "1"},
-    )  # fmt: skip
+    )
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert said.count("7 people of 7 made") == 1
@@ -101,7 +115,7 @@ def test_workers_and_processes_do_not_matter(photos, undisturbed, tmp_path):
 
 
 def test_kills_and_resumes(photos, undisturbed, tmp_path):
-    """kill -9 of everything, in the middle, twice; then the same command to the end."""
+    """Kill -9 of everything, in the middle, twice; then the same command to the end."""
     output, slow = tmp_path / "out", {"DRAWING_SECONDS": "0.05"}
     for parts in (1, 3):
         process = start(photos, output, env=slow)
@@ -124,8 +138,9 @@ def test_ways_to_read_are_kept_where_they_are_given(photos, tmp_path):
 
     assert not {"form", "box", "elevation"} & kept().keys()
     assert kept("--data.box", "xywh", "--data.form", "table") == kept() | {
-        "box": "xywh", "form": "table",
-    }  # fmt: skip
+        "box": "xywh",
+        "form": "table",
+    }
 
 
 def test_workers_end_with_their_parent(photos, tmp_path):
@@ -186,8 +201,10 @@ def test_faults_are_tried_again_and_quality_is_not(tmp_path):
     root, output = drawing.photos(tmp_path / "photos", names), tmp_path / "out"
     assert run(root, output) == 1  # two of six people lost to a fault
     assert {(r["pid"], r["kind"]) for r in rows(output, "rejects.jsonl")} == {
-        ("c", "fault"), ("d", "fault"), ("e", "quality"),
-    }  # fmt: skip
+        ("c", "fault"),
+        ("d", "fault"),
+        ("e", "quality"),
+    }
     assert "cannot draw fault.jpg" in (output / "rejects.jsonl").read_text()
     (root / "c" / ".mended").touch()
     assert run(root, output) == 1  # without the flag nothing is tried again
@@ -213,9 +230,12 @@ def test_a_full_disk_loses_nothing(photos, undisturbed, tmp_path):
     """Files may not grow past 4 kB: the parts (and the page) do not fit, pictures do."""
     output = tmp_path / "out"
     process = start(
-        photos, output, "--workers", "1",
+        photos,
+        output,
+        "--workers",
+        "1",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)),
-    )  # fmt: skip
+    )
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 2 and "error: cannot write" in said and "Traceback" not in said
     assert not list(output.rglob(".tmp-*"))

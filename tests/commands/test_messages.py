@@ -85,9 +85,16 @@ def test_folders_that_are_something_else(read, words, tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "line"),
-    [(1, b""), (1, b"[]\n"), (1, b'{"row": {}}\n'), (1, b'{"pa'), (2, b'{"row": {"file_na'),
-     (2, b"\xff\n"), (3, b'"x"\n')],
-)  # fmt: skip
+    [
+        (1, b""),
+        (1, b"[]\n"),
+        (1, b'{"row": {}}\n'),
+        (1, b'{"pa'),
+        (2, b'{"row": {"file_na'),
+        (2, b"\xff\n"),
+        (3, b'"x"\n'),
+    ],
+)
 def test_parts_that_were_damaged_are_named(number, line, tmp_path):
     task = manifest.Task("00000", "00000", (), (), ("e60_a0",))
     reject = to_dict(Reject(source="a.jpg", stage="judge", reason="dark"))

@@ -89,10 +89,12 @@ def test_reasons_that_differ_in_numbers_or_names_count_as_one():
         + [reject("pictures from above are not used (9)", "input", "skipped")] * 9
     )
     assert found == [
-        ("judge: only 3% of the body was seen", 4), ("judge: too dark", 3),
-        ("find: nobody says which one is 'a'", 2), ("parse: nobody says which one is 'c'", 1),
+        ("judge: only 3% of the body was seen", 4),
+        ("judge: too dark", 3),
+        ("find: nobody says which one is 'a'", 2),
+        ("parse: nobody says which one is 'c'", 1),
         ("input: pictures from above are not used (9)", 9),
-    ]  # fmt: skip
+    ]
     assert sheet.reasons([]) == []
 
 
@@ -108,19 +110,34 @@ def person(**used: bool | None) -> Person:
     ]
     empty = np.zeros(3, np.float32)
     return Person(
-        pid="p", body="anny", shape=empty, pose=np.zeros((1, 3), np.float32), offsets=empty,
-        scale=1.0, texture=np.zeros((8, 8, 3), np.uint8), seen=np.full((8, 8), 255, np.uint8),
-        quality=defaultdict(lambda: 1.0, flags=[]), sources=sources,
-    )  # fmt: skip
+        pid="p",
+        body="anny",
+        shape=empty,
+        pose=np.zeros((1, 3), np.float32),
+        offsets=empty,
+        scale=1.0,
+        texture=np.zeros((8, 8, 3), np.uint8),
+        seen=np.full((8, 8), 255, np.uint8),
+        quality=defaultdict(lambda: 1.0, flags=[]),
+        sources=sources,
+    )
 
 
 def row_of(one: Person, side: int = 40):
     image = np.full((side, side, 3), 90, np.uint8)
     whole = np.ones((side, side), bool)
     view = View(
-        pid="p", image=image, seen=255 * whole.astype(np.uint8), mask=whole, elevation=47.0,
-        azimuth=0.0, distance=20.0, target_height=0.9, vfov=40.0, box=(0, 0, side, side),
-    )  # fmt: skip
+        pid="p",
+        image=image,
+        seen=255 * whole.astype(np.uint8),
+        mask=whole,
+        elevation=47.0,
+        azimuth=0.0,
+        distance=20.0,
+        target_height=0.9,
+        vfov=40.0,
+        box=(0, 0, side, side),
+    )
     job = worker.Job(Path("run"), Path("root"), generate.Config(), "cpu", {}, {}, {})
     return chunk._row(one, "", "e47_a0", view, job)
 

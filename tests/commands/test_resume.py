@@ -33,10 +33,13 @@ MODELS = {
     ),
     "convnext": lambda: ConvNextModel(ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1] * 4)),
 }
-GPU = pytest.param("cuda", marks=[
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-])  # fmt: skip
+GPU = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +59,33 @@ def models(tmp_path_factory):
 
 def run(cargo, models, output, *options) -> None:
     given = [
-        "--data.name", "cargo", "--data.root", cargo, "--model.size", 64, 32, "--people", 4,
-        "--pictures", 2, "--steps", 4, "--every", 2, "--optim.rate", "1e-2", "--optim.warmup", 0,
-        "--device", "cpu", "--cache", models / "cache", "--output", output, *options,
-    ]  # fmt: skip
+        "--data.name",
+        "cargo",
+        "--data.root",
+        cargo,
+        "--model.size",
+        64,
+        32,
+        "--people",
+        4,
+        "--pictures",
+        2,
+        "--steps",
+        4,
+        "--every",
+        2,
+        "--optim.rate",
+        "1e-2",
+        "--optim.warmup",
+        0,
+        "--device",
+        "cpu",
+        "--cache",
+        models / "cache",
+        "--output",
+        output,
+        *options,
+    ]
     assert train.run(config.parse(train.Config, [str(token) for token in given], "train")) == 0
 
 
@@ -216,9 +242,7 @@ def test_optimisers_go_on(tmp_path, kind, fused, layout, device):
     optimizer, other = optimizer_of(whole, kind, fused), optimizer_of(model, kind, fused)
     for seed in range(3):
         step(whole, optimizer, seed)
-    tensors = {
-        "model": whole.state_dict(), "optimizer": checkpoints.optimizer_tensors(optimizer)
-    }  # fmt: skip
+    tensors = {"model": whole.state_dict(), "optimizer": checkpoints.optimizer_tensors(optimizer)}
     tensors, _ = checkpoints.read_checkpoint(
         checkpoints.write_checkpoint(tmp_path, 3, tensors, {}),
     )
@@ -316,7 +340,7 @@ def test_a_scaler_goes_on(tmp_path):
 
 @pytest.fixture
 def fresh_state():
-    """accelerate keeps one state a process, which says where and how precisely to compute."""
+    """Accelerate keeps one state a process, which says where and how precisely to compute."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -39,11 +39,36 @@ def backbone(tmp_path_factory):
 
 def argv(root, backbone, output, *options) -> list[str]:
     known = [
-        "--data.name", "cargo", "--data.root", root, "--model.backbone", backbone, "--model.size",
-        32, 16, "--people", 4, "--pictures", 2, "--steps", 8, "--every", 3, "--optim.rate",
-        "1e-2", "--optim.warmup", 2, "--data.validation", 0.2, "--device", "cpu", "--cache",
-        Path(output).parent / "cache", "--output", output,
-    ]  # fmt: skip
+        "--data.name",
+        "cargo",
+        "--data.root",
+        root,
+        "--model.backbone",
+        backbone,
+        "--model.size",
+        32,
+        16,
+        "--people",
+        4,
+        "--pictures",
+        2,
+        "--steps",
+        8,
+        "--every",
+        3,
+        "--optim.rate",
+        "1e-2",
+        "--optim.warmup",
+        2,
+        "--data.validation",
+        0.2,
+        "--device",
+        "cpu",
+        "--cache",
+        Path(output).parent / "cache",
+        "--output",
+        output,
+    ]
     return [str(token) for token in (*known, *options)]
 
 
@@ -68,9 +93,15 @@ def undisturbed(cargo, backbone, tmp_path_factory):
 
 def test_what_a_run_leaves(undisturbed):
     assert {p.name for p in undisturbed.iterdir()} == {
-        "model", "checkpoint-6", "checkpoint-8", "log.jsonl", "config.yaml", "run.json",
-        "inputs.jsonl", "rejects.jsonl",
-    }  # fmt: skip
+        "model",
+        "checkpoint-6",
+        "checkpoint-8",
+        "log.jsonl",
+        "config.yaml",
+        "run.json",
+        "inputs.jsonl",
+        "rejects.jsonl",
+    }
     rows = [json.loads(row) for row in (undisturbed / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6, 8]
     assert all(0 <= row["val_mAP"] <= 1 and row["identity"] > 0 for row in rows)
@@ -125,9 +156,20 @@ def test_one_process_equals_two(cargo, backbone, tmp_path):
     options = ("--optim.parts", 2, "--data.validation", 0, "--steps", 4, "--every", 2)
     assert run(cargo, backbone, tmp_path / "one" / "run", *options) == 0
     environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-               "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-               str(ROOT / "train.py")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "0",
+        "--rdzv_backend",
+        "c10d",
+        "--rdzv_endpoint",
+        "localhost:0",
+        str(ROOT / "train.py"),
+    ]
     command += argv(cargo, backbone, tmp_path / "two" / "run", *options)
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -147,7 +189,9 @@ def test_one_process_equals_two(cargo, backbone, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run(cargo, backbone, tmp_path):
     output = tmp_path / "run"
-    with pytest.raises(loop.Diverged, match="is not finite .*lower --optim.rate|are not finite"):
+    with pytest.raises(
+        loop.DivergedError, match="is not finite .*lower --optim.rate|are not finite"
+    ):
         run(
             cargo,
             backbone,
@@ -178,7 +222,7 @@ def test_a_gradient_that_is_no_number_is_not_stepped(cargo, backbone, tmp_path, 
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoil)
     output = tmp_path / "run"
-    with pytest.raises(loop.Diverged, match="step 4 is not finite .*gradient inf"):
+    with pytest.raises(loop.DivergedError, match="step 4 is not finite .*gradient inf"):
         run(cargo, backbone, output)
     told = json.loads((output / "diverged.json").read_text())
     assert told["step"] == 4 and len(told["pictures"]) == 8

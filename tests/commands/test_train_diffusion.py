@@ -37,9 +37,10 @@ def given(tmp_path_factory):
 def weights(folder) -> dict[str, torch.Tensor]:
     pipeline = ViewDiffusionPipeline.from_pretrained(folder)
     return {
-        f"{name}.{key}": value for name in ("unet", "conditioner", "vae")
+        f"{name}.{key}": value
+        for name in ("unet", "conditioner", "vae")
         for key, value in getattr(pipeline, name).state_dict().items()
-    }  # fmt: skip
+    }
 
 
 def same(one: dict, other: dict) -> bool:
@@ -55,14 +56,22 @@ def undisturbed(given, tmp_path_factory):
 
 def test_what_a_run_leaves(undisturbed):
     assert {path.name for path in undisturbed.iterdir()} == {
-        "training", "distillation", "teacher", "pipeline", "grids", "config.yaml", "run.json",
+        "training",
+        "distillation",
+        "teacher",
+        "pipeline",
+        "grids",
+        "config.yaml",
+        "run.json",
         "inputs.jsonl",
-    }  # fmt: skip
+    }
     names = {path.name for path in (undisturbed / "grids").iterdir()}
     assert names == {
-        "training-000003.png", "training-000006.png", "distillation-000003.png",
+        "training-000003.png",
+        "training-000006.png",
+        "distillation-000003.png",
         "distillation-000004.png",
-    }  # fmt: skip
+    }
     text = (undisturbed / "training" / "log.jsonl").read_text()
     rows = [json.loads(row) for row in text.splitlines()]
     assert [row["step"] for row in rows] == [3, 6]
@@ -124,9 +133,21 @@ def test_one_process_equals_two(given, tmp_path):
     options = ("--optim.parts", 2, "--optim.steps", 3, "--distil.parts", 2, "--distil.steps", 2)
     assert tiny.train(given, tmp_path / "one", *options) == 0
     environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-               "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-               "-m", "viewsynth.commands.train_diffusion"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "0",
+        "--rdzv_backend",
+        "c10d",
+        "--rdzv_endpoint",
+        "localhost:0",
+        "-m",
+        "viewsynth.commands.train_diffusion",
+    ]
     command += tiny.train_argv(given, tmp_path / "two", *options)
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -146,18 +167,42 @@ def test_a_lora_run_leaves_a_lora_and_a_whole_pipeline(given, tmp_path):
 def test_the_small_model_gets_an_autoencoder_of_its_own(tmp_path):
     tiny.write_pairs(tmp_path / "pairs", people=2, size=(64, 32))
     asked = [
-        "--data.pairs", tmp_path / "pairs", "--data.validation", 0, "--model.size", 64, 32,
-        "--optim.steps", 1, "--optim.batch", 2, "--autoencoder.steps", 2, "--autoencoder.batch", 2,
-        "--device", "cpu", "--output", tmp_path / "run", "--data.licence", "CC0-1.0",
+        "--data.pairs",
+        tmp_path / "pairs",
+        "--data.validation",
+        0,
+        "--model.size",
+        64,
+        32,
+        "--optim.steps",
+        1,
+        "--optim.batch",
+        2,
+        "--autoencoder.steps",
+        2,
+        "--autoencoder.batch",
+        2,
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path / "run",
+        "--data.licence",
+        "CC0-1.0",
         "--commercial",
-    ]  # fmt: skip
+    ]
     asked = config.parse(train_diffusion.Config, [str(token) for token in asked], "x")
     assert train_diffusion.run(asked) == 0
     made = ViewDiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline")
     assert made.vae.config.scaling_factor not in (1, 0.18215)
     assert made.config.licence == "Apache-2.0 AND CC0-1.0"
-    assert sum(p.numel() for m in (made.vae, made.unet, made.conditioner, made.identity_encoder)
-               for p in m.parameters()) < 12.5e6  # fmt: skip
+    assert (
+        sum(
+            p.numel()
+            for m in (made.vae, made.unet, made.conditioner, made.identity_encoder)
+            for p in m.parameters()
+        )
+        < 12.5e6
+    )
 
 
 @pytest.mark.parametrize(

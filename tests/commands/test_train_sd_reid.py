@@ -37,11 +37,36 @@ def stage1(cargo, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stage1")
     backbone = tiny_people.vit(folder / "vit", layers=3, width=32)
     argv = [
-        "--data.name", "cargo", "--data.root", cargo, "--model.method", "sd_reid",
-        "--model.backbone", backbone, "--model.size", "32", "16", "--steps", "8", "--people", "4",
-        "--pictures", "2", "--every", "4", "--optim.optimizer", "adamw", "--optim.rate", "1e-3",
-        "--data.validation", "0.2", "--cache", folder / "cache", "--output", folder / "run",
-    ]  # fmt: skip
+        "--data.name",
+        "cargo",
+        "--data.root",
+        cargo,
+        "--model.method",
+        "sd_reid",
+        "--model.backbone",
+        backbone,
+        "--model.size",
+        "32",
+        "16",
+        "--steps",
+        "8",
+        "--people",
+        "4",
+        "--pictures",
+        "2",
+        "--every",
+        "4",
+        "--optim.optimizer",
+        "adamw",
+        "--optim.rate",
+        "1e-3",
+        "--data.validation",
+        "0.2",
+        "--cache",
+        folder / "cache",
+        "--output",
+        folder / "run",
+    ]
     assert train.run(config.parse(train.Config, [*map(str, argv)])) == 0
     return folder / "run"
 
@@ -74,14 +99,21 @@ def same(one: dict, other: dict) -> bool:
 def test_what_a_run_leaves(stage1, undisturbed):
     names = {path.name for path in undisturbed.iterdir()}
     assert names == {
-        "config.yaml", "run.json", "inputs.jsonl", "training", "model", "cost.json",
-    }  # fmt: skip
+        "config.yaml",
+        "run.json",
+        "inputs.jsonl",
+        "training",
+        "model",
+        "cost.json",
+    }
     rows = [json.loads(row) for row in (undisturbed / "training/log.jsonl").open()]
     assert [row["step"] for row in rows] == [2, 4, 6] and all("val_loss" in row for row in rows)
     cost = json.loads((undisturbed / "cost.json").read_text())
     assert cost["fused"]["gflops"] > cost["encoder"]["gflops"] > 0
-    assert same(load_file(undisturbed / "model/person/model.safetensors"),
-                load_file(stage1 / "model/model.safetensors"))  # fmt: skip
+    assert same(
+        load_file(undisturbed / "model/person/model.safetensors"),
+        load_file(stage1 / "model/model.safetensors"),
+    )
     told = json.loads((undisturbed / "run.json").read_text())
     assert told["stage1"]["model"]["method"] == "sd_reid"
 
@@ -154,9 +186,21 @@ def test_resumed_equals_undisturbed(stage1, undisturbed, tmp_path, monkeypatch):
 def test_one_process_equals_two(stage1, tmp_path):
     options = ("--optim.parts", "2", "--optim.steps", "3")
     assert run(stage1, tmp_path / "one", *options) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-               "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-               "-m", "viewsynth.commands.train_sd_reid"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "0",
+        "--rdzv_backend",
+        "c10d",
+        "--rdzv_endpoint",
+        "localhost:0",
+        "-m",
+        "viewsynth.commands.train_sd_reid",
+    ]
     told = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
     subprocess.run(
         [*command, *argv(stage1, tmp_path / "two", *options)], env=told, check=True, cwd=ROOT

@@ -112,7 +112,7 @@ def test_every_picture_has_its_truth(undisturbed):
 
 
 def test_kills_and_workers_do_not_matter(undisturbed, tmp_path, capfd):
-    """kill -9 in the middle; then the command to the end, with two processes."""
+    """Kill -9 in the middle; then the command to the end, with two processes."""
     output = tmp_path / "out"
     context = multiprocessing.get_context("fork")  # a copy of this process has all loaded already
     process = context.Process(target=alone, args=(output, PEOPLE, IMAGES, INSTANTS))
@@ -207,11 +207,13 @@ def test_many_chunks_are_merged_few_at_a_time(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("option", "value", "words"),
-    [("--people", "0", r"people must be in \[1, 99999\]"),
-     ("--people", "100000", r"people must be in \[1, 99999\]"),
-     ("--images-per-person", "0", r"images_per_person must be in \[1, 10000\], got 0"),
-     ("--instants", "-1", r"instants must be in")],
-)  # fmt: skip
+    [
+        ("--people", "0", r"people must be in \[1, 99999\]"),
+        ("--people", "100000", r"people must be in \[1, 99999\]"),
+        ("--images-per-person", "0", r"images_per_person must be in \[1, 10000\], got 0"),
+        ("--instants", "-1", r"instants must be in"),
+    ],
+)
 def test_wrong_numbers(option, value, words, tmp_path, capsys):
     with pytest.raises(SystemExit):
         config.parse(world.Config, ["--output", str(tmp_path), option, value], "world")

@@ -188,9 +188,14 @@ SENTENCE = "a drone's pitch is negative when it looks down.*--data.elevation pit
 
 @pytest.mark.parametrize(
     "fields",
-    [{"view": "aerial"}, {"platform": "drone"}, {"platform": "drone", "view": "ground"},
-     {"view": "aerial", "split": "query"}, {"platform": "drone", "split": "gallery"}],
-)  # fmt: skip
+    [
+        {"view": "aerial"},
+        {"platform": "drone"},
+        {"platform": "drone", "view": "ground"},
+        {"view": "aerial", "split": "query"},
+        {"platform": "drone", "split": "gallery"},
+    ],
+)
 @pytest.mark.parametrize("values", [(-60, -45, -90), (-52.5,), (-5, -30, 10)])
 def test_a_pitch_is_refused_with_that_sentence(tmp_path, fields, values):
     with pytest.raises(ValueError, match=rf"metadata.csv:2 .*elevation {values[0]:g}.*{SENTENCE}"):

@@ -21,10 +21,14 @@ from viewsynth import data
 NAMES = data.names()
 RELEASED = [name for name in NAMES if name != "folder"]  # those with a layout of their own
 TRAIN = {
-    "ag_reid_v1": "bounding_box_train", "ag_reid_v2": "train_all", "cargo": "train",
-    "g2aps_reid": "bounding_box_train", "lagper": "bounding_box_train",
-    "market1501": "bounding_box_train", "world": "train",
-}  # fmt: skip
+    "ag_reid_v1": "bounding_box_train",
+    "ag_reid_v2": "train_all",
+    "cargo": "train",
+    "g2aps_reid": "bounding_box_train",
+    "lagper": "bounding_box_train",
+    "market1501": "bounding_box_train",
+    "world": "train",
+}
 every = pytest.mark.parametrize("name", NAMES)
 released = pytest.mark.parametrize("name", RELEASED)
 

@@ -19,9 +19,11 @@ def test_a_folder_is_a_person(tmp_path):
     put(tmp_path, "bob/2.PNG", "bob/1.jpeg", "anna/x.WebP", "anna/y.bmp")
     samples, rejects = both(data.load("folder", tmp_path))
     assert [(s.pid, s.name) for s in samples] == [
-        ("anna", "anna/x.WebP"), ("anna", "anna/y.bmp"),
-        ("bob", "bob/1.jpeg"), ("bob", "bob/2.PNG"),
-    ]  # fmt: skip
+        ("anna", "anna/x.WebP"),
+        ("anna", "anna/y.bmp"),
+        ("bob", "bob/1.jpeg"),
+        ("bob", "bob/2.PNG"),
+    ]
     assert not rejects and read(samples[0].paths[0]).shape == (32, 20, 3)
 
 
@@ -32,8 +34,12 @@ def test_a_file_of_a_flat_folder_is_a_person(tmp_path):
 def test_same_stem_is_not_the_same_person(tmp_path):
     put(tmp_path, "a.jpg", "a.png", "b.jpg", "b/1.jpg", "c.jpg")
     assert pids(tmp_path) == {
-        "a.jpg": "a.jpg", "a.png": "a.png", "b.jpg": "b.jpg", "b/1.jpg": "b", "c.jpg": "c",
-    }  # fmt: skip
+        "a.jpg": "a.jpg",
+        "a.png": "a.png",
+        "b.jpg": "b.jpg",
+        "b/1.jpg": "b",
+        "c.jpg": "c",
+    }
 
 
 def test_hidden_is_ignored_and_the_rest_counted(tmp_path):
@@ -79,8 +85,11 @@ def test_the_shots_of_a_phone_are_one_person(tmp_path, other):
     for name in (other, "IMG_3.mp4", "IMG_4.HEIC", "IMG_4.mov"):
         (tmp_path / name).write_bytes(b"video")
     assert pids(tmp_path) == {
-        "IMG_1.jpg": "IMG_1", "IMG_2.jpg": "IMG_2", "IMG_3.mp4": "IMG_3", "IMG_4.HEIC": "IMG_4",
-    }  # fmt: skip
+        "IMG_1.jpg": "IMG_1",
+        "IMG_2.jpg": "IMG_2",
+        "IMG_3.mp4": "IMG_3",
+        "IMG_4.HEIC": "IMG_4",
+    }
     (reject,) = folder.load(tmp_path).rejects
     assert (reject.kind, reject.scores) == ("skipped", {"count": 2})
     assert "the same shot" in reject.reason
@@ -164,11 +173,24 @@ def test_any_name_that_a_file_can_have(tmp_path_factory, names, inner):
 def test_metadata_csv_with_every_column(tmp_path):
     put(tmp_path, "in/a.jpg", "in/b.jpg")
     full = {
-        "file_name": "in/a.jpg", "pid": "cargo/0012", "camid": "3", "view": "ground",
-        "platform": "cctv", "outfit": "red", "session": "am", "split": "query", "source": "real",
-        "modality": "ir", "elevation": "12.5", "azimuth": "-90", "altitude": "3", "distance": "9",
-        "attributes": "hat;bag", "caption": "A man, \"walking\"", "box": "1 2 19 30",
-    }  # fmt: skip
+        "file_name": "in/a.jpg",
+        "pid": "cargo/0012",
+        "camid": "3",
+        "view": "ground",
+        "platform": "cctv",
+        "outfit": "red",
+        "session": "am",
+        "split": "query",
+        "source": "real",
+        "modality": "ir",
+        "elevation": "12.5",
+        "azimuth": "-90",
+        "altitude": "3",
+        "distance": "9",
+        "attributes": "hat;bag",
+        "caption": 'A man, "walking"',
+        "box": "1 2 19 30",
+    }
     write_csv(tmp_path, full, {"file_name": "in/b.jpg", "pid": "7"}, bom=True, end="\r\n")
     (b, a), rejects = both(folder.load(tmp_path))
     assert not rejects
@@ -180,8 +202,14 @@ def test_metadata_csv_with_every_column(tmp_path):
         None,
     )
     assert (a.pid, a.split, a.elevation, a.azimuth, a.box, a.attributes, a.caption) == (
-        "cargo/0012", "query", 12.5, -90.0, (1, 2, 19, 30), ("hat", "bag"), 'A man, "walking"',
-    )  # fmt: skip
+        "cargo/0012",
+        "query",
+        12.5,
+        -90.0,
+        (1, 2, 19, 30),
+        ("hat", "bag"),
+        'A man, "walking"',
+    )
 
 
 def test_metadata_jsonl_with_json_types(tmp_path):
@@ -195,8 +223,9 @@ def test_metadata_jsonl_with_json_types(tmp_path):
     samples, rejects = both(folder.load(tmp_path))
     assert not rejects
     assert [(s.pid, s.name, s.elevation, s.box) for s in samples] == [
-        ("7", "a.jpg", 10.0, None), ("8", "a.jpg#2", None, (0, 0, 20, 30)),
-    ]  # fmt: skip
+        ("7", "a.jpg", 10.0, None),
+        ("8", "a.jpg#2", None, (0, 0, 20, 30)),
+    ]
 
 
 BAD_ROWS = [
@@ -275,8 +304,9 @@ def test_bad_csv_rows_are_rejects(tmp_path):
     put(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "metadata.csv").write_bytes(
         b"file_name,pid\r\na.jpg,a,b,c\r\n\r\nb.jpg\r\n\xff.jpg,x\r\nb.jpg,b\r\n"
-        + b"c" * 200_000 + b",c\r\na.jpg,a\r\n"
-    )  # fmt: skip
+        + b"c" * 200_000
+        + b",c\r\na.jpg,a\r\n"
+    )
     samples, rejects = both(folder.load(tmp_path))
     assert [s.pid for s in samples] == ["a", "b"]
     assert [r.source for r in rejects] == [f"metadata.csv:{k}" for k in (2, 4, 5, 7)]

@@ -80,8 +80,10 @@ def test_folders_of_splits_with_metadata_each(tmp_path):
         many(tmp_path, folder)
     dataset = load(tmp_path)
     assert {s.split: s.name.split("/")[0] for s in dataset.samples} == {
-        "train": "train", "query": "query", "gallery": "gallery",
-    }  # fmt: skip
+        "train": "train",
+        "query": "query",
+        "gallery": "gallery",
+    }
     assert len({s.pid for s in dataset.samples}) == 4  # p0 of train is p0 of query
     assert any("4 identities are in train and in query or gallery" in w for w in dataset.warnings)
     said = {r.source: r for r in dataset.rejects}
@@ -107,8 +109,11 @@ def test_the_split_is_also_that_of_the_folder_that_a_row_names(tmp_path, outer):
     write_jsonl(tmp_path, *rows)
     found = {s.name: s.split for s in load(tmp_path).samples}
     assert found == {
-        names[0]: "train", names[2]: "query", names[3]: "gallery", "test_7/a.jpg": "train",
-    }  # fmt: skip
+        names[0]: "train",
+        names[2]: "query",
+        names[3]: "gallery",
+        "test_7/a.jpg": "train",
+    }
     assert {r.source for r in load(tmp_path).rejects} == {"test", "valid"}
 
 
@@ -123,9 +128,11 @@ def test_splits_of_folders_of_people(tmp_path):
     put(tmp_path, "val/kim/1.jpg", "val/kim/2.jpg")
     dataset = load(tmp_path)
     assert [(s.name, s.pid, s.split, s.outfit) for s in dataset.samples] == [
-        ("train/bob/1.jpg", "bob", "train", ""), ("train/bob/walk/2.jpg", "bob", "train", "walk"),
-        ("Query/eve/1.jpg", "eve", "query", ""), ("gallery/eve/2.jpg", "eve", "gallery", ""),
-    ]  # fmt: skip
+        ("train/bob/1.jpg", "bob", "train", ""),
+        ("train/bob/walk/2.jpg", "bob", "train", "walk"),
+        ("Query/eve/1.jpg", "eve", "query", ""),
+        ("gallery/eve/2.jpg", "eve", "gallery", ""),
+    ]
     (reject,) = dataset.rejects
     assert "pictures of val are left out" in reject.reason and reject.scores == {"count": 2}
     assert reject.reason in dataset.warnings
@@ -274,8 +281,10 @@ def test_rows_that_are_all_left_out_are_an_error_that_says_so(tmp_path):
 def test_the_option_chooses(tmp_path):
     put(tmp_path, "train/a.jpg", "train/b.jpg", "test/c.jpg")
     assert pids(tmp_path, form="folders") == {
-        "train/a.jpg": "train", "train/b.jpg": "train", "test/c.jpg": "test",
-    }  # fmt: skip
+        "train/a.jpg": "train",
+        "train/b.jpg": "train",
+        "test/c.jpg": "test",
+    }
     assert pids(tmp_path, form="splits") == {"train/a.jpg": "a", "train/b.jpg": "b"}
     assert "pictures of test are left out" in reasons(tmp_path, form="splits")["test"]
     with pytest.raises(ValueError, match="--data.form table: there is no metadata.csv"):
@@ -366,9 +375,10 @@ def test_a_folder_in_a_persons_folder_is_a_tracklet(tmp_path):
     put(tmp_path, *(f"bob/monday/f{k}.jpg" for k in (10, 9, 1)), "bob/tuesday/x.png", "eve/0/1.jpg")
     dataset = load(tmp_path)
     assert [(s.name, s.pid, s.outfit, len(s.paths)) for s in dataset.samples] == [
-        ("bob/monday", "bob", "monday", 3), ("bob/tuesday/x.png", "bob", "tuesday", 1),
+        ("bob/monday", "bob", "monday", 3),
+        ("bob/tuesday/x.png", "bob", "tuesday", 1),
         ("eve/0/1.jpg", "eve", "0", 1),
-    ]  # fmt: skip
+    ]
     assert [path.name for path in dataset.samples[0].paths] == ["f1.jpg", "f9.jpg", "f10.jpg"]
     assert any("3 folders" in line and "tracklet" in line for line in dataset.warnings)
     before = dataset.fingerprint
@@ -382,10 +392,13 @@ def test_crops_tracklets_and_videos_of_one_person(tmp_path):
         (tmp_path / name).write_bytes(b"video")
     dataset = load(tmp_path)
     assert {(s.name, s.pid, s.outfit, len(s.paths)) for s in dataset.samples} == {
-        ("bob/a.jpg", "bob", "", 1), ("bob/walk", "bob", "walk", 2), ("eve/a.jpg", "eve", "", 1),
-        ("bob/gate.MP4", "bob", "gate", 1), ("bob/walk/clip.mov", "bob", "walk", 1),
+        ("bob/a.jpg", "bob", "", 1),
+        ("bob/walk", "bob", "walk", 2),
+        ("eve/a.jpg", "eve", "", 1),
+        ("bob/gate.MP4", "bob", "gate", 1),
+        ("bob/walk/clip.mov", "bob", "walk", 1),
         ("kim.webm", "kim", "", 1),
-    }  # fmt: skip
+    }
     assert not dataset.rejects
 
 
@@ -401,8 +414,9 @@ def test_metadata_may_name_folders_of_frames_and_videos(tmp_path):
     write_csv(tmp_path, *rows, {"file_name": "clips/7", "pid": "7", "box": "0 0 5 9"})
     dataset = load(tmp_path)
     assert [(s.name, [p.name for p in s.paths]) for s in dataset.samples] == [
-        ("clips/7", ["2.jpg", "10.jpg"]), ("clips/8.mp4", ["8.mp4"]),
-    ]  # fmt: skip
+        ("clips/7", ["2.jpg", "10.jpg"]),
+        ("clips/8.mp4", ["8.mp4"]),
+    ]
     said = {r.source: r.reason for r in dataset.rejects}
     assert "named before" in said["metadata.csv:4"] and "box is of one" in said["metadata.csv:5"]
 
@@ -414,8 +428,10 @@ def test_the_options_are_part_of_a_training_and_come_back(tmp_path):
     argv = ["--data.form", "splits", "--data.box", "xywh", "--data.elevation", "pitch"]
     asked = parse(train.Config, argv, "train")
     assert asked.data.given() == [
-        "--data.form=splits", "--data.box=xywh", "--data.elevation=pitch",
-    ]  # fmt: skip
+        "--data.form=splits",
+        "--data.box=xywh",
+        "--data.elevation=pitch",
+    ]
     assert Reading().given() == []
     (tmp_path / "again.yaml").write_text(dump(asked))
     assert parse(train.Config, [str(tmp_path / "again.yaml")], "train") == asked

@@ -15,7 +15,7 @@ from tiny_videos import turned, video
 from viewsynth import manifest
 from viewsynth.commands.generate import Config
 from viewsynth.data import frames
-from viewsynth.data.images import BadImage, NotInstalled
+from viewsynth.data.images import ImageError, NotInstalled
 from viewsynth.generate import chunk, gather
 from viewsynth.generate.worker import Job
 from viewsynth.records import Person, Sample
@@ -101,7 +101,7 @@ def test_frames_of_pictures(tmp_path):
     assert [one.path for one in found] == list(sample.paths)
     assert all((one.image == view(k)[10:120, 4:60]).all() for k, one in enumerate(found))
     sample.paths[1].write_bytes(b"broken")
-    with pytest.raises(BadImage):
+    with pytest.raises(ImageError):
         list(frames.each(sample))
     told = []
     assert len(list(frames.each(sample, bad=lambda path, error: told.append(path)))) == 2
@@ -110,9 +110,15 @@ def test_frames_of_pictures(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.mp4", "mpeg4"), ("a.avi", "mpeg4"), ("a.mkv", "mpeg4"), ("a.MOV", "mpeg4"),
-     ("a.webm", "libvpx"), ("a.m4v", "mpeg4")],
-)  # fmt: skip
+    [
+        ("a.mp4", "mpeg4"),
+        ("a.avi", "mpeg4"),
+        ("a.mkv", "mpeg4"),
+        ("a.MOV", "mpeg4"),
+        ("a.webm", "libvpx"),
+        ("a.m4v", "mpeg4"),
+    ],
+)
 def test_frames_of_a_video(tmp_path, name, codec):
     greys = [np.full((96, 48, 3), 40 + 20 * k, np.uint8) for k in range(6)]
     path = video(tmp_path / "a.mp4", greys) if name == "a.m4v" else None
@@ -128,7 +134,7 @@ def test_frames_of_a_video(tmp_path, name, codec):
         assert (frames.read(one.path, one.number) == one.image).all()
     part = frames.read(found[2].path, 2, (8, 10, 40, 90))
     assert (part == found[2].image[10:90, 8:40]).all()
-    with pytest.raises(BadImage, match="no frame 6"):
+    with pytest.raises(ImageError, match="no frame 6"):
         frames.read(found[0].path, 6)
 
 
@@ -155,9 +161,10 @@ def test_videos_of_phones_are_upright(tmp_path, degrees):
 
 def test_videos_with_oblong_pixels(tmp_path):
     path = video(
-        tmp_path / "a.mp4", [np.full((64, 32, 3), 90, np.uint8)],
+        tmp_path / "a.mp4",
+        [np.full((64, 32, 3), 90, np.uint8)],
         sample_aspect_ratio=Fraction(3, 2),
-    )  # fmt: skip
+    )
     assert next(frames.each(clip(path))).image.shape == (64, 48, 3)
 
 
@@ -195,23 +202,33 @@ def bad_video(name: str, folder: Path) -> Path:
             container.mux(stream.encode())
     else:
         Image.fromarray(view(0)).save(folder / "0.png")
-        path.write_bytes({
-            "empty": b"", "text": b"no video at all" * 30,
-            "playlist": b"#EXTM3U\n#EXTINF:1,\n%s\n" % str(folder / "b.mp4").encode(),
-            "list": b"ffconcat version 1.0\nfile 0.png\n",
-        }[name])  # fmt: skip
+        path.write_bytes(
+            {
+                "empty": b"",
+                "text": b"no video at all" * 30,
+                "playlist": b"#EXTM3U\n#EXTINF:1,\n%s\n" % str(folder / "b.mp4").encode(),
+                "list": b"ffconcat version 1.0\nfile 0.png\n",
+            }[name]
+        )
     return path
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("cut", "damaged"), ("empty", "empty"), ("text", "damaged, or none"), ("link", "symbolic"),
-     ("thumb", "at least 16"), ("sound", "no video"), ("playlist", "none that"),
-     ("list", "none that")],
-)  # fmt: skip
+    [
+        ("cut", "damaged"),
+        ("empty", "empty"),
+        ("text", "damaged, or none"),
+        ("link", "symbolic"),
+        ("thumb", "at least 16"),
+        ("sound", "no video"),
+        ("playlist", "none that"),
+        ("list", "none that"),
+    ],
+)
 def test_bad_videos_are_refused_with_a_reason(tmp_path, name, reason):
     pytest.importorskip("av")
-    with pytest.raises(BadImage, match=reason):
+    with pytest.raises(ImageError, match=reason):
         list(frames.each(clip(bad_video(name, tmp_path))))
 
 
@@ -232,10 +249,11 @@ def test_a_video_that_breaks_gives_the_frames_before_and_says_so(tmp_path):
 def test_large_and_long_videos_are_refused(tmp_path, monkeypatch):
     path = video(tmp_path / "a.mp4", [view(k) for k in range(20)])
     for name, value, reason in (
-        ("MAX_BYTES", 1000, "limit is 1,000"), ("MAX_SECONDS", 1, "minutes"),
+        ("MAX_BYTES", 1000, "limit is 1,000"),
+        ("MAX_SECONDS", 1, "minutes"),
         ("MAX_FRAMES", 10, "more than 10 frames"),
-    ):  # fmt: skip
-        with monkeypatch.context() as patch, pytest.raises(BadImage, match=reason):
+    ):
+        with monkeypatch.context() as patch, pytest.raises(ImageError, match=reason):
             patch.setattr(frames, name, value)
             list(frames.each(clip(path), bad=None))
 
@@ -347,20 +365,29 @@ def test_a_heic_that_cannot_be_read_yet_is_tried_again(tmp_path, monkeypatch):
 def test_the_refiner_finds_the_frames_of_a_video_again(tmp_path, drawn):
     """`_photos` reads what the person's sources say."""
     (tmp_path / "root").mkdir()
-    path = video(tmp_path / "root" / "a.mp4", [np.asarray(Image.fromarray(d).resize((80, 200)))
-                                               for d in drawn[:4]])  # fmt: skip
+    path = video(
+        tmp_path / "root" / "a.mp4",
+        [np.asarray(Image.fromarray(d).resize((80, 200))) for d in drawn[:4]],
+    )
     empty = np.zeros(3, np.float32)
     about = {"file": "a.mp4", "sha256": sha256(path), "box": [4, 10, 70, 190], "used": True}
     person = Person(
-        pid="p", body="anny", shape=empty, pose=empty, offsets=empty, scale=1.0, texture=empty,
-        seen=empty, sources=[about | {"frame": 3}, about | {"frame": 1}],
-    )  # fmt: skip
+        pid="p",
+        body="anny",
+        shape=empty,
+        pose=empty,
+        offsets=empty,
+        scale=1.0,
+        texture=empty,
+        seen=empty,
+        sources=[about | {"frame": 3}, about | {"frame": 1}],
+    )
     refiner = SimpleNamespace(fitted=lambda picture: picture)
     found = chunk._photos(person, job(tmp_path / "root"), refiner)
     for number, picture in zip((3, 1), found, strict=True):
         assert (picture == frames.read(path, number, (4, 10, 70, 190))).all()
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(gather.Unusable, match="changed"):
+    with pytest.raises(gather.UnusableError, match="changed"):
         chunk._photos(person, job(tmp_path / "root"), refiner)
 
 
@@ -377,7 +404,7 @@ def test_a_tracklet_through_generate(tmp_path, drawn):
     """From frames to a person whose sources are those frames."""
     try:
         models = {"pose": weights.pose_model(), "detector": weights.detector_model()}
-    except weights.MissingWeights as error:
+    except weights.MissingWeightsError as error:
         pytest.skip(f"the pose models cannot be had: {error}")
     root = tmp_path / "root"
     folder = tracklet(root / "p" / "t1", drawn[::3])

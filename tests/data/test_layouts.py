@@ -42,7 +42,17 @@ def list_of(root: Path, file: str) -> Path:
         lambda text: "./" + text.replace("\n", "\n./").removesuffix("./"),
         lambda text: "".join(sorted(text.splitlines(keepends=True), reverse=True)),
     ],
-    ids="crlf unended crlf-unended bom blank spaces windows dots reversed".split(),
+    ids=[
+        "crlf",
+        "unended",
+        "crlf-unended",
+        "bom",
+        "blank",
+        "spaces",
+        "windows",
+        "dots",
+        "reversed",
+    ],
 )
 def test_any_form_of_a_list(name, file, change, release):
     expected = data.load(name, release(name))
@@ -149,8 +159,10 @@ def test_ag_reid_v1_with_what_the_first_archive_held(release):
 def test_ag_reid_v2(release):
     dataset = data.load("ag_reid_v2", release("ag_reid_v2"))
     assert {(s.camid, s.platform, s.view) for s in dataset.samples} == {
-        ("0", "drone", "aerial"), ("2", "wearable", "ground"), ("3", "cctv", "ground"),
-    }  # fmt: skip
+        ("0", "drone", "aerial"),
+        ("2", "wearable", "ground"),
+        ("3", "cctv", "ground"),
+    }
     for protocol in dataset.protocols.values():  # no query is dropped: no camera is on both sides
         assert protocol.valid_queries == len(protocol.query)
         assert not {s.camid for s in protocol.query} & {s.camid for s in protocol.gallery}
@@ -165,10 +177,13 @@ def test_protocols_of_cargo(release):
     # 7 is in everything. 8 is found on the ground only, 9 (asked on the ground) in the air only,
     # 10 nowhere but in the camera that asks, 11 is never asked for.
     assert found == {
-        "ALL": (5, 8, 4), "G<->G": (2, 4, 1), "A<->A": (3, 4, 1),
+        "ALL": (5, 8, 4),
+        "G<->G": (2, 4, 1),
+        "A<->A": (3, 4, 1),
         "A<->G": (5, 8, 4),  # both directions: nobody leaves, the view is the camera
-        "A->G": (3, 4, 2), "G->A": (2, 4, 2),
-    }  # fmt: skip
+        "A->G": (3, 4, 2),
+        "G->A": (2, 4, 2),
+    }
     assert [name for name, p in protocols.items() if p.camera == "view"] == ["A<->G"]
 
 
@@ -208,9 +223,11 @@ def test_cameras_of_lagper(missing, tmp_path):
     present = [n for n in range(1, 23) if n != missing]
     assert sorted(ids) == list(zip(present, range(1, 22), strict=True)) and not dataset.warnings
     aerial = {numbers[s.name] for s in dataset.samples if s.view == "aerial"}
-    assert aerial == {3, 6, 9, 13, 16, 19, 22} == {
-        numbers[s.name] for s in dataset.samples if s.platform == "drone"
-    }  # fmt: skip
+    assert (
+        aerial
+        == {3, 6, 9, 13, 16, 19, 22}
+        == {numbers[s.name] for s in dataset.samples if s.platform == "drone"}
+    )
 
 
 def test_lagper_with_both_doubtful_cameras_or_none(release):
@@ -278,11 +295,18 @@ def test_a_world_brings_its_truth(release):
     }
     sample = next(s for s in dataset.samples if s.name == "query/Cam3/Cam3_day_0008_2.jpg")
     assert (sample.pid, sample.camid, sample.platform, sample.view, sample.split) == (
-        "world/0008", "3", "drone", "aerial", "query",
-    )  # fmt: skip
+        "world/0008",
+        "3",
+        "drone",
+        "aerial",
+        "query",
+    )
     assert (sample.elevation, sample.azimuth, sample.altitude, sample.distance) == (
-        31.5, 15.25, 10.5, 23.0,
-    )  # fmt: skip
+        31.5,
+        15.25,
+        10.5,
+        23.0,
+    )
     assert (sample.caption, sample.attributes) == ("Person 0008.", ("tall",))
     assert not [s for s in dataset.samples if "paired" in s.name]
 

@@ -184,20 +184,34 @@ def bad_profile(name: str) -> tuple[bytes, str]:
     p3 = tiny.rgb(tiny.P3)
     dark = p3.replace(tiny._curve(None)[12:], bytes(2048))
     return {
-        "text": (b"no profile" * 20, "RGB"), "truncated": (p3[:300], "RGB"),
-        "header": (p3[:128], "RGB"), "tag table": (p3[:132] + b"\xff" * 40 + p3[172:], "RGB"),
-        "all black": (dark, "RGB"), "CMYK in RGB": (tiny.cmyk(), "RGB"),
-        "grey in RGB": (tiny.grey(1.8), "RGB"), "RGB in CMYK": (p3, "CMYK"),
+        "text": (b"no profile" * 20, "RGB"),
+        "truncated": (p3[:300], "RGB"),
+        "header": (p3[:128], "RGB"),
+        "tag table": (p3[:132] + b"\xff" * 40 + p3[172:], "RGB"),
+        "all black": (dark, "RGB"),
+        "CMYK in RGB": (tiny.cmyk(), "RGB"),
+        "grey in RGB": (tiny.grey(1.8), "RGB"),
+        "RGB in CMYK": (p3, "CMYK"),
         "CMYK in grey": (tiny.cmyk(), "L"),
         "Lab": (ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), "RGB"),
-    }[name]  # fmt: skip
+    }[name]
 
 
 @pytest.mark.parametrize(
     "name",
-    ["text", "truncated", "header", "tag table", "all black", "CMYK in RGB", "grey in RGB",
-     "RGB in CMYK", "CMYK in grey", "Lab"],
-)  # fmt: skip
+    [
+        "text",
+        "truncated",
+        "header",
+        "tag table",
+        "all black",
+        "CMYK in RGB",
+        "grey in RGB",
+        "RGB in CMYK",
+        "CMYK in grey",
+        "Lab",
+    ],
+)
 def test_a_bad_profile_is_told_once_and_the_picture_is_srgb(tmp_path, name, caplog):
     profile, mode = bad_profile(name)
     picture = Image.fromarray(NOISE).convert(mode)
@@ -230,9 +244,18 @@ def damaged_png(name: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["bad sum", "flipped", "no zlib", "cut", "unknown packing", "no name", "too large",
-     "no primaries", "short chromaticities"],
-)  # fmt: skip
+    [
+        "bad sum",
+        "flipped",
+        "no zlib",
+        "cut",
+        "unknown packing",
+        "no name",
+        "too large",
+        "no primaries",
+        "short chromaticities",
+    ],
+)
 def test_damaged_chunks_of_colour_do_not_lose_the_picture(tmp_path, name, caplog):
     path = damaged_png(name, tmp_path)
     with caplog.at_level(logging.WARNING):

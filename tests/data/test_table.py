@@ -13,9 +13,33 @@ from viewsynth.data import cells
 
 NAN = float("nan")
 NOBODY = [
-    "", " ", "\t", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "NA", "N/A", "n/a", "<NA>",
-    "NaT", "#N/A", "#NA", "-nan", "-", "nil", "undefined", "unknown", "?", "-1", "-1.0", "\u00a0",
-]  # fmt: skip
+    "",
+    " ",
+    "\t",
+    "NaN",
+    "nan",
+    "NAN",
+    "null",
+    "NULL",
+    "None",
+    "none",
+    "NA",
+    "N/A",
+    "n/a",
+    "<NA>",
+    "NaT",
+    "#N/A",
+    "#NA",
+    "-nan",
+    "-",
+    "nil",
+    "undefined",
+    "unknown",
+    "?",
+    "-1",
+    "-1.0",
+    "\u00a0",
+]
 
 
 @pytest.mark.parametrize("value", NOBODY)
@@ -93,8 +117,9 @@ def test_a_folder_of_one_frame_is_called_as_its_picture(tmp_path):
     assert list(pids(tmp_path, form="folders")) == ["ann/t1/1.jpg", "ann/t2"]
     write_csv(tmp_path, *({"file_name": name, "pid": "7"} for name in ("ann/t1", "ann/t2")))
     assert [(s.name, len(s.paths)) for s in load(tmp_path).samples] == [
-        ("ann/t1/1.jpg", 1), ("ann/t2", 2),
-    ]  # fmt: skip
+        ("ann/t1/1.jpg", 1),
+        ("ann/t2", 2),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -149,16 +174,30 @@ def test_numbers_that_were_rounded_name_nobody(tmp_path, value):
 @pytest.mark.parametrize("value", [NAN, None, "", "nan", "None", "NULL", "<NA>", "N/A", [NAN] * 4])
 def test_missing_fields_are_their_default(tmp_path, value):
     columns = [
-        "camid", "outfit", "session", "modality", "caption", "platform", "view", "split", "source",
-        "elevation", "azimuth", "altitude", "distance", "attributes", "box",
-    ]  # fmt: skip
+        "camid",
+        "outfit",
+        "session",
+        "modality",
+        "caption",
+        "platform",
+        "view",
+        "split",
+        "source",
+        "elevation",
+        "azimuth",
+        "altitude",
+        "distance",
+        "attributes",
+        "box",
+    ]
     if isinstance(value, list):
         columns = ["attributes", "box"]
     put(tmp_path, "a.jpg", "b.jpg")
     write_jsonl(
-        tmp_path, {"file_name": "a.jpg", "pid": "7"},
+        tmp_path,
+        {"file_name": "a.jpg", "pid": "7"},
         {"file_name": "b.jpg", "pid": "7"} | dict.fromkeys(columns, value),
-    )  # fmt: skip
+    )
     (a, b), rejects = load(tmp_path).samples, load(tmp_path).rejects
     assert not rejects
     assert {**vars(a), "paths": 0, "name": ""} == {**vars(b), "paths": 0, "name": ""}
@@ -166,8 +205,11 @@ def test_missing_fields_are_their_default(tmp_path, value):
 
 def test_some_rows_without_a_camera_are_told(tmp_path):
     put(tmp_path, "a.jpg", "b.jpg")
-    write_csv(tmp_path, {"file_name": "a.jpg", "pid": "1", "camid": "3"},
-              {"file_name": "b.jpg", "pid": "1", "camid": ""})  # fmt: skip
+    write_csv(
+        tmp_path,
+        {"file_name": "a.jpg", "pid": "1", "camid": "3"},
+        {"file_name": "b.jpg", "pid": "1", "camid": ""},
+    )
     assert any("1 of 2 rows have no camid" in line for line in load(tmp_path).warnings)
 
 
@@ -192,10 +234,16 @@ def test_an_evaluation_without_views_is_told(tmp_path):
 
 
 ALIKE = [
-    ("6", "06"), ("bob", "Bob"), ("bob smith", "bob  smith"), ("ann b", "annb"),
-    ("jose\u0301", "jos\u00e9"), ("p7", "p007"), ("bob", "bob\u200b"), ("STRASSE", "straße"),
+    ("6", "06"),
+    ("bob", "Bob"),
+    ("bob smith", "bob  smith"),
+    ("ann b", "annb"),
+    ("jose\u0301", "jos\u00e9"),
+    ("p7", "p007"),
+    ("bob", "bob\u200b"),
+    ("STRASSE", "straße"),
     ("\uff16", "6"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("one", "other"), ALIKE)
@@ -227,18 +275,24 @@ def test_a_drone_looks_from_above(tmp_path):
     )
     found = [(s.platform, s.view) for s in load(tmp_path).samples]
     assert found == [
-        ("drone", "aerial"), ("drone", "aerial"), ("drone", "ground"), ("cctv", "ground"),
-    ]  # fmt: skip
+        ("drone", "aerial"),
+        ("drone", "aerial"),
+        ("drone", "ground"),
+        ("cctv", "ground"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("column", "value", "hint"),
     [
-        ("platform", "uav", "say drone"), ("platform", "Quadcopter", "say drone"),
-        ("platform", "phone", "say handheld"), ("view", "air", "say aerial"),
-        ("view", "grond", "say ground"), ("split", "test", "say query or gallery"),
+        ("platform", "uav", "say drone"),
+        ("platform", "Quadcopter", "say drone"),
+        ("platform", "phone", "say handheld"),
+        ("view", "air", "say aerial"),
+        ("view", "grond", "say ground"),
+        ("split", "test", "say query or gallery"),
     ],
-)  # fmt: skip
+)
 def test_words_of_other_tools_are_explained(tmp_path, column, value, hint):
     put(tmp_path, "a.jpg")
     write_csv(tmp_path, {"file_name": "a.jpg", "pid": "1", column: value})

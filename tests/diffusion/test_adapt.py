@@ -25,9 +25,12 @@ def base(tmp_path):
     unet = tiny.unet()
     unet.save_pretrained(tmp_path / "unet")
     AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, sample_size=32,
-    ).save_pretrained(tmp_path / "vae")  # fmt: skip
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        sample_size=32,
+    ).save_pretrained(tmp_path / "vae")
     DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False).save_pretrained(
         tmp_path / "scheduler"
     )
@@ -105,11 +108,15 @@ def test_of_a_model_on_the_hub_one_variant_is_fetched(base, monkeypatch):
     there = [
         f"{part}/{name}"
         for part in ("unet", "vae", "text_encoder", "conditioner", "identity_encoder")
-        for name in ("config.json", "diffusion_pytorch_model.safetensors",
-                     "diffusion_pytorch_model.fp16.safetensors",
-                     "diffusion_pytorch_model-00001-of-00002.safetensors",
-                     "diffusion_pytorch_model.non_ema.safetensors", "diffusion_pytorch_model.bin")
-    ]  # fmt: skip
+        for name in (
+            "config.json",
+            "diffusion_pytorch_model.safetensors",
+            "diffusion_pytorch_model.fp16.safetensors",
+            "diffusion_pytorch_model-00001-of-00002.safetensors",
+            "diffusion_pytorch_model.non_ema.safetensors",
+            "diffusion_pytorch_model.bin",
+        )
+    ]
     asked = []
 
     def fetched(repo, allow_patterns, **hub):
@@ -121,9 +128,10 @@ def test_of_a_model_on_the_hub_one_variant_is_fetched(base, monkeypatch):
     wanted = ("model.safetensors", "of-00002.safetensors")
     (files,) = asked
     assert files == {
-        name for name in there
+        name
+        for name in there
         if name.endswith(".json") or (not name.startswith("text") and name.endswith(wanted))
-    }  # fmt: skip
+    }
     half = set(filter_repo_objects(there, allow_patterns=loading.files("fp16")))
     assert {name for name in half if name.endswith(".safetensors")} == {
         f"{part}/diffusion_pytorch_model.fp16.safetensors" for part in loading.PARTS
@@ -194,9 +202,13 @@ def test_any_vision_model_may_tell_identity(tmp_path, pooler):
 
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        image_size=32, patch_size=16,
-    )  # fmt: skip
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+    )
     model = ViTModel(config, add_pooling_layer=pooler).eval()
     model.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')

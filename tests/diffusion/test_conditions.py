@@ -20,10 +20,13 @@ def make(views: int = 3, photos: int = 2) -> Conditions:
         return torch.rand(count, channels, *SIZE, generator=draw)
 
     return Conditions(
-        source=plane(photos, 3), person=torch.arange(views) % photos, render=plane(views, 3),
-        seen=plane(views, 1), normals=plane(views, 3) * 2 - 1,
+        source=plane(photos, 3),
+        person=torch.arange(views) % photos,
+        render=plane(views, 3),
+        seen=plane(views, 1),
+        normals=plane(views, 3) * 2 - 1,
         camera=torch.tensor([[60.0, 10, 180, 20, 0.5]]).repeat(views, 1),
-    )  # fmt: skip
+    )
 
 
 def changed(name: str, row: int, value: float) -> Conditions:

@@ -109,8 +109,14 @@ def test_a_perfect_student_has_no_loss(taught):
     found = losses(perfect, perfect, np.array([0, 1]), Draws(2, slice(None), 0))["consistency"]
     late = distillation.boundary(torch.tensor([19]))[0]
     assert float(found) < 10 * float(late)  # what the boundary lets through
-    assert float(losses(Denoiser(pipeline), perfect, np.array([0, 1]),
-                        Draws(2, slice(None), 0))["consistency"]) > 0.1  # fmt: skip
+    assert (
+        float(
+            losses(Denoiser(pipeline), perfect, np.array([0, 1]), Draws(2, slice(None), 0))[
+                "consistency"
+            ]
+        )
+        > 0.1
+    )
 
 
 def test_the_loss_falls_and_the_student_runs_in_few_steps(taught, pairs, tmp_path):
@@ -118,9 +124,14 @@ def test_the_loss_falls_and_the_student_runs_in_few_steps(taught, pairs, tmp_pat
     before = copy.deepcopy(pipeline.unet.state_dict())
     figures = []
     student = distillation.train(
-        pipeline, latents, FAST, 0, tmp_path, Accelerator(cpu=True),
+        pipeline,
+        latents,
+        FAST,
+        0,
+        tmp_path,
+        Accelerator(cpu=True),
         tell=lambda step, found: figures.append(found["consistency"]),
-    )  # fmt: skip
+    )
     assert np.mean(figures[-5:]) < 0.8 * np.mean(figures[:5])
     after = pipeline.unet.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)  # the teacher stays

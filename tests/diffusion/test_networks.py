@@ -21,11 +21,17 @@ def only(*names: str) -> torch.Tensor:
 def unet(channels: int = 4) -> UNet2DConditionModel:
     torch.manual_seed(0)
     return UNet2DConditionModel(
-        sample_size=(8, 4), in_channels=channels, out_channels=4,
+        sample_size=(8, 4),
+        in_channels=channels,
+        out_channels=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), block_out_channels=(16, 32),
-        layers_per_block=1, norm_num_groups=8, attention_head_dim=8, cross_attention_dim=24,
-    ).eval()  # fmt: skip
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        cross_attention_dim=24,
+    ).eval()
 
 
 def conditioner(identity: int = 6) -> ViewConditioner:
@@ -60,8 +66,9 @@ def test_a_widened_unet_starts_as_the_base_model():
     wide.conv_in.weight.add_(0.1)  # it does look at them
     assert not torch.allclose(
         wide(torch.cat([noisy, channels], 1), 500, context).sample,
-        wide(torch.cat([noisy, 0 * channels], 1), 500, context).sample, atol=1e-3,
-    )  # fmt: skip
+        wide(torch.cat([noisy, 0 * channels], 1), 500, context).sample,
+        atol=1e-3,
+    )
 
 
 def test_a_widened_unet_is_a_plain_one_on_the_disk(tmp_path):

@@ -134,8 +134,9 @@ def test_it_may_begin_with_pictures_under_noise(pipe, kind):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_who_tells_all_noise_gets_the_start_back(kind, steps):
     """The start lies under the noise that the schedule has at that time, and nothing else."""
-    scheduler = kind(1000, beta_schedule="scaled_linear", prediction_type="epsilon",
-                     clip_sample=False)  # fmt: skip
+    scheduler = kind(
+        1000, beta_schedule="scaled_linear", prediction_type="epsilon", clip_sample=False
+    )
     start, noise = torch.randn(2, 2, 4, 8, 4, generator=torch.Generator().manual_seed(0))
 
     def denoise(noisy, time):
@@ -203,9 +204,11 @@ def test_predict_trains_the_unet_and_the_conditioner_alone():
     mine = tiny.pipeline()
     encoded = mine.encode(views(2))
     found = mine.predict(
-        torch.randn(2, 4, 16, 8), torch.tensor([10, 500]), encoded,
+        torch.randn(2, 4, 16, 8),
+        torch.tensor([10, 500]),
+        encoded,
         torch.tensor([[True, True, False], [False, True, True]]),
-    )  # fmt: skip
+    )
     found.square().mean().backward()
     assert all(p.grad is not None for p in mine.conditioner.parameters())
     assert mine.unet.conv_in.weight.grad is not None
@@ -238,10 +241,14 @@ def test_a_batch_that_is_made_again_has_the_same_noise(pipe, monkeypatch):
 def call(pipe, **changes):
     given = views(2, 1)
     named = {
-        "image": Image.new("RGB", (40, 90), (200, 60, 60)), "elevation": 60, "azimuth": [0, 180],
-        "render": given.render, "seen": given.seen, "normals": given.normals,
+        "image": Image.new("RGB", (40, 90), (200, 60, 60)),
+        "elevation": 60,
+        "azimuth": [0, 180],
+        "render": given.render,
+        "seen": given.seen,
+        "normals": given.normals,
         "num_inference_steps": 2,
-    }  # fmt: skip
+    }
     return pipe(**(named | changes))
 
 

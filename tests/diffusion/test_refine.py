@@ -31,8 +31,10 @@ from viewsynth.world import shots
 VIEWS = ("--views.elevations", "30", "80", "--views.azimuths", "0", "200")
 SENSOR = Sensor(pixels=80, margin=0.3)
 CLEAN = dataclasses.replace(SENSOR, noise=0, jpeg=0)
-SHOTS = [Shot(k % 2, e, a, str(k)) for k, (e, a) in
-         enumerate([(20.0, 0.0), (50.0, 170.0), (70.0, 300.0), (90.0, 45.0)])]  # fmt: skip
+SHOTS = [
+    Shot(k % 2, e, a, str(k))
+    for k, (e, a) in enumerate([(20.0, 0.0), (50.0, 170.0), (70.0, 300.0), (90.0, 45.0)])
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +54,18 @@ def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
     sources = [{"file": f"{k}", "elevation": 8.0, "azimuth": 180.0 * k} for k in range(2)]
     cast = [
         Person(
-            pid=pid, body="figure", shape=empty, pose=empty, offsets=empty, scale=1.0,
-            texture=texture, seen=seen, sources=sources,
+            pid=pid,
+            body="figure",
+            shape=empty,
+            pose=empty,
+            offsets=empty,
+            scale=1.0,
+            texture=texture,
+            seen=seen,
+            sources=sources,
         )
         for pid, texture, seen, empty in zip(pids, textures, seens, [np.zeros(1)] * 2, strict=True)
-    ]  # fmt: skip
+    ]
     some = [SHOTS[k] for k in which]
     drawn = take(vertices, body, textures, seens, pids, some, refine.optics(sensor), 3)
     refiner = refine.load(model, options, "cpu")
@@ -243,7 +252,7 @@ def test_digital_source_types():
 def photos(tmp_path_factory):
     try:
         weights.pose_model(), weights.detector_model()
-    except weights.MissingWeights as error:
+    except weights.MissingWeightsError as error:
         pytest.skip(f"the pose models cannot be had: {error}")
     return shots.write(tmp_path_factory.mktemp("photos"), 2, 3, shots.SHOTS[:1])
 
@@ -374,10 +383,19 @@ def test_a_run_of_before_there_were_refiners_goes_on(tmp_path):
     plain = config.parse(generate.Config, ["--output", str(tmp_path)], "generate")
     settings = generate.settings_of(plain, "cpu")
     old = {key: value for key, value in settings.items() if key != "refine"}
-    (tmp_path / "run.json").write_text(json.dumps({
-        "format": 1, "settings": old, "root": "/x", "people": [], "chunks": [], "rejects": [],
-        "facts": {},
-    }))  # fmt: skip
+    (tmp_path / "run.json").write_text(
+        json.dumps(
+            {
+                "format": 1,
+                "settings": old,
+                "root": "/x",
+                "people": [],
+                "chunks": [],
+                "rejects": [],
+                "facts": {},
+            }
+        )
+    )
     generate._claim(tmp_path, settings)
     with pytest.raises(ValueError, match=r"refine.engine: 'none' there, 'bundled' now"):
         generate._claim(tmp_path, settings | {"refine": refine.settings(Refine("bundled"))})

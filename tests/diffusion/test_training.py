@@ -66,9 +66,9 @@ def same(one: dict, other: dict) -> bool:
 )
 def test_min_snr_weights(kind, expected):
     alpha = torch.tensor([0.9, 5 / 6, 0.5, 0.1])
-    noise = Noise(SimpleNamespace(
-        alphas_cumprod=alpha, config=SimpleNamespace(prediction_type=kind)
-    ))  # fmt: skip
+    noise = Noise(
+        SimpleNamespace(alphas_cumprod=alpha, config=SimpleNamespace(prediction_type=kind))
+    )
     assert torch.allclose(noise.weight(torch.arange(4), 5), torch.tensor(expected), atol=1e-5)
 
 
@@ -105,15 +105,18 @@ def test_batches_see_every_row_once_an_epoch():
     rows = np.concatenate([plan.batch(step) for step in range(5)])
     assert all(sorted(rows[k : k + 5]) == list(range(5)) for k in (0, 5, 10))
     assert np.array_equal(plan.batch(3), Plan(Steps(batch=3), 5, 0, str).batch(3))
-    assert not np.array_equal(rows, np.concatenate(
-        [Plan(Steps(batch=3), 5, 1, str).batch(step) for step in range(5)]
-    ))  # fmt: skip
+    assert not np.array_equal(
+        rows, np.concatenate([Plan(Steps(batch=3), 5, 1, str).batch(step) for step in range(5)])
+    )
 
 
 def test_draws_of_a_part_are_those_of_the_whole():
     whole, part = Draws(6, slice(None), 0, "step", 1), Draws(6, slice(2, 4), 0, "step", 1)
-    for one, other in ((whole.spread(), part.spread()), (whole.normal(2), part.normal(2)),
-                       (whole.uniform(), part.uniform())):  # fmt: skip
+    for one, other in (
+        (whole.spread(), part.spread()),
+        (whole.normal(2), part.normal(2)),
+        (whole.uniform(), part.uniform()),
+    ):
         assert torch.equal(one[2:4], other)
     assert torch.allclose(
         Draws(4, slice(None), 0).spread().sort().values.diff(), torch.tensor(0.25)
@@ -202,7 +205,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_pairs(two, tmp_path):
     training.prepare(pipeline)
     bad = latents_of(pipeline, two)
     bad.target[1] = math.nan
-    with pytest.raises(learning.Diverged, match="step 0 is not finite .*pair 1 .1, identity"):
+    with pytest.raises(learning.DivergedError, match="step 0 is not finite .*pair 1 .1, identity"):
         training.train(pipeline, bad, FAST, 0, tmp_path, Accelerator(cpu=True))
     assert len(json.loads((tmp_path / "diverged.json").read_text())["pairs"]) == 4
     assert checkpoints.newest(tmp_path).name == "checkpoint-0"
@@ -291,9 +294,16 @@ def test_checkpointed_activations_give_the_same_weights(two, tmp_path):
     pipeline = tiny.pipeline()
     training.prepare(pipeline, checkpointing=True)
     two_, _ = (
-        training.train(pipeline, latents_of(pipeline, two), replace(FAST, steps=3), 0,
-                       tmp_path / "two", Accelerator(cpu=True)), None,
-    )  # fmt: skip
+        training.train(
+            pipeline,
+            latents_of(pipeline, two),
+            replace(FAST, steps=3),
+            0,
+            tmp_path / "two",
+            Accelerator(cpu=True),
+        ),
+        None,
+    )
     for (key, a), b in zip(weights(one).items(), weights(two_).values(), strict=True):
         assert torch.allclose(a, b, atol=1e-5), key
 

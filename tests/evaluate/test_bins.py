@@ -20,14 +20,18 @@ from viewsynth.records import Protocol, Sample
 from viewsynth.runtime.files import lines
 
 angles = st.one_of(
-    st.none(), st.floats(), st.sampled_from([-0.0, 0.0, 25.0, 40.0, 70.0, 90.0, 90.001, -1e-9]),
-    st.floats(-90, 120), st.integers(-90, 120),
-)  # fmt: skip
+    st.none(),
+    st.floats(),
+    st.sampled_from([-0.0, 0.0, 25.0, 40.0, 70.0, 90.0, 90.001, -1e-9]),
+    st.floats(-90, 120),
+    st.integers(-90, 120),
+)
 heights = st.one_of(st.none(), st.floats(), st.floats(-50, 200), st.just(1e6), st.just(2e7))
 seen = st.lists(
     st.tuples(angles, heights, st.sampled_from(["aerial", "aerial", "ground"]), st.booleans()),
-    min_size=1, max_size=20,
-)  # fmt: skip
+    min_size=1,
+    max_size=20,
+)
 
 
 def told(value) -> bool:
@@ -38,11 +42,16 @@ def ranked(queries):
     """A protocol of such queries, and its rows; the last field says who has a match."""
     asked = [
         Sample(
-            paths=(Path(f"{n}"),), name=str(n), pid="p" if match else f"x{n}", view=view,
-            elevation=angle, altitude=height, camid=str(n % 3),
+            paths=(Path(f"{n}"),),
+            name=str(n),
+            pid="p" if match else f"x{n}",
+            view=view,
+            elevation=angle,
+            altitude=height,
+            camid=str(n % 3),
         )
         for n, (angle, height, view, match) in enumerate(queries)
-    ]  # fmt: skip
+    ]
     gallery = [Sample(paths=(Path("g"),), name="g", pid="p", camid="far")]
     protocol = Protocol(name="ALL", query=asked, gallery=gallery)
     return protocol, scoring.rank(
@@ -55,8 +64,11 @@ def test_bins_sum_to_the_queries(queries):
     protocol, rows = ranked(queries)
     found = scoring.bins(protocol, rows)
     above = [n for n, sample in enumerate(protocol.query) if sample.view == "aerial"]
-    for by, everyone in (("camera", range(len(queries))), ("elevation", above),
-                         ("altitude", above)):  # fmt: skip
+    for by, everyone in (
+        ("camera", range(len(queries))),
+        ("elevation", above),
+        ("altitude", above),
+    ):
         own = [part for part in found if part["by"] == by]
         if by != "camera" and not any(told(getattr(protocol.query[n], by)) for n in above):
             assert not own  # the data does not tell it at all
@@ -73,11 +85,18 @@ def test_bins_sum_to_the_queries(queries):
 @pytest.mark.parametrize(
     ("angle", "name"),
     [
-        (-60.0, "below 0"), (-1e-9, "below 0"), (-0.0, "0-25"), (0, "0-25"), (25, "25-40"),
-        (90.0, "70-90"), (90.5, "above 90"), (math.nan, "unknown"), (math.inf, "unknown"),
+        (-60.0, "below 0"),
+        (-1e-9, "below 0"),
+        (-0.0, "0-25"),
+        (0, "0-25"),
+        (25, "25-40"),
+        (90.0, "70-90"),
+        (90.5, "above 90"),
+        (math.nan, "unknown"),
+        (math.inf, "unknown"),
         (None, "unknown"),
     ],
-)  # fmt: skip
+)
 def test_where_an_elevation_goes(angle, name):
     protocol, rows = ranked([(angle, None, "aerial", True), (50, None, "aerial", True)])
     own = [part for part in scoring.bins(protocol, rows) if part["by"] == "elevation"]
@@ -113,9 +132,14 @@ def write_arm(folder: Path, arm: str, queries, rule: str = "camid") -> None:
     run.mkdir(parents=True, exist_ok=True)
     (run / "queries.jsonl").write_bytes(lines(scoring.queries(protocol, rows, False)))
     result = {
-        "dataset": "folder", "fingerprint": "f", "protocol": "ALL", "reranking": False,
-        "direction": "all views", "camera_rule": rule, "leaderboard": {"backbone": "tiny"},
-    }  # fmt: skip
+        "dataset": "folder",
+        "fingerprint": "f",
+        "protocol": "ALL",
+        "reranking": False,
+        "direction": "all views",
+        "camera_rule": rule,
+        "leaderboard": {"backbone": "tiny"},
+    }
     (run / "results.json").write_text(json.dumps({"notes": [], "results": [result]}))
 
 
@@ -170,10 +194,17 @@ def test_bins_of_fidelity_sum_to_the_views(elevations):
 def test_sets_outside_all_bins_are_shown():
     rng = np.random.default_rng(0)
     rows = [
-        {"method": method, "pid": f"{n}", "view": f"{n}_{v}", "elevation": (30.0, 12.0)[v],
-         "features": {"own": list(rng.normal(size=4))}}
-        for method in ("true", "ours") for n in range(10) for v in range(2)
-    ]  # fmt: skip
+        {
+            "method": method,
+            "pid": f"{n}",
+            "view": f"{n}_{v}",
+            "elevation": (30.0, 12.0)[v],
+            "features": {"own": list(rng.normal(size=4))},
+        }
+        for method in ("true", "ours")
+        for n in range(10)
+        for v in range(2)
+    ]
     cells = sets.compare(rows, [])
     assert {cell["bin"] for cell in cells} == {"all", "25-40", "other"}
     shown = "\n".join(text._sets(cells))

@@ -36,10 +36,13 @@ def folder(tmp_path):
                     name = f"{pid}_{view}_{number}.jpg"
                     releases.put(root, name)
                     row = {
-                        "file_name": name, "pid": f"p{pid}", "view": view,
+                        "file_name": name,
+                        "pid": f"p{pid}",
+                        "view": view,
                         "split": "query" if number == 0 else "gallery",
-                        "camid": f"{view}{number % 2}", "elevation": 50 if view == "aerial" else 5,
-                    }  # fmt: skip
+                        "camid": f"{view}{number % 2}",
+                        "elevation": 50 if view == "aerial" else 5,
+                    }
                     rows.append(row | values)
         with (root / "metadata.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
@@ -80,13 +83,11 @@ def notes(root: Path) -> str:
 
 
 def mean_ap(protocol: Protocol, rows: dict[str, np.ndarray], same) -> tuple[float, int]:
-    """mAP by plain loops, and how many queries count; `same` says whose match does not count."""
+    """MAP by plain loops, and how many queries count; `same` says whose match does not count."""
     found = []
     for query in protocol.query:
         left = [g for g in protocol.gallery if g.pid != query.pid or not same(query, g)]
-        likeness = [
-            rows[g.name] @ rows[query.name] / np.linalg.norm(rows[g.name]) for g in left
-        ]  # fmt: skip
+        likeness = [rows[g.name] @ rows[query.name] / np.linalg.norm(rows[g.name]) for g in left]
         hits = [left[k].pid == query.pid for k in np.argsort(likeness)[::-1]]
         places = [place for place, hit in enumerate(hits, 1) if hit]
         if places:
@@ -142,8 +143,9 @@ def test_every_reason_is_told():
             [Sample(paths=(path / n,), name=n, pid=pid, camid=camid) for n, pid, camid in side]
             for side in (query, gallery)
         )
-        return Protocol(name=name, **dict(zip(("query", "gallery"), sides, strict=True)),
-                        camera=camera)  # fmt: skip
+        return Protocol(
+            name=name, **dict(zip(("query", "gallery"), sides, strict=True)), camera=camera
+        )
 
     a, b = ("a", "1", "7"), ("b", "1", "7")
     every = [
@@ -159,10 +161,15 @@ def test_every_reason_is_told():
     assert kept == every[:1] and len(lines) == 5
     for line, words in zip(
         lines,
-        ("no person is in both; write pids", "with another camid; evaluate without",
-         "with another view", "other than its own picture", "has an empty query in /data"),
+        (
+            "no person is in both; write pids",
+            "with another camid; evaluate without",
+            "with another view",
+            "other than its own picture",
+            "has an empty query in /data",
+        ),
         strict=True,
-    ):  # fmt: skip
+    ):
         assert words in line
     with pytest.raises(ValueError, match="can be computed:\n(.*\n){4}empty is not computed: "):
         protocols.computable(dataset, every[1:], {})
@@ -180,9 +187,10 @@ def test_without_a_camera_rule_all_is_computed(folder, capsys):
     for name, one in results.items():
         view = name == "A<->G"
         expected = mean_ap(
-            dataset.protocols[name], rows,
+            dataset.protocols[name],
+            rows,
             (lambda q, g: q.view == g.view) if view else same_bytes,
-        )  # fmt: skip
+        )
         assert (one["mAP"][0], one["valid_queries"]) == pytest.approx(expected, abs=1e-9)
     for name, one in results.items():
         assert one["camera_rule"] == ("view" if name == "A<->G" else "none")
@@ -215,8 +223,13 @@ def test_a_copy_of_the_query_is_no_match(folder):
     copies = []
     for row in rows:
         if row["split"] == "query":
-            copies.append(row | {"file_name": f"{row['file_name'][0]}_copy{row['file_name'][1:]}",
-                                 "split": "gallery"})  # fmt: skip
+            copies.append(
+                row
+                | {
+                    "file_name": f"{row['file_name'][0]}_copy{row['file_name'][1:]}",
+                    "split": "gallery",
+                }
+            )
             (root / copies[-1]["file_name"]).write_bytes((root / row["file_name"]).read_bytes())
     with (root / "metadata.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, NO_CAMERA)
@@ -251,8 +264,9 @@ def test_copies_alone_are_no_match(tmp_path):
 
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=8),
-    st.sets(st.integers(0, 7), min_size=1), st.sets(st.integers(0, 7), min_size=1),
-)  # fmt: skip
+    st.sets(st.integers(0, 7), min_size=1),
+    st.sets(st.integers(0, 7), min_size=1),
+)
 def test_valid_queries_are_those_with_another_picture(people, asked, searched):
     samples = [
         Sample(paths=(Path(f"/none/{n}.jpg"),), name=f"{n}.jpg", pid=f"p{pid}", camid=str(camid))

@@ -46,9 +46,7 @@ def samples(tmp_path_factory):
     ]
     frames = tuple(folder / f"{number}.png" for number in (17, 18, 19))
     found.append(Sample(paths=frames, pid="t", name="b/track"))
-    found.append(
-        Sample(paths=found[0].paths, pid="0", name="a/00.png#2", box=(2, 1, 9, 10))
-    )  # fmt: skip
+    found.append(Sample(paths=found[0].paths, pid="0", name="a/00.png#2", box=(2, 1, 9, 10)))
     return found[::-1]
 
 
@@ -153,8 +151,11 @@ def test_a_video_is_the_mean_direction_of_its_frames(samples, encoder, tmp_path)
     pictures = [np.asarray(Image.open(sample.paths[0])) for sample in samples[-4:]]
     video(tmp_path / "walk.mkv", pictures, codec="ffv1", pixels="bgr0")
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    made_of = (*samples[-4:], Sample(paths=(tmp_path / "walk.mkv",), pid="v", name="v"),
-               Sample(paths=(tmp_path / "bad.mp4",), pid="w", name="w"))  # fmt: skip
+    made_of = (
+        *samples[-4:],
+        Sample(paths=(tmp_path / "walk.mkv",), pid="v", name="v"),
+        Sample(paths=(tmp_path / "bad.mp4",), pid="w", name="w"),
+    )
     blocks = made([replace(s, box=None) for s in made_of], tmp_path / "f", encoder)
     have, (reject,) = features.outcome(blocks)
     assert "v" in have and reject.source == str(tmp_path / "bad.mp4") and reject.pid == "w"

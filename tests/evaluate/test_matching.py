@@ -39,8 +39,14 @@ WAYS = {
     "bare": lambda name: name.rpartition("/")[2],
     "bare, with ./": lambda name: "./" + name.rpartition("/")[2],
 }
-TOLD = {"below another machine's", "of Windows", "of a share", "as given to a program",
-        "as an address", "from the root on"}  # fmt: skip
+TOLD = {
+    "below another machine's",
+    "of Windows",
+    "of a share",
+    "as given to a program",
+    "as an address",
+    "from the root on",
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -67,10 +73,12 @@ def test_the_root_as_it_was_given():
 @given(
     st.lists(
         st.lists(st.sampled_from(["a", "b", "x.jpg"]), min_size=1, max_size=3).map("/".join),
-        min_size=1, max_size=6, unique=True,
+        min_size=1,
+        max_size=6,
+        unique=True,
     ),
     st.sampled_from(["", "./", "/", "/m/", "C:\\", "a/", "../a/"]),
-)  # fmt: skip
+)
 def test_a_row_is_never_another_samples(names, start):
     """Whatever the names look like, a row is the right one or there is an error."""
     listed = [start + name for name in names]

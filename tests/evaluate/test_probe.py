@@ -96,12 +96,21 @@ def test_the_command(tmp_path, trained, capsys):
             name = f"images/{who}/s_{n}.png"
             draw(tmp_path / "run" / name, 180)
             source = f"train/Cam6/Cam6_day_{who:04d}_0.jpg"
-            rows.append({
-                "file_name": name, "pid": f"cargo/{who}", "camid": "6:e30", "platform": "drone",
-                "view": "aerial", "split": "train", "source": "synthetic", "outfit": "",
-                "seen_ratio": 0.5, "weight": 0.4,
-                "sources": [{"file": source, "sha256": sha256(tmp_path / "CARGO" / source)}],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "file_name": name,
+                    "pid": f"cargo/{who}",
+                    "camid": "6:e30",
+                    "platform": "drone",
+                    "view": "aerial",
+                    "split": "train",
+                    "source": "synthetic",
+                    "outfit": "",
+                    "seen_ratio": 0.5,
+                    "weight": 0.4,
+                    "sources": [{"file": source, "sha256": sha256(tmp_path / "CARGO" / source)}],
+                }
+            )
     for split in ("query", "gallery"):
         draw(tmp_path / f"CARGO/{split}/Cam6/Cam6_day_0100_{len(split)}.jpg", 20)
     (tmp_path / "run/metadata.jsonl").write_bytes(lines(rows))
@@ -111,9 +120,10 @@ def test_the_command(tmp_path, trained, capsys):
     assert command.run(config.parse(command.Config, list(map(str, argv)), "probe")) == 0
     found = json.loads((tmp_path / "out/probe.json").read_text())["rows"]
     assert [(row["apart"], row["people"], row["pictures"]) for row in found] == [
-        ("synthetic from real aerial", 6, 36), ("synthetic from real ground", 6, 36),
+        ("synthetic from real aerial", 6, 36),
+        ("synthetic from real ground", 6, 36),
         ("real aerial from real ground", 6, 24),
-    ]  # fmt: skip
+    ]
     assert found[0]["accuracy"][0] == 1.0 and found[2]["accuracy"][0] < 0.9
     assert "synthetic from real aerial: 100.0 %" in capsys.readouterr().out
     with pytest.raises(ValueError, match="give --model, --data.root and --data.synthetic"):

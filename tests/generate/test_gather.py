@@ -87,8 +87,20 @@ def run(tmp_path_factory, tools, drawn) -> dict[str, dict]:
     ride = shots.Simple(name="r", posture="cycle", elevation=5, azimuth=70, height=220)
     Image.fromarray(shots.one(0, 4, ride).image).save(root / "rides.png")
     scene((drawn[0], 60, 60), (drawn[2], 420, 80), size=(700, 400)).save(root / "street.png")
-    argv = ["--data.root", str(root), "--output", str(root.parent / "run"), "--workers", "1",
-            "--views.elevations", "60", "--views.azimuths", "0", "--report", "no"]  # fmt: skip
+    argv = [
+        "--data.root",
+        str(root),
+        "--output",
+        str(root.parent / "run"),
+        "--workers",
+        "1",
+        "--views.elevations",
+        "60",
+        "--views.azimuths",
+        "0",
+        "--report",
+        "no",
+    ]
     assert generate.run(config.parse(generate.Config, argv, "generate")) == 0
     lines = (root.parent / "run" / "metadata.jsonl").read_text().splitlines()
     return {row["pid"]: row for row in map(json.loads, lines)}

@@ -68,11 +68,16 @@ def _person(entry, job):
     colour = np.frombuffer(hashlib.sha256(path.read_bytes()).digest()[:3], np.uint8)
     empty = np.zeros(3, np.float32)
     return Person(
-        pid=entry.pid, body="anny", shape=empty, pose=np.zeros((1, 3), np.float32), offsets=empty,
-        scale=1.0, texture=np.broadcast_to(colour, (8, 8, 3)).copy(),
+        pid=entry.pid,
+        body="anny",
+        shape=empty,
+        pose=np.zeros((1, 3), np.float32),
+        offsets=empty,
+        scale=1.0,
+        texture=np.broadcast_to(colour, (8, 8, 3)).copy(),
         seen=np.full((8, 8), 255, np.uint8),
         sources=[{"file": source, "sha256": entry.sha256[0], "camid": "c"}],
-    )  # fmt: skip
+    )
 
 
 def _view(person, outfit, name, job, tools, put):
@@ -84,11 +89,19 @@ def _view(person, outfit, name, job, tools, put):
     put(f"images/{stem}.jpg", jpeg, image)
     put(f"seen/{stem}.png", png, image[..., 0])
     return {
-        "file_name": f"images/{stem}.jpg", "seen_file_name": f"seen/{stem}.png", "pid": person.pid,
-        "outfit": outfit, "person": f"people/{stem_of(person.pid, outfit)}.safetensors",
-        "elevation": elevation, "azimuth": azimuth, "seen_ratio": 1.0, "weight": 1.0, "height": 40,
-        "fallback": "", "sources": [{k: s[k] for k in ("file", "sha256")} for s in person.sources],
-    }  # fmt: skip
+        "file_name": f"images/{stem}.jpg",
+        "seen_file_name": f"seen/{stem}.png",
+        "pid": person.pid,
+        "outfit": outfit,
+        "person": f"people/{stem_of(person.pid, outfit)}.safetensors",
+        "elevation": elevation,
+        "azimuth": azimuth,
+        "seen_ratio": 1.0,
+        "weight": 1.0,
+        "height": 40,
+        "fallback": "",
+        "sources": [{k: s[k] for k in ("file", "sha256")} for s in person.sources],
+    }
 
 
 def photos(root: Path, names: list[str]) -> Path:

@@ -160,9 +160,13 @@ def _world(root: Path) -> None:
     rows = [_row(name) for name in names]
     _lines(root / "truth.jsonl", rows)
     people = sorted({row["pid"] for row in rows})
-    _lines(root / "people.jsonl", [
-        {"pid": pid, "caption": f"Person {pid}.", "attributes": [int(pid) % 2, 1]} for pid in people
-    ])  # fmt: skip
+    _lines(
+        root / "people.jsonl",
+        [
+            {"pid": pid, "caption": f"Person {pid}.", "attributes": [int(pid) % 2, 1]}
+            for pid in people
+        ],
+    )
     (root / "world.json").write_text(json.dumps({"format": 1, "attributes": ["odd", "tall"]}))
 
 
@@ -172,12 +176,21 @@ def _row(name: str) -> dict:
     pid = folder if split == "paired" else file.split("_")[2]
     air = camera <= 5
     return {
-        "file_name": name, "pid": pid, "camid": camera,
+        "file_name": name,
+        "pid": pid,
+        "camid": camera,
         "platform": "drone" if air else "cctv" if camera <= 10 else "wearable",
-        "view": "aerial" if air else "ground", "split": split, "index": 0, "instant": "",
-        "elevation": 10.5 * camera % 90, "azimuth": 15.25, "distance": 20.0 + camera,
-        "altitude": 3.5 * camera, "target_height": 0.9, "keypoints": [[1.5, 2.5, 1]] * 3,
-    }  # fmt: skip
+        "view": "aerial" if air else "ground",
+        "split": split,
+        "index": 0,
+        "instant": "",
+        "elevation": 10.5 * camera % 90,
+        "azimuth": 15.25,
+        "distance": 20.0 + camera,
+        "altitude": 3.5 * camera,
+        "target_height": 0.9,
+        "keypoints": [[1.5, 2.5, 1]] * 3,
+    }
 
 
 def _lines(path: Path, rows: list[dict]) -> None:
@@ -189,13 +202,25 @@ def _below(root: Path, folder: str) -> list[str]:
 
 
 WRITERS = {
-    "ag_reid_v1": _ag_reid_v1, "ag_reid_v2": _ag_reid_v2, "cargo": _cargo, "folder": _folder,
-    "g2aps_reid": _g2aps_reid, "lagper": _lagper, "market1501": _market1501, "world": _world,
-}  # fmt: skip
+    "ag_reid_v1": _ag_reid_v1,
+    "ag_reid_v2": _ag_reid_v2,
+    "cargo": _cargo,
+    "folder": _folder,
+    "g2aps_reid": _g2aps_reid,
+    "lagper": _lagper,
+    "market1501": _market1501,
+    "world": _world,
+}
 PICTURES = {
-    "ag_reid_v1": 18, "ag_reid_v2": 22, "cargo": 18, "folder": 4, "g2aps_reid": 14, "lagper": 22,
-    "market1501": 12, "world": 18,
-}  # fmt: skip
+    "ag_reid_v1": 18,
+    "ag_reid_v2": 22,
+    "cargo": 18,
+    "folder": 4,
+    "g2aps_reid": 14,
+    "lagper": 22,
+    "market1501": 12,
+    "world": 18,
+}
 
 
 def content(dataset: Dataset) -> tuple:

@@ -9,26 +9,51 @@ VERTICES = 10475  # the package's landmark vertices have fixed numbers
 AROUND, ALONG = 12, 6
 # T-pose, metres; sided joints on the left only.
 JOINTS = {
-    "pelvis": (0, 0, 0), "spine1": (0, 0.11, -0.01), "spine2": (0, 0.24, 0), "spine3": (0, 0.30, 0),
-    "neck": (0, 0.5, -0.02), "head": (0, 0.58, 0.01), "jaw": (0, 0.6, 0.03),
-    "hip": (0.09, -0.09, 0), "knee": (0.1, -0.47, 0), "ankle": (0.1, -0.87, -0.03),
-    "foot": (0.11, -0.93, 0.1), "collar": (0.07, 0.42, 0), "shoulder": (0.17, 0.42, -0.01),
-    "elbow": (0.43, 0.42, -0.02), "wrist": (0.68, 0.42, 0), "eye": (0.03, 0.66, 0.08),
-}  # fmt: skip
+    "pelvis": (0, 0, 0),
+    "spine1": (0, 0.11, -0.01),
+    "spine2": (0, 0.24, 0),
+    "spine3": (0, 0.30, 0),
+    "neck": (0, 0.5, -0.02),
+    "head": (0, 0.58, 0.01),
+    "jaw": (0, 0.6, 0.03),
+    "hip": (0.09, -0.09, 0),
+    "knee": (0.1, -0.47, 0),
+    "ankle": (0.1, -0.87, -0.03),
+    "foot": (0.11, -0.93, 0.1),
+    "collar": (0.07, 0.42, 0),
+    "shoulder": (0.17, 0.42, -0.01),
+    "elbow": (0.43, 0.42, -0.02),
+    "wrist": (0.68, 0.42, 0),
+    "eye": (0.03, 0.66, 0.08),
+}
 # (joint, where its capsule ends, radius); sided ones are mirrored.
 CAPSULES = (
-    ("pelvis", (0, 0.11, 0), 0.13), ("spine1", (0, 0.24, 0), 0.13), ("spine2", (0, 0.3, 0), 0.13),
-    ("spine3", (0, 0.46, 0), 0.14), ("neck", (0, 0.58, 0), 0.05), ("head", (0, 0.75, 0.01), 0.08),
-    ("left_hip", (0.1, -0.47, 0), 0.08), ("left_knee", (0.1, -0.87, -0.03), 0.05),
-    ("left_ankle", (0.11, -0.93, 0.1), 0.04), ("left_foot", (0.11, -0.93, 0.16), 0.03),
-    ("left_collar", (0.17, 0.42, -0.01), 0.06), ("left_shoulder", (0.43, 0.42, -0.02), 0.05),
-    ("left_elbow", (0.68, 0.42, 0), 0.04), ("left_wrist", (0.85, 0.42, 0), 0.03),
-)  # fmt: skip
+    ("pelvis", (0, 0.11, 0), 0.13),
+    ("spine1", (0, 0.24, 0), 0.13),
+    ("spine2", (0, 0.3, 0), 0.13),
+    ("spine3", (0, 0.46, 0), 0.14),
+    ("neck", (0, 0.58, 0), 0.05),
+    ("head", (0, 0.75, 0.01), 0.08),
+    ("left_hip", (0.1, -0.47, 0), 0.08),
+    ("left_knee", (0.1, -0.87, -0.03), 0.05),
+    ("left_ankle", (0.11, -0.93, 0.1), 0.04),
+    ("left_foot", (0.11, -0.93, 0.16), 0.03),
+    ("left_collar", (0.17, 0.42, -0.01), 0.06),
+    ("left_shoulder", (0.43, 0.42, -0.02), 0.05),
+    ("left_elbow", (0.68, 0.42, 0), 0.04),
+    ("left_wrist", (0.85, 0.42, 0), 0.03),
+)
 MARKS = {
-    "nose": (0, 0.64, 0.1), "leye": (0.03, 0.66, 0.09), "reye": (-0.03, 0.66, 0.09),
-    "lear": (0.08, 0.64, 0), "rear": (-0.08, 0.64, 0), "LBigToe": (0.1, -0.94, 0.18),
-    "RBigToe": (-0.1, -0.94, 0.18), "LHeel": (0.1, -0.95, -0.06), "RHeel": (-0.1, -0.95, -0.06),
-}  # fmt: skip
+    "nose": (0, 0.64, 0.1),
+    "leye": (0.03, 0.66, 0.09),
+    "reye": (-0.03, 0.66, 0.09),
+    "lear": (0.08, 0.64, 0),
+    "rear": (-0.08, 0.64, 0),
+    "LBigToe": (0.1, -0.94, 0.18),
+    "RBigToe": (-0.1, -0.94, 0.18),
+    "LHeel": (0.1, -0.95, -0.06),
+    "RHeel": (-0.1, -0.95, -0.06),
+}
 
 
 def _place(joint: str) -> np.ndarray:
@@ -99,24 +124,53 @@ def write(path, atlas: bool = False):
     shapedirs = np.zeros((VERTICES, 3, 20))
     shapedirs[:, :, 0], shapedirs[:, 0, 1] = 0.03 * template, 0.1 * template[:, 0]
     parents = [_parent(name, names) for name in names]
-    extra = {"vt": np.random.default_rng(0).random((len(faces) * 3, 2)),
-             "ft": np.arange(len(faces) * 3).reshape(-1, 3)} if atlas else {}  # fmt: skip
+    extra = (
+        {
+            "vt": np.random.default_rng(0).random((len(faces) * 3, 2)),
+            "ft": np.arange(len(faces) * 3).reshape(-1, 3),
+        }
+        if atlas
+        else {}
+    )
     np.savez_compressed(
-        path, v_template=template, f=faces.astype(np.uint32), shapedirs=shapedirs,
-        posedirs=np.zeros((VERTICES, 3, 486)), J_regressor=regressor, weights=weights,
-        kintree_table=np.array([parents, range(55)]), hands_componentsl=np.eye(45),
-        hands_componentsr=np.eye(45), hands_meanl=np.zeros(45), hands_meanr=np.zeros(45),
-        lmk_faces_idx=np.zeros(51, np.int64), lmk_bary_coords=np.full((51, 3), 1 / 3), **extra,
-    )  # fmt: skip
+        path,
+        v_template=template,
+        f=faces.astype(np.uint32),
+        shapedirs=shapedirs,
+        posedirs=np.zeros((VERTICES, 3, 486)),
+        J_regressor=regressor,
+        weights=weights,
+        kintree_table=np.array([parents, range(55)]),
+        hands_componentsl=np.eye(45),
+        hands_componentsr=np.eye(45),
+        hands_meanl=np.zeros(45),
+        hands_meanr=np.zeros(45),
+        lmk_faces_idx=np.zeros(51, np.int64),
+        lmk_bary_coords=np.full((51, 3), 1 / 3),
+        **extra,
+    )
     return path
 
 
 def _parent(name: str, names: list[str]) -> int:
     side, _, short = name.rpartition("_")
-    chain = {"pelvis": None, "hip": "pelvis", "spine1": "pelvis", "knee": "hip", "spine2": "spine1",
-             "ankle": "knee", "spine3": "spine2", "foot": "ankle", "neck": "spine3",
-             "collar": "spine3", "head": "neck", "shoulder": "collar", "elbow": "shoulder",
-             "wrist": "elbow", "jaw": "head"}  # fmt: skip
+    chain = {
+        "pelvis": None,
+        "hip": "pelvis",
+        "spine1": "pelvis",
+        "knee": "hip",
+        "spine2": "spine1",
+        "ankle": "knee",
+        "spine3": "spine2",
+        "foot": "ankle",
+        "neck": "spine3",
+        "collar": "spine3",
+        "head": "neck",
+        "shoulder": "collar",
+        "elbow": "shoulder",
+        "wrist": "elbow",
+        "jaw": "head",
+    }
     if "eye" in name:
         parent = "head"
     elif short in chain:

@@ -40,9 +40,13 @@ def person() -> nn.Module:
     """A first stage that was never trained."""
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=WIDTH, num_hidden_layers=TOKENS, num_attention_heads=4, intermediate_size=64,
-        image_size=32, patch_size=16,
-    )  # fmt: skip
+        hidden_size=WIDTH,
+        num_hidden_layers=TOKENS,
+        num_attention_heads=4,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=16,
+    )
     body = backbones.Tokens(ViTModel(config), SIZE, (0.5,) * 3, (0.5,) * 3)
     made = methods.build("sd_reid", body, 4, views=VIEWS)
     made.neck.norm.running_mean.copy_(noise(WIDTH))

@@ -19,34 +19,52 @@ from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 
 SIZE = (32, 16)
-RESNET = {"model_type": "resnet", "layer_type": "basic", "embedding_size": 8,
-          "hidden_sizes": [8, 12], "depths": [1, 1]}  # fmt: skip
+RESNET = {
+    "model_type": "resnet",
+    "layer_type": "basic",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 12],
+    "depths": [1, 1],
+}
 
 
 def autoencoder(seed: int = 0) -> AutoencoderTiny:
     torch.manual_seed(seed)
     return AutoencoderTiny(
-        encoder_block_out_channels=(16,) * 3, decoder_block_out_channels=(16,) * 3,
-        num_encoder_blocks=(1, 1, 1), num_decoder_blocks=(1, 1, 1),
-    ).eval()  # fmt: skip
+        encoder_block_out_channels=(16,) * 3,
+        decoder_block_out_channels=(16,) * 3,
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+    ).eval()
 
 
 def pipeline(kind: str = "v_prediction", seed: int = 0) -> ViewDiffusionPipeline:
     """One with random weights."""
     vae = autoencoder(seed)
     unet = UNet2DConditionModel(
-        sample_size=(8, 4), in_channels=4, out_channels=4,
+        sample_size=(8, 4),
+        in_channels=4,
+        out_channels=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), block_out_channels=(16, 24),
-        layers_per_block=1, norm_num_groups=8, attention_head_dim=8, cross_attention_dim=16,
-    )  # fmt: skip
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(16, 24),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+    )
     identity = IdentityEncoder(RESNET, SIZE).eval()
     conditioner = ViewConditioner(4, 16, identity.dim, 2, 2, SIZE, 16)
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-        set_alpha_to_one=False, timestep_spacing="trailing", prediction_type=kind,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        timestep_spacing="trailing",
+        prediction_type=kind,
         rescale_betas_zero_snr=kind == "v_prediction",
-    )  # fmt: skip
+    )
     return ViewDiffusionPipeline(vae, widen(unet), conditioner, scheduler, identity)
 
 
@@ -63,27 +81,60 @@ def write_pairs(folder: Path, people: int = 2, each: int = 1, size=SIZE) -> Pair
     render = smooth(count)
     maps = (np.arange(count * size[0] * size[1]) % 255 + 1).astype(np.uint8).reshape(count, *size)
     data = stored.shard(
-        {"source": smooth(people), "render": render, "target": (render * 0.7 + 30).astype(np.uint8),
-         "normals": np.stack([maps, maps, maps], -1), "seen": maps, "mask": maps}
-    )  # fmt: skip
+        {
+            "source": smooth(people),
+            "render": render,
+            "target": (render * 0.7 + 30).astype(np.uint8),
+            "normals": np.stack([maps, maps, maps], -1),
+            "seen": maps,
+            "mask": maps,
+        }
+    )
     (folder / stored.SHARDS).mkdir(parents=True)
     (folder / stored.SHARDS / "a.safetensors").write_bytes(data)
     rows = [
-        {"pid": str(k // each), "kind": stored.KINDS[k % 2], "split": "train",
-         "elevation": 30.0 + k, "camera": [30.0 + k, 5.0, 10.0 * k, 20.0, 0.5],
-         "shard": "a", "place": k, "source": k // each}
+        {
+            "pid": str(k // each),
+            "kind": stored.KINDS[k % 2],
+            "split": "train",
+            "elevation": 30.0 + k,
+            "camera": [30.0 + k, 5.0, 10.0 * k, 20.0, 0.5],
+            "shard": "a",
+            "place": k,
+            "source": k // each,
+        }
         for k in range(count)
-    ]  # fmt: skip
+    ]
     stored.finish(folder, size, rows, {"a": hashlib.sha256(data).hexdigest()})
     return Pairs.open(folder)
 
 
 def train_argv(given, output, *options) -> list[str]:
     known = [
-        "--data.pairs", given / "pairs", "--data.validation", 0.25, "--model.base", given / "base",
-        "--model.size", 32, 16, "--optim.steps", 6, "--optim.batch", 4, "--optim.warmup", 0,
-        "--distil.batch", 4, "--every", 3, "--device", "cpu", "--output", output,
-    ]  # fmt: skip
+        "--data.pairs",
+        given / "pairs",
+        "--data.validation",
+        0.25,
+        "--model.base",
+        given / "base",
+        "--model.size",
+        32,
+        16,
+        "--optim.steps",
+        6,
+        "--optim.batch",
+        4,
+        "--optim.warmup",
+        0,
+        "--distil.batch",
+        4,
+        "--every",
+        3,
+        "--device",
+        "cpu",
+        "--output",
+        output,
+    ]
     return [str(token) for token in (*known, *options)]
 
 

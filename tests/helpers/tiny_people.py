@@ -13,7 +13,8 @@ from transformers import ViTConfig, ViTModel
 
 def cargo(root: Path, people: int) -> Path:
     """People of one colour each, seen by a drone and two cameras on the ground, in CARGO's layout;
-    so many to learn from, and as many others to look for."""
+    so many to learn from, and as many others to look for.
+    """
     rng = np.random.default_rng(0)
     for pid in range(2 * people):
         colour = rng.uniform(40, 215, 3)

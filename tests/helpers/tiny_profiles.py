@@ -2,7 +2,8 @@
 """ICC profiles of a few hundred bytes, written from the published primaries of each space.
 
 Colorants are X, Y, Z of red, green and blue relative to D50, as printed in the profiles of Apple
-(Display P3), Adobe (Adobe RGB 1998) and Kodak (ProPhoto, ISO 22028-2)."""
+(Display P3), Adobe (Adobe RGB 1998) and Kodak (ProPhoto, ISO 22028-2).
+"""
 
 from __future__ import annotations
 

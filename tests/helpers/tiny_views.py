@@ -18,9 +18,11 @@ def pipeline(identity: bool = True) -> ViewDiffusionPipeline:
     """The new channels have weight, so that conditions have an effect."""
     torch.manual_seed(0)
     vae = AutoencoderTiny(
-        encoder_block_out_channels=(8,) * 3, decoder_block_out_channels=(8,) * 3,
-        num_encoder_blocks=(1, 1, 1), num_decoder_blocks=(1, 1, 1),
-    ).eval()  # fmt: skip
+        encoder_block_out_channels=(8,) * 3,
+        decoder_block_out_channels=(8,) * 3,
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+    ).eval()
     wide = widen(unet())
     with torch.no_grad():
         wide.conv_in.weight.normal_(0, 0.2)
@@ -29,19 +31,28 @@ def pipeline(identity: bool = True) -> ViewDiffusionPipeline:
     ).eval()
     conditioner = ViewConditioner(4, 24, 8 if identity else 0, 2, 2, SIZE, 16).eval()
     scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear", prediction_type="v_prediction", clip_sample=False,
-        timestep_spacing="trailing", rescale_betas_zero_snr=True,
-    )  # fmt: skip
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+    )
     return ViewDiffusionPipeline(vae, wide, conditioner, scheduler, encoder if identity else None)
 
 
 def unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=(16, 8), in_channels=4, out_channels=4,
+        sample_size=(16, 8),
+        in_channels=4,
+        out_channels=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), block_out_channels=(16, 32),
-        layers_per_block=1, norm_num_groups=8, attention_head_dim=8, cross_attention_dim=24,
-    ).eval()  # fmt: skip
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        cross_attention_dim=24,
+    ).eval()
 
 
 def views(count: int = 5, photos: int = 2) -> Conditions:
@@ -53,9 +64,13 @@ def views(count: int = 5, photos: int = 2) -> Conditions:
     camera = torch.tensor([[60.0, 10, 0, 20, 0.5]]).repeat(count, 1)
     camera[:, 2] = torch.arange(count) * 50
     return Conditions(
-        source=plane(photos, 3), person=torch.arange(count) % photos, render=plane(count, 3),
-        seen=plane(count, 1).round(), normals=plane(count, 3) * 2 - 1, camera=camera,
-    )  # fmt: skip
+        source=plane(photos, 3),
+        person=torch.arange(count) % photos,
+        render=plane(count, 3),
+        seen=plane(count, 1).round(),
+        normals=plane(count, 3) * 2 - 1,
+        camera=camera,
+    )
 
 
 def rows(count: int, first: int = 0) -> list[torch.Generator]:

@@ -24,9 +24,10 @@ def brute(real, made, people, others) -> float:
         return sum(values) / len(values)
 
     return (
-        mean(real, real, people, people) + mean(made, made, others, others)
+        mean(real, real, people, people)
+        + mean(made, made, others, others)
         - 2 * mean(real, made, people, others)
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

@@ -176,10 +176,14 @@ def test_inputs_of_any_kind_give_the_same():
         one = one if one.shape == (7, 40) else one.contiguous().T
         assert same(metrics.rank_rows(one, *ids), expected)
     for change in (
-        list, torch.from_numpy, lambda i: torch.from_numpy(i).int(), lambda i: i.astype(str),
-        lambda i: i.astype(str).astype(object), lambda i: list(torch.from_numpy(i)),
+        list,
+        torch.from_numpy,
+        lambda i: torch.from_numpy(i).int(),
+        lambda i: i.astype(str),
+        lambda i: i.astype(str).astype(object),
+        lambda i: list(torch.from_numpy(i)),
         lambda i: tuple(f"set/{k}" for k in i),
-    ):  # fmt: skip
+    ):
         assert same(metrics.rank_rows(distances, *map(change, ids)), expected)
 
 
@@ -193,9 +197,12 @@ def test_the_order_of_the_gallery_changes_nothing():
     distances, query_pids, pids, query_camids, camids = large(20)
     order = np.random.default_rng(1).permutation(len(pids))
     turned = metrics.rank_rows(
-        distances[:, order], query_pids, np.array(pids)[order], query_camids,
+        distances[:, order],
+        query_pids,
+        np.array(pids)[order],
+        query_camids,
         np.array(camids)[order],
-    )  # fmt: skip
+    )
     assert same(turned, metrics.rank_rows(*large(20)))
 
 
@@ -241,7 +248,7 @@ def test_cosine_distance_is_its_definition():
     half = torch.from_numpy(query).half()
     assert metrics.cosine_distances(half, gallery) == pytest.approx(found, abs=1e-2)
     assert np.array_equal(metrics.cosine_distances(query.astype(float), gallery), found)
-    (start, block), = metrics.blocks(query, gallery)  # fmt: skip
+    ((start, block),) = metrics.blocks(query, gallery)
     assert start == 0 and block == pytest.approx(found - 1, abs=1e-6)
     query.flags.writeable = False  # as a file gives it
     assert np.array_equal(metrics.cosine_distances(query, gallery), found)
@@ -302,9 +309,12 @@ ABC = ["a", "b", "c"]
 )
 def test_bad_input_is_named(change, message):
     task = {
-        "distances": np.zeros((2, 3), np.float32), "query_pids": ["a", "b"], "gallery_pids": ABC,
-        "query_camids": [0, 0], "gallery_camids": [1, 1, 1],
-    }  # fmt: skip
+        "distances": np.zeros((2, 3), np.float32),
+        "query_pids": ["a", "b"],
+        "gallery_pids": ABC,
+        "query_camids": [0, 0],
+        "gallery_camids": [1, 1, 1],
+    }
     assert metrics.rank_metrics(**task).valid_queries == 2
     with pytest.raises(ValueError, match=message):
         metrics.rank_metrics(**task | change)

@@ -20,12 +20,19 @@ def drawn(posture: str, count: int = 4, **more) -> list[np.ndarray]:
     """People seen from the side and from the front in turn."""
     return [
         shots.one(
-            number, 4,
-            shots.Simple(name=posture, posture=posture, elevation=8, azimuth=(75, 20)[number % 2],
-                         height=200, **more),
+            number,
+            4,
+            shots.Simple(
+                name=posture,
+                posture=posture,
+                elevation=8,
+                azimuth=(75, 20)[number % 2],
+                height=200,
+                **more,
+            ),
         ).image
         for number in range(count)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -87,11 +87,17 @@ def test_people_who_are_small_in_a_large_frame(detector, drawn):
 @pytest.mark.parametrize(
     ("size", "tight"),
     [
-        ((128, 64), True), ((146, 86), True), ((104, 88), True), ((480, 160), True),
-        ((100, 100), False), ((400, 80), False), ((640, 480), False), ((1600, 900), False),
+        ((128, 64), True),
+        ((146, 86), True),
+        ((104, 88), True),
+        ((480, 160), True),
+        ((100, 100), False),
+        ((400, 80), False),
+        ((640, 480), False),
+        ((1600, 900), False),
         ((480, 640), False),
     ],
-)  # fmt: skip
+)
 def test_tight_by_shape(size, tight):
     assert find.is_tight(np.zeros((*size, 3), np.uint8)) is tight
 
@@ -125,10 +131,13 @@ def test_outputs_of_the_models_are_named(models):
     assert shapes == [
         {"boxes": (2254, 12), "scores": (2254,)},
         {
-            "landmarks": (39, 5), "presence": (1,), "mask": (256, 256), "heatmap": (64, 64, 39),
+            "landmarks": (39, 5),
+            "presence": (1,),
+            "mask": (256, 256),
+            "heatmap": (64, 64, 39),
             "world": (39, 3),
         },
-    ]  # fmt: skip
+    ]
 
 
 def test_model_that_is_none_is_refused(tmp_path, models):

@@ -20,8 +20,9 @@ from viewsynth.runtime import weights
 from viewsynth.world import shots
 
 VIEWS = (
-    *shots.SHOTS, shots.Simple(name="side", elevation=6, azimuth=100, platform="cctv", camid="c2"),
-)  # fmt: skip
+    *shots.SHOTS,
+    shots.Simple(name="side", elevation=6, azimuth=100, platform="cctv", camid="c2"),
+)
 
 
 @pytest.fixture(scope="module")

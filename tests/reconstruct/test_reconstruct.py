@@ -25,7 +25,7 @@ AT = {name: row for row, name in enumerate(bodies.KEYPOINTS)}
 def tools() -> reconstruct.Tools:
     try:
         files = weights.pose_model(), weights.detector_model()
-    except weights.MissingWeights as error:
+    except weights.MissingWeightsError as error:
         pytest.skip(f"the pose models cannot be had: {error}")
     return reconstruct.load(bodies.load("anny"), *files)
 
@@ -162,9 +162,15 @@ def test_colours_of_the_parts_survive(tools, drawn, from_front, number):
     vertices = posing.posed([person], tools.poser, "relaxed")
     sensor = Sensor(noise=0.0)
     view = take(
-        vertices, tools.body, [person.texture], [person.seen], ["a"],
-        [Shot(0, picture.station.elevation, picture.station.azimuth, "same")], sensor, 0,
-    )[0]  # fmt: skip
+        vertices,
+        tools.body,
+        [person.texture],
+        [person.seen],
+        ["a"],
+        [Shot(0, picture.station.elevation, picture.station.azimuth, "same")],
+        sensor,
+        0,
+    )[0]
 
     def thirds(image, mask):
         rows = np.nonzero(mask.any(1))[0]

@@ -138,10 +138,15 @@ def test_degraded_is_coarse_and_nothing_else(blur):
         assert (quarters[0] - quarters[1]).abs().max() < 0.01
         # Geometry stays: no shift fits the picture better.
         error = [
-            (planar(found[None])[..., 16:-16, 16 + d : 112 + d]
-             - planar(image[None])[..., 16:-16, 16:112]).abs().mean().item()
+            (
+                planar(found[None])[..., 16:-16, 16 + d : 112 + d]
+                - planar(image[None])[..., 16:-16, 16:112]
+            )
+            .abs()
+            .mean()
+            .item()
             for d in (-4, -1, 0, 1, 4)
-        ]  # fmt: skip
+        ]
         assert min(error) == error[2] and error[2] > last
         last = error[2]
     assert (augment.degraded(image, 256) == image).all()

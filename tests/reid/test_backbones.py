@@ -39,17 +39,18 @@ TOKENS = {  # name: how to make it, its name there, the pooling of `encoders` wi
     "classifier": (lambda: ViTForImageClassification(VIT), "cls"),
     "clip_vision": (lambda: CLIPVisionModel(CLIPVisionConfig(**EYE)), "pooler"),
     "clip": (
-        lambda: CLIPModel(CLIPConfig(text_config=WORDS, vision_config=EYE, projection_dim=16)), ""
+        lambda: CLIPModel(CLIPConfig(text_config=WORDS, vision_config=EYE, projection_dim=16)),
+        "",
     ),
     "dinov2": (lambda: Dinov2Model(Dinov2Config(**DINO)), "pooler"),
     "registers": (lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**DINO)), "pooler"),
-}  # fmt: skip
+}
 PLAIN = {
     "resnet": lambda: ResNetModel(
         ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1])
     ),
     "convnext": lambda: ConvNextModel(ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1] * 4)),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

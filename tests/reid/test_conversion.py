@@ -18,17 +18,24 @@ WIDTH, BLOCKS, PATCH, SIDE = 128, 2, 8, 4
 def weights() -> dict[str, torch.Tensor]:
     """A small ViT by timm's names, with a classifier."""
     shapes = {
-        "cls_token": (1, 1, WIDTH), "pos_embed": (1, 1 + SIDE**2, WIDTH),
-        "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH), "patch_embed.proj.bias": (WIDTH,),
-        "norm.weight": (WIDTH,), "norm.bias": (WIDTH,), "head.weight": (10, WIDTH),
+        "cls_token": (1, 1, WIDTH),
+        "pos_embed": (1, 1 + SIDE**2, WIDTH),
+        "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
+        "patch_embed.proj.bias": (WIDTH,),
+        "norm.weight": (WIDTH,),
+        "norm.bias": (WIDTH,),
+        "head.weight": (10, WIDTH),
         "head.bias": (10,),
-    }  # fmt: skip
+    }
     for n in range(BLOCKS):
         for part, sides in (
-            ("norm1", (WIDTH,)), ("norm2", (WIDTH,)), ("attn.qkv", (3 * WIDTH, WIDTH)),
-            ("attn.proj", (WIDTH, WIDTH)), ("mlp.fc1", (2 * WIDTH, WIDTH)),
+            ("norm1", (WIDTH,)),
+            ("norm2", (WIDTH,)),
+            ("attn.qkv", (3 * WIDTH, WIDTH)),
+            ("attn.proj", (WIDTH, WIDTH)),
+            ("mlp.fc1", (2 * WIDTH, WIDTH)),
             ("mlp.fc2", (WIDTH, 2 * WIDTH)),
-        ):  # fmt: skip
+        ):
             shapes |= {f"blocks.{n}.{part}.weight": sides, f"blocks.{n}.{part}.bias": sides[:1]}
     rng = torch.Generator().manual_seed(0)
     return {name: 0.1 * torch.randn(shape, generator=rng) for name, shape in shapes.items()}
@@ -51,8 +58,9 @@ def reference(w: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
     for n in range(BLOCKS):
         q, k, v = (
             linear(norm(x, f"blocks.{n}.norm1"), f"blocks.{n}.attn.qkv")
-            .unflatten(-1, (3, 2, 64)).permute(2, 0, 3, 1, 4)
-        )  # fmt: skip
+            .unflatten(-1, (3, 2, 64))
+            .permute(2, 0, 3, 1, 4)
+        )
         mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x + linear(mixed, f"blocks.{n}.attn.proj")
         wide = functional.gelu(linear(norm(x, f"blocks.{n}.norm2"), f"blocks.{n}.mlp.fc1"))

@@ -38,15 +38,18 @@ MODELS = {  # name: how to make it, the pooling that "auto" is, length of a feat
     "vit": (lambda: ViTModel(VIT), "pooler", 32),
     "classifier": (lambda: ViTForImageClassification(VIT), "cls", 32),  # it has no pooler
     "dinov2": (
-        lambda: Dinov2Model(Dinov2Config(**SMALL, image_size=28, patch_size=14)), "pooler", 32
+        lambda: Dinov2Model(Dinov2Config(**SMALL, image_size=28, patch_size=14)),
+        "pooler",
+        32,
     ),
     "clip_vision": (lambda: CLIPVisionModel(CLIPVisionConfig(**EYE)), "pooler", 32),
     "clip": (lambda: CLIPModel(CLIP), "pooler", 16),
     "resnet": (
         lambda: ResNetModel(ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1])),
-        "pooler", 32,
+        "pooler",
+        32,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +94,10 @@ def test_the_same_numbers_as_transformers_itself(saved):
     last = said.last_hidden_state  # a class token and 4 x 2 places
     assert last.shape[1] == 9
     for pooling, expected in (
-        ("cls", last[:, 0]), ("mean", last[:, 1:].mean(1)), ("pooler", said.pooler_output),
-    ):  # fmt: skip
+        ("cls", last[:, 0]),
+        ("mean", last[:, 1:].mean(1)),
+        ("pooler", said.pooler_output),
+    ):
         found = encoders.load(str(saved / "vit"), SIZE, pooling).encode(images)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 

@@ -42,9 +42,12 @@ def brute_force(features, labels, weights, negatives) -> float:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    seed=st.integers(0, 10_000), people=st.integers(1, 4), pictures=st.integers(1, 4),
-    zeros=st.integers(0, 4), hidden=st.integers(0, 6),
-)  # fmt: skip
+    seed=st.integers(0, 10_000),
+    people=st.integers(1, 4),
+    pictures=st.integers(1, 4),
+    zeros=st.integers(0, 4),
+    hidden=st.integers(0, 6),
+)
 def test_triplet_is_brute_force(seed, people, pictures, zeros, hidden):
     features, labels, weights = batch(seed, people, pictures)
     weights[:zeros] = 0

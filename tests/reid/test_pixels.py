@@ -154,8 +154,9 @@ def test_broken_pictures_are_left_out(samples, tmp_path, cached):
     spoilt = with_broken(samples, tmp_path, 1)
     opened = Pixels.open(spoilt, SIZE, cache)
     assert np.flatnonzero(~opened.usable).tolist() == [7] and opened.samples == [
-        *samples[:7], *samples[8:],
-    ]  # fmt: skip
+        *samples[:7],
+        *samples[8:],
+    ]
     assert [r.source for r in opened.rejects] == [str(tmp_path / "0.png")]
     whole = Pixels.open(samples, SIZE)
     assert (opened.get([6, 7, 148]) == whole.get([6, 8, 149])).all()

@@ -37,10 +37,19 @@ def row(who, name="e30_a0", **values):
     source = f"train/Cam6/{who[6:]}.jpg"  # as `train` writes it
     digest = hashlib.sha256(source.encode()).hexdigest()
     return {
-        "file_name": stem, "pid": who, "camid": "6+7:e30", "platform": "drone", "view": "aerial",
-        "split": "train", "source": "synthetic", "outfit": "", "elevation": 30.0,
-        "seen_ratio": 0.5, "weight": 0.8, "sources": [{"file": source, "sha256": digest}],
-    } | values  # fmt: skip
+        "file_name": stem,
+        "pid": who,
+        "camid": "6+7:e30",
+        "platform": "drone",
+        "view": "aerial",
+        "split": "train",
+        "source": "synthetic",
+        "outfit": "",
+        "elevation": 30.0,
+        "seen_ratio": 0.5,
+        "weight": 0.8,
+        "sources": [{"file": source, "sha256": digest}],
+    } | values
 
 
 def run(folder: Path, rows: list[dict]) -> Path:
@@ -222,8 +231,9 @@ def test_split_is_by_identity_and_stable(train):
     assert not {s.pid for s in kept} & {s.pid for s in held}
     again = pool.split(train[::-1], 0.34, 0)
     assert {s.pid for s in again[1]} == {s.pid for s in held}
-    assert any({s.pid for s in pool.split(train, 0.34, n)[1]} != {s.pid for s in held}
-               for n in range(1, 9))  # fmt: skip
+    assert any(
+        {s.pid for s in pool.split(train, 0.34, n)[1]} != {s.pid for s in held} for n in range(1, 9)
+    )
     assert pool.split(train, 0, 0) == (train, [])
     assert len({s.pid for s in pool.split(train, 0.01, 0)[1]}) == 2
     for share in (0.99, 1.0, -0.1):
@@ -262,8 +272,9 @@ def test_views_by_platform_and_those_of_another_pool(train):
     told = [replace(sample, platform=kinds[sample.camid]) for sample in train]
     found = pool.build(told, by="platform")
     assert found.view_names == ("cctv", "drone", "wearable")
-    assert all(found.view_names[v] == s.platform for v, s in zip(found.views, found.samples,
-                                                                 strict=True))  # fmt: skip
+    assert all(
+        found.view_names[v] == s.platform for v, s in zip(found.views, found.samples, strict=True)
+    )
     few = [sample for sample in told if sample.platform != "cctv"]
     kept = found.keep(np.array([sample.platform != "cctv" for sample in found.samples]))
     for other in (kept, pool.build(few, by="platform", view_names=found.view_names)):

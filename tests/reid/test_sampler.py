@@ -24,10 +24,16 @@ def drawn(ground=(4,) * 10, aerial=(2,) * 10, made=(6,) * 10) -> Pool:
             for number in range(count):
                 source = "synthetic" if kind == "synthetic" else "real"
                 name = f"{person}/{kind}{number}"
-                samples.append(Sample(
-                    paths=(Path(name),), pid=f"{person:03d}", name=name, source=source,
-                    camid=f"{kind}{number % 3}", view="ground" if kind == "ground" else "aerial",
-                ))  # fmt: skip
+                samples.append(
+                    Sample(
+                        paths=(Path(name),),
+                        pid=f"{person:03d}",
+                        name=name,
+                        source=source,
+                        camid=f"{kind}{number % 3}",
+                        view="ground" if kind == "ground" else "aerial",
+                    )
+                )
     return build(samples)
 
 
@@ -36,17 +42,22 @@ def plan(pool=None, people=4, pictures=4, steps=200, **options) -> Plan:
 
 
 COUNTS = st.integers(3, 12).flatmap(
-    lambda n: st.tuples(*(st.lists(st.integers(low, 6), min_size=n, max_size=n)
-                          for low in (1, 0, 0)))
-)  # fmt: skip
+    lambda n: st.tuples(
+        *(st.lists(st.integers(low, 6), min_size=n, max_size=n) for low in (1, 0, 0))
+    )
+)
 
 
 @settings(deadline=None, max_examples=60)
 @given(
-    counts=COUNTS, people=st.integers(1, 12), pictures=st.integers(1, 7),
-    synthetic=st.floats(0, 0.5), until=st.floats(0, 1), seed=st.integers(0, 2**40),
+    counts=COUNTS,
+    people=st.integers(1, 12),
+    pictures=st.integers(1, 7),
+    synthetic=st.floats(0, 0.5),
+    until=st.floats(0, 1),
+    seed=st.integers(0, 2**40),
     step=st.integers(0, 60),
-)  # fmt: skip
+)
 def test_what_a_batch_holds(counts, people, pictures, synthetic, until, seed, step):
     pool = drawn(*counts)
     people = min(people, pool.classes)
@@ -149,7 +160,11 @@ def test_plans_that_cannot_be():
         plan(helped, synthetic=0)
     assert helped.synthetic[plan(helped).batch(0)].sum() == 8
     for key, value in (
-        ("synthetic", 0.6), ("until", 1.1), ("people", 0), ("pictures", 0), ("steps", 0),
-    ):  # fmt: skip
+        ("synthetic", 0.6),
+        ("until", 1.1),
+        ("people", 0),
+        ("pictures", 0),
+        ("steps", 0),
+    ):
         with pytest.raises(ValueError, match=f"{key} must be in"):
             plan(**{key: value})

@@ -17,8 +17,10 @@ from viewsynth.render.sensor import Sensor
 from viewsynth.render.views import Shot, take
 
 SIZE = (128, 64)
-SHOTS = [Shot(k % 2, e, a, str(k)) for k, (e, a) in
-         enumerate([(0.0, 20.0), (35.0, 200.0), (60.0, 310.0), (90.0, 45.0)])]  # fmt: skip
+SHOTS = [
+    Shot(k % 2, e, a, str(k))
+    for k, (e, a) in enumerate([(0.0, 20.0), (35.0, 200.0), (60.0, 310.0), (90.0, 45.0)])
+]
 
 
 def drawn(vertices, body, textures, seens, _, taken, size=SIZE):
@@ -80,7 +82,7 @@ def test_ranges_grey_and_what_is_off_the_body():
         assert (found.normals[:, k][off] == 0).all()
     assert (found.seen[:, 0][off] == 0).all()
     assert torch.allclose(found.seen, found.coverage, atol=1e-5), "all of the atlas was seen"
-    assert 0 <= float(found.render.min()) and float(found.render.max()) <= 1
+    assert float(found.render.min()) >= 0 and float(found.render.max()) <= 1
     length = found.normals.norm(dim=1)
     assert float(length.max()) <= 1 + 1e-5
     assert float(length[found.coverage[:, 0] == 1].mean()) > 0.9

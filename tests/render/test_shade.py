@@ -97,7 +97,7 @@ def test_every_output_of_a_sphere():
 
 
 def test_texture_orientation():
-    """u grows to the right of the atlas, v upwards: the top of the ball shows the first rows."""
+    """U grows to the right of the atlas, v upwards: the top of the ball shows the first rows."""
     texture = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
     texture[:, :8, :, 0] = 255  # upper rows red
     texture[:, :, :8, 1] = 255  # left columns, 0 < azimuth < 180, green
@@ -162,7 +162,7 @@ def test_a_person_in_a_batch_is_the_same_alone(monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(dict(backend="gl"), "backend must be one of"), (dict(mesh=torch.tensor([3])), "mesh must")],
+    [({"backend": "gl"}, "backend must be one of"), ({"mesh": torch.tensor([3])}, "mesh must")],
 )
 def test_bad_input(change, message):
     with pytest.raises(ValueError, match=message):

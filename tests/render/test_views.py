@@ -26,8 +26,10 @@ def test_views_come_in_the_order_of_the_shots():
     taken = take(*people(3), shots, Sensor(pixels=48), 1)
     for shot, view in zip(shots, taken, strict=True):
         assert (view.pid, view.elevation, view.azimuth) == (
-            f"p{shot.person}", shot.elevation, shot.azimuth,
-        )  # fmt: skip
+            f"p{shot.person}",
+            shot.elevation,
+            shot.azimuth,
+        )
         width, height = view.box[2] - view.box[0], view.box[3] - view.box[1]
         assert view.image.shape == (height, width, 3) and view.image.dtype == np.uint8
         assert view.seen.shape == view.mask.shape == (height, width)
@@ -121,9 +123,12 @@ def test_colours_of_the_person_survive():
 
 @pytest.mark.parametrize(
     ("shot", "message"),
-    [(Shot(1, 0.0, 0.0, "x"), "names person 1"), (Shot(0, 91.0, 0.0, "x"), "elevation must be"),
-     (Shot(0, -1.0, 0.0, "x"), "elevation must be")],
-)  # fmt: skip
+    [
+        (Shot(1, 0.0, 0.0, "x"), "names person 1"),
+        (Shot(0, 91.0, 0.0, "x"), "elevation must be"),
+        (Shot(0, -1.0, 0.0, "x"), "elevation must be"),
+    ],
+)
 def test_impossible_shots(shot, message):
     with pytest.raises(ValueError, match=message):
         take(*people(1), [shot], CLEAN, 0)
@@ -239,9 +244,19 @@ def test_stronger_compression_loses_more():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("pixels", 2), ("pixels", 2000), ("vfov", 0), ("blur", -1), ("noise", float("nan")),
-     ("jpeg", 101), ("jpeg", 3), ("distance", 0.5), ("picture_height", 10), ("margin", -0.1)],
-)  # fmt: skip
+    [
+        ("pixels", 2),
+        ("pixels", 2000),
+        ("vfov", 0),
+        ("blur", -1),
+        ("noise", float("nan")),
+        ("jpeg", 101),
+        ("jpeg", 3),
+        ("distance", 0.5),
+        ("picture_height", 10),
+        ("margin", -0.1),
+    ],
+)
 def test_wrong_sensors_are_named(field, value):
     with pytest.raises(ValueError, match=rf"sensor\.{field} must"):
         Sensor(**{field: value})

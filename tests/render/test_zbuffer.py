@@ -184,9 +184,12 @@ def test_no_triangles_and_no_views():
 
 @pytest.mark.parametrize(
     ("faces", "size", "message"),
-    [([[0, 1, 3]], (4, 4), "faces must index"), ([[0, 1, 2]], (0, 4), "canvas"),
-     ([[0, 1, 2]], (4, 9000), "canvas")],
-)  # fmt: skip
+    [
+        ([[0, 1, 3]], (4, 4), "faces must index"),
+        ([[0, 1, 2]], (0, 4), "canvas"),
+        ([[0, 1, 2]], (4, 9000), "canvas"),
+    ],
+)
 def test_bad_input(faces, size, message):
     with pytest.raises(ValueError, match=message):
         rasterize(torch.zeros(1, 3, 2), torch.ones(1, 3), torch.tensor(faces), size)

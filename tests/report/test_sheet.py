@@ -12,11 +12,21 @@ from viewsynth.report import sheet
 
 
 def rows(pid="<b>p</b>"):
-    return [{
-        "file_name": "images/a%20b/e30_a0.jpg", "seen_file_name": "s", "person": "x", "pid": pid,
-        "outfit": "", "seen_ratio": 0.5, "weight": 1.0, "fallback": "walk", "elevation": 30.0,
-        "azimuth": 0.0, "sources": [{"file": "<i>.jpg", "sha256": "0"}],
-    }]  # fmt: skip
+    return [
+        {
+            "file_name": "images/a%20b/e30_a0.jpg",
+            "seen_file_name": "s",
+            "person": "x",
+            "pid": pid,
+            "outfit": "",
+            "seen_ratio": 0.5,
+            "weight": 1.0,
+            "fallback": "walk",
+            "elevation": 30.0,
+            "azimuth": 0.0,
+            "sources": [{"file": "<i>.jpg", "sha256": "0"}],
+        }
+    ]
 
 
 def test_page_escapes_everything_and_links_relatively():

@@ -70,9 +70,11 @@ def test_write_that_runs_out_of_room(tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "big")],
-        capture_output=True, text=True, check=True,
+        capture_output=True,
+        text=True,
+        check=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
-    )  # fmt: skip
+    )
     assert done.stdout.startswith(f"{errno.EFBIG} cannot write") and "run the same" in done.stdout
     assert list(tmp_path.iterdir()) == []
 

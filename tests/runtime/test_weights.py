@@ -73,7 +73,9 @@ def test_wrong_checksum_is_refused_and_nothing_written(index, tmp_path, monkeypa
 
 def test_no_network_says_what_to_do(index, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(weights.MissingWeights, match=r"(?s)pip download.*PIP_FIND_LINKS") as caught:
+    with pytest.raises(
+        weights.MissingWeightsError, match=r"(?s)pip download.*PIP_FIND_LINKS"
+    ) as caught:
         weights.detector_model()
     assert "--weights.detector PATH" in str(caught.value)
 
@@ -84,14 +86,14 @@ def test_no_pip_says_what_to_do(index, tmp_path, monkeypatch):
     python.write_text('#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n')
     python.chmod(0o755)
     monkeypatch.setattr(weights.sys, "executable", str(python))
-    with pytest.raises(weights.MissingWeights, match=r"(?s)No module named pip.*ensurepip"):
+    with pytest.raises(weights.MissingWeightsError, match=r"(?s)No module named pip.*ensurepip"):
         weights.pose_model()
 
 
 def test_cache_that_cannot_be_written_says_what_to_do(index, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VIEWSYNTH_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(weights.MissingWeights, match="VIEWSYNTH_CACHE"):
+    with pytest.raises(weights.MissingWeightsError, match="VIEWSYNTH_CACHE"):
         weights.pose_model()
 
 

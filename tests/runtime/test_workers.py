@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from viewsynth.runtime.workers import ONE_THREAD, Fatal, Progress, spread
+from viewsynth.runtime.workers import ONE_THREAD, FatalError, Progress, spread
 
 
 def start(folder):
@@ -42,11 +42,11 @@ def test_a_death_costs_its_item_only(tmp_path):
 
 
 def test_what_cannot_go_on_ends(tmp_path):
-    with pytest.raises(Fatal, match="no tools"):
+    with pytest.raises(FatalError, match="no tools"):
         outcomes([1, 2], None, 2)
-    with pytest.raises(Fatal, match="a bug"):
+    with pytest.raises(FatalError, match="a bug"):
         outcomes([1, "raise"], tmp_path, 1)
-    with pytest.raises(Fatal, match="3 workers in a row"):
+    with pytest.raises(FatalError, match="3 workers in a row"):
         outcomes(["die"] * 9, tmp_path, 1)
 
 

@@ -38,8 +38,9 @@ def grid(side: int = 12) -> shells.Shell:
     x, y = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side))
     points = np.stack([x, y, 0 * x], -1).reshape(-1, 3).astype(np.float32)
     a = (np.arange(side - 1)[:, None] * side + np.arange(side - 1)).ravel()
-    faces = np.concatenate([np.stack([a, a + 1, a + side], 1),
-                            np.stack([a + 1, a + side + 1, a + side], 1)])  # fmt: skip
+    faces = np.concatenate(
+        [np.stack([a, a + 1, a + side], 1), np.stack([a + 1, a + side + 1, a + side], 1)]
+    )
     return shells.Shell(points, points + 1, np.ones((side * side, 1), np.float32), faces)
 
 
@@ -58,8 +59,10 @@ def test_a_cut_is_straight_and_loses_nothing(angle, offset):
     left = inside.points @ [np.cos(angle), np.sin(angle), 0] - offset
     assert left.min() > -1e-5
     assert np.allclose(inside.rest, inside.points + 1, atol=1e-5)  # all attributes are cut alike
-    edges = np.sort(np.concatenate([inside.faces[:, [0, 1]], inside.faces[:, [1, 2]],
-                                    inside.faces[:, [2, 0]]]), 1)  # fmt: skip
+    edges = np.sort(
+        np.concatenate([inside.faces[:, [0, 1]], inside.faces[:, [1, 2]], inside.faces[:, [2, 0]]]),
+        1,
+    )
     border, times = np.unique(edges, axis=0, return_counts=True)
     assert times.max() == 2  # no edge is torn or doubled
     mid = inside.points[border[times == 1]].mean(1)
@@ -137,8 +140,9 @@ def test_skin_stays_under_garments():
 
 def test_what_hangs_lets_no_leg_through():
     """In front views of walkers in skirts no trouser or skin shows above the hem."""
-    skirts = [n for n in range(300) if (b := people.identity(0, n).outfit.bottom) and
-              b.kind == "skirt"][:3]  # fmt: skip
+    skirts = [
+        n for n in range(300) if (b := people.identity(0, n).outfit.bottom) and b.kind == "skirt"
+    ][:3]
     assert skirts
     for number in skirts:
         made = character.Character(people.identity(0, number))
@@ -157,8 +161,11 @@ def test_what_hangs_lets_no_leg_through():
 
 
 def test_labels_name_what_is_worn():
-    who = next(w for w in (people.identity(0, n) for n in range(200))
-               if w.outfit.headwear and w.outfit.carried and w.outfit.bottom)  # fmt: skip
+    who = next(
+        w
+        for w in (people.identity(0, n) for n in range(200))
+        if w.outfit.headwear and w.outfit.carried and w.outfit.bottom
+    )
     person, found = character.Character(who).posed(walking()), set()
     for azimuth in (0, 90, 180, 270):
         found |= set(person.shade(*seen(person, 15, azimuth))[2].tolist())

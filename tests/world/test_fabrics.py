@@ -16,11 +16,18 @@ TINTS = (RED, BLUE, WHITE, OCHRE)
 def at():
     """Roughly the mean body with the arms out; only heights and the arm matter."""
     spot = {
-        "nose": (0, 1.70, 0.16), "eye": (0.03, 1.73, 0.14), "ear": (0.08, 1.71, 0.05),
-        "shoulder": (0.17, 1.50, 0.02), "elbow": (0.46, 1.46, 0.03), "wrist": (0.72, 1.42, 0.05),
-        "hip": (0.10, 0.96, 0.02), "knee": (0.11, 0.53, 0.01), "ankle": (0.09, 0.10, 0.02),
-        "big_toe": (0.06, 0.02, 0.23), "heel": (0.09, 0.04, -0.02),
-    }  # fmt: skip
+        "nose": (0, 1.70, 0.16),
+        "eye": (0.03, 1.73, 0.14),
+        "ear": (0.08, 1.71, 0.05),
+        "shoulder": (0.17, 1.50, 0.02),
+        "elbow": (0.46, 1.46, 0.03),
+        "wrist": (0.72, 1.42, 0.05),
+        "hip": (0.10, 0.96, 0.02),
+        "knee": (0.11, 0.53, 0.01),
+        "ankle": (0.09, 0.10, 0.02),
+        "big_toe": (0.06, 0.02, 0.23),
+        "heel": (0.09, 0.04, -0.02),
+    }
     return {
         name: np.float32(spot[name.split("_", 1)[-1]])
         * (-1 if name.startswith("right") else 1, 1, 1)
@@ -38,8 +45,17 @@ def cloud(count=4000, seed=0):
 @pytest.mark.parametrize("kind", fabrics.KINDS)
 def test_every_kind_is_a_function_of_the_point_alone(kind, at):
     points = cloud()
-    fabric = Fabric(kind=kind, colours=TINTS, seed=5, wear=0.8, front="print", back="number",
-                    closing="zip", drape=float(kind == "dots"), weave=0.6)  # fmt: skip
+    fabric = Fabric(
+        kind=kind,
+        colours=TINTS,
+        seed=5,
+        wear=0.8,
+        front="print",
+        back="number",
+        closing="zip",
+        drape=float(kind == "dots"),
+        weave=0.6,
+    )
     colour, fold = fabrics.paint(fabric, points, at), fabrics.folds(fabric, points)
     assert colour.dtype == fold.dtype == np.float32
     assert colour.shape == fold.shape == points.shape

@@ -187,9 +187,13 @@ def test_colours_are_worn_as_often_as_in_the_street(crowd):
 def test_every_kind_is_worn(crowd):
     kinds = {garment.kind for who in crowd for garment in garments_of(who)}
     assert kinds == {
-        *outfits.TOPS, *outfits.OUTERS, *outfits.BOTTOMS, *outfits.SHOES, *outfits.HEADWEAR,
+        *outfits.TOPS,
+        *outfits.OUTERS,
+        *outfits.BOTTOMS,
+        *outfits.SHOES,
+        *outfits.HEADWEAR,
         *outfits.CARRIED,
-    }  # fmt: skip
+    }
     assert {who.hair.kind for who in crowd} == set(people.HAIRS)
     worn = [garment.fabric for who in crowd for garment in garments_of(who)]
     assert {one.kind for one in worn} == set(fabrics.KINDS)
@@ -232,10 +236,15 @@ def test_the_caption_of_a_known_person(crowd):
         return outfits.Garment(kind=kind, fabric=fabric, **more)
 
     outfit = outfits.Outfit(
-        top=plain("tshirt", "white"), outer=plain("jacket", "red", open=0.05, sleeve=1.0),
-        bottom=plain("jeans", "dark blue", length=1.0), shoes=plain("sneakers", "white"),
-        headwear=None, carried=(plain("backpack", "black"),), socks=(0.5,) * 3, glasses="",
-    )  # fmt: skip
+        top=plain("tshirt", "white"),
+        outer=plain("jacket", "red", open=0.05, sleeve=1.0),
+        bottom=plain("jeans", "dark blue", length=1.0),
+        shoes=plain("sneakers", "white"),
+        headwear=None,
+        carried=(plain("backpack", "black"),),
+        socks=(0.5,) * 3,
+        glasses="",
+    )
     hair = people.Hair(kind="long", colour=(0.1, 0.09, 0.08))
     who = dataclasses.replace(
         crowd[0], female=True, years=24, stature=1.62, bulk=21, hair=hair, outfit=outfit
@@ -246,10 +255,23 @@ def test_the_caption_of_a_known_person(crowd):
     )
     yes = {n for n, a in zip(words.ATTRIBUTES, words.attributes(who), strict=True) if a}
     assert yes == {
-        "female", "age 18-29", "medium height", "average build", "hair black", "long hair",
-        "jacket", "tshirt", "open outer", "long sleeves", "upper red", "jeans", "lower blue",
-        "sneakers", "feet white", "backpack",
-    }  # fmt: skip
+        "female",
+        "age 18-29",
+        "medium height",
+        "average build",
+        "hair black",
+        "long hair",
+        "jacket",
+        "tshirt",
+        "open outer",
+        "long sleeves",
+        "upper red",
+        "jeans",
+        "lower blue",
+        "sneakers",
+        "feet white",
+        "backpack",
+    }
 
 
 def test_attributes_are_answers(crowd):

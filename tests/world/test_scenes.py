@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Places: grounds and backdrops are functions of the world point, filter themselves, and are lit
-by one light."""
+by one light.
+"""
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def test_noise_is_unit_periodic_and_fades(kind):
 def test_cells_are_even_and_do_not_repeat():
     i, j = np.meshgrid(np.arange(-50, 50), np.arange(-50, 50))
     values = cell(i.ravel(), j.ravel(), 7)
-    assert 0 <= values.min() and values.max() < 1 and abs(values.mean() - 0.5) < 0.01
+    assert values.min() >= 0 and values.max() < 1 and abs(values.mean() - 0.5) < 0.01
     assert len(np.unique(values)) > 9980
     assert np.array_equal(
         cell(np.float32([-0.5]), np.float32([0.5]), 7), cell(*np.array([[-1], [0]]), 7)
@@ -52,7 +53,7 @@ def test_grounds(kind):
     x, z = points(3000)
     span = np.full(len(x), 0.01, np.float32)
     colour = grounds.paint(ground, x, z, span)
-    assert colour.dtype == np.float32 and 0 < colour.min() and colour.max() < 1
+    assert colour.dtype == np.float32 and colour.min() > 0 and colour.max() < 1
     assert colour.std(0).max() > 0.004  # nothing is plain
     # Every point on its own, and in any company, has the same colour.
     some = np.flatnonzero(rng(1).random(len(x)) < 0.2)
@@ -82,9 +83,14 @@ def test_borders(border):
     plain = grounds.ground(rng(1), "concrete")
     other = grounds.ground(rng(2), "grass")
     both = grounds.Ground(
-        **{**plain.__dict__, "border": border, "border_heading": 90.0, "border_at": 1.0,
-           "beyond": other}
-    )  # fmt: skip
+        **{
+            **plain.__dict__,
+            "border": border,
+            "border_heading": 90.0,
+            "border_at": 1.0,
+            "beyond": other,
+        }
+    )
     x, z = points(2000)
     span = np.full(len(x), 0.01, np.float32)
     here = x < 0.9
@@ -176,8 +182,9 @@ def test_rays_do_not_know_of_each_other():
 
 def test_a_car_by_hand():
     """A car straight ahead is met at its bumper and side; a ray over its roof misses it."""
-    parked = backdrops.Car(at=(0.0, 0.0), heading=0.0, size=(4.0, 1.8, 1.5),
-                           tone=np.float32([0.5, 0.1, 0.1]))  # fmt: skip
+    parked = backdrops.Car(
+        at=(0.0, 0.0), heading=0.0, size=(4.0, 1.8, 1.5), tone=np.float32([0.5, 0.1, 0.1])
+    )
     one = np.ones(3, np.float32)
     rays = np.float32([[0, 0, -1], [-1, 0, 0]])
     for origin, ray, metres in (((0, 0.6, 10.0), 0, 8.0), ((10.0, 0.6, 0), 1, 9.1)):

@@ -16,25 +16,59 @@ from torch import Tensor
 
 # The COCO body points, then toes and heels; "left" is the person's left.
 KEYPOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
-    "left_knee", "right_knee", "left_ankle", "right_ankle",
-    "left_big_toe", "left_heel", "right_big_toe", "right_heel",
-)  # fmt: skip
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+    "left_big_toe",
+    "left_heel",
+    "right_big_toe",
+    "right_heel",
+)
 
 # What a vertex belongs to; the index is stored in `Body.parts`.
 PARTS = (
-    "head", "neck", "torso", "left_upper_arm", "right_upper_arm", "left_forearm", "right_forearm",
-    "left_hand", "right_hand", "left_thigh", "right_thigh", "left_shank", "right_shank",
-    "left_foot", "right_foot",
-)  # fmt: skip
+    "head",
+    "neck",
+    "torso",
+    "left_upper_arm",
+    "right_upper_arm",
+    "left_forearm",
+    "right_forearm",
+    "left_hand",
+    "right_hand",
+    "left_thigh",
+    "right_thigh",
+    "left_shank",
+    "right_shank",
+    "left_foot",
+    "right_foot",
+)
 
 # Anatomic angles in degrees, zero = standing upright, arms hanging, palms inward. A body turns them
 # into its own pose; a pose that is written in them fits every body.
 ANGLES = (
-    "hip_flexion", "hip_abduction", "knee_flexion", "ankle_flexion",
-    "shoulder_flexion", "shoulder_abduction", "elbow_flexion",
-)  # fmt: skip
+    "hip_flexion",
+    "hip_abduction",
+    "knee_flexion",
+    "ankle_flexion",
+    "shoulder_flexion",
+    "shoulder_abduction",
+    "elbow_flexion",
+)
 
 
 class Body(Protocol):

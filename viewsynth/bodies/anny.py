@@ -272,10 +272,16 @@ def rotation_matrix(vector: Tensor) -> Tensor:
     sin, cos = angle.sin()[..., 0], angle.cos()[..., 0]
     t = 1 - cos
     rows = [
-        t * x * x + cos, t * x * y - sin * z, t * x * z + sin * y,
-        t * x * y + sin * z, t * y * y + cos, t * y * z - sin * x,
-        t * x * z - sin * y, t * y * z + sin * x, t * z * z + cos,
-    ]  # fmt: skip
+        t * x * x + cos,
+        t * x * y - sin * z,
+        t * x * z + sin * y,
+        t * x * y + sin * z,
+        t * y * y + cos,
+        t * y * z - sin * x,
+        t * x * z - sin * y,
+        t * y * z + sin * x,
+        t * z * z + cos,
+    ]
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 

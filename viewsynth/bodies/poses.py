@@ -17,6 +17,7 @@ def walk(phase: Tensor, stride: float = 1.0) -> dict[str, Tensor]:
 
     Source: the usual shape of the joint angles over the gait cycle (Winter, Biomechanics and Motor
     Control of Human Movement, 4th ed., ch. 4), as a few cosines; amplitudes of a comfortable speed.
+
     Args:
         phase: Degrees; 0 = the left heel strikes, 180 = the right heel strikes.  [B]
         stride: Amplitude relative to comfortable walking, 0 = standing.

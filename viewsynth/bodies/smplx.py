@@ -52,8 +52,11 @@ _SIDED = {
     "wrist": ("hand", (6, 6, 6)),
 }
 _LIMITS = {  # degrees: (low, high) about x where a joint cannot bend both ways
-    "elbow": (-125, 4), "knee": (-4, 110), "hip": (-75, 40), "shoulder": (-120, 45),
-}  # fmt: skip
+    "elbow": (-125, 4),
+    "knee": (-4, 110),
+    "hip": (-75, 40),
+    "shoulder": (-120, 45),
+}
 # The standing pose: where bones point, x counted outward.
 _AIMS = (
     ("shoulder", "elbow", (0.10, -1.0, -0.04)),
@@ -63,10 +66,16 @@ _AIMS = (
 )
 # Points of `KEYPOINTS` that are vertices, by the names of the smplx package; the rest are joints.
 _AT_VERTEX = {
-    "nose": "nose", "left_eye": "leye", "right_eye": "reye", "left_ear": "lear",
-    "right_ear": "rear", "left_big_toe": "LBigToe", "right_big_toe": "RBigToe",
-    "left_heel": "LHeel", "right_heel": "RHeel",
-}  # fmt: skip
+    "nose": "nose",
+    "left_eye": "leye",
+    "right_eye": "reye",
+    "left_ear": "lear",
+    "right_ear": "rear",
+    "left_big_toe": "LBigToe",
+    "right_big_toe": "RBigToe",
+    "left_heel": "LHeel",
+    "right_heel": "RHeel",
+}
 
 
 def build(device: torch.device, path: str | Path | None = None) -> SmplxBody:
@@ -74,6 +83,7 @@ def build(device: torch.device, path: str | Path | None = None) -> SmplxBody:
 
     Args:
         path: An SMPLX_*.npz; None = what the environment variable VIEWSYNTH_SMPLX names.
+
     Raises:
         ValueError: if no file is given, the extra is not installed, or the file is not SMPL-X.
         FileNotFoundError: if the file does not exist.
@@ -99,9 +109,13 @@ def build(device: torch.device, path: str | Path | None = None) -> SmplxBody:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             model = smplx.SMPLXLayer(
-                str(path), ext="npz", use_pca=False, flat_hand_mean=True, num_betas=SHAPES,
+                str(path),
+                ext="npz",
+                use_pca=False,
+                flat_hand_mean=True,
+                num_betas=SHAPES,
                 num_expression_coeffs=10,
-            )  # fmt: skip
+            )
         with np.load(path, allow_pickle=False) as file:
             atlas = [file[key] for key in ("vt", "ft") if key in file.files]
     except (KeyError, AttributeError, IndexError, RuntimeError, OSError, ValueError) as error:

@@ -17,7 +17,7 @@ import tyro
 
 from viewsynth.runtime.files import claim
 
-OURS = set("config.json model.safetensors preprocessor_config.json .gitkeep".split())
+OURS = set(["config.json", "model.safetensors", "preprocessor_config.json", ".gitkeep"])
 
 
 @dataclass(frozen=True)

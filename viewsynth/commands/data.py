@@ -26,7 +26,7 @@ from tqdm import tqdm
 from viewsynth import data
 from viewsynth.config import within
 from viewsynth.data import Reading, frames
-from viewsynth.data.images import BadImage
+from viewsynth.data.images import ImageError
 from viewsynth.records import Dataset, Reject, Sample, seed_of, to_dict
 from viewsynth.report import sheet
 from viewsynth.runtime.files import lines, write
@@ -101,7 +101,7 @@ def broken(samples: list[Sample]) -> list[Reject]:
     def bad(sample: Sample) -> list[Reject]:
         rejects = []
 
-        def add(path: Path, error: BadImage) -> None:
+        def add(path: Path, error: ImageError) -> None:
             name = sample.name if len(sample.paths) == 1 else f"{sample.name}/{path.name}"
             rejects.append(Reject(source=name, stage="input", reason=str(error), pid=sample.pid))
 
@@ -126,21 +126,28 @@ def describe(dataset: Dataset) -> dict:
     """All that is told of a data set, as plain JSON."""
     usable = Counter(reject.kind for reject in dataset.rejects)
     return {
-        "name": dataset.name, "root": dataset.root.as_posix(), "fingerprint": dataset.fingerprint,
+        "name": dataset.name,
+        "root": dataset.root.as_posix(),
+        "fingerprint": dataset.fingerprint,
         "counts": data.counts(dataset),
         "cameras": {k: _sorted(v) for k, v in data.by(dataset, "camid").items()},
         "platforms": {k: _sorted(v) for k, v in data.by(dataset, "platform").items()},
         "protocols": {
-            name: {"query": len(p.query), "gallery": len(p.gallery), "camera": p.camera,
-                   "valid_queries": p.valid_queries}
+            name: {
+                "query": len(p.query),
+                "gallery": len(p.gallery),
+                "camera": p.camera,
+                "valid_queries": p.valid_queries,
+            }
             for name, p in dataset.protocols.items()
         },
         "differences": [
             {"what": p.what, "published": p.count, "found": found, "source": p.source}
             for p, found in data.differences(dataset)
         ],
-        "warnings": dataset.warnings, "rejects": dict(usable),
-    }  # fmt: skip
+        "warnings": dataset.warnings,
+        "rejects": dict(usable),
+    }
 
 
 def _sorted(counts: Counter) -> dict[str, int]:
@@ -153,9 +160,11 @@ def text(found: dict) -> str:
     counts, splits = found["counts"], list(found["cameras"])
     out += table(
         ["split", "images", "identities", "cameras"],
-        [[s, *(counts[f"{s} {what}"] for what in ("images", "identities", "cameras"))]
-         for s in splits],
-    )  # fmt: skip
+        [
+            [s, *(counts[f"{s} {what}"] for what in ("images", "identities", "cameras"))]
+            for s in splits
+        ],
+    )
     for what in ("platforms", "cameras"):
         keys = _sorted(sum((Counter(found[what][s]) for s in splits), Counter()))
         rows = [[key, *(found[what][s].get(key, 0) for s in splits)] for key in keys]
@@ -209,7 +218,7 @@ def _tiles(samples: list[Sample], count: int) -> list[sheet.Tile]:
             break
         try:
             image = Image.fromarray(next(frames.each(sample, 1)).image)
-        except BadImage:
+        except ImageError:
             continue
         pid = sample.pid.rpartition("/")[2]
         tiles.append(sheet.Tile(f"{pid}  {sample.split}  {image.width}x{image.height}", image))

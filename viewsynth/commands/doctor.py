@@ -174,17 +174,22 @@ def _caches() -> Iterator[Finding]:
     yield Finding("caches", "viewsynth", "ok", f"{cache}, {_size(cache):.2f} GB")
     built = any(anny.glob("v*/build_compact_model_data_*.safetensors"))
     yield Finding(
-        "caches", "anny", "ok" if built else "missing",
+        "caches",
+        "anny",
+        "ok" if built else "missing",
         f"{anny}, {_size(anny):.2f} GB" if built else f"the body is not built yet in {anny}",
         "" if built else "viewsynth doctor --fetch  (a minute; generate does it as well)",
-    )  # fmt: skip
+    )
     for name, folder in (("cache's disk", cache), ("this folder", Path.cwd())):
         there = next(path for path in [folder, *folder.parents] if path.exists())
         free = shutil.disk_usage(there).free / 1e9
         yield Finding(
-            "caches", name, "ok" if free >= ROOM else "missing", f"{free:.1f} GB free",
+            "caches",
+            name,
+            "ok" if free >= ROOM else "missing",
+            f"{free:.1f} GB free",
             "" if free >= ROOM else f"make {ROOM:g} GB of room there, or set VIEWSYNTH_CACHE=DIR",
-        )  # fmt: skip
+        )
 
 
 def _size(folder: Path) -> float:
@@ -208,9 +213,12 @@ def _refiner() -> Finding:
     folder = Path(viewsynth.__file__).parent / "diffusion" / "bundled"
     if not (folder / "model_index.json").is_file():
         return Finding(
-            "optional", "refiner", "absent", "none comes with this version; views stay as drawn",
+            "optional",
+            "refiner",
+            "absent",
+            "none comes with this version; views stay as drawn",
             "viewsynth train-diffusion makes one, for generate --refine.engine DIR",
-        )  # fmt: skip
+        )
     said = f"{1000 * _size(folder):.0f} MB, for generate --refine.engine bundled"
     return Finding("optional", "refiner", "ok", said)
 

@@ -37,8 +37,17 @@ from viewsynth.runtime.workers import cores, launched
 
 BROKEN = 0.01  # share of the pictures that may be unreadable before the run counts as failed
 OURS = set(
-    "features features.safetensors table.md results.json queries.jsonl leaderboard.csv "
-    "rejects.jsonl config.yaml .gitkeep".split()
+    [
+        "features",
+        "features.safetensors",
+        "table.md",
+        "results.json",
+        "queries.jsonl",
+        "leaderboard.csv",
+        "rejects.jsonl",
+        "config.yaml",
+        ".gitkeep",
+    ]
 )
 WORLD = (
     "The data set is our own rendered world: these numbers compare methods on it, and say nothing "
@@ -253,9 +262,14 @@ def _features(
 
 
 def _rank(
-    config: Config, dataset: Dataset, chosen: list[Protocol], kept: list[Protocol],
-    found: features.Features, order: dict[str, int], accelerator,
-) -> tuple[list[dict], list[dict]]:  # fmt: skip
+    config: Config,
+    dataset: Dataset,
+    chosen: list[Protocol],
+    kept: list[Protocol],
+    found: features.Features,
+    order: dict[str, int],
+    accelerator,
+) -> tuple[list[dict], list[dict]]:
     """The results of all protocols and their queries, the same in every process."""
     import torch
     from accelerate.utils import gather_object
@@ -271,9 +285,14 @@ def _rank(
         left_out = before[protocol.name] - len(_of(protocol))
         for reranking in (False, True) if config.rerank else (False,):
             rows = scoring.rank(
-                protocol, query, gallery, reranking, accelerator.process_index,
-                accelerator.num_processes, gather_object,
-            )  # fmt: skip
+                protocol,
+                query,
+                gallery,
+                reranking,
+                accelerator.process_index,
+                accelerator.num_processes,
+                gather_object,
+            )
             results.append(scoring.result(dataset, protocol, found, rows, reranking, left_out))
             queries += scoring.queries(protocol, rows, reranking)
     if found.extra and config.features and accelerator.is_main_process:

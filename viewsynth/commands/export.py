@@ -76,15 +76,22 @@ class Form:
 
 FORMS = {
     "market": Form(
-        "Market-1501", "market1501",
+        "Market-1501",
+        "market1501",
         "bounding_box_train/{label:04d}_c{camera}s1_{index:06d}_01.jpg",
-        6, 1501, ("query", "bounding_box_test"),
+        6,
+        1501,
+        ("query", "bounding_box_test"),
     ),
     "cargo": Form(
-        "CARGO", "cargo", "train/Cam{camera}/Cam{camera}_day_{label}_{index}.jpg",
-        5, 999_999_999, ("query", "gallery"),
+        "CARGO",
+        "cargo",
+        "train/Cam{camera}/Cam{camera}_day_{label}_{index}.jpg",
+        5,
+        999_999_999,
+        ("query", "gallery"),
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

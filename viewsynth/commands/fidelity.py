@@ -39,7 +39,7 @@ from viewsynth.evaluate.fidelity import comparison, observer, sets, table, text
 from viewsynth.report import sheet
 from viewsynth.runtime import weights
 from viewsynth.runtime.files import lines, write
-from viewsynth.runtime.workers import Fatal, spread
+from viewsynth.runtime.workers import FatalError, spread
 from viewsynth.world import truth
 
 MOST = 12_000  # pictures that the observer learns from: more cost minutes and memory
@@ -48,8 +48,12 @@ SHEET = tuple(
     (name, "true" if name == "photo" else name.replace("_", " "))
     for name in ("photo", "ours", "true_pose", "ceiling", "warped", "mean_body")
 )
-REPAIRED = (("ours_whole", "render"), ("repair_whole", "repair"),
-            ("source_only_whole", "source only"), ("photo", "true"))  # fmt: skip
+REPAIRED = (
+    ("ours_whole", "render"),
+    ("repair_whole", "repair"),
+    ("source_only_whole", "source only"),
+    ("photo", "true"),
+)
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,15 @@ def run(config: Config) -> int:
     code = comparison.code(config.refine.engine != "none", config.reid is not None)
     said = [code, truth.digest(config.world), mark, config.seed, *told]
     job = comparison.Job(
-        world=config.world, output=config.output, observer=path,
+        world=config.world,
+        output=config.output,
+        observer=path,
         models={"pose": pose, "detector": detector},
-        mark=hashlib.sha256(json.dumps(said).encode()).hexdigest(), seed=config.seed,
-        shown=tuple(pids[: config.sheet]), **judges,
-    )  # fmt: skip
+        mark=hashlib.sha256(json.dumps(said).encode()).hexdigest(),
+        seed=config.seed,
+        shown=tuple(pids[: config.sheet]),
+        **judges,
+    )
     every = comparison.chunks(moments)
     todo = [chunk for chunk in every if comparison.part(job, chunk) is None]
     with tqdm(total=sum(len(chunk.pids) for chunk in todo), unit="person") as bar:
@@ -109,7 +117,7 @@ def run(config: Config) -> int:
                 continue
             chunk, why = done
             if why:
-                raise Fatal(f"people {chunk.pids[0]} to {chunk.pids[-1]}: {why}")
+                raise FatalError(f"people {chunk.pids[0]} to {chunk.pids[-1]}: {why}")
             bar.update(len(chunk.pids))
     parts = [comparison.part(job, chunk) for chunk in every]
     _report(config, parts, moments)
@@ -131,8 +139,10 @@ def _judges(config: Config) -> tuple[dict, list]:
         from viewsynth.reid import encoders, saved
 
         if not saved.is_ours(config.reid):
-            raise ValueError(f"reid: {config.reid} is no folder of a model that `viewsynth train` "
-                             "saved; give its folder model/")  # fmt: skip
+            raise ValueError(
+                f"reid: {config.reid} is no folder of a model that `viewsynth train` "
+                "saved; give its folder model/"
+            )
         said.append(encoders.load(str(config.reid)).fingerprint)
     device = config.device
     if device == "auto":
@@ -211,8 +221,13 @@ def _report(config: Config, parts: list[dict], moments) -> None:
     output = config.output
     write(output / "fidelity.jsonl", lines(rows))
     write(output / "rejects.jsonl", lines(rejects))
-    tables = {"notes": notes, "summary": found, "against": differences, "repaired": repaired,
-              "sets": alike}  # fmt: skip
+    tables = {
+        "notes": notes,
+        "summary": found,
+        "against": differences,
+        "repaired": repaired,
+        "sets": alike,
+    }
     write(output / "table.json", json.dumps(tables, indent=1).encode())
     write(output / "table.md", page.encode())
     tiles = SHEET if config.refine.engine == "none" else REPAIRED
@@ -225,8 +240,9 @@ def _engine(config: Config) -> list[str]:
     """What was done beside the drawing."""
     notes = []
     if config.refine.engine != "none":
-        how = ", ".join(f"{key} {value}" for key, value in to_dict(config.refine).items()
-                        if key != "engine")  # fmt: skip
+        how = ", ".join(
+            f"{key} {value}" for key, value in to_dict(config.refine).items() if key != "engine"
+        )
         notes += [
             "",
             f"Diffusion {Path(config.refine.engine).name}: {how}. The outline of what it made is "

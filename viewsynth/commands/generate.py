@@ -37,8 +37,20 @@ from viewsynth.runtime.workers import Progress, hired, launched, spread
 
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
 OURS = set(
-    "images seen people parts report ranks run.json config.yaml metadata.jsonl rejects.jsonl "
-    "contact_sheet.png .gitkeep".split()
+    [
+        "images",
+        "seen",
+        "people",
+        "parts",
+        "report",
+        "ranks",
+        "run.json",
+        "config.yaml",
+        "metadata.jsonl",
+        "rejects.jsonl",
+        "contact_sheet.png",
+        ".gitkeep",
+    ]
 )
 
 
@@ -193,8 +205,10 @@ def check(config: Config) -> None:
         raise ValueError(f"data.name: expected {', '.join(data.names())}; got {config.data.name!r}")
     if config.body not in bodies.names():
         raise ValueError(f"body must be one of {', '.join(bodies.names())}; got {config.body!r}")
-    for given, known in ((config.weights.pose, weights.pose_model),
-                         (config.weights.detector, weights.detector_model)):  # fmt: skip
+    for given, known in (
+        (config.weights.pose, weights.pose_model),
+        (config.weights.detector, weights.detector_model),
+    ):
         if given:
             known(given)
     if config.weights.smplx:
@@ -369,11 +383,18 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     if config.report == "yes":
         _say(f"look at {folder / 'report' / 'index.html'} or {folder / 'contact_sheet.png'}")
     whole = {row["pid"] for row in rows}  # made, though a picture of theirs could not be read
-    faults = len({r["pid"] or r["source"] for r in rejects if r["kind"] == "fault"
-                  and not (r["stage"] == "input" and r["pid"] in whole)})  # fmt: skip
+    faults = len(
+        {
+            r["pid"] or r["source"]
+            for r in rejects
+            if r["kind"] == "fault" and not (r["stage"] == "input" and r["pid"] in whole)
+        }
+    )
     if broken := faults > FAULTS * asked:
-        _say(f"failed: {faults} people of {asked} lost to faults, {folder}/rejects.jsonl says why; "
-             "--retry-failed tries them again")  # fmt: skip
+        _say(
+            f"failed: {faults} people of {asked} lost to faults, {folder}/rejects.jsonl says why; "
+            "--retry-failed tries them again"
+        )
     if not rows:
         why = f"most often: {reasons[0][0]}; " if reasons else ""
         _say(f"failed: nobody was made; {why}every reason is in {folder}/rejects.jsonl")

@@ -31,8 +31,10 @@ from viewsynth.runtime.workers import launched
 
 BATCH = 256  # pictures at once
 PAIRS = (
-    ("synthetic", "real aerial"), ("synthetic", "real ground"), ("real aerial", "real ground"),
-)  # fmt: skip
+    ("synthetic", "real aerial"),
+    ("synthetic", "real ground"),
+    ("real aerial", "real ground"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,11 @@ class Config:
 
 def run(config: Config) -> int:
     """Probe, write and print; returns 0."""
-    given = {"--model": config.model, "--data.root": config.data.root,
-             "--data.synthetic": config.data.synthetic}  # fmt: skip
+    given = {
+        "--model": config.model,
+        "--data.root": config.data.root,
+        "--data.synthetic": config.data.synthetic,
+    }
     if missing := [option for option, value in given.items() if not value]:
         raise ValueError(
             f"give --model, --data.root and --data.synthetic; missing: {', '.join(missing)}"
@@ -78,10 +83,12 @@ def run(config: Config) -> int:
     dataset = data.load(config.data.name, config.data.root, config.data)
     real = [sample for sample in dataset.train if sample.source == "real"]
     learnt = pool.build(real, config.data.synthetic, "none")
-    kinds = np.array([
-        "synthetic" if made else f"real {('ground', 'aerial')[view]}"
-        for made, view in zip(learnt.synthetic, learnt.views, strict=True)
-    ])  # fmt: skip
+    kinds = np.array(
+        [
+            "synthetic" if made else f"real {('ground', 'aerial')[view]}"
+            for made, view in zip(learnt.synthetic, learnt.views, strict=True)
+        ]
+    )
     rng = np.random.default_rng(config.seed)
     chosen = _few(learnt.labels, kinds, config.per_person, rng)
     learnt, kinds = learnt.keep(chosen), kinds[chosen]
@@ -89,10 +96,12 @@ def run(config: Config) -> int:
     encoder = encoders.load(config.model, config.size, device=device)
     pixels = Pixels.open(learnt.samples, encoder.size, config.cache, bar=True)
     kinds, count = kinds[pixels.usable], len(pixels.samples)
-    features = np.concatenate([
-        encoder.encode(pixels.get(range(start, min(start + BATCH, count)))).numpy()
-        for start in range(0, count, BATCH)
-    ])  # fmt: skip
+    features = np.concatenate(
+        [
+            encoder.encode(pixels.get(range(start, min(start + BATCH, count)))).numpy()
+            for start in range(0, count, BATCH)
+        ]
+    )
     rows = list(_rows(features, kinds, [sample.pid for sample in pixels.samples], config.seed))
     told = {"model": encoder.name, "fingerprint": encoder.fingerprint, "rows": rows}
     write(config.output.expanduser() / "probe.json", (json.dumps(told, indent=1) + "\n").encode())

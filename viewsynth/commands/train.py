@@ -42,7 +42,16 @@ from viewsynth.training import checkpoints
 from viewsynth.training.learning import Log
 
 OURS = set(
-    "model log.jsonl config.yaml run.json rejects.jsonl diverged.json tracker .gitkeep".split()
+    [
+        "model",
+        "log.jsonl",
+        "config.yaml",
+        "run.json",
+        "rejects.jsonl",
+        "diverged.json",
+        "tracker",
+        ".gitkeep",
+    ]
 ) | {fingerprint.RECORD}
 FREE = ("output", "resume", "every", "trackers", "device", "cache")  # change no weight
 CHUNK = 256  # pictures of the validation at once
@@ -162,9 +171,13 @@ def run(config: Config) -> int:
     files = pool.inputs(learnt, validated, pixels, seen)
     learnt = learnt.keep(pixels.usable)
     method = methods.build(
-        config.model.method, body, learnt.classes, config.model.smoothing, config.seed,
+        config.model.method,
+        body,
+        learnt.classes,
+        config.model.smoothing,
+        config.seed,
         len(learnt.view_names),
-    )  # fmt: skip
+    )
     if first:
         _freeze(config, files, accelerator)
         every = [*rejects, *pixels.rejects, *(seen.rejects if seen else [])]
@@ -198,20 +211,30 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
     real, validated = pool.split(frames, config.data.validation, config.seed)
     tested = {s.pid for p in dataset.protocols.values() for s in (*p.query, *p.gallery)}
     learnt = pool.build(
-        real, config.data.synthetic, config.data.weight, everyone=every, tested=tested,
-        least=config.data.least, views=config.data.per_person, repeat=config.data.repeat,
+        real,
+        config.data.synthetic,
+        config.data.weight,
+        everyone=every,
+        tested=tested,
+        least=config.data.least,
+        views=config.data.per_person,
+        repeat=config.data.repeat,
         by=config.model.views,
-    )  # fmt: skip
+    )
     return learnt, validated, [*dataset.rejects, *videos]
 
 
 def plan_of(config: Config, learnt: pool.Pool) -> Plan:
     """The batches of the run. Raises: ValueError: if they cannot be drawn."""
     return Plan(
-        pool=learnt, people=config.people, pictures=config.pictures, steps=config.steps,
-        synthetic=config.data.share if learnt.synthetic.any() else 0.0, until=config.data.until,
+        pool=learnt,
+        people=config.people,
+        pictures=config.pictures,
+        steps=config.steps,
+        synthetic=config.data.share if learnt.synthetic.any() else 0.0,
+        until=config.data.until,
         seed=config.seed,
-    )  # fmt: skip
+    )
 
 
 def _freeze(config: Config, files: dict[str, tuple[Path, dict]], accelerator) -> None:
@@ -274,7 +297,7 @@ def _validation(config: Config, pixels: Pixels | None, best: float, accelerator)
         nonlocal best
         rows = features(model, pixels)
         if not np.isfinite(rows).all():
-            raise training.Diverged(
+            raise training.DivergedError(
                 f"after step {step} the features of the validation are not finite; lower "
                 f"--optim.rate ({config.optim.rate:g}) in a new --output"
             )
@@ -291,7 +314,7 @@ def _validation(config: Config, pixels: Pixels | None, best: float, accelerator)
 
 
 def _best(config: Config, rows: list[dict], method, accelerator) -> float:
-    """mAP of the best model so far; if it is not there any more, it is made from its checkpoint.
+    """MAP of the best model so far; if it is not there any more, it is made from its checkpoint.
 
     Args:
         rows: Of the log, up to the newest checkpoint.
@@ -314,8 +337,10 @@ def _best(config: Config, rows: list[dict], method, accelerator) -> float:
         return none["val_mAP"]  # the best one from here on is kept
     if accelerator.is_main_process:
         if found is not best:
-            say(f"model/ is gone, and so is the checkpoint of step {best['step']}, which was the "
-                f"best; that of step {found['step']} takes its place")  # fmt: skip
+            say(
+                f"model/ is gone, and so is the checkpoint of step {best['step']}, which was the "
+                f"best; that of step {found['step']} takes its place"
+            )
         tensors, _ = checkpoints.read_checkpoint(folders[found["step"]])
         method.load_state_dict(tensors.get("average", tensors["model"]))
         _save(config, method, found["step"])
@@ -346,7 +371,7 @@ def features(model, pixels: Pixels) -> np.ndarray:
 
 def _train(
     config: Config, method, plan: Plan, pixels: Pixels, seen: Pixels | None, accelerator
-) -> None:  # fmt: skip
+) -> None:
     folder, began = config.output, time.perf_counter()
     done = checkpoints.newest(folder)
     steps = int(done.name.partition("-")[2]) if done else 0
@@ -365,9 +390,17 @@ def _train(
             accelerator.log(figures, step)
 
         model = training.train(
-            method, plan, pixels, config.augment, config.optim, folder, accelerator,
-            config.every, tell, validation,
-        )  # fmt: skip
+            method,
+            plan,
+            pixels,
+            config.augment,
+            config.optim,
+            folder,
+            accelerator,
+            config.every,
+            tell,
+            validation,
+        )
     if accelerator.is_main_process:
         if validation is None:
             _save(config, model, config.steps)

@@ -43,8 +43,20 @@ from viewsynth.training import checkpoints
 from viewsynth.training.learning import Log
 
 OURS = set(
-    "pairs autoencoder training distillation grids lora teacher pipeline config.yaml run.json "
-    "tracker .gitkeep".split()
+    [
+        "pairs",
+        "autoencoder",
+        "training",
+        "distillation",
+        "grids",
+        "lora",
+        "teacher",
+        "pipeline",
+        "config.yaml",
+        "run.json",
+        "tracker",
+        ".gitkeep",
+    ]
 ) | {fingerprint.RECORD}
 FREE = ("output", "resume", "every", "trackers", "device", "workers", "commercial")  # no weight
 PAIRS = (INDEX, ROWS, f"{SHARDS}/*.safetensors")  # what is read of a folder of pairs
@@ -301,9 +313,17 @@ def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) 
     if config.model.base == "small":
         tell = _teller(config, "autoencoder", config.autoencoder, offset, accelerator)
         pipeline.vae = autoencoder.train(
-            pipeline.vae, pairs, learnt, config.autoencoder, seed, folder / "autoencoder",
-            accelerator, every, tell, _rebuilt(pairs, held or learnt, accelerator),
-        )  # fmt: skip
+            pipeline.vae,
+            pairs,
+            learnt,
+            config.autoencoder,
+            seed,
+            folder / "autoencoder",
+            accelerator,
+            every,
+            tell,
+            _rebuilt(pairs, held or learnt, accelerator),
+        )
         offset += config.autoencoder.steps
     training.prepare(pipeline, config.model.rank, config.model.checkpointing, seed)
     _say(accelerator, "encoding the pairs")
@@ -327,9 +347,18 @@ def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) 
         tell = _teller(config, "distillation", config.distil, offset, accelerator)
         look = _validation(config, "distillation", pairs, held or learnt, None, accelerator)
         pipeline = distillation.train(
-            pipeline, latents, config.distil, seed, folder / "distillation", accelerator, every,
-            tell, look, rank=config.model.rank, checkpointing=config.model.checkpointing,
-        )  # fmt: skip
+            pipeline,
+            latents,
+            config.distil,
+            seed,
+            folder / "distillation",
+            accelerator,
+            every,
+            tell,
+            look,
+            rank=config.model.rank,
+            checkpointing=config.model.checkpointing,
+        )
         steps += f", then {config.distil.steps} steps of distillation"
         card.tell(pipeline, pairs, learnt, steps, **about)
     _save(pipeline.save_pretrained, folder / "pipeline", accelerator)

@@ -39,7 +39,7 @@ from viewsynth.runtime.workers import launched
 from viewsynth.training import checkpoints, loop
 from viewsynth.training.learning import Log
 
-OURS = set("model training cost.json config.yaml run.json tracker .gitkeep".split())
+OURS = set(["model", "training", "cost.json", "config.yaml", "run.json", "tracker", ".gitkeep"])
 OURS |= {fingerprint.RECORD}
 # What changes no weight: the sampler is read by the finished model alone, and the first stage is
 # told by its features, wherever it lies.
@@ -164,18 +164,27 @@ def _generator(asked: Config, person, views: int) -> Generator:
 def _cached(asked: Config, person, chosen: pool.Pool, pixels, accelerator) -> cache.Cached:
     """Features of a pool, made by the main process."""
     return cache.open_or_make(
-        asked.cache, person, chosen, pixels, MODES[asked.generator.mode].dropped_paths, asked.seed,
-        accelerator.device, accelerator.is_main_process,
-    )  # fmt: skip
+        asked.cache,
+        person,
+        chosen,
+        pixels,
+        MODES[asked.generator.mode].dropped_paths,
+        asked.seed,
+        accelerator.device,
+        accelerator.is_main_process,
+    )
 
 
 def _plan(asked: Config, first_stage: train.Config, learnt: pool.Pool) -> training.Plan:
     """Batches of the first stage's kind. Raises: ValueError: if they cannot be drawn."""
     people = asked.optim.batch // asked.optim.pictures
     wanted = replace(
-        first_stage, people=people, pictures=asked.optim.pictures, steps=max(asked.optim.steps, 1),
+        first_stage,
+        people=people,
+        pictures=asked.optim.pictures,
+        steps=max(asked.optim.steps, 1),
         seed=asked.seed,
-    )  # fmt: skip
+    )
     try:
         return training.Plan(asked.optim, train.plan_of(wanted, learnt))
     except ValueError as error:
@@ -186,9 +195,14 @@ def _plan(asked: Config, first_stage: train.Config, learnt: pool.Pool) -> traini
 
 
 def _freeze(
-    asked: Config, first_stage: train.Config, person, learnt: pool.Pool, base: str, files: dict,
+    asked: Config,
+    first_stage: train.Config,
+    person,
+    learnt: pool.Pool,
+    base: str,
+    files: dict,
     accelerator,
-) -> None:  # fmt: skip
+) -> None:
     """Write down what decides the weights, or refuse to go on with something else."""
     folder, values = asked.output, to_dict(asked)
     begun = any((folder / "training").glob("checkpoint-*"))

@@ -35,8 +35,19 @@ CODE = ("bodies", "render", "world", "cameras.py")
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
 SIZE = 25_000  # bytes of a picture with part map and rows, about
 OURS = set(
-    "train query gallery paired parts chunks truth.jsonl people.jsonl world.json contact_sheet.png "
-    ".gitkeep".split()
+    [
+        "train",
+        "query",
+        "gallery",
+        "paired",
+        "parts",
+        "chunks",
+        "truth.jsonl",
+        "people.jsonl",
+        "world.json",
+        "contact_sheet.png",
+        ".gitkeep",
+    ]
 )
 SHOWN, ACROSS, TALL = 40, 4, 150  # people on the sheet, people in a line, pixels of a tile
 
@@ -126,9 +137,14 @@ def _save(folder: Path, settings: dict, facts: dict) -> None:
     from viewsynth.world import LABELS, words
 
     tree = {
-        "format": FORMAT, "settings": settings, "labels": LABELS, "licence": "Apache-2.0",
-        "attributes": list(words.ATTRIBUTES), "chunks": writer.chunks(folder), "facts": facts,
-    }  # fmt: skip
+        "format": FORMAT,
+        "settings": settings,
+        "labels": LABELS,
+        "licence": "Apache-2.0",
+        "attributes": list(words.ATTRIBUTES),
+        "chunks": writer.chunks(folder),
+        "facts": facts,
+    }
     write(folder / "world.json", (json.dumps(tree, indent=1) + "\n").encode())
 
 

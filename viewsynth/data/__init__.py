@@ -24,9 +24,18 @@ from viewsynth.records import Dataset, Published
 
 # Modules of this folder that are no data sets.
 HELPERS = (
-    "cells", "columns", "formats", "forms", "frames", "images", "layout", "listing", "profiles",
-    "reading", "table",
-)  # fmt: skip
+    "cells",
+    "columns",
+    "formats",
+    "forms",
+    "frames",
+    "images",
+    "layout",
+    "listing",
+    "profiles",
+    "reading",
+    "table",
+)
 
 __all__ = ["Reading", "Source", "by", "counts", "differences", "load", "names", "say"]
 
@@ -45,6 +54,7 @@ def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset: 
         name: One of `names()`.
         root: Where the data set lies; the release may be nested in it.
         reading: How one's own folder is read; released data sets take no such option.
+
     Raises:
         ValueError: if there is no such data set, or `root` holds another one or nothing.
         FileNotFoundError: if there is no `root`.
@@ -67,7 +77,7 @@ def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset: 
     try:
         with _no_collector():
             dataset = _module(name).load(root, reading) if own else _module(name).load(root)
-    except layout.WrongLayout as error:
+    except layout.LayoutError as error:
         raise ValueError(f"{root} is not {name}: {error}{_hint(name, root)}") from error
     if hint:
         dataset.warnings.append(f"read as anybody's own pictures{hint}")
@@ -99,9 +109,10 @@ def _hint(name: str, root: str | Path, depth: int = layout.DEPTH) -> str:
     """Which other data sets the folder may be."""
     others = [(other, _module(other)) for other in names() if other != name]
     fitting = [
-        other for other, module in others
+        other
+        for other, module in others
         if module.PARTS and layout.looks_like(root, module.PARTS, module.NAME, depth)
-    ]  # fmt: skip
+    ]
     return f"; it looks like {' or '.join(fitting)}" if fitting else ""
 
 
@@ -110,14 +121,19 @@ def _coded(dataset: Dataset) -> list[str]:
     flat = [sample.name for sample in dataset.samples if "/" not in sample.name]
     released = [(name, _module(name)) for name in names() if _module(name).PARTS]
     fitting = [
-        name for name, module in released
+        name
+        for name, module in released
         if flat and 2 * sum(bool(module.NAME.match(file)) for file in flat) > len(flat)
-    ]  # fmt: skip
-    return [
-        f"the {len(flat)} files beside each other are a person each, though {flat[0]} is called as "
-        f"a picture of {' or '.join(fitting)}, whose people stand in the names; for one "
-        "person of several pictures give the whole data set and its --data.name, or a metadata.csv"
-    ] if fitting else []  # fmt: skip
+    ]
+    return (
+        [
+            f"the {len(flat)} files beside each other are a person each, though {flat[0]} is called as "
+            f"a picture of {' or '.join(fitting)}, whose people stand in the names; for one "
+            "person of several pictures give the whole data set and its --data.name, or a metadata.csv"
+        ]
+        if fitting
+        else []
+    )
 
 
 def _check(dataset: Dataset) -> None:

@@ -53,7 +53,7 @@ PUBLISHED = (
 def load(root: str | Path) -> Dataset:
     """AG-ReID.v1 with its protocols "A->G" and "G->A".
 
-    Raises: FileNotFoundError, layout.WrongLayout: if it is not there.
+    Raises: FileNotFoundError, layout.LayoutError: if it is not there.
     """
     root = layout.find_root(root, PARTS)
     tree = layout.scan(root, PARTS)
@@ -65,16 +65,21 @@ def load(root: str | Path) -> Dataset:
         if query and gallery:
             protocols[name] = Protocol(name=name, query=query, gallery=gallery)
     return Dataset(
-        name="ag_reid_v1", root=root, samples=samples, protocols=protocols, rejects=tree.rejects,
-        published=PUBLISHED, fingerprint=layout.fingerprint(tree.sizes),
-    )  # fmt: skip
+        name="ag_reid_v1",
+        root=root,
+        samples=samples,
+        protocols=protocols,
+        rejects=tree.rejects,
+        published=PUBLISHED,
+        fingerprint=layout.fingerprint(tree.sizes),
+    )
 
 
 def _parse(name: str, file: str) -> dict:
     split, camera = FOLDERS[name.partition("/")[0]]
     fields, number = parts(file, "ag_reid_v1", (0, 3))
     if camera not in (None, number):
-        raise layout.BadName(f"camera {number} in a folder of camera {camera}")
+        raise layout.FileNameError(f"camera {number} in a folder of camera {camera}")
     return fields | {"split": split}
 
 
@@ -84,22 +89,25 @@ def parts(file: str, dataset: str, cameras: tuple[int, ...]) -> tuple[dict, int]
     Args:
         dataset: The scope of the pid.
         cameras: Numbers that the data set has.
-    Raises: layout.BadName: if it is no such name.
+    Raises: layout.FileNameError: if it is no such name.
     """
     match = NAME.match(file)
     if match is None:
-        raise layout.BadName(f"the name is not like {FORM}")
+        raise layout.FileNameError(f"the name is not like {FORM}")
     person, time, level, camera, _ = match.groups()
     number = int(camera)
     if number not in cameras:
         known = ", ".join(f"{c} ({PLATFORM[c][0]})" for c in cameras)
-        raise layout.BadName(
+        raise layout.FileNameError(
             f"camera {number} is none of {known}; the first archive of v1 held pictures of camera "
             "2, the authors' present one does not"
         )
     platform, view = PLATFORM[number]
     return {
-        "pid": f"{dataset}/P{person}T{time}A{level}", "camid": str(number), "session": time,
-        "platform": platform, "view": view,
+        "pid": f"{dataset}/P{person}T{time}A{level}",
+        "camid": str(number),
+        "session": time,
+        "platform": platform,
+        "view": view,
         "attributes": (f"altitude_level:{int(level)}",) if view == "aerial" else (),
-    }, number  # fmt: skip
+    }, number

@@ -20,9 +20,11 @@ SPLITS = {"train_all": "train", "query": "query", "gallery": "gallery"}
 PARTS = tuple(SPLITS)
 FORM, NAME = ag_reid_v1.FORM, ag_reid_v1.NAME
 LISTS = {
-    "A->C": "exp1_aerial_to_cctv.txt", "A->W": "exp2_aerial_to_wearable.txt",
-    "C->A": "exp4_cctv_to_aerial.txt", "W->A": "exp5_wearable_to_aerial.txt",
-}  # fmt: skip
+    "A->C": "exp1_aerial_to_cctv.txt",
+    "A->W": "exp2_aerial_to_wearable.txt",
+    "C->A": "exp4_cctv_to_aerial.txt",
+    "W->A": "exp5_wearable_to_aerial.txt",
+}
 PAPER, DISK = "paper", "users' counts of the archive (sum as in the paper)"
 ISSUE = "issue {} of huynguyen792/AG-ReID.v2"
 PUBLISHED = (
@@ -43,17 +45,22 @@ PUBLISHED = (
 def load(root: str | Path) -> Dataset:
     """AG-ReID.v2 with its protocols "A->C", "A->W", "C->A" and "W->A", as far as the lists exist.
 
-    Raises: FileNotFoundError, layout.WrongLayout: if it is not there.
+    Raises: FileNotFoundError, layout.LayoutError: if it is not there.
     """
     root = layout.find_root(root, PARTS)
     lists = {name: _find(root, file) for name, file in LISTS.items()}
     tree, warnings = layout.scan(root, PARTS, lists.values()), []
     samples = layout.samples(tree, _parse, FORM)
     return Dataset(
-        name="ag_reid_v2", root=root, samples=samples,
-        protocols=layout.listed(tree, samples, lists, warnings), rejects=tree.rejects,
-        warnings=warnings, published=PUBLISHED, fingerprint=layout.fingerprint(tree.sizes),
-    )  # fmt: skip
+        name="ag_reid_v2",
+        root=root,
+        samples=samples,
+        protocols=layout.listed(tree, samples, lists, warnings),
+        rejects=tree.rejects,
+        warnings=warnings,
+        published=PUBLISHED,
+        fingerprint=layout.fingerprint(tree.sizes),
+    )
 
 
 def _find(root: Path, file: str) -> Path:

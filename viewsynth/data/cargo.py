@@ -40,31 +40,40 @@ PUBLISHED = (
 def load(root: str | Path) -> Dataset:
     """CARGO, or anything in its layout, with its five protocols and "G->A", which is ours.
 
-    Raises: FileNotFoundError, layout.WrongLayout: if it is not there.
+    Raises: FileNotFoundError, layout.LayoutError: if it is not there.
     """
     root = layout.find_root(root, PARTS)
     tree = layout.scan(root, PARTS)
     samples = layout.exported(tree, layout.samples(tree, _parse, FORM))
     query, gallery = ([s for s in samples if s.split == split] for split in ("query", "gallery"))
     return Dataset(
-        name="cargo", root=root, samples=samples, protocols=layout.directions(query, gallery),
-        rejects=tree.rejects, published=PUBLISHED, fingerprint=layout.fingerprint(tree.sizes),
-    )  # fmt: skip
+        name="cargo",
+        root=root,
+        samples=samples,
+        protocols=layout.directions(query, gallery),
+        rejects=tree.rejects,
+        published=PUBLISHED,
+        fingerprint=layout.fingerprint(tree.sizes),
+    )
 
 
 def _parse(name: str, file: str) -> dict:
     match = NAME.match(file)
     if match is None:
-        raise layout.BadName(f"the name is not like {FORM}")
+        raise layout.FileNameError(f"the name is not like {FORM}")
     camera, time, pid, _ = match.groups()
     number = int(camera)
     if not 1 <= number <= CAMERAS:
-        raise layout.BadName(f"camera {number} is not one of 1 to {CAMERAS}")
+        raise layout.FileNameError(f"camera {number} is not one of 1 to {CAMERAS}")
     split, *folders = name.split("/")
     if folders[:-1] != [f"Cam{number}"]:
-        raise layout.BadName(f"expected it in {split}/Cam{number}, by its name")
+        raise layout.FileNameError(f"expected it in {split}/Cam{number}, by its name")
     air = number <= AERIAL
     return {
-        "pid": f"cargo/{int(pid)}", "camid": str(number), "split": split, "session": time,
-        "platform": "drone" if air else "cctv", "view": "aerial" if air else "ground",
-    }  # fmt: skip
+        "pid": f"cargo/{int(pid)}",
+        "camid": str(number),
+        "split": split,
+        "session": time,
+        "platform": "drone" if air else "cctv",
+        "view": "aerial" if air else "ground",
+    }

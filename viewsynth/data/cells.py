@@ -20,12 +20,24 @@ from viewsynth.data.listing import bad_text, natural
 
 # What other tools call them.
 MEANT = {
-    "uav": "drone", "uas": "drone", "quadcopter": "drone", "aircraft": "drone", "fixed": "cctv",
-    "surveillance": "cctv", "phone": "handheld", "glasses": "wearable", "air": "aerial",
-    "drone": "aerial", "top": "aerial", "cctv": "ground", "street": "ground",
-    "test": "query or gallery", "val": "query or gallery", "validation": "query or gallery",
+    "uav": "drone",
+    "uas": "drone",
+    "quadcopter": "drone",
+    "aircraft": "drone",
+    "fixed": "cctv",
+    "surveillance": "cctv",
+    "phone": "handheld",
+    "glasses": "wearable",
+    "air": "aerial",
+    "drone": "aerial",
+    "top": "aerial",
+    "cctv": "ground",
+    "street": "ground",
+    "test": "query or gallery",
+    "val": "query or gallery",
+    "validation": "query or gallery",
     "probe": "query",
-}  # fmt: skip
+}
 WHOLE = re.compile(r"([+-]?\d+)\.0*", re.ASCII)
 ROUNDED = re.compile(r"[+-]?\d(?:\.\d+)?[eE]\+\d+", re.ASCII)
 EXACT = 2**53  # above it neighbouring whole numbers are the same float
@@ -203,9 +215,10 @@ def _frames(folder: Path, said: str) -> tuple[Path, ...]:
     """The pictures in a folder, in natural order."""
     with os.scandir(folder) as entries:
         frames = [
-            entry for entry in entries
+            entry
+            for entry in entries
             if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".")
-        ]  # fmt: skip
+        ]
     if links := [entry.name for entry in frames if not entry.is_file(follow_symlinks=False)]:
         raise ValueError(f"{said} holds {quoted(links[0])}, a link or no regular file: refused")
     if not frames:
@@ -225,9 +238,12 @@ def _near(root: Path, path: Path, file_name: str) -> str:
         return f", but in {root.name}: names are relative to the folder of the metadata"
     stem, suffix = path.stem, path.suffix
     spellings = (
-        stem + suffix.lower(), stem + suffix.upper(), path.name.lower(), path.name.upper(),
+        stem + suffix.lower(),
+        stem + suffix.upper(),
+        path.name.lower(),
+        path.name.upper(),
         *(unicodedata.normalize(form, path.name) for form in ("NFC", "NFD")),
-    )  # fmt: skip
+    )
     for name in spellings:
         if name != path.name and path.with_name(name).is_file():
             return f"; there is {quoted(name)}, which is spelt otherwise"

@@ -24,9 +24,10 @@ FORMS = {
     "fraction": "left, top, right, bottom in fractions of the picture",
 }
 READ = {
-    "horizon": "degrees above the horizon", "pitch": "a camera's pitch",
+    "horizon": "degrees above the horizon",
+    "pitch": "a camera's pitch",
     "nadir": "degrees from straight down",
-}  # fmt: skip
+}
 MEANS = (
     "elevation here is degrees above the horizon, 90 = straight down from above; a drone's pitch "
     "is negative when it looks down: --data.elevation pitch reads it (elevation = -pitch); "
@@ -89,7 +90,7 @@ def elevations(rows: list[Row], form: str, warnings: list[str]) -> Bad:
         ]
         found = [row.fields["elevation"] for row in some]
         doubtful = sum(value < doubted for value in found)
-        level = low and LEVEL <= min(found) and max(found) > 0
+        level = low and min(found) >= LEVEL and max(found) > 0
         if low and not level and 2 * doubtful >= len(some):
             raise ValueError(f"{low[0].where} and {len(low) - 1} more of {len(some)}: {reasons[0]}")
         bad += zip(low, reasons, strict=True)
@@ -221,9 +222,7 @@ def _recognise(rows: list[Row], size: Callable, warnings: list[str]) -> None:
     why = "a right edge lies left of its left one, or a bottom above its top"
     if all(_inside(box[0], box[1], *box[2:], *shape) for box, shape in known):
         raise _other_form(rows, turned[0], "xywh", why)
-    if all(
-        _inside(x - w / 2, y - h / 2, w, h, *shape) for (x, y, w, h), shape in known
-    ):  # fmt: skip
+    if all(_inside(x - w / 2, y - h / 2, w, h, *shape) for (x, y, w, h), shape in known):
         raise ValueError(
             f"{rows[turned[0]].where}: box {_said(found[turned[0]])} and the others are centre x, "
             "centre y, width, height (YOLO's form); write left, top, right, bottom in pixels"
@@ -242,7 +241,7 @@ def _upright(width: float, height: float) -> bool:
 def _size(row: Row, size: Callable) -> tuple[int, int] | None:
     try:
         return size(row.paths[0])
-    except images.BadImage:
+    except images.ImageError:
         return None  # told when it is read
 
 

@@ -45,6 +45,7 @@ def load(root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B0
         reading: Which form, and how the columns box and elevation are written.
     Returns: samples whose `name` is the path in the folder (with "#2", "#3" for further people of
         the same picture); rejects, sorted by source.
+
     Raises:
         FileNotFoundError: if there is no such folder.
         ValueError: if it holds no picture, may be read in two ways, or its metadata cannot be read
@@ -79,11 +80,14 @@ def load(root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B0
     rejects.sort(key=lambda r: (r.source, r.reason))
     query, gallery = ([s for s in samples if s.split == split] for split in ("query", "gallery"))
     return Dataset(
-        name="folder", root=root, samples=samples, rejects=rejects,
+        name="folder",
+        root=root,
+        samples=samples,
+        rejects=rejects,
         protocols=layout.directions(query, gallery),
         warnings=[*found.warnings, *(reject.reason for reject in left), *_alike(samples)],
         fingerprint=layout.fingerprint(_sizes(samples)),
-    )  # fmt: skip
+    )
 
 
 def _sizes(samples: list[Sample]) -> Iterator[tuple[str, int]]:
@@ -197,9 +201,12 @@ def _unread(top: Folder, read: list[Folder], found: Found) -> None:
     """Warn of tables that were not read."""
     used = {folder.name for folder in read}
     names = [
-        f.own(name) for f in top.walk() if f.name not in used for name in (*f.tables, *f.foreign)
+        f.own(name)
+        for f in top.walk()
+        if f.name not in used
+        for name in (*f.tables, *f.foreign)
         if f is top or name.lower() in listing.METADATA
-    ]  # fmt: skip
+    ]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         found.warnings.append(

@@ -14,8 +14,14 @@ from viewsynth.data import listing
 from viewsynth.data.layout import quoted
 from viewsynth.data.listing import Folder
 
-FOREIGN = ("metadata.parquet", "metadata.tsv", "metadata.arrow", "metadata.feather",
-           "metadata.xlsx", "metadata.xls")  # fmt: skip
+FOREIGN = (
+    "metadata.parquet",
+    "metadata.tsv",
+    "metadata.arrow",
+    "metadata.feather",
+    "metadata.xlsx",
+    "metadata.xls",
+)
 
 
 def form_of(top: Folder, warnings: list[str]) -> tuple[str, Folder]:
@@ -29,9 +35,10 @@ def form_of(top: Folder, warnings: list[str]) -> tuple[str, Folder]:
     split = [folder for folder in deeper if any(map(listing.is_split, folder.name.split("/")))]
     if top.tables and split:
         raise _two(
-            top, f"by {quoted(top.tables[0])} alone (--data.form table)",
+            top,
+            f"by {quoted(top.tables[0])} alone (--data.form table)",
             f"by {_tables(split)} (--data.form splits)",
-        )  # fmt: skip
+        )
     if top.tables:
         return "table", top
     if deeper:
@@ -51,11 +58,14 @@ def _of_tables(top: Folder, tables: list[Folder], split: list[Folder]) -> tuple[
     known = {table.name for table in tables}
     nested = any(f"{parent}" in known for t in tables for parent in PurePosixPath(t.name).parents)
     beside = [
-        folder for folder in top.walk(known)
-        if folder.files and folder is not top and not any(
+        folder
+        for folder in top.walk(known)
+        if folder.files
+        and folder is not top
+        and not any(
             listing.is_split(part) or listing.is_container(part) for part in folder.name.split("/")
         )
-    ]  # fmt: skip
+    ]
     if len(split) == len(tables) and not nested:
         _no_doubles(top.walk())
         return "splits", top
@@ -65,9 +75,11 @@ def _of_tables(top: Folder, tables: list[Folder], split: list[Folder]) -> tuple[
     if beside:
         raise _two(top, one, f"{_names(beside)} as people (--data.form folders)")
     raise _two(
-        top, one, f"as several data sets, one at a time (e.g. --data.root {tables[0].path}), or "
+        top,
+        one,
+        f"as several data sets, one at a time (e.g. --data.root {tables[0].path}), or "
         f"{_names(tables)} as people (--data.form folders)",
-    )  # fmt: skip
+    )
 
 
 def _of_folders(top: Folder, warnings: list[str]) -> tuple[str, Folder]:
@@ -83,9 +95,10 @@ def _of_folders(top: Folder, warnings: list[str]) -> tuple[str, Folder]:
         told = listing.is_near_split(only.base) or all(map(listing.is_tracklet, inner))
         if not only.files and not told:
             raise _two(
-                top, f"{quoted(only.base)} as one person with tracklets {_folders(top)}",
+                top,
+                f"{quoted(only.base)} as one person with tracklets {_folders(top)}",
                 f"the folders in it as people (--data.root {only.path})",
-            )  # fmt: skip
+            )
     splits = [folder for folder in alive if listing.is_split(folder.base)]
     if splits and len(splits) == len(alive) and not any(f.files for f in (top, *splits)):
         _no_doubles((top,))
@@ -96,9 +109,10 @@ def _of_folders(top: Folder, warnings: list[str]) -> tuple[str, Folder]:
     if len(splits) < len(near) == len(alive):
         odd = [folder for folder in near if not listing.is_split(folder.base)]
         raise _two(
-            top, _people(top), f"{_names(odd)} as splits (call them train, query, gallery or test, "
-            "or move them out)",
-        )  # fmt: skip
+            top,
+            _people(top),
+            f"{_names(odd)} as splits (call them train, query, gallery or test, or move them out)",
+        )
     named = any(folder.base.lower() not in listing.NAMES for folder in splits)
     if splits := _most(splits if named else [], alive, warnings):
         raise _two(top, _people(top), f"{_names(splits)} as splits (--data.form splits)")
@@ -132,10 +146,11 @@ def _no_groups(top: Folder, people: list[Folder], option: str, warnings: list[st
     cameras = [folder for folder in people if listing.is_camera(folder.base)]
     if cameras := _most(cameras, people, warnings):
         raise _two(
-            cameras[0], f"{_names(cameras)} as people {option}",
+            cameras[0],
+            f"{_names(cameras)} as people {option}",
             f"{_names(cameras)} as cameras or views of many people (a metadata.csv beside them, "
             "with file_name, pid and camid)",
-        )  # fmt: skip
+        )
 
 
 def _of_names(people: list[Folder]) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from viewsynth.data import images, profiles
-from viewsynth.data.images import MIN_SIDE, VIDEOS, BadImage, NotInstalled
+from viewsynth.data.images import MIN_SIDE, VIDEOS, ImageError, NotInstalled
 from viewsynth.records import Sample
 
 MOST = 8  # frames that a tracklet gives
@@ -35,7 +35,7 @@ THUMBNAIL = (8, 16)  # width and height, pixels
 # Only containers: a playlist would make FFmpeg open whatever it names.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf"
 
-Bad = Callable[[Path, BadImage], None]
+Bad = Callable[[Path, ImageError], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def each(sample: Sample, least: int = MIN_SIDE, bad: Bad | None = None) -> Itera
     Args:
         least: Pixels of the shorter side, > 0.
         bad: Called with a file that cannot be used, wholly or from some frame on; the others go on.
-    Raises: BadImage: for the first such file, if there is no `bad`.
+    Raises: ImageError: for the first such file, if there is no `bad`.
     """
     for path in sample.paths:
         try:
@@ -77,7 +77,7 @@ def each(sample: Sample, least: int = MIN_SIDE, bad: Bad | None = None) -> Itera
                 yield from _kept(path, sample.box, least)
             else:
                 yield Frame(path, None, images.read(path, sample.box, least))
-        except BadImage as error:
+        except ImageError as error:
             if bad is None:
                 raise
             bad(path, error)
@@ -92,14 +92,14 @@ def read(
         path, number: Of `Frame`.
         box: left, top, right, bottom in pixels of the upright frame; None = all of it.
     Returns: upright sRGB.  uint8 [H, W, 3]
-    Raises: BadImage: if it can no longer be read.
+    Raises: ImageError: if it can no longer be read.
     """
     if number is None:
         return images.read(path, box)
     for place, picture in _decoded(path, MIN_SIDE):
         if place == number:
             return images.part(picture(), box)
-    raise BadImage(f"the video has no frame {number}")
+    raise ImageError(f"the video has no frame {number}")
 
 
 def chosen(
@@ -192,19 +192,19 @@ def _kept(path: Path, box, least: int) -> Iterator[Frame]:
             room = max(MEMORY // kept[0][1].nbytes, 2 * MOST)
             if len(kept) > min(LOOK, room):
                 kept, step = kept[::2], 2 * step
-    except BadImage as error:
+    except ImageError as error:
         if not kept:
             raise
         problem = error
     yield from (Frame(path, place, image) for place, image in kept)
     if problem:
-        raise BadImage(f"{problem}; of what came before, frames are used")
+        raise ImageError(f"{problem}; of what came before, frames are used")
 
 
 def _decoded(path: Path, least: int) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
     """Number of every frame and what makes its picture.
 
-    Raises: BadImage: if the file is no video, or damaged; NotInstalled: without PyAV.
+    Raises: ImageError: if the file is no video, or damaged; NotInstalled: without PyAV.
     """
     try:
         import av
@@ -220,22 +220,22 @@ def _decoded(path: Path, least: int) -> Iterator[tuple[int, Callable[[], np.ndar
                 place = -1
                 for place, frame in enumerate(container.decode(stream)):
                     if place >= MAX_FRAMES:
-                        raise BadImage(f"the video has more than {MAX_FRAMES:,} frames; cut it")
+                        raise ImageError(f"the video has more than {MAX_FRAMES:,} frames; cut it")
                     aspect = stream.sample_aspect_ratio
                     yield place, lambda frame=frame, aspect=aspect: _upright(frame, aspect)
                 if place < 0 or place + 1 < WHOLE * stream.frames:
-                    raise BadImage(
+                    raise ImageError(
                         f"the video ends after {place + 1} of {stream.frames} frames; copy it again"
                     )
         except (av.FFmpegError, EOFError) as error:
-            raise BadImage(_no_video(path, error)) from error
+            raise ImageError(_no_video(path, error)) from error
 
 
 def _no_video(path: Path, error: OSError | ValueError) -> str:
     """Why a file that should be a video cannot be decoded."""
     try:
         images.size(path)
-    except BadImage:
+    except ImageError:
         why = getattr(error, "strerror", None) or error
         return (
             f"the video is damaged, or none that FFmpeg knows ({why}); copy it again, or save its "
@@ -247,17 +247,17 @@ def _no_video(path: Path, error: OSError | ValueError) -> str:
 def _stream(container, least: int):
     """The video in a container, if its size is one that we take."""
     if not container.streams.video:
-        raise BadImage("the file holds no video, sound perhaps; give a video or pictures")
+        raise ImageError("the file holds no video, sound perhaps; give a video or pictures")
     if (seconds := (container.duration or 0) / 1e6) > MAX_SECONDS:
-        raise BadImage(
+        raise ImageError(
             f"the video lasts {seconds / 60:.0f} minutes, the limit is {MAX_SECONDS // 60}: cut it "
             "to what shows the person"
         )
     stream = container.streams.video[0]
     if stream.width * stream.height > images.MAX_PIXELS:
-        raise BadImage(f"frames of {stream.width}x{stream.height} pixels are too large")
+        raise ImageError(f"frames of {stream.width}x{stream.height} pixels are too large")
     if min(stream.width, stream.height) < least:
-        raise BadImage(
+        raise ImageError(
             f"frames of {stream.width}x{stream.height} pixels, at least {least} a side are needed"
         )
     return stream

@@ -41,33 +41,42 @@ PUBLISHED = (
 def load(root: str | Path) -> Dataset:
     """G2APS-ReID with its protocols "A->G" and "G->A", as far as the lists exist.
 
-    Raises: FileNotFoundError, layout.WrongLayout: if it is not there.
+    Raises: FileNotFoundError, layout.LayoutError: if it is not there.
     """
     root = layout.find_root(root, PARTS)
     lists = {name: root / file for name, file in LISTS.items()}
     tree = layout.scan(root, [TRAIN, *layout.named_folders(lists.values())], lists.values())
     samples, warnings = layout.samples(tree, _parse, FORM), []
     return Dataset(
-        name="g2aps_reid", root=root, samples=samples,
-        protocols=layout.listed(tree, samples, lists, warnings), rejects=tree.rejects,
-        warnings=warnings, published=PUBLISHED, fingerprint=layout.fingerprint(tree.sizes),
-    )  # fmt: skip
+        name="g2aps_reid",
+        root=root,
+        samples=samples,
+        protocols=layout.listed(tree, samples, lists, warnings),
+        rejects=tree.rejects,
+        warnings=warnings,
+        published=PUBLISHED,
+        fingerprint=layout.fingerprint(tree.sizes),
+    )
 
 
 def _parse(name: str, file: str) -> dict | str:
     match = NAME.match(file)
     if match is None:
-        raise layout.BadName(f"the name is not like {FORM}")
+        raise layout.FileNameError(f"the name is not like {FORM}")
     pid, number, sequence = map(int, match.groups())
     if number not in PLATFORM:
-        raise layout.BadName(f"camera {number} is neither 0 (drone) nor 3 (CCTV)")
+        raise layout.FileNameError(f"camera {number} is neither 0 (drone) nor 3 (CCTV)")
     split = layout.split_of(name, TRAIN)
     if pid in (-1, UNLABELLED) and split == "train":
         return str(pid)
     if pid in (-1, UNLABELLED) and split == "query":
-        raise layout.BadName(f"identity {pid} is nobody and cannot be asked for")
+        raise layout.FileNameError(f"identity {pid} is nobody and cannot be asked for")
     platform, view = PLATFORM[number]
     return {
-        "pid": f"g2aps_reid/{pid:04d}", "camid": str(number), "split": split,
-        "session": str(sequence), "platform": platform, "view": view,
-    }  # fmt: skip
+        "pid": f"g2aps_reid/{pid:04d}",
+        "camid": str(number),
+        "split": split,
+        "session": str(sequence),
+        "platform": platform,
+        "view": view,
+    }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a picture that nobody vouches for: file in, upright uint8 sRGB out, or `BadImage`.
+"""Read a picture that nobody vouches for: file in, upright uint8 sRGB out, or `ImageError`.
 
 `find` and `parse` get their pixels here. The size of the file and of the picture are checked before
 anything is decoded, the format is told by content, and nothing of a broken picture is used.
@@ -39,21 +39,25 @@ MOST_TOLD = 100  # pictures with a bad profile that are named in one process
 
 # EXIF orientation -> what makes the picture upright.
 UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 logger = logging.getLogger(__name__)
 _told: set[str] = set()  # what was said already
 
 
-class BadImage(ValueError):
+class ImageError(ValueError):
     """A picture that cannot be used; the text is a sentence that a user can act on."""
 
 
-class NotInstalled(BadImage):
+class NotInstalled(ImageError):
     """A good picture, perhaps, of a format whose reader is not installed."""
 
 
@@ -71,18 +75,19 @@ def read(
         least: Pixels of the shorter side, > 0. Nobody can be reconstructed from less than
             `MIN_SIDE`; an evaluation must not drop such pictures.
     Returns: RGB, uint8 [H, W, 3], contiguous.
+
     Raises:
-        BadImage: if the file cannot be read, is too large, is broken or is no picture.
+        ImageError: if the file cannot be read, is too large, is broken or is no picture.
         NotInstalled: if what reads its format is not installed.
     """
     data = _bytes(Path(path))
     try:
         image = _decode(data, least, str(path))
-    except BadImage:
+    except ImageError:
         raise
     # Decoders meet broken bytes with any exception there is.
     except Exception as error:
-        raise BadImage(f"the picture is truncated or damaged ({error}); copy it again") from error
+        raise ImageError(f"the picture is truncated or damaged ({error}); copy it again") from error
     return part(image, box, least)
 
 
@@ -91,7 +96,7 @@ def part(
 ) -> np.ndarray:
     """What a box, see `read`, holds of an upright picture.
 
-    Raises: BadImage: if that is too little.
+    Raises: ImageError: if that is too little.
     """
     if box is None:
         return image
@@ -99,7 +104,7 @@ def part(
     left, top = max(box[0], 0), max(box[1], 0)
     right, bottom = min(box[2], width), min(box[3], height)
     if min(right - left, bottom - top) < least:
-        raise BadImage(
+        raise ImageError(
             f"the box {list(box)} holds less than {least} pixels of the {width}x{height} picture"
         )
     return np.ascontiguousarray(image[top:bottom, left:right])
@@ -111,7 +116,7 @@ def _bytes(path: Path, most: int = MAX_BYTES) -> bytes:
         try:
             return file.read(most)
         except OSError as error:
-            raise BadImage(f"the file cannot be read: {error.strerror}") from error
+            raise ImageError(f"the file cannot be read: {error.strerror}") from error
 
 
 def opened(path: Path, most: int) -> BinaryIO:
@@ -119,7 +124,7 @@ def opened(path: Path, most: int) -> BinaryIO:
 
     Args:
         most: Bytes that it may have.
-    Raises: BadImage: if it is none, empty or too large, or may not be read.
+    Raises: ImageError: if it is none, empty or too large, or may not be read.
     """
     # O_NONBLOCK: a named pipe must not make us wait. O_NOFOLLOW: a link may lead anywhere.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -130,14 +135,14 @@ def opened(path: Path, most: int) -> BinaryIO:
             about = os.fstat(file.fileno())
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise BadImage("symbolic links are refused; put the file itself there") from error
-            raise BadImage(f"the file cannot be read: {error.strerror}") from error
+                raise ImageError("symbolic links are refused; put the file itself there") from error
+            raise ImageError(f"the file cannot be read: {error.strerror}") from error
         if not stat.S_ISREG(about.st_mode):
-            raise BadImage("not a regular file")
+            raise ImageError("not a regular file")
         if about.st_size == 0:
-            raise BadImage("the file is empty (0 bytes)")
+            raise ImageError("the file is empty (0 bytes)")
         if about.st_size > most:
-            raise BadImage(
+            raise ImageError(
                 f"the file has {about.st_size:,} bytes, the limit is {most:,}; crop or compress it"
             )
         stack.pop_all()
@@ -148,16 +153,16 @@ def _decode(data: bytes, least: int, name: str) -> np.ndarray:
     with _open(data) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise BadImage(_too_large(f"{width}x{height} pixels"))
+            raise ImageError(_too_large(f"{width}x{height} pixels"))
         if min(width, height) < least:
-            raise BadImage(
+            raise ImageError(
                 f"the picture has {width}x{height} pixels, at least {least} a side are needed"
             )
         still = image.format == "MPO" or (
             image.format == "HEIF" and formats.brands(data)[0] not in formats.SEQUENCES
         )
         if getattr(image, "n_frames", 1) > 1 and not still:
-            raise BadImage(f"an animated {image.format} is refused; save one frame as a picture")
+            raise ImageError(f"an animated {image.format} is refused; save one frame as a picture")
         image.load()
         return rgb(image, name, data)
 
@@ -183,14 +188,16 @@ def _open(data: bytes) -> Image.Image:
                 image.info["icc_profile"] = None
                 return image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise BadImage(_too_large("more pixels")) from error
+        raise ImageError(_too_large("more pixels")) from error
     except UnidentifiedImageError as error:
         if kind:
-            raise BadImage(f"the {kind} picture is truncated or damaged; copy it again") from error
+            raise ImageError(
+                f"the {kind} picture is truncated or damaged; copy it again"
+            ) from error
         what, do = formats.named(data)
         what = what or "no picture that we can read, or its header is damaged"
         do = do or "look at it in a viewer, and save it anew as PNG"
-        raise BadImage(f"the file is {what}; expected {formats.READ}; {do}") from error
+        raise ImageError(f"the file is {what}; expected {formats.READ}; {do}") from error
 
 
 def _heif() -> type:
@@ -246,7 +253,7 @@ def rgb(image: Image.Image, name: str, data: bytes = b"") -> np.ndarray:
     grey, alpha = image.mode in ("1", "L", "LA", "La"), None
     try:
         profile = profiles.declared(image, data)
-    except profiles.BadProfile as error:
+    except profiles.ProfileError as error:
         profile = _tell(name, error)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -255,7 +262,7 @@ def rgb(image: Image.Image, name: str, data: bytes = b"") -> np.ndarray:
         image = image.convert("L" if grey else "CMYK" if image.mode == "CMYK" else "RGB")
         try:
             image = profiles.to_srgb(image, profile)
-        except profiles.BadProfile as error:
+        except profiles.ProfileError as error:
             _tell(name, error)
     image = image.convert("RGB")
     if alpha is not None:
@@ -317,8 +324,10 @@ def _tell(name: str, error: Exception) -> None:
     if len(_told) <= MOST_TOLD:
         logger.warning(
             "%s: its colour profile is not used: %s; the picture is taken as sRGB: save it anew "
-            "with a sound profile if its colours are wrong", name, error,
-        )  # fmt: skip
+            "with a sound profile if its colours are wrong",
+            name,
+            error,
+        )
     else:
         logger.warning("more pictures than %d have such profiles: no more are named", MOST_TOLD)
 
@@ -326,12 +335,12 @@ def _tell(name: str, error: Exception) -> None:
 def size(path: Path) -> tuple[int, int]:
     """Width and height of the upright picture, in pixels; of a JPEG only the head is read.
 
-    Raises: BadImage: if it has none that can be read.
+    Raises: ImageError: if it has none that can be read.
     """
     head = _bytes(path, HEAD)
     # Before the pixels, a JPEG says how it is turned; other formats may say so at the end.
     if head.startswith(JPEG):
-        with contextlib.suppress(BadImage):
+        with contextlib.suppress(ImageError):
             return _size(head)
     return _size(_bytes(path) if len(head) == HEAD else head)
 
@@ -341,8 +350,8 @@ def _size(data: bytes) -> tuple[int, int]:
         with _open(data) as image:
             turned = _orientation(image) in (5, 6, 7, 8)
             return image.size[::-1] if turned else image.size
-    except BadImage:
+    except ImageError:
         raise
     # Headers, too, are broken in any way there is.
     except Exception as error:
-        raise BadImage(f"the picture's size cannot be read ({error}); copy it again") from error
+        raise ImageError(f"the picture's size cannot be read ({error}); copy it again") from error

@@ -46,7 +46,7 @@ PUBLISHED = (
 def load(root: str | Path) -> Dataset:
     """LAGPeR with its protocols "A->G", "G->A" and "G->A+G", as far as the lists exist.
 
-    Raises: FileNotFoundError, layout.WrongLayout: if it is not there.
+    Raises: FileNotFoundError, layout.LayoutError: if it is not there.
     """
     root = layout.find_root(root, PARTS)
     lists = {name: root / file for name, file in LISTS.items()}
@@ -54,10 +54,15 @@ def load(root: str | Path) -> Dataset:
     unused, warnings = _unused(tree.files)
     samples = layout.samples(tree, functools.partial(_parse, unused), FORM)
     return Dataset(
-        name="lagper", root=root, samples=samples,
-        protocols=layout.listed(tree, samples, lists, warnings), rejects=tree.rejects,
-        warnings=warnings, published=PUBLISHED, fingerprint=layout.fingerprint(tree.sizes),
-    )  # fmt: skip
+        name="lagper",
+        root=root,
+        samples=samples,
+        protocols=layout.listed(tree, samples, lists, warnings),
+        rejects=tree.rejects,
+        warnings=warnings,
+        published=PUBLISHED,
+        fingerprint=layout.fingerprint(tree.sizes),
+    )
 
 
 def _unused(files: list[str]) -> tuple[int, list[str]]:
@@ -77,17 +82,20 @@ def _unused(files: list[str]) -> tuple[int, list[str]]:
 def _parse(unused: int, name: str, file: str) -> dict | str:
     match = NAME.match(file)
     if match is None:
-        raise layout.BadName(f"the name is not like {FORM}")
+        raise layout.FileNameError(f"the name is not like {FORM}")
     pid, number = map(int, match.groups())
     if not 1 <= number <= CAMERAS:
-        raise layout.BadName(f"camera {number} is not one of 1 to {CAMERAS}")
+        raise layout.FileNameError(f"camera {number} is not one of 1 to {CAMERAS}")
     split = layout.split_of(name, TRAIN)
     if pid < 0 and split == "train":
         return str(pid)
     if pid < 0 and split == "query":
-        raise layout.BadName(f"identity {pid} is nobody and cannot be asked for")
+        raise layout.FileNameError(f"identity {pid} is nobody and cannot be asked for")
     air = number in AERIAL
     return {
-        "pid": f"lagper/{pid:04d}", "camid": str(number - (number > unused)), "split": split,
-        "platform": "drone" if air else "cctv", "view": "aerial" if air else "ground",
-    }  # fmt: skip
+        "pid": f"lagper/{pid:04d}",
+        "camid": str(number - (number > unused)),
+        "split": split,
+        "platform": "drone" if air else "cctv",
+        "view": "aerial" if air else "ground",
+    }

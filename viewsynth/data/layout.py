@@ -27,17 +27,19 @@ MAX_LINE = 2**20  # bytes of a row of JSON
 LOOK = 100  # pictures whose names tell what a folder holds
 # What the letters of a direction mean: "A->C" asks for drones' pictures among those of CCTV.
 SIDES = {
-    "A": ("view", "aerial"), "G": ("view", "ground"),
-    "C": ("platform", "cctv"), "W": ("platform", "wearable"),
-}  # fmt: skip
+    "A": ("view", "aerial"),
+    "G": ("view", "ground"),
+    "C": ("platform", "cctv"),
+    "W": ("platform", "wearable"),
+}
 LINK = "symbolic links are refused; put the file or folder itself there"
 
 
-class WrongLayout(ValueError):
+class LayoutError(ValueError):
     """The folder holds no data set of that layout."""
 
 
-class BadName(ValueError):
+class FileNameError(ValueError):
     """A file that is no picture of the data set; the text says why."""
 
 
@@ -63,10 +65,11 @@ def find_root(root: str | Path, parts: tuple[str, ...], depth: int = DEPTH) -> P
 
     Args:
         depth: How many folders below `root` it may lie.
+
     Raises:
         FileNotFoundError: if there is no folder `root`.
         ValueError: if several folders of the same depth hold them.
-        WrongLayout: if none does.
+        LayoutError: if none does.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
@@ -83,7 +86,7 @@ def find_root(root: str | Path, parts: tuple[str, ...], depth: int = DEPTH) -> P
             )
         level = [sub for folder in level for sub in _folders(folder)]
     there = sorted(path.name for path in root.iterdir())[:8]
-    raise WrongLayout(
+    raise LayoutError(
         f"expected {', '.join(parts)} in {root} (or up to {depth} folders below it), "
         f"found {', '.join(there) or 'nothing'}"
     )
@@ -117,6 +120,7 @@ def scan(root: Path, folders: Iterable[str], lists: Iterable[Path] = ()) -> Tree
     """List the pictures below some folders of a data set.
 
     Hidden files are ignored, symbolic links refused, other files counted, empty ones rejected.
+
     Args:
         folders: Names in `root`; those that are not there are left out.
         lists: Protocol lists, for the fingerprint.
@@ -179,7 +183,7 @@ def samples(tree: Tree, parse: Callable[[str, str], dict | str], form: str) -> l
         parse: `parse(name, file)` gets the whole name and its last part, and returns the fields of
             `Sample`, or the name of a junk identity, whose pictures are left out and counted.
         form: What a file name looks like, for the error.
-    Raises: WrongLayout: if no name can be read.
+    Raises: LayoutError: if no name can be read.
     """
     found: list[Sample] = []
     junk: Counter[str] = Counter()
@@ -188,7 +192,7 @@ def samples(tree: Tree, parse: Callable[[str, str], dict | str], form: str) -> l
         folder, _, file = name.rpartition("/")
         try:
             fields = parse(name, file)
-        except BadName as error:
+        except FileNameError as error:
             tree.rejects.append(bad(name, str(error)))
             continue
         if isinstance(fields, str):
@@ -202,7 +206,7 @@ def samples(tree: Tree, parse: Callable[[str, str], dict | str], form: str) -> l
         tree.rejects.append(skip(identity, reason, count))
     if not found:
         first = f", e.g. {tree.files[0]}" if tree.files else ""
-        raise WrongLayout(
+        raise LayoutError(
             f"{tree.root}: none of {len(tree.files)} pictures is named like {form}{first}"
         )
     found.sort(key=lambda sample: (sample.pid, sample.name))
@@ -307,9 +311,10 @@ def _astray(path: Path, protocol: Protocol) -> Iterator[str]:
     for what, side in sides:
         allowed = [SIDES[letter] for letter in side.split("+")]
         wrong = [
-            sample.name for sample in getattr(protocol, what)
+            sample.name
+            for sample in getattr(protocol, what)
             if not any(getattr(sample, key) == value for key, value in allowed)
-        ]  # fmt: skip
+        ]
         if wrong:
             values = " or ".join(value for _, value in allowed)
             yield f"{path.name}: {len(wrong)} {what} pictures are not {values}, e.g. {wrong[0]}"
@@ -379,6 +384,9 @@ def bad(source: str, reason: str) -> Reject:
 def skip(source: str, reason: str, count: int) -> Reject:
     """Many that are no samples, as one."""
     return Reject(
-        source=source, stage="input", reason=f"{reason} ({count})", kind="skipped",
+        source=source,
+        stage="input",
+        reason=f"{reason} ({count})",
+        kind="skipped",
         scores={"count": count},
-    )  # fmt: skip
+    )

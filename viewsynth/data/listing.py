@@ -21,10 +21,21 @@ DEEPEST = 8  # folders below the root that are looked at
 
 # A folder's name -> the split of what is in it; "": a test split, neither query nor gallery.
 SPLITS = {
-    "train": "train", "training": "train", "query": "query", "queries": "query", "probe": "query",
-    "gallery": "gallery", "test": "", "testing": "", "validation": "", "valid": "", "val": "",
-    "dev": "", "eval": "", "evaluation": "",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "query": "query",
+    "queries": "query",
+    "probe": "query",
+    "gallery": "gallery",
+    "test": "",
+    "testing": "",
+    "validation": "",
+    "valid": "",
+    "val": "",
+    "dev": "",
+    "eval": "",
+    "evaluation": "",
+}
 NAMES = ("val", "dev")  # of people, too
 _WORD = r"(?:b(?:ounding[-_ ]?)?box|images?|imgs?|crops?|data|set|split)"
 _SPLIT = re.compile(rf"(?:{_WORD}[-_ .]?)*({'|'.join(SPLITS)})(?:[-_ .]?{_WORD})*", re.I)
@@ -53,12 +64,29 @@ _GROUP = re.compile(  # of people: by time, by place, by kind
 )
 # How tools write that there is no value, in small letters: pandas' list, and others.
 MISSING = frozenset(
-    "nan -nan null none nil n/a <na> #na #n/a 1.#ind -1.#ind 1.#qnan -1.#qnan undefined "
-    "- -- (null)".split()
-) | {"", "#n/a n/a"}  # fmt: skip
+    [
+        "nan",
+        "-nan",
+        "null",
+        "none",
+        "nil",
+        "n/a",
+        "<na>",
+        "#na",
+        "#n/a",
+        "1.#ind",
+        "-1.#ind",
+        "1.#qnan",
+        "-1.#qnan",
+        "undefined",
+        "-",
+        "--",
+        "(null)",
+    ]
+) | {"", "#n/a n/a"}
 MISSING_AS_WRITTEN = ("NA", "NaT")  # in other letters they are names of people: Na, Nat
 # What says of a picture that nobody knows who it is; -1 and 00-1 are the junk of Market-1501, MARS.
-NOBODY = MISSING | set("unknown unk ? -1 00-1 junk".split())
+NOBODY = MISSING | set(["unknown", "unk", "?", "-1", "00-1", "junk"])
 DISTRACTORS = ("distractor", "distractors")
 
 

@@ -34,7 +34,7 @@ PUBLISHED = (
 def load(root: str | Path) -> Dataset:
     """Market-1501 with its one protocol, "ALL".
 
-    Raises: FileNotFoundError, layout.WrongLayout: if it is not there.
+    Raises: FileNotFoundError, layout.LayoutError: if it is not there.
     """
     root = layout.find_root(root, PARTS)
     tree = layout.scan(root, PARTS)
@@ -42,23 +42,31 @@ def load(root: str | Path) -> Dataset:
     query, gallery = ([s for s in samples if s.split == split] for split in ("query", "gallery"))
     protocols = {"ALL": Protocol(name="ALL", query=query, gallery=gallery)}
     return Dataset(
-        name="market1501", root=root, samples=samples,
-        protocols=protocols if query and gallery else {}, rejects=tree.rejects,
-        published=PUBLISHED, fingerprint=layout.fingerprint(tree.sizes),
-    )  # fmt: skip
+        name="market1501",
+        root=root,
+        samples=samples,
+        protocols=protocols if query and gallery else {},
+        rejects=tree.rejects,
+        published=PUBLISHED,
+        fingerprint=layout.fingerprint(tree.sizes),
+    )
 
 
 def _parse(name: str, file: str) -> dict | str:
     match = NAME.match(file)
     if match is None:
-        raise layout.BadName(f"the name is not like {FORM}")
+        raise layout.FileNameError(f"the name is not like {FORM}")
     pid, number, sequence = map(int, match.groups())
     if not 1 <= number <= CAMERAS:
-        raise layout.BadName(f"camera {number} is not one of 1 to {CAMERAS}")
+        raise layout.FileNameError(f"camera {number} is not one of 1 to {CAMERAS}")
     split = SPLITS[name.partition("/")[0]]
     if pid < 0 or (pid == 0 and split != "gallery"):
         return f"{pid:04d}" if pid == 0 else str(pid)
     return {
-        "pid": f"market1501/{pid:04d}", "camid": str(number), "split": split,
-        "session": str(sequence), "platform": "cctv", "view": "ground",
-    }  # fmt: skip
+        "pid": f"market1501/{pid:04d}",
+        "camid": str(number),
+        "split": split,
+        "session": str(sequence),
+        "platform": "cctv",
+        "view": "ground",
+    }

@@ -49,7 +49,7 @@ BRADFORD = np.array(
 )
 
 
-class BadProfile(ValueError):
+class ProfileError(ValueError):
     """A colour profile that cannot be used; the text says why."""
 
 
@@ -59,14 +59,14 @@ def declared(image: Image.Image, data: bytes) -> bytes | None:
     Args:
         image: As Pillow opened it, loaded.
         data: The file; b"" where there is none: then only `image.info` speaks.
-    Raises: BadProfile: if it says something that makes no sense.
+    Raises: ProfileError: if it says something that makes no sense.
     """
     info, kind = image.info, image.format
     if kind == "PNG" and (code := dict(chunks(data)).get(b"cICP")):
         return _coded(image, *code[:2])
     if "icc_profile" in info:
         if not info["icc_profile"]:
-            raise BadProfile("it is damaged")
+            raise ProfileError("it is damaged")
         return info["icc_profile"]
     if kind == "PNG" and "srgb" not in info and ("gamma" in info or "chromaticity" in info):
         xy = info.get("chromaticity", (*D65, *BT709[0], *BT709[1], *BT709[2]))
@@ -108,13 +108,13 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     Args:
         image: Mode RGB, L or CMYK.
         profile: An ICC profile of the same colour space; one of RGB also goes with grey.
-    Raises: BadProfile: if the profile is damaged, or of another colour space.
+    Raises: ProfileError: if the profile is damaged, or of another colour space.
     """
     space = _space(profile)
     if image.mode == "L" and space == "RGB":
         image = image.convert("RGB")
     if SPACES[image.mode] != space:
-        raise BadProfile(f"it is one of {space} in a picture of {SPACES[image.mode]}")
+        raise ProfileError(f"it is one of {space} in a picture of {SPACES[image.mode]}")
     transform = _transform(profile, image.mode)
     return image if transform is None else transform.apply(image)
 
@@ -127,7 +127,7 @@ def from_lab(image: Image.Image) -> Image.Image:
 
 def _space(profile: bytes) -> str:
     if profile[36:40] != b"acsp":
-        raise BadProfile("it is no ICC profile")
+        raise ProfileError("it is no ICC profile")
     return profile[16:20].decode("latin-1").strip()
 
 
@@ -136,17 +136,20 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """From a profile to sRGB; None = it is sRGB."""
     try:
         transform = ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"),
-            mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
             ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )  # fmt: skip
+        )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        raise BadProfile(f"LittleCMS cannot use it: {error}") from error
+        raise ProfileError(f"LittleCMS cannot use it: {error}") from error
     asked, plain = _samples(mode)
     answer = np.asarray(transform.apply(asked)).astype(int)
     black, white = answer[0, 0], answer[-1, -1]
     if white.min() < WHITE or black.mean() > white.mean() - 64:
-        raise BadProfile(f"it makes white {white.tolist()} and black {black.tolist()}")
+        raise ProfileError(f"it makes white {white.tolist()} and black {black.tolist()}")
     same = mode != "CMYK" and abs(answer - plain).max() <= SAME
     return None if same else transform
 
@@ -175,7 +178,7 @@ def matrix(primaries: tuple, curve: bytes) -> bytes:
     Args:
         primaries: x and y of red, green, blue and white.
         curve: What `_curve` returns.
-    Raises: BadProfile: if these are no primaries.
+    Raises: ProfileError: if these are no primaries.
     """
     try:
         xyz = np.array([[x / y, 1, (1 - x - y) / y] for x, y in primaries]).T
@@ -184,7 +187,7 @@ def matrix(primaries: tuple, curve: bytes) -> bytes:
         columns = np.linalg.inv(BRADFORD) @ np.diag(cones[:, 0] / cones[:, 1]) @ BRADFORD @ colours
         fixed = np.rint(np.column_stack([columns, D50]) * 65536).astype(">i4")
     except (ZeroDivisionError, ValueError, np.linalg.LinAlgError) as error:
-        raise BadProfile(f"its primaries {primaries} are none") from error
+        raise ProfileError(f"its primaries {primaries} are none") from error
     tags = [
         (name, b"XYZ \0\0\0\0" + fixed[:, k].tobytes())
         for k, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ", b"wtpt"))
@@ -196,9 +199,16 @@ def matrix(primaries: tuple, curve: bytes) -> bytes:
         table += name + struct.pack(">II", start, len(content))
         body += content + bytes(-len(content) % 4)
     head = struct.pack(
-        ">I4sI4s4s4s12x4s28x12s48x", 128 + len(table) + len(body), b"", 0x02400000, b"mntr",
-        b"RGB ", b"XYZ ", b"acsp", np.rint(D50 * 65536).astype(">i4").tobytes(),
-    )  # fmt: skip
+        ">I4sI4s4s4s12x4s28x12s48x",
+        128 + len(table) + len(body),
+        b"",
+        0x02400000,
+        b"mntr",
+        b"RGB ",
+        b"XYZ ",
+        b"acsp",
+        np.rint(D50 * 65536).astype(">i4").tobytes(),
+    )
     return head + table + body
 
 
@@ -230,6 +240,7 @@ def coded(primaries: int, transfer: int, peak: int = 255) -> bytes | None:
 
     HDR is brought down by its range: light up to diffuse white stays nearly as it is where nothing
     is much brighter, and the brightest is white, by Reinhard's curve (SIGGRAPH 2002, eq. 4).
+
     Args:
         primaries, transfer: The codes; BT.601 and BT.709 are taken as sRGB, as screens do.
         peak: Largest value of the picture in PQ, 0 to 255.

@@ -30,9 +30,24 @@ NUMBERS = {  # name: allowed range
 }
 ELEVATION = {"horizon": (-90.0, 90.0), "pitch": (-90.0, 90.0), "nadir": (0.0, 180.0)}
 COLUMNS = (
-    "file_name", "pid", "camid", "outfit", "session", "modality", "caption", "platform", "view",
-    "split", "source", "elevation", "azimuth", "altitude", "distance", "attributes", "box",
-)  # fmt: skip
+    "file_name",
+    "pid",
+    "camid",
+    "outfit",
+    "session",
+    "modality",
+    "caption",
+    "platform",
+    "view",
+    "split",
+    "source",
+    "elevation",
+    "azimuth",
+    "altitude",
+    "distance",
+    "attributes",
+    "box",
+)
 
 
 def read(folders: list[Folder], reading: Reading, found: Found) -> None:
@@ -40,6 +55,7 @@ def read(folders: list[Folder], reading: Reading, found: Found) -> None:
 
     A row's split is that of its column, else what a folder that it lies in is called as, else
     train.
+
     Args:
         found: Gets the samples, and what cannot be used.
     Raises: ValueError: if a file cannot be read at all, or a whole column is in another form.
@@ -98,9 +114,14 @@ def _rows(folder: Folder, reading: Reading, found: Found) -> list[Row]:
     for column, count in sorted(unknown.items()):
         reason = f"skipped: unknown column {quoted(column)}; known: {', '.join(COLUMNS)}"
         found.rejects.append(
-            Reject(source=folder.own(name), stage="input", reason=reason, kind="skipped",
-                   scores={"count": count})
-        )  # fmt: skip
+            Reject(
+                source=folder.own(name),
+                stage="input",
+                reason=reason,
+                kind="skipped",
+                scores={"count": count},
+            )
+        )
     return rows
 
 

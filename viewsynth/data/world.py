@@ -35,7 +35,7 @@ def load(root: str | Path) -> Dataset:
     """The pictures of a world, with the protocols of `layout.directions`.
 
     Pictures without a row and rows without a picture are rejects.
-    Raises: FileNotFoundError, layout.WrongLayout: if it is not there.
+    Raises: FileNotFoundError, layout.LayoutError: if it is not there.
     """
     root = layout.find_root(root, PARTS)
     tree = layout.scan(root, SPLITS, (root / TRUTH, root / PEOPLE))
@@ -43,7 +43,7 @@ def load(root: str | Path) -> Dataset:
     people = _people(root, tree.rejects, warnings)
     samples, rows = _samples(tree, people)
     if not samples:
-        raise layout.WrongLayout(
+        raise layout.LayoutError(
             f"{root / TRUTH} and the pictures of {root} have nothing in common, expected "
             f"rows and pictures like train/Cam2/{FORM}"
         )
@@ -51,13 +51,19 @@ def load(root: str | Path) -> Dataset:
     query, gallery = ([s for s in samples if s.split == split] for split in ("query", "gallery"))
     published = (
         Published(what=f"{split} images", count=rows[split], source=TRUTH)
-        for split in SPLITS if rows[split]
-    )  # fmt: skip
+        for split in SPLITS
+        if rows[split]
+    )
     return Dataset(
-        name="world", root=root, samples=samples, protocols=layout.directions(query, gallery),
-        rejects=tree.rejects, warnings=warnings, published=tuple(published),
+        name="world",
+        root=root,
+        samples=samples,
+        protocols=layout.directions(query, gallery),
+        rejects=tree.rejects,
+        warnings=warnings,
+        published=tuple(published),
         fingerprint=layout.fingerprint(tree.sizes),
-    )  # fmt: skip
+    )
 
 
 def _samples(tree: layout.Tree, people: dict[str, dict]) -> tuple[list[Sample], Counter]:

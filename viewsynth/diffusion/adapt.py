@@ -25,9 +25,12 @@ from viewsynth.runtime import hub
 
 # The ReID trainer's "small" backbone.
 RESNET = {
-    "model_type": "resnet", "layer_type": "basic", "embedding_size": 32,
-    "hidden_sizes": [32, 64, 128, 256], "depths": [1, 1, 1, 1],
-}  # fmt: skip
+    "model_type": "resnet",
+    "layer_type": "basic",
+    "embedding_size": 32,
+    "hidden_sizes": [32, 64, 128, 256],
+    "depths": [1, 1, 1, 1],
+}
 SIZE = (128, 64)  # of the small model, pixels
 LATENT = 8  # channels of its latents, a sixth of a picture's numbers
 COLOUR = 3.0  # times its colour, from 0 to 1, is a latent to start with
@@ -41,6 +44,7 @@ def small(
     """The components of the small model, at most 12 M parameters in all, drawn at random.
 
     Source: zero terminal SNR with v-prediction: Lin et al., WACV 2024 (arXiv 2305.08891).
+
     Args:
         seed: Of the weights.
         identity: A trained encoder, see `identity_encoder`; None = an untrained one.
@@ -53,29 +57,44 @@ def small(
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed_of(seed, "small"))
         vae = AutoencoderTiny(
-            encoder_block_out_channels=(64,) * 3, decoder_block_out_channels=(64,) * 3,
-            num_encoder_blocks=(1, 2, 3), num_decoder_blocks=(3, 2, 1), latent_channels=LATENT,
-        )  # fmt: skip
+            encoder_block_out_channels=(64,) * 3,
+            decoder_block_out_channels=(64,) * 3,
+            num_encoder_blocks=(1, 2, 3),
+            num_decoder_blocks=(3, 2, 1),
+            latent_channels=LATENT,
+        )
         carry_colours(vae)
         unet = UNet2DConditionModel(
             sample_size=(size[0] // 4, size[1] // 4),
-            in_channels=3 * LATENT + EXTRA, out_channels=LATENT,
+            in_channels=3 * LATENT + EXTRA,
+            out_channels=LATENT,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=(128, 128, 160), layers_per_block=1, norm_num_groups=16,
-            attention_head_dim=32, cross_attention_dim=CONTEXT,
-        )  # fmt: skip
+            block_out_channels=(128, 128, 160),
+            layers_per_block=1,
+            norm_num_groups=16,
+            attention_head_dim=32,
+            cross_attention_dim=CONTEXT,
+        )
         identity = identity or IdentityEncoder(RESNET, size)
         conditioner = ViewConditioner(LATENT, CONTEXT, identity.dim, size=size, width=128)
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-        set_alpha_to_one=True, prediction_type="v_prediction", timestep_spacing="trailing",
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
         rescale_betas_zero_snr=True,
-    )  # fmt: skip
+    )
     return {
-        "vae": vae.eval(), "unet": unet, "conditioner": conditioner,
-        "identity_encoder": identity.eval(), "scheduler": scheduler,
-    }  # fmt: skip
+        "vae": vae.eval(),
+        "unet": unet,
+        "conditioner": conditioner,
+        "identity_encoder": identity.eval(),
+        "scheduler": scheduler,
+    }
 
 
 @torch.no_grad()
@@ -114,6 +133,7 @@ def identity_encoder(path: str | Path) -> IdentityEncoder:
     Args:
         path: Folder of a ReID model that `viewsynth train` saved (its backbone is taken, without
             heads); or folder or hub id of a vision model of `transformers`.
+
     Raises:
         FileNotFoundError: if a file is missing, or it cannot be had; the message says how to.
         ValueError: if it is no such model, or weights are missing; the message names the keys.
@@ -152,9 +172,12 @@ def _vision(folder: Path) -> IdentityEncoder:
     from transformers import AutoModel
 
     model, found = AutoModel.from_pretrained(
-        folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
+        folder,
+        use_safetensors=True,
+        output_loading_info=True,
+        dtype=torch.float32,
         trust_remote_code=False,
-    )  # fmt: skip
+    )
     missing = {key for key in found["missing_keys"] if "mask_token" not in key}
     pooler = {key for key in missing if key.startswith("pooler.")}
     if missing - pooler:
@@ -192,6 +215,7 @@ def adapt(
         seed: Of the new weights, those of the conditioner.
         licence: Of the weights, an SPDX identifier.
         options: For the models: torch_dtype, variant; for the hub: revision, token ...
+
     Raises:
         FileNotFoundError: if it is not here and cannot be had; the message says how to.
         ValueError: if it is of another architecture; the message names the keys.
@@ -204,8 +228,10 @@ def adapt(
     if any(side % factor for side in size):
         raise ValueError(f"size must be multiples of {factor} pixels for {path}, got {size}")
     if not isinstance(context := unet.config.cross_attention_dim, int):
-        raise ValueError(f"{path}: cross_attention_dim {context} differs between blocks; expected "
-                         "a UNet of the class of Stable Diffusion 1.5 or 2.1")  # fmt: skip
+        raise ValueError(
+            f"{path}: cross_attention_dim {context} differs between blocks; expected "
+            "a UNet of the class of Stable Diffusion 1.5 or 2.1"
+        )
     if unet.config.addition_embed_type or unet.config.class_embed_type:
         raise ValueError(
             f"{path}: its UNet wants more than an image and a context "
@@ -213,14 +239,13 @@ def adapt(
             "expected the class of Stable Diffusion 1.5 or 2.1"
         )
     if not (folder / "scheduler" / "scheduler_config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no scheduler/scheduler_config.json, which says what "
-                                "the UNet predicts")  # fmt: skip
+        raise FileNotFoundError(
+            f"{folder} has no scheduler/scheduler_config.json, which says what the UNet predicts"
+        )
     scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed_of(seed, "conditioner"))
         conditioner = ViewConditioner(
             vae.config.latent_channels, context, identity.dim if identity else 0, size=tuple(size)
         ).to(unet.dtype)
-    return ViewDiffusionPipeline(
-        vae, unet, conditioner, scheduler, identity, licence=licence
-    )  # fmt: skip
+    return ViewDiffusionPipeline(vae, unet, conditioner, scheduler, identity, licence=licence)

@@ -55,9 +55,17 @@ class Settings(Steps):
 
 
 def train(
-    vae, pairs: Pairs, rows: list[int], settings: Settings, seed: int, run: Path, accelerator,
-    every: int = 500, tell=None, validate=None,
-):  # fmt: skip
+    vae,
+    pairs: Pairs,
+    rows: list[int],
+    settings: Settings,
+    seed: int,
+    run: Path,
+    accelerator,
+    every: int = 500,
+    tell=None,
+    validate=None,
+):
     """Train an autoencoder to the last step, and give its latents deviation 1.
 
     Args:
@@ -148,6 +156,7 @@ def apart(one: Tensor, other: Tensor) -> Tensor:
 
     Source: the edges: Mathieu et al., ICLR 2016 (arXiv 1511.05440), eq. 6 with alpha 1; the colours
     and scales are ours.
+
     Args:
         one, other: RGB.  [N, 3, H, W]
     """
@@ -189,7 +198,8 @@ def set_scale(vae, pairs: Pairs, rows: list[int]) -> None:
 @torch.no_grad()
 def quality(vae, pairs: Pairs, rows: list[int]) -> tuple[float, float]:
     """PSNR of decoded targets, renderings and photos, dB, mean over the pictures; and what share of
-    the strength of their colours comes back."""
+    the strength of their colours comes back.
+    """
     found, colours = [], np.zeros(2)
     for start in range(0, len(rows), CHUNK):
         some = rows[start : start + CHUNK]

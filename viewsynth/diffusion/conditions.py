@@ -58,9 +58,11 @@ class Conditions:
             for name in ("source", "render", "seen", "normals")
         }
         return replace(
-            self, **moved, person=self.person.to(device),
+            self,
+            **moved,
+            person=self.person.to(device),
             camera=self.camera.to(device, torch.float32),
-        )  # fmt: skip
+        )
 
     def take(self, rows: Tensor) -> Conditions:
         """Some of the views; the photos stay as they are.  long [N]"""
@@ -77,19 +79,25 @@ class Conditions:
         size = size or tuple(self.source.shape[-2:])
         count = len(self.person)
         for name, shape in (
-            ("source", (len(self.source), 3, *size)), ("person", (count,)),
-            ("render", (count, 3, *size)), ("seen", (count, 1, *size)),
-            ("normals", (count, 3, *size)), ("camera", (count, len(CAMERA))),
-        ):  # fmt: skip
+            ("source", (len(self.source), 3, *size)),
+            ("person", (count,)),
+            ("render", (count, 3, *size)),
+            ("seen", (count, 1, *size)),
+            ("normals", (count, 3, *size)),
+            ("camera", (count, len(CAMERA))),
+        ):
             if (got := tuple(getattr(self, name).shape)) != shape:
                 raise ValueError(
                     f"{name} must be {list(shape)}, got {list(got)}; a row is one view, and "
                     f"pictures are stretched to {size[0]} x {size[1]} (height x width)"
                 )
         for name, low, high in (
-            ("source", 0, 1), ("render", 0, 1), ("seen", 0, 1), ("normals", -1, 1),
+            ("source", 0, 1),
+            ("render", 0, 1),
+            ("seen", 0, 1),
+            ("normals", -1, 1),
             ("camera", -torch.inf, torch.inf),
-        ):  # fmt: skip
+        ):
             _within(name, getattr(self, name), low, high)
         _known(self.person, len(self.source))
         dark = (self.source.flatten(1).amax(1) < DARK).nonzero()
@@ -99,9 +107,11 @@ class Conditions:
                 "person can be seen; leave it out or give another one"
             )
         for column, low, high, unit in (
-            (0, 0, 90, "degrees above the horizon"), (1, -90, 90, "degrees above the horizon"),
-            (3, 1e-3, 1e6, "metres"), (4, 0.01, 100, "width / height"),
-        ):  # fmt: skip
+            (0, 0, 90, "degrees above the horizon"),
+            (1, -90, 90, "degrees above the horizon"),
+            (3, 1e-3, 1e6, "metres"),
+            (4, 0.01, 100, "width / height"),
+        ):
             wrong = ((self.camera[:, column] < low) | (self.camera[:, column] > high)).nonzero()
             if len(wrong):
                 row = int(wrong[0])

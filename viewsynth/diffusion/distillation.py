@@ -60,13 +60,22 @@ class Settings(Steps):
 
 
 def train(
-    pipeline: ViewDiffusionPipeline, latents: Latents, settings: Settings, seed: int, run: Path,
-    accelerator, every: int = 500, tell=None, validate=None, rank: int = 0,
+    pipeline: ViewDiffusionPipeline,
+    latents: Latents,
+    settings: Settings,
+    seed: int,
+    run: Path,
+    accelerator,
+    every: int = 500,
+    tell=None,
+    validate=None,
+    rank: int = 0,
     checkpointing: bool = False,
-) -> ViewDiffusionPipeline:  # fmt: skip
+) -> ViewDiffusionPipeline:
     """Distil a pipeline, from the newest checkpoint on.
 
     Source of a LoRA here: Luo et al., LCM-LoRA, 2023 (arXiv 2311.05556).
+
     Args:
         pipeline: The teacher; it stays as it is.
         latents, run, accelerator, every, tell, validate: See `training.train`.
@@ -78,17 +87,17 @@ def train(
     student = copy.deepcopy(Denoiser(pipeline)).pipeline
     prepare(student, rank, checkpointing, seed_of(seed, "distillation"))
     student.scheduler = LCMScheduler.from_config(
-        pipeline.scheduler.config, original_inference_steps=settings.stations,
-        timestep_scaling=SCALING, clip_sample=False,
-    )  # fmt: skip
+        pipeline.scheduler.config,
+        original_inference_steps=settings.stations,
+        timestep_scaling=SCALING,
+        clip_sample=False,
+    )
     pipeline.unet.requires_grad_(False)
     pipeline.conditioner.requires_grad_(False)
     losses = Consistency(Denoiser(pipeline).eval(), latents, settings)
     plan = Plan(settings, len(latents), seed_of(seed, "distillation"), latents.name)
     check = None if validate is None else lambda step, model: validate(step, model.pipeline)
-    found = loop.learn(
-        Denoiser(student), losses, plan, run, accelerator, every, tell, check
-    )  # fmt: skip
+    found = loop.learn(Denoiser(student), losses, plan, run, accelerator, every, tell, check)
     if rank:
         merge_lora(found.pipeline)
     return found.pipeline

@@ -28,6 +28,7 @@ def widen(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
     Source: Brooks et al., InstructPix2Pix, CVPR 2023 (arXiv 2211.09800), section 3.2: new input
     channels with zero weights.
+
     Args:
         unet: Takes C channels; changed in place. One that takes 3 C + 4 already stays as it is.
     Returns: the same UNet; `conv_in` takes noise (C), source latent (C), render latent (C), seen
@@ -45,9 +46,14 @@ def widen(unet: UNet2DConditionModel) -> UNet2DConditionModel:
         )
     old = unet.conv_in
     new = nn.Conv2d(
-        wide, old.out_channels, old.kernel_size, old.stride, old.padding,
-        device=old.weight.device, dtype=old.weight.dtype,
-    )  # fmt: skip
+        wide,
+        old.out_channels,
+        old.kernel_size,
+        old.stride,
+        old.padding,
+        device=old.weight.device,
+        dtype=old.weight.dtype,
+    )
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, :latent] = old.weight
@@ -87,18 +93,27 @@ class ViewConditioner(ModelMixin, ConfigMixin):
         super().__init__()
         context = cross_attention_dim
         self.camera = nn.Sequential(
-            nn.Linear(2 * len(OCTAVES) * len(CAMERA), width), nn.SiLU(),
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, camera_tokens * context),
-        )  # fmt: skip
+            nn.Linear(2 * len(OCTAVES) * len(CAMERA), width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, camera_tokens * context),
+        )
         self.identity = nn.Linear(identity_dim, identity_tokens * context) if identity_dim else None
         self.no_camera = nn.Parameter(torch.randn(camera_tokens, context))
         self.no_identity = nn.Parameter(torch.randn(identity_tokens, context))
         self.norm = nn.LayerNorm(context)  # the scale that a text encoder's last norm gives
 
     def forward(
-        self, camera: Tensor, identity: Tensor, source: Tensor, render: Tensor, seen: Tensor,
-        normals: Tensor, kept: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self,
+        camera: Tensor,
+        identity: Tensor,
+        source: Tensor,
+        render: Tensor,
+        seen: Tensor,
+        normals: Tensor,
+        kept: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """`channels` and `tokens` in one call, so that hooks (offload, DDP) see it."""
         return (
             self.channels(source, render, seen, normals, kept),
@@ -154,6 +169,7 @@ def fourier(camera: Tensor) -> Tensor:
 
     Angles count as they are; distance and aspect by their logarithm, scaled so that 1 to 256 m and
     1:16 to 16:1 are half a turn.
+
     Args:
         camera: float [B, 5].
     Returns: float32 [B, 40].
@@ -242,9 +258,13 @@ def check_parts(vae, unet, conditioner, identity) -> None:
     for name, got, other, expected in (
         ("latent_channels", told.latent_channels, "autoencoder", latent),
         ("cross_attention_dim", told.cross_attention_dim, "UNet", unet.config.cross_attention_dim),
-        ("identity_dim", told.identity_dim, "identity encoder",
-         dim if identity is not None else told.identity_dim),
-    ):  # fmt: skip
+        (
+            "identity_dim",
+            told.identity_dim,
+            "identity encoder",
+            dim if identity is not None else told.identity_dim,
+        ),
+    ):
         if got != expected:
             raise ValueError(
                 f"conditioner.{name} is {got}, but the {other} has {expected}; they must be of "

@@ -65,9 +65,10 @@ def conditions_of(
         source=torch.stack([fitted(one, size) for one in images]),
         person=torch.tensor(person),
         render=torch.cat([to_size(view[None], size) for view in views]).clamp(0, 1),
-        seen=to_size(seen, size), normals=to_size(normals, size),
+        seen=to_size(seen, size),
+        normals=to_size(normals, size),
         camera=torch.tensor(camera, dtype=torch.float32),
-    )  # fmt: skip
+    )
 
 
 def to_size(planes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -136,6 +137,7 @@ def conditions_from_photo(
         distance: Metres; None = that at which a person is 128 pixels high for our drone's camera.
         size: Height and width of the model, pixels.
     Returns: Conditions; the rows are as `matched` says.
+
     Raises:
         ValueError: if a photo shows nobody who could be reconstructed, or counts do not match.
         FileNotFoundError: if the pose models cannot be had; the message says how.
@@ -159,20 +161,32 @@ def conditions_from_photo(
     ]
     windows = cameras.join([bare.window(frame, size, sensor.picture_height) for frame in frames])
     drawn = bare.draw(
-        vertices, tools.body, [one.texture for one in people], [one.seen for one in people],
-        torch.tensor(person), windows,
-    )  # fmt: skip
+        vertices,
+        tools.body,
+        [one.texture for one in people],
+        [one.seen for one in people],
+        torch.tensor(person),
+        windows,
+    )
     sources = [people[k].sources[0] for k in person]
     camera = [
-        (frame.elevation, source["elevation"], turned(frame.azimuth - source["azimuth"]),
-         frame.distance, frame.size[1] / frame.size[0])
+        (
+            frame.elevation,
+            source["elevation"],
+            turned(frame.azimuth - source["azimuth"]),
+            frame.distance,
+            frame.size[1] / frame.size[0],
+        )
         for frame, source in zip(frames, sources, strict=True)
-    ]  # fmt: skip
+    ]
     return Conditions(
         source=torch.stack([fitted(crop, size) for crop in crops]),
-        person=torch.tensor(person), render=drawn.render, seen=drawn.seen, normals=drawn.normals,
+        person=torch.tensor(person),
+        render=drawn.render,
+        seen=drawn.seen,
+        normals=drawn.normals,
         camera=torch.tensor(camera, dtype=torch.float32),
-    )  # fmt: skip
+    )
 
 
 def matched(
@@ -184,6 +198,7 @@ def matched(
     """Which photo and which camera each view has.
 
     One photo and many cameras, many photos and one camera, or as many of the one as of the other.
+
     Args:
         views: How many there are, if renderings say so.
     Returns: photo, elevation and azimuth of each view.

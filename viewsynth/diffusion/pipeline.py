@@ -87,9 +87,12 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         super().__init__()
         check_parts(vae, unet, conditioner, identity_encoder)
         self.register_modules(
-            vae=vae, unet=unet, conditioner=conditioner, scheduler=scheduler,
+            vae=vae,
+            unet=unet,
+            conditioner=conditioner,
+            scheduler=scheduler,
             identity_encoder=identity_encoder,
-        )  # fmt: skip
+        )
         self.register_to_config(training=training, licence=licence)
 
     @property
@@ -142,15 +145,20 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         moved = conditions.to(source.device, source.dtype)
         grid = tuple(source.shape[-2:])
         return Encoded(
-            source=source, identity=identity, person=moved.person,
-            render=self.to_latents(moved.render), seen=to_grid(moved.seen, grid),
-            normals=to_grid(moved.normals, grid), camera=moved.camera,
-        )  # fmt: skip
+            source=source,
+            identity=identity,
+            person=moved.person,
+            render=self.to_latents(moved.render),
+            seen=to_grid(moved.seen, grid),
+            normals=to_grid(moved.normals, grid),
+            camera=moved.camera,
+        )
 
     def predict(self, noisy: Tensor, timestep: Tensor, encoded: Encoded, kept: Tensor) -> Tensor:
         """The UNet's output for noisy latents: what `scheduler.config.prediction_type` says.
 
         Gradients reach the UNet and the conditioner.
+
         Args:
             noisy: As the scheduler scales them.  [B, C, h, w]
             timestep: long [B] or [].
@@ -164,9 +172,14 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         """Channels and tokens; the same in every step."""
         person = encoded.person
         return self.conditioner(
-            encoded.camera, encoded.identity[person], encoded.source[person], encoded.render,
-            encoded.seen, encoded.normals, kept,
-        )  # fmt: skip
+            encoded.camera,
+            encoded.identity[person],
+            encoded.source[person],
+            encoded.render,
+            encoded.seen,
+            encoded.normals,
+            kept,
+        )
 
     def _denoise(self, noisy: Tensor, timestep, channels: Tensor, tokens: Tensor) -> Tensor:
         dtype = next(self.unet.parameters()).dtype
@@ -195,6 +208,7 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
         Source: classifier-free guidance (Ho and Salimans, 2022, arXiv 2207.12598), away from the
         prediction without the photo; the geometry stays in both.
+
         Args:
             steps: Of the scheduler.
             guidance: 1 = none; more costs twice the time.
@@ -214,6 +228,7 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             start: Pictures to begin with under that noise; None = the renderings.
                 float [B, 3, H, W] in [0, 1]
         Returns: float32 [B, 3, H, W] in [0, 1].
+
         Raises:
             ValueError: before anything is computed, if something given cannot be used.
             torch.OutOfMemoryError: if one view alone does not fit.
@@ -248,9 +263,11 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             first = encoded.render
             if start is not None and strength < 1:
                 first = self.to_latents(start[index])
-            begun = sampling.noise(shape, mine, source.device) if latents is None else (
-                latents[index.to(latents.device)].to(source.device, torch.float32)
-            )  # fmt: skip
+            begun = (
+                sampling.noise(shape, mine, source.device)
+                if latents is None
+                else (latents[index.to(latents.device)].to(source.device, torch.float32))
+            )
             told = torch.tensor([name in kept for name in KEPT], device=source.device)
             told = told.repeat(len(some), 1)
             if guidance != 1:
@@ -259,10 +276,16 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
                 told[len(some) :, KEPT.index("source")] = False
             channels, tokens = self._condition(encoded, told)
             ended = sampling.run(
-                self.scheduler, partial(self._denoise, channels=channels, tokens=tokens), begun,
-                mine, steps, guidance,
-                callback and (lambda *state: callback(self, *state)), first, strength,
-            )  # fmt: skip
+                self.scheduler,
+                partial(self._denoise, channels=channels, tokens=tokens),
+                begun,
+                mine,
+                steps,
+                guidance,
+                callback and (lambda *state: callback(self, *state)),
+                first,
+                strength,
+            )
             if not decode:
                 return ended
             pictures = self.to_pictures(ended)
@@ -327,9 +350,17 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             self.size, image, elevation, azimuth, distance, render, seen, normals
         )
         made = self.sample(
-            conditions, num_inference_steps, guidance_scale, generator, keep_seen, 0, latents,
-            callback_on_step_end, output_type != "latent", strength=strength,
-        )  # fmt: skip
+            conditions,
+            num_inference_steps,
+            guidance_scale,
+            generator,
+            keep_seen,
+            0,
+            latents,
+            callback_on_step_end,
+            output_type != "latent",
+            strength=strength,
+        )
         if output_type == "pil":
             made = sampling.shown(made, conditions.camera[:, -1].tolist())
         elif output_type == "np":
@@ -345,15 +376,18 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         Args:
             path: Folder that `save_pretrained` wrote, or the id of a model on the hub.
             options: As diffusers': torch_dtype, variant, a component by its name ...
+
         Raises:
             FileNotFoundError: if there is none here and it cannot be had; the message says how to.
             ValueError: if it is another pipeline, or holds weights of another architecture.
         """
         folder = hub.folder_of(path, **loading.hub_options(options))
         kinds = {
-            "vae": (AutoencoderKL, AutoencoderTiny), "unet": UNet2DConditionModel,
-            "conditioner": ViewConditioner, "identity_encoder": IdentityEncoder,
-        }  # fmt: skip
+            "vae": (AutoencoderKL, AutoencoderTiny),
+            "unet": UNet2DConditionModel,
+            "conditioner": ViewConditioner,
+            "identity_encoder": IdentityEncoder,
+        }
         parts = loading.components(cls.__name__, folder, kinds, options)
         return super().from_pretrained(str(folder), **{**options, **parts})
 

@@ -97,6 +97,7 @@ def find(options: Refine, whole: bool = True) -> Found | None:
     Args:
         options: Also looked at: whether the model can do that many steps.
         whole: False = of a model on the hub fetch only what says what it is, not the weights.
+
     Raises:
         FileNotFoundError: if it is not here and cannot be had; the message says how to.
         ValueError: if it is something else than a pipeline of ours, or cannot do the steps.
@@ -285,26 +286,39 @@ class Refiner:
             size, tall = self.pipeline.size, sensor.picture_height
             windows = cameras.join([bare.window(view, size, tall) for view in views])
         drawn = bare.draw(
-            vertices, body, [one.texture for one in people], [one.seen for one in people],
-            torch.tensor(mesh), windows,
-        )  # fmt: skip
+            vertices,
+            body,
+            [one.texture for one in people],
+            [one.seen for one in people],
+            torch.tensor(mesh),
+            windows,
+        )
         numbers = [
-            (view.elevation, sources[k][n]["elevation"],
-             turned(view.azimuth - sources[k][n]["azimuth"]), view.distance,
-             view.image.shape[1] / view.image.shape[0])
+            (
+                view.elevation,
+                sources[k][n]["elevation"],
+                turned(view.azimuth - sources[k][n]["azimuth"]),
+                view.distance,
+                view.image.shape[1] / view.image.shape[0],
+            )
             for view, (k, n) in zip(views, nearest, strict=True)
-        ]  # fmt: skip
+        ]
         return Conditions(
             source=torch.stack([photos[k][n] for k, n in needed]),
             person=torch.tensor([needed.index(pair) for pair in nearest]),
-            render=drawn.render.clamp(0, 1), seen=drawn.seen.clamp(0, 1), normals=drawn.normals,
+            render=drawn.render.clamp(0, 1),
+            seen=drawn.seen.clamp(0, 1),
+            normals=drawn.normals,
             camera=torch.tensor(numbers, dtype=torch.float32),
-        )  # fmt: skip
+        )
 
     def sample(
-        self, given: Conditions, views: Sequence[View], seeds: Sequence[int],
+        self,
+        given: Conditions,
+        views: Sequence[View],
+        seeds: Sequence[int],
         kept: Sequence[str] = (),
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """The model's pictures of views.
 
         Args:
@@ -317,11 +331,16 @@ class Refiner:
 
         options = self.options
         return self.pipeline.sample(
-            given, options.steps, options.guidance,
-            [torch.Generator().manual_seed(seed) for seed in seeds], options.keep_seen, self.batch,
-            strength=options.strength, start=torch.stack([self.fitted(one.image) for one in views]),
+            given,
+            options.steps,
+            options.guidance,
+            [torch.Generator().manual_seed(seed) for seed in seeds],
+            options.keep_seen,
+            self.batch,
+            strength=options.strength,
+            start=torch.stack([self.fitted(one.image) for one in views]),
             kept=kept or KEPT,
-        ).cpu()  # fmt: skip
+        ).cpu()
 
     def finish(self, made: Tensor, view: View, sensor: Sensor, seed: int) -> np.ndarray:
         """What the model made, in the view's box.  float [3, H, W] -> uint8 [h, w, 3]

@@ -38,10 +38,12 @@ def check(
     Raises: ValueError: it names the setting.
     """
     for name, value, low, high in (
-        ("num_inference_steps", steps, 1, 1000), ("guidance_scale", guidance, 0, 100),
-        ("keep_seen", keep_seen, 0, 1), ("batch", batch, 0, 10**6),
+        ("num_inference_steps", steps, 1, 1000),
+        ("guidance_scale", guidance, 0, 100),
+        ("keep_seen", keep_seen, 0, 1),
+        ("batch", batch, 0, 10**6),
         ("strength", strength, 0.02, 1),
-    ):  # fmt: skip
+    ):
         if not low <= value <= high:
             raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
     if steps > 1000 * strength:
@@ -139,6 +141,7 @@ def run(
 
     Source: classifier-free guidance (Ho and Salimans, 2022, arXiv 2207.12598); beginning with a
     picture under noise: SDEdit (Meng et al., ICLR 2022, arXiv 2108.01073).
+
     Args:
         denoise: (scaled latents, timestep) -> model output. With guidance it gets the latents
             twice, in one call, and its second half is what guidance leads away from.

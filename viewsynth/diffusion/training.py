@@ -63,9 +63,16 @@ class Settings(Steps):
 
 
 def train(
-    pipeline: ViewDiffusionPipeline, latents: Latents, settings: Settings, seed: int, run: Path,
-    accelerator, every: int = 500, tell=None, validate=None,
-) -> ViewDiffusionPipeline:  # fmt: skip
+    pipeline: ViewDiffusionPipeline,
+    latents: Latents,
+    settings: Settings,
+    seed: int,
+    run: Path,
+    accelerator,
+    every: int = 500,
+    tell=None,
+    validate=None,
+) -> ViewDiffusionPipeline:
     """Train to the last step, from the newest checkpoint on.
 
     Args:
@@ -74,14 +81,20 @@ def train(
         run, accelerator, every, tell: See `loop.learn`.
         validate: `validate(step, pipeline) -> figures`; the pipeline has the averaged weights.
     Returns: the pipeline to use, with the averaged weights.
-    Raises: loop.Diverged, ValueError: See `loop.learn`.
+    Raises: loop.DivergedError, ValueError: See `loop.learn`.
     """
     plan = Plan(settings, len(latents), seed, latents.name)
     check = None if validate is None else lambda step, model: validate(step, model.pipeline)
     found = loop.learn(
-        Denoiser(pipeline), Denoising(pipeline, latents, settings), plan, run, accelerator, every,
-        tell, check,
-    )  # fmt: skip
+        Denoiser(pipeline),
+        Denoising(pipeline, latents, settings),
+        plan,
+        run,
+        accelerator,
+        every,
+        tell,
+        check,
+    )
     return found.pipeline
 
 
@@ -91,6 +104,7 @@ def prepare(
     """Say which weights learn: the conditioner, and the UNet or a LoRA of it; no encoder does.
 
     Source: LoRA: Hu et al., ICLR 2022 (arXiv 2106.09685).
+
     Args:
         rank: Of the LoRA; 0 = the whole UNet learns.
         checkpointing: Whether activations are computed again, for less memory.
@@ -208,8 +222,10 @@ class Latents:
                 masks.append(to_grid(mask, tuple(targets[-1].shape[-2:])).to(targets[-1]))
         with torch.autocast(targets[0].device.type, enabled=False):  # it knows no halves on a CPU
             self.encoded, self.target, self.mask = (
-                _joined(found), torch.cat(targets), torch.cat(masks)
-            )  # fmt: skip
+                _joined(found),
+                torch.cat(targets),
+                torch.cat(masks),
+            )
         exact = [pairs.rows[row]["kind"] == "exact" for row in rows]
         self.exact = torch.tensor(exact * (1 + mirror), device=self.target.device)
 
@@ -239,10 +255,12 @@ class Latents:
         some, photos = self.encoded.take(at), self.encoded.person[at]
         names = ("render", "seen", "normals")
         encoded = replace(
-            some, source=some.source[photos].float(), identity=some.identity[photos].float(),
+            some,
+            source=some.source[photos].float(),
+            identity=some.identity[photos].float(),
             person=torch.arange(len(at), device=at.device),
             **{name: getattr(some, name).float() for name in names},
-        )  # fmt: skip
+        )
         return encoded, self.target[at].float(), self.exact[at]
 
 

@@ -72,6 +72,7 @@ def read(path: Path, listing: Path | None = None) -> Read:
         path: One of the forms above.
         listing: A file of names, which counts before the names that `path` has; None = those, or a
             file beside it.
+
     Raises:
         FileNotFoundError: if there is no file `path` or `listing`.
         ValueError: if it cannot be read, or is no [N, D] of floating-point numbers with N names.
@@ -174,8 +175,9 @@ def _pt(path: Path) -> Content:
             f"features: {path} cannot be read without running code"
             f"{f' ({what[1]})' if what else ''}: of pickles, tensors, numbers, texts, lists and "
             "dicts alone are read. Convert it where it was made:"
-            + PICKLE.replace("FILE", path.name) + CONVERT.replace("  names = [...]  #", "  # names")
-        ) from error  # fmt: skip
+            + PICKLE.replace("FILE", path.name)
+            + CONVERT.replace("  names = [...]  #", "  # names")
+        ) from error
     except Exception as error:  # whatever a broken file makes of it
         raise _unreadable(path, ".pt", error) from error
     if isinstance(data, torch.Tensor):
@@ -217,9 +219,11 @@ def _dense(path: Path, tensor: torch.Tensor) -> torch.Tensor:
 
 
 READERS: dict[str, Callable[[Path], Content]] = {
-    "safetensors": _safetensors, "npz": _npz, "pt": _pt,
+    "safetensors": _safetensors,
+    "npz": _npz,
+    "pt": _pt,
     "npy": lambda path: (_array(path), None, {}),
-}  # fmt: skip
+}
 
 
 def _texts(path: Path, names: object, kind: str) -> list[str]:
@@ -305,9 +309,10 @@ def _matrix(
         )
     if len(rows) != count:
         turned = (
-            "; it is [D, N], transposed: save features.T" if rows.shape[1] == count
+            "; it is [D, N], transposed: save features.T"
+            if rows.shape[1] == count
             else "; each row needs one name, in the order of the rows"
-        )  # fmt: skip
+        )
         raise ValueError(
             f"features: {path} has {len(rows)} rows but {count} names{where}"
             f"{turned if rows.shape[1] else ''}"

@@ -98,7 +98,8 @@ class Block:
 
     def done(self) -> bool:
         """Whether the file is there, is of this very model, setting and pictures, and none of its
-        broken pictures can be read by now."""
+        broken pictures can be read by now.
+        """
         try:
             with safe_open(self.path, "numpy") as file:
                 about = file.metadata() or {}
@@ -186,8 +187,9 @@ def _block(block: Block, encoder: Encoder, batch: int, turn) -> None:
     features = np.stack([sums[n] for n in sorted(sums)]) if sums else np.zeros((0, 1), np.float32)
     about = {
         "names": json.dumps([block.samples[n].name for n in sorted(sums)]),
-        "rejects": json.dumps([asdict(reject) for reject in rejects]), "mark": block.mark,
-    }  # fmt: skip
+        "rejects": json.dumps([asdict(reject) for reject in rejects]),
+        "mark": block.mark,
+    }
     write(block.path, _file(features, about))
 
 
@@ -197,7 +199,7 @@ def _frames(
     """Number of the sample and picture, one by one; a broken one goes to the rejects."""
     for number, sample in enumerate(block.samples):
 
-        def bad(path: Path, error: images.BadImage, pid: str = sample.pid) -> None:
+        def bad(path: Path, error: images.ImageError, pid: str = sample.pid) -> None:
             rejects.append(Reject(source=str(path), stage="input", reason=str(error), pid=pid))
 
         for frame in frames.each(sample, 1, bad):
@@ -251,6 +253,7 @@ def load(
         names: `Sample.name` of those samples.
         listing: A file of the names of its rows, if they are not in it.
         roots: Folders that the names are relative to, see `matching.positions`.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is another kind of file, a name is missing or stands twice, or a row of
@@ -260,8 +263,9 @@ def load(
     at, notes = matching.positions(path, found.names, names, roots)
     rows, notes = found.rows[at], (*found.notes, *notes)
     for what, bad in (
-        ("hold NaN or infinity", ~np.isfinite(rows).all(1)), ("are all zero", ~rows.any(1)),
-    ):  # fmt: skip
+        ("hold NaN or infinity", ~np.isfinite(rows).all(1)),
+        ("are all zero", ~rows.any(1)),
+    ):
         if bad.any():
             which = [names[n] for n in np.flatnonzero(bad)]
             after = f" ({'; '.join(found.notes)})" if found.notes else ""
@@ -269,9 +273,13 @@ def load(
     digest = hashlib.sha256(json.dumps(list(names)).encode())
     digest.update(np.ascontiguousarray(rows))
     return Features(
-        rows=rows, model=found.about.get("model", ""), fingerprint=digest.hexdigest(),
-        extra=len(found.names) - len(set(at)), parts=_parts(path, found.about, rows), notes=notes,
-    )  # fmt: skip
+        rows=rows,
+        model=found.about.get("model", ""),
+        fingerprint=digest.hexdigest(),
+        extra=len(found.names) - len(set(at)),
+        parts=_parts(path, found.about, rows),
+        notes=notes,
+    )
 
 
 def _parts(path: Path, about: dict[str, str], rows: np.ndarray) -> dict[str, tuple[int, int]]:

@@ -111,9 +111,11 @@ def _most(known: set[str], wanted: Sequence[str], roots: Sequence[Path]) -> str 
     for name in wanted:
         alike.setdefault(_bare(name), []).append(f"/{name}")
     folders = Counter(
-        one.removesuffix(end) for one in known for end in alike.get(_bare(one), ())
+        one.removesuffix(end)
+        for one in known
+        for end in alike.get(_bare(one), ())
         if one.endswith(end)
-    )  # fmt: skip
+    )
     most, count = max(folders.items(), key=lambda each: each[1], default=("", 0))
     if 2 * count <= len(wanted) or any(_inside(root, most) for root in roots):
         return None
@@ -132,9 +134,13 @@ def _once(path: Path, names: Sequence[str]) -> None:
 
 
 def _complain(
-    path: Path, listed: Sequence[str], names: Sequence[str], missing: list[str], unclear: list[str],
+    path: Path,
+    listed: Sequence[str],
+    names: Sequence[str],
+    missing: list[str],
+    unclear: list[str],
     below: str,
-) -> None:  # fmt: skip
+) -> None:
     if missing:
         raise ValueError(
             f"features: {len(missing)} of {len(names)} samples are not in {path}: "

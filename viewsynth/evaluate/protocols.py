@@ -64,8 +64,9 @@ def named(dataset: Dataset, names: Sequence[str]) -> list[Protocol]:
             hint = (
                 '; quote the names, as in --protocols "A->G": the shell takes an unquoted > (or <) '
                 "for a redirection, and what follows it for a file"
-                if name.rstrip("-") in "AGCW" else "".join(f". {n}" for n in one_view(dataset))
-            )  # fmt: skip
+                if name.rstrip("-") in "AGCW"
+                else "".join(f". {n}" for n in one_view(dataset))
+            )
             raise ValueError(
                 f"protocols: {dataset.name} has no protocol {name!r}; there are {known}{hint}"
             )
@@ -192,8 +193,9 @@ def _impossible(dataset: Dataset, protocol: Protocol) -> str:
         )
     other = (
         "; evaluate without a camera rule, --camera-rule none, if camera ids mean nothing here"
-        if protocol.camera == "camid" else ""
-    )  # fmt: skip
+        if protocol.camera == "camid"
+        else ""
+    )
     return f"{none} with another {protocol.camera}{other}"
 
 

@@ -30,21 +30,40 @@ BINS = {
 UNKNOWN = "unknown"  # the bin of what has no such value
 UNITS = {"camera": "", "elevation": "°", "altitude": " m"}
 # Names and directions of github.com/kailashhambarde/Aerial-Ground-Person-ReID, data/datasets.yaml.
-LEADERBOARD = ("dataset", "protocol", "direction", "method", "backbone", "rank1", "map",
-               "reranking", "result_type", "source")  # fmt: skip
+LEADERBOARD = (
+    "dataset",
+    "protocol",
+    "direction",
+    "method",
+    "backbone",
+    "rank1",
+    "map",
+    "reranking",
+    "result_type",
+    "source",
+)
 PRINTED = {
-    "cargo": "CARGO", "ag_reid_v1": "AG-ReID", "ag_reid_v2": "AG-ReID.v2", "lagper": "LAGPeR",
-    "g2aps_reid": "G2APS-ReID", "market1501": "Market-1501",
-}  # fmt: skip
+    "cargo": "CARGO",
+    "ag_reid_v1": "AG-ReID",
+    "ag_reid_v2": "AG-ReID.v2",
+    "lagper": "LAGPeR",
+    "g2aps_reid": "G2APS-ReID",
+    "market1501": "Market-1501",
+}
 
 
 # ---- the numbers ---------------------------------------------------------------------------------
 
 
 def rank(
-    protocol: Protocol, query: np.ndarray, gallery: np.ndarray, reranking: bool = False,
-    process: int = 0, processes: int = 1, gather: Callable[[list], list] = list,
-) -> metrics.RankRows:  # fmt: skip
+    protocol: Protocol,
+    query: np.ndarray,
+    gallery: np.ndarray,
+    reranking: bool = False,
+    process: int = 0,
+    processes: int = 1,
+    gather: Callable[[list], list] = list,
+) -> metrics.RankRows:
     """Where each query finds its person; blocks of queries are shared among processes.
 
     Args:
@@ -83,13 +102,14 @@ def summary(rows: metrics.RankRows) -> dict:
     rates = {"mAP": rows.ap[valid], "mINP": rows.inp[valid]}
     rates |= {f"rank{k}": rows.rank[valid] <= k for k in RANKS}
     return {
-        "queries": len(valid), "valid_queries": int(valid.sum()),
+        "queries": len(valid),
+        "valid_queries": int(valid.sum()),
         "tied_queries": int(rows.tied[valid].sum()),
         **{
             name: list(metrics.interval(values)) if valid.any() else None
             for name, values in rates.items()
         },
-    }  # fmt: skip
+    }
 
 
 def bins(protocol: Protocol, rows: metrics.RankRows) -> list[dict]:
@@ -134,9 +154,13 @@ def bin_words(by: str, name: str) -> str:
 
 
 def result(
-    dataset: Dataset, protocol: Protocol, features: Features, rows: metrics.RankRows,
-    reranking: bool, left_out: int,
-) -> dict:  # fmt: skip
+    dataset: Dataset,
+    protocol: Protocol,
+    features: Features,
+    rows: metrics.RankRows,
+    reranking: bool,
+    left_out: int,
+) -> dict:
     """One result with its key.
 
     Args:
@@ -145,14 +169,22 @@ def result(
     """
     tracklets = any(map(several, (*protocol.query, *protocol.gallery)))
     return {
-        "dataset": dataset.name, "fingerprint": dataset.fingerprint, "split": "test",
-        "protocol": protocol.name, "direction": direction(protocol),
-        "media": "tracklet" if tracklets else "image", "camera_rule": protocol.camera,
-        "reranking": reranking and RERANKING, "ties": "pessimistic",
-        "model": features.model, "features": features.fingerprint,
-        "gallery": len(protocol.gallery), "left_out": left_out,
-        **summary(rows), "bins": bins(protocol, rows),
-    }  # fmt: skip
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "split": "test",
+        "protocol": protocol.name,
+        "direction": direction(protocol),
+        "media": "tracklet" if tracklets else "image",
+        "camera_rule": protocol.camera,
+        "reranking": reranking and RERANKING,
+        "ties": "pessimistic",
+        "model": features.model,
+        "features": features.fingerprint,
+        "gallery": len(protocol.gallery),
+        "left_out": left_out,
+        **summary(rows),
+        "bins": bins(protocol, rows),
+    }
 
 
 def queries(protocol: Protocol, rows: metrics.RankRows, reranking: bool) -> list[dict]:
@@ -200,9 +232,15 @@ def leaderboard(found: dict, method: str, backbone: str) -> dict:
         PRINTED.get(found["dataset"], found["dataset"]),
         f"{found['split']}; {found['protocol']}, {found['direction']}; {found['valid_queries']} "
         f"valid of {found['queries']} queries",
-        arrow, method, backbone, f"{100 * found['rank1'][0]:.2f}", f"{100 * found['mAP'][0]:.2f}",
-        "yes" if found["reranking"] else "no", "reproduced", "",
-    )  # fmt: skip
+        arrow,
+        method,
+        backbone,
+        f"{100 * found['rank1'][0]:.2f}",
+        f"{100 * found['mAP'][0]:.2f}",
+        "yes" if found["reranking"] else "no",
+        "reproduced",
+        "",
+    )
     return dict(zip(LEADERBOARD, values, strict=True))
 
 

@@ -110,7 +110,7 @@ def _remade(task: manifest.Task, job: Job, tools: Tools) -> tuple[list[Subject],
         person = Person.load(job.run / made["file"])
         try:
             photos = _photos(person, job, tools.refiner) if tools.refiner else []
-        except gather.Unusable as error:
+        except gather.UnusableError as error:
             reason, source = error.args
             rejects.append(
                 Reject(source=source, stage="refine", reason=reason, kind="fault", pid=made["pid"])
@@ -123,7 +123,7 @@ def _remade(task: manifest.Task, job: Job, tools: Tools) -> tuple[list[Subject],
 def _photos(person: Person, job: Job, refiner: refine.Refiner) -> list[Tensor]:
     """The crops that a person was made from, read again.
 
-    Raises: gather.Unusable: (reason, file), if one of them is no longer what it was.
+    Raises: gather.UnusableError: (reason, file), if one of them is no longer what it was.
     """
     from viewsynth.data import frames
 
@@ -132,11 +132,11 @@ def _photos(person: Person, job: Job, refiner: refine.Refiner) -> list[Tensor]:
         path, box = job.root / source["file"], source["box"]
         try:
             if source["sha256"] and sha256(path) != source["sha256"]:
-                raise frames.BadImage("it is gone, or has changed since the person was made")
+                raise frames.ImageError("it is gone, or has changed since the person was made")
             crop = frames.read(path, source.get("frame"), box and tuple(box))
-        except frames.BadImage as error:
+        except frames.ImageError as error:
             what = f"the refiner needs this photo again: {error}; put it back as it was"
-            raise gather.Unusable(what, source["file"]) from error
+            raise gather.UnusableError(what, source["file"]) from error
         photos.append(refiner.fitted(crop))
     return photos
 
@@ -219,9 +219,15 @@ def _views(subjects: list[Subject], names, job: Job, tools: Tools):
                 for k, name in asked[part]
             ]
             taken = refiner(
-                taken, [k for k, _ in asked[part]], seeds, people, [s.photos for s in subjects],
-                vertices, tools.maker.body, config.sensor,
-            )  # fmt: skip
+                taken,
+                [k for k, _ in asked[part]],
+                seeds,
+                people,
+                [s.photos for s in subjects],
+                vertices,
+                tools.maker.body,
+                config.sensor,
+            )
         for (index, name), view in zip(asked[part], taken, strict=True):
             yield subjects[index], name, view
 

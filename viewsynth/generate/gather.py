@@ -57,7 +57,7 @@ def crops(entry: manifest.Entry, job: Job, tools) -> tuple[list[Group], list[Rej
     def reject(source: str, stage: str, reason: str, kind: str) -> None:
         rejects.append(Reject(source=source, stage=stage, reason=reason, kind=kind, pid=entry.pid))
 
-    def bad(path: Path, error: frames.BadImage) -> None:
+    def bad(path: Path, error: frames.ImageError) -> None:
         fault = isinstance(error, frames.NotInstalled) or not now(path)
         reject(relative(path, job.root), "input", str(error), "fault" if fault else "quality")
 
@@ -66,12 +66,12 @@ def crops(entry: manifest.Entry, job: Job, tools) -> tuple[list[Group], list[Rej
         path = sample.paths[0]
         try:
             if problem := _changed(now(path), expected[path]):
-                raise Unusable("input", problem, "fault")
+                raise UnusableError("input", problem, "fault")
             picture = frames.read(path, box=sample.box) if picture is None else picture
             return [_cut(sample, picture, box) for box in _find(sample, picture, alone, job, tools)]
-        except frames.BadImage as error:
+        except frames.ImageError as error:
             bad(path, error)
-        except Unusable as error:
+        except UnusableError as error:
             reject(source_of(sample, job), *error.args)
         return []
 
@@ -95,7 +95,7 @@ def source_of(sample: Sample, job: Job) -> str:
     return relative(sample.paths[0], job.root) + f"#f{sample.frame}" * (sample.frame is not None)
 
 
-class Unusable(Exception):
+class UnusableError(Exception):
     """A picture that cannot be used, and why."""
 
 
@@ -119,22 +119,28 @@ def _find(sample: Sample, picture, alone: bool, job: Job, tools) -> list:
         return [None]
     if mode == "auto" and (sample.box or find.is_tight(picture)):
         if crowd.is_crowd(picture, tools.pose_model):
-            raise Unusable(
-                "find", "two people side by side in one crop: crop it to one of them; "
-                "--data.crops yes takes it as it is", "quality",
-            )  # fmt: skip
+            raise UnusableError(
+                "find",
+                "two people side by side in one crop: crop it to one of them; "
+                "--data.crops yes takes it as it is",
+                "quality",
+            )
         return [None]
     boxes = find.find(picture, tools.detector)
     if not boxes:
-        raise Unusable(
-            "find", "no whole person found: crop the picture to one standing person, head to feet, "
-            "1.5 to 4 times as high as wide; --data.crops yes takes it as it is", "quality",
-        )  # fmt: skip
+        raise UnusableError(
+            "find",
+            "no whole person found: crop the picture to one standing person, head to feet, "
+            "1.5 to 4 times as high as wide; --data.crops yes takes it as it is",
+            "quality",
+        )
     if len(boxes) > 1 and not alone:
-        raise Unusable(
-            "find", f"{len(boxes)} people in the picture, and nobody says which one is "
-            f"{sample.pid!r}: crop it to that person", "quality",
-        )  # fmt: skip
+        raise UnusableError(
+            "find",
+            f"{len(boxes)} people in the picture, and nobody says which one is "
+            f"{sample.pid!r}: crop it to that person",
+            "quality",
+        )
     return boxes
 
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from viewsynth.records import Person, Verdict, View
+from viewsynth.records import Person, Reject, Verdict, View
 
 LEAST_SEEN = 0.12  # share of the body's texels that some crop must have seen
 LEAST_OVERLAP = 0.45  # of the fitted body with the mask
@@ -54,10 +54,20 @@ def judge_person(person: Person) -> Verdict:
         reasons.append(f"the fit failed: {what}")
     scores = {
         key: quality[key]
-        for key in ("error", "silhouette", "spread", "vote", "presence", "aspect", "overlap",
-                    "seen_texels", "pixels", "found")
+        for key in (
+            "error",
+            "silhouette",
+            "spread",
+            "vote",
+            "presence",
+            "aspect",
+            "overlap",
+            "seen_texels",
+            "pixels",
+            "found",
+        )
         if key in quality
-    }  # fmt: skip
+    }
     weight = FALLBACK_WEIGHT[person.fallback] / (1 + 0.25 * len(misfits))
     weight *= math.prod(OTHER_WEIGHT.get(flag, 1.0) for flag in flags)
     if "pixels" in quality:  # people of before revision 3 have none
@@ -76,6 +86,7 @@ def resolution(pixels: float) -> float:
     Source: ours; crops of 23 real people were shrunk, and a network that was trained on real people
     compared them with aerial pictures. Of its margin between right and wrong people 0.96, 0.90,
     0.84, 0.76, 0.67, 0.49 were left at heights of 56, 45, 35, 28, 22 and 18 pixels.
+
     Args:
         pixels: Effective height of the person, see `reconstruct.crop_flags`.
     """
@@ -102,3 +113,16 @@ def judge_view(view: View, person: Person) -> Verdict:
         reasons=tuple(reasons),
         scores={**whole.scores, "seen": round(seen, 4), "contrast": round(contrast, 2)},
     )
+
+
+def refusal(person: Person | None, rejects: list[Reject]) -> str:
+    """Why no picture is made of somebody, or "".
+
+    Args:
+        person: What the reconstruction made of the crops; None = nothing.
+        rejects: Its reasons, if it made nothing.
+    """
+    if person is None:
+        return "; ".join(reject.reason for reject in rejects)
+    verdict = judge_person(person)
+    return "" if verdict.keep else "; ".join(verdict.reasons)

@@ -6,9 +6,12 @@ from __future__ import annotations
 import numpy as np
 
 _TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
-     [0.0193339, 0.1191920, 0.9503041]]
-)  # fmt: skip
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
 _WHITE = np.array([0.95047, 1.0, 1.08883])  # D65
 
 
@@ -16,6 +19,7 @@ def linear(srgb: np.ndarray) -> np.ndarray:
     """Linear light of sRGB values.
 
     Source: IEC 61966-2-1.
+
     Args:
         srgb: 0 to 255, any type.
     Returns: float64 in [0, 1], of the same shape.
@@ -28,6 +32,7 @@ def lab(srgb: np.ndarray) -> np.ndarray:
     """CIE L*a*b* (D65) of sRGB colours.
 
     Source: IEC 61966-2-1 and CIE 15.
+
     Args:
         srgb: 0 to 255, any type.  [..., 3]
     Returns: L* in [0, 100], a*, b*.  float64 [..., 3]
@@ -42,6 +47,7 @@ def delta_e(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """CIEDE2000 colour difference; about 1 can just be seen, 10 is another shade, 50 another hue.
 
     Source: Sharma, Wu and Dalal, Color Research & Application 30(1), 2005; kL = kC = kH = 1.
+
     Args:
         one, other: CIE L*a*b*, see `lab`.  [..., 3]
     Returns: float64 [...].
@@ -63,9 +69,12 @@ def delta_e(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     hue = np.radians(np.where(grey, total, middle))
     light, chroma = (l1 + l2) / 2, (c1 + c2) / 2
     t = (
-        1 - 0.17 * np.cos(hue - np.radians(30)) + 0.24 * np.cos(2 * hue)
-        + 0.32 * np.cos(3 * hue + np.radians(6)) - 0.20 * np.cos(4 * hue - np.radians(63))
-    )  # fmt: skip
+        1
+        - 0.17 * np.cos(hue - np.radians(30))
+        + 0.24 * np.cos(2 * hue)
+        + 0.32 * np.cos(3 * hue + np.radians(6))
+        - 0.20 * np.cos(4 * hue - np.radians(63))
+    )
     s_l = 1 + 0.015 * (light - 50) ** 2 / np.sqrt(20 + (light - 50) ** 2)
     s_c, s_h = 1 + 0.045 * chroma, 1 + 0.015 * chroma * t
     swing = 30 * np.exp(-(((np.degrees(hue) - 275) / 25) ** 2))

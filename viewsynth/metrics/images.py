@@ -30,6 +30,7 @@ def ssim(one: np.ndarray, other: np.ndarray) -> float:
 
     Source: Wang et al., IEEE TIP 2004: Gaussian windows of 11 x 11 pixels, sigma 1.5, K1 = 0.01,
         K2 = 0.03, only windows that lie whole in the picture.
+
     Args:
         one, other: uint8 [H, W] or [H, W, C], at least 11 pixels a side.
     Raises: ValueError: if a side is shorter.

@@ -13,6 +13,7 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
     """Mean and its 95 % interval: percentile bootstrap over queries or people.
 
     Source: Efron, Annals of Statistics 1979.
+
     Args:
         values: One a query (its AP, or whether its rank is 1) or a person. Pictures of one person
             are not independent: where a person has many, the mean of them is the better value, and

@@ -29,6 +29,7 @@ def kid(
         people vary as much as whole sets of other people would (Politis and Romano, Annals of
         Statistics 1994). Pairs of pictures of one person are left out everywhere, since they are
         not independent; the estimate is unbiased over draws of people.
+
     Args:
         real, made: Features of any network.  [N, D], [M, D]
         people, others: Who is in each picture; None = everywhere somebody else.  [N], [M]
@@ -102,8 +103,10 @@ def _terms(real, made, people, others) -> list[tuple[np.ndarray, np.ndarray]]:
     one, other = _codes(people, others)
     found = []
     for x, y, rows, columns in (
-        (real, real, one, one), (made, made, other, other), (real, made, one, other),
-    ):  # fmt: skip
+        (real, real, one, one),
+        (made, made, other, other),
+        (real, made, one, other),
+    ):
         sums, counts = _gather(x, y, rows, columns)
         size = max(int(one.max()), int(other.max())) + 1
         whole = [np.zeros((size, size)), np.zeros((size, size))]

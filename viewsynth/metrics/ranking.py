@@ -153,8 +153,9 @@ class Labels:
         query, gallery = _codes("pids", query_pids, gallery_pids)
         self._query_cameras, self._cameras = _codes("camids", query_camids, gallery_camids)
         for side, pids, cameras in (
-            ("query", query, self._query_cameras), ("gallery", gallery, self._cameras),
-        ):  # fmt: skip
+            ("query", query, self._query_cameras),
+            ("gallery", gallery, self._cameras),
+        ):
             if len(pids) != len(cameras):
                 raise ValueError(
                     f"each {side} picture has a pid and a camid, but there are {len(pids)} "
@@ -195,9 +196,12 @@ class Labels:
         else:
             found, junk = count_on_device(distances, people)
         rows = RankRows(
-            np.zeros(count, bool), np.full(count, np.nan), np.full(count, np.nan),
-            np.zeros(count, np.int64), np.zeros(count, bool),
-        )  # fmt: skip
+            np.zeros(count, bool),
+            np.full(count, np.nan),
+            np.full(count, np.nan),
+            np.zeros(count, np.int64),
+            np.zeros(count, bool),
+        )
         for k, (counts, removed) in enumerate(zip(found, junk, strict=True)):
             if counts is not None:
                 rows.valid[k] = True

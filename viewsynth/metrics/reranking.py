@@ -74,6 +74,7 @@ def rerank(
     Source: Zhong et al., CVPR 2017, on features of length 1, so that the squared distance is
         2 - 2 cos. Theirs is dense, (Q + G)^2; ours keeps the few entries that are not zero. Ours
         puts a picture first among its own neighbours, and equal distances in order of index.
+
     Args:
         query_features, gallery_features: numpy or torch, see `distances.normalise`.
         k1: Two pictures are each other's neighbours if each is among the other's k1 nearest.
@@ -136,8 +137,10 @@ def _nearest(features: torch.Tensor, start: int, count: int) -> Neighbours:
     value, index = likeness.topk(min(count + 1, len(features)))
     by_index = index[:, :count].argsort(1)
     value, index, next_value = (
-        value[:, :count].gather(1, by_index), index[:, :count].gather(1, by_index), value[:, count:]
-    )  # fmt: skip
+        value[:, :count].gather(1, by_index),
+        index[:, :count].gather(1, by_index),
+        value[:, count:],
+    )
     index = index.gather(1, value.argsort(dim=1, descending=True, stable=True))
     # Where the last that is taken equals the first that is not, `topk` picked any of them.
     unclear = (next_value == value.amin(1, keepdim=True)).any(1).nonzero()[:, 0]

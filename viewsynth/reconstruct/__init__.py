@@ -65,9 +65,13 @@ def load(body: bodies.Body, pose_model, detector_model) -> Tools:
         pose_model, detector_model: Files, see `viewsynth.runtime.weights`.
     """
     return Tools(
-        body=body, fitter=fit.Fitter(body), poser=Poser(body), atlas=texture.prepare(body),
-        pose_model=Model(pose_model), detector=Model(detector_model),
-    )  # fmt: skip
+        body=body,
+        fitter=fit.Fitter(body),
+        poser=Poser(body),
+        atlas=texture.prepare(body),
+        pose_model=Model(pose_model),
+        detector=Model(detector_model),
+    )
 
 
 @dataclass
@@ -108,9 +112,11 @@ def reconstruct(
     facing.resolve(crops)
     owners = sorted({crop.owner for crop in crops})
     goal = targets.targets(
-        [crop.parse for crop in crops], [owners.index(crop.owner) for crop in crops],
-        [_elevation(crop.sample) for crop in crops], tools.body.faces.device,
-    )  # fmt: skip
+        [crop.parse for crop in crops],
+        [owners.index(crop.owner) for crop in crops],
+        [_elevation(crop.sample) for crop in crops],
+        tools.body.faces.device,
+    )
     with torch.enable_grad():
         found = fit.fit(tools.fitter, goal)
     vertices = tools.body.vertices(found.shape[goal.person], found.pose)
@@ -118,18 +124,27 @@ def reconstruct(
         vertices, found.offsets[goal.person], vertices.new_zeros(len(crops))
     )
     paints, overlaps, fronts = texture.project(
-        tools.body, tools.atlas, found, vertices,
-        [crop.image for crop in crops], [crop.parse.mask for crop in crops],
-    )  # fmt: skip
+        tools.body,
+        tools.atlas,
+        found,
+        vertices,
+        [crop.image for crop in crops],
+        [crop.parse.mask for crop in crops],
+    )
     scores = [quality.of_crop(crop, found, row, overlaps[row]) for row, crop in enumerate(crops)]
     for place, owner in enumerate(owners):
         rows = [row for row, crop in enumerate(crops) if crop.owner == owner]
         outcome = outcomes[owner]
         outcome.person = _assemble(
-            [crops[row] for row in rows], [paints[row] for row in rows],
-            [scores[row] for row in rows], found, rows, place, tools,
+            [crops[row] for row in rows],
+            [paints[row] for row in rows],
+            [scores[row] for row in rows],
+            found,
+            rows,
+            place,
+            tools,
             [_digest(people[owner], digests[owner], crops[row].sample) for row in rows],
-        )  # fmt: skip
+        )
         outcome.overlays = [_overlay(crops[row], fronts[row]) for row in rows]
     return outcomes
 
@@ -149,7 +164,7 @@ def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[_C
                         stage="parse",
                         reason=reason,
                         scores={"presence": round(found.presence, 3)},
-                    )  # fmt: skip
+                    )
                 )
                 continue
             flags, pixels = crop_flags.flags(picture, found)
@@ -236,25 +251,34 @@ def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, 
     standing = tools.body.vertices(shape[None], 0 * tools.body.pose_mean[None])[0, :, 1]
     sources = [
         {
-            "file": crop.sample.name, "sha256": digests[k], "camid": crop.sample.camid,
+            "file": crop.sample.name,
+            "sha256": digests[k],
+            "camid": crop.sample.camid,
             "platform": crop.sample.platform,
             "elevation": round(float(found.elevation[rows[k]]), 2),
             "azimuth": round(float(found.azimuth[rows[k]]), 2),
-            "used": k in good, "quality": scores[k],
-        } | ({"elevation_given": crop.sample.elevation} if "elevation" in crop.flags else {})
+            "used": k in good,
+            "quality": scores[k],
+        }
+        | ({"elevation_given": crop.sample.elevation} if "elevation" in crop.flags else {})
         for k, crop in enumerate(crops)
-    ]  # fmt: skip
+    ]
     return Person(
-        pid=crops[0].sample.pid, body=tools.body.name,
-        shape=shape.cpu().numpy(), pose=found.pose[rows[best]].cpu().numpy(),
+        pid=crops[0].sample.pid,
+        body=tools.body.name,
+        shape=shape.cpu().numpy(),
+        pose=found.pose[rows[best]].cpu().numpy(),
         offsets=offsets.cpu().numpy(),
-        scale=STATURE / float(standing.max() - standing.min()), texture=colours, seen=seen,
+        scale=STATURE / float(standing.max() - standing.min()),
+        texture=colours,
+        seen=seen,
         quality={**scores[best], **notes, **quality.of_person(scores[best], used)},
-        fallback=fallback, sources=sources,
+        fallback=fallback,
+        sources=sources,
         fingerprint=hashlib.sha256(
             json.dumps([REVISION, tools.body.name, sources], sort_keys=True).encode()
         ).hexdigest(),
-    )  # fmt: skip
+    )
 
 
 def _overlay(crop: _Crop, front: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -75,9 +75,12 @@ def bends(found: Parse) -> dict[str, float]:
         arms.append(_angle(space[wrist] - space[shoulder], trunk))
         drops.append(float(picture[knee, 1] - picture[hip, 1]) / max(length, 1.0))
     return {
-        "hip_least": min(hips), "hip_most": max(hips), "arm_least": min(arms),
-        "drop_least": min(drops), "drop_most": max(drops),
-    }  # fmt: skip
+        "hip_least": min(hips),
+        "hip_most": max(hips),
+        "arm_least": min(arms),
+        "drop_least": min(drops),
+        "drop_most": max(drops),
+    }
 
 
 def _angle(a: np.ndarray, b: np.ndarray) -> float:
@@ -97,8 +100,10 @@ def is_turned(image: np.ndarray, model) -> bool:
         turned = np.ascontiguousarray(np.rot90(image, times))
         centre, side = np.array(turned.shape[1::-1]) / 2, 1.25 * max(turned.shape[:2])
         points, presence = look(turned, model, centre, side)
-        ways = [middle(points, b) - middle(points, a)
-                for a, b in (("shoulder", "hip"), ("hip", "ankle"))]  # fmt: skip
+        ways = [
+            middle(points, b) - middle(points, a)
+            for a, b in (("shoulder", "hip"), ("hip", "ankle"))
+        ]
         stands = all(_angle(way, np.array([0.0, 1.0])) < LEANS for way in ways)
         if presence > UPRIGHT and stands and np.ptp(points[:, 1]) > 0.5 * len(turned):
             return True
@@ -135,6 +140,7 @@ def sharpness(image: np.ndarray) -> float:
     """The smallest scale at which a picture keeps its detail: 1 = it needs every pixel.
 
     Crops that somebody enlarged have the pixels of a large picture and the detail of a small one.
+
     Args:
         image: uint8 [H, W, 3].
     Returns: a value in [0.15, 1], interpolated between `SCALES`.

@@ -30,9 +30,10 @@ def resolve(crops: list) -> None:
         if crop.parse.vote * crop.parse.presence >= SURE:
             continue
         sure = [
-            other for other in crops
+            other
+            for other in crops
             if other.owner == crop.owner and other.parse.vote * other.parse.presence >= SURE
-        ]  # fmt: skip
+        ]
         for other in sure:
             apart = abs(contrast(crop.image, crop.parse) - contrast(other.image, other.parse))
             if apart > DIFFERENT and crop.parse.front == other.parse.front:
@@ -66,7 +67,10 @@ def turned(found: Parse) -> Parse:
     """The skeleton seen from the other side: left is right, near is far; the doubt is over."""
     swap = list(SWAP)
     return replace(
-        found, points=found.points[swap],
-        length=found.length[swap] * np.array([1, 1, -1], np.float32), spread=found.spread[swap],
-        front=not found.front, vote=SURE,
-    )  # fmt: skip
+        found,
+        points=found.points[swap],
+        length=found.length[swap] * np.array([1, 1, -1], np.float32),
+        spread=found.spread[swap],
+        front=not found.front,
+        vote=SURE,
+    )

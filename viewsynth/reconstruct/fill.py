@@ -20,10 +20,15 @@ BAND = 0.012  # metres of height that share one colour of the profile
 MIRRORED, INFERRED = 0.5, 0.3
 # Where a part that no crop saw takes its colour from, nearest relative first.
 RELATIVES = {
-    "neck": ("skin",), "torso": ("upper_arm", "thigh"), "upper_arm": ("torso", "forearm"),
-    "forearm": ("hand", "upper_arm"), "hand": ("skin",), "thigh": ("shank", "torso"),
-    "shank": ("thigh",), "foot": (),
-}  # fmt: skip
+    "neck": ("skin",),
+    "torso": ("upper_arm", "thigh"),
+    "upper_arm": ("torso", "forearm"),
+    "forearm": ("hand", "upper_arm"),
+    "hand": ("skin",),
+    "thigh": ("shank", "torso"),
+    "shank": ("thigh",),
+    "foot": (),
+}
 SHOE = np.array([70.0, 68, 68])
 SKIN = np.array([176.0, 136, 116])
 

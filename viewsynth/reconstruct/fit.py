@@ -160,9 +160,14 @@ def fit(fitter: Fitter, goal: Targets) -> Fit:
     for value in state.values():
         value.requires_grad_(True)
     rates = {
-        "pose": 0.04, "shape": 0.2, "handles": 0.015, "azimuth": 0.04, "elevation": 0.12,
-        "aspect": 0.015, "camera": 0.01,
-    }  # fmt: skip
+        "pose": 0.04,
+        "shape": 0.2,
+        "handles": 0.015,
+        "azimuth": 0.04,
+        "elevation": 0.12,
+        "aspect": 0.015,
+        "camera": 0.01,
+    }
     normals = None
     for stage, iterations in enumerate(ITERATIONS):
         free = [key for key in state if stage == 1 or key != "handles"]
@@ -335,11 +340,14 @@ def _result(fitter: Fitter, goal: Targets, state: dict, error: Tensor, silhouett
     shape, pose = _values(fitter, state)
     elevation, azimuth = _angles(goal, state)
     return Fit(
-        shape=shape.detach(), pose=pose.detach(),
+        shape=shape.detach(),
+        pose=pose.detach(),
         offsets=fitter.offsets(state["handles"]).detach(),
-        elevation=elevation.detach(), azimuth=azimuth.detach() % 360,
+        elevation=elevation.detach(),
+        azimuth=azimuth.detach() % 360,
         scale=(state["camera"][:, 0].exp() * goal.height).detach(),
         aspect=state["aspect"].exp().detach(),
         shift=(state["camera"][:, 1:] * goal.height[:, None]).detach(),
-        error=error.detach(), silhouette=silhouette.detach(),
-    )  # fmt: skip
+        error=error.detach(),
+        silhouette=silhouette.detach(),
+    )

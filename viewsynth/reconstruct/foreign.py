@@ -67,10 +67,12 @@ def look(image: np.ndarray, found: Parse) -> Look:
         if regions[name].sum() >= LEAST:
             colours[row] = _tones(linear(np.median(image[regions[name]], 0)), DARK)
     tones = _tones(linear(np.arange(256))[image], DARKER)[..., 1:]
-    spread = np.stack([
-        _histogram(tones[np.logical_or.reduce([regions[name] for name in names])])
-        for names in REGIONS
-    ])  # fmt: skip
+    spread = np.stack(
+        [
+            _histogram(tones[np.logical_or.reduce([regions[name] for name in names])])
+            for names in REGIONS
+        ]
+    )
     sure = (found.presence, found.vote, float(np.log(max(found.height, 1.0))))
     return Look(colours, spread, found.front, sure)
 
@@ -151,10 +153,19 @@ def features(a: Look, b: Look) -> np.ndarray:
     rest = (apart - shift) * known[:, None]
     chroma = np.sort([np.hypot(*one[:, 1:].T), np.hypot(*two[:, 1:].T)], 0)
     common = np.sqrt(a.spread * b.spread).sum(1)  # Bhattacharyya
-    return np.concatenate([
-        np.abs(apart).ravel(), np.abs(rest).ravel(), np.abs(shift), *chroma, known,
-        [a.front == b.front], np.minimum(a.sure, b.sure), common, np.log(common + 0.02),
-    ])  # fmt: skip
+    return np.concatenate(
+        [
+            np.abs(apart).ravel(),
+            np.abs(rest).ravel(),
+            np.abs(shift),
+            *chroma,
+            known,
+            [a.front == b.front],
+            np.minimum(a.sure, b.sure),
+            common,
+            np.log(common + 0.02),
+        ]
+    )
 
 
 @functools.cache
@@ -205,6 +216,7 @@ def groups(odds: np.ndarray) -> list[list[int]]:
 
     A crop belongs to a group if it looks like one of its crops. The limit is where 2 % of the right
     crops would stand alone: lower for two crops, of which each has but one chance to be recognised.
+
     Args:
         odds: Of `log_odds`.  [N, N]
     """

@@ -31,9 +31,13 @@ SWAP = tuple(
 SHOULDERS = (KEYPOINTS.index("left_shoulder"), KEYPOINTS.index("right_shoulder"))
 # scale of the square relative to the person's height, shift in heights, mirrored
 PASSES = (
-    (1.25, 0.00, False), (1.25, 0.00, True), (1.10, 0.03, False), (1.10, -0.03, True),
-    (1.40, -0.04, False), (1.40, 0.04, True),
-)  # fmt: skip
+    (1.25, 0.00, False),
+    (1.25, 0.00, True),
+    (1.10, 0.03, False),
+    (1.10, -0.03, True),
+    (1.40, -0.04, False),
+    (1.40, 0.04, True),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +201,11 @@ def _combine(passes: list[_Pass], shape: tuple[int, int]) -> Parse:
     mask = mask * main_component(mask > 0.3, points)
     return Parse(
         points=points.astype(np.float32),
-        length=world.astype(np.float32), spread=spread.astype(np.float32),
-        mask=mask.astype(np.float32), presence=float(np.median([one.presence for one in passes])),
-        vote=abs(verdict), front=bool(front), height=extent,
-    )  # fmt: skip
+        length=world.astype(np.float32),
+        spread=spread.astype(np.float32),
+        mask=mask.astype(np.float32),
+        presence=float(np.median([one.presence for one in passes])),
+        vote=abs(verdict),
+        front=bool(front),
+        height=extent,
+    )

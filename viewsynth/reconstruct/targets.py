@@ -18,9 +18,11 @@ from viewsynth.reconstruct.parse import INDEX, Parse
 
 # (upper end, lower end, damping of the depth hint: the pose model over-estimates depth)
 LIMBS = (
-    ("shoulder", "elbow", 0.69), ("elbow", "wrist", 0.62),
-    ("hip", "knee", 0.43), ("knee", "ankle", 0.72),
-)  # fmt: skip
+    ("shoulder", "elbow", 0.69),
+    ("elbow", "wrist", 0.62),
+    ("hip", "knee", 0.43),
+    ("knee", "ankle", 0.72),
+)
 AXES = (("left_shoulder", "right_shoulder"), ("left_hip", "right_hip"))
 POINT_WEIGHTS = {"eye": 0.5, "ear": 0.7, "toe": 0.5, "heel": 0.5, "hip": 0.8}
 BOUNDARY = 160  # points on the outline
@@ -74,11 +76,17 @@ def targets(
         for key, value in rows.items()
     }
     return Targets(
-        points=stack["points"], weight=stack["weight"], depth=stack["depth"], axis=stack["axis"],
+        points=stack["points"],
+        weight=stack["weight"],
+        depth=stack["depth"],
+        axis=stack["axis"],
         height=torch.tensor([one.height for one in parses], device=device),
-        distance=stack["map"], window=stack["window"], boundary=stack["edge"],
-        person=torch.tensor(person, device=device), elevation=torch.tensor(prior, device=device),
-    )  # fmt: skip
+        distance=stack["map"],
+        window=stack["window"],
+        boundary=stack["edge"],
+        person=torch.tensor(person, device=device),
+        elevation=torch.tensor(prior, device=device),
+    )
 
 
 def _slopes(one: Parse, pairs) -> np.ndarray:

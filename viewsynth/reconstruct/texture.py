@@ -70,10 +70,15 @@ def prepare(body: Body, size: int = SIZE) -> Atlas:
     number = np.full(size * size, -1)
     number[texel] = np.arange(len(texel))
     return Atlas(
-        texel=texel, vertex=vertex, weight=weight, position=position.astype(np.float32),
-        group=group, mirror=mirror, hair=hair_region(body, rest, position) & (group <= 1),
+        texel=texel,
+        vertex=vertex,
+        weight=weight,
+        position=position.astype(np.float32),
+        group=group,
+        mirror=mirror,
+        hair=hair_region(body, rest, position) & (group <= 1),
         gutter=number[(rows * size + columns).ravel()],
-    )  # fmt: skip
+    )
 
 
 def hair_region(body: Body, rest: Tensor, points: np.ndarray) -> np.ndarray:
@@ -200,6 +205,7 @@ def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[P
     part's difference is then taken away too, unless it is so large that the part must really differ
     front to back (a backpack). Parts are matched in the tone of the best exposed crop; the person
     gets a tone between that and the others', because no single camera's exposure is the truth.
+
     Args:
         quality: How far each crop is trusted to be right, any scale.
     """
@@ -302,7 +308,8 @@ def _tone_curve(mine: dict, theirs: dict, parts: list[int]):
 
 def _bag(mine: dict, theirs: dict) -> float:
     """How much darker the trunk is in one crop than in the other, relative to the sleeves, in
-    natural logarithms: a dark bag on the back; 0 where it is not darker."""
+    natural logarithms: a dark bag on the back; 0 where it is not darker.
+    """
     torso, sleeve = GROUPS.index("torso"), GROUPS.index("upper_arm")
     if sleeve not in mine or sleeve not in theirs:
         return 0.0

@@ -37,8 +37,10 @@ class Model:
 
     Args:
         path: The file.
+
     Attributes:
         size: Expected (height, width) of the input, pixels.
+
     Raises:
         ValueError: if LiteRT cannot read the file or it is not one of the two models.
     """

@@ -158,9 +158,10 @@ def degraded(image: Tensor, pixels: int, blur: float = 0.0) -> Tensor:
     if pixels >= height:
         return image
     small = functional.interpolate(
-        image.permute(2, 0, 1)[None].float(), (pixels, max(1, round(width * pixels / height))),
+        image.permute(2, 0, 1)[None].float(),
+        (pixels, max(1, round(width * pixels / height))),
         mode="area",
-    )  # fmt: skip
+    )
     if blur:
         padded = functional.pad(small, (1, 1, 1, 1), mode="replicate")
         lines = (1 - 2 * blur) * padded[:, :, 1:-1] + blur * (padded[:, :, :-2] + padded[:, :, 2:])
@@ -188,9 +189,11 @@ def tilted(image: Tensor, lean: float, turn: float, distance: float) -> Tensor:
     y, x = torch.meshgrid(y, x, indexing="ij")
     place = torch.stack([x, y, torch.ones_like(x)], -1) @ matrix.T.to(image.device)
     found = functional.grid_sample(
-        image.permute(2, 0, 1)[None].float(), (place[..., :2] / place[..., 2:])[None],
-        padding_mode="reflection", align_corners=False,
-    )  # fmt: skip
+        image.permute(2, 0, 1)[None].float(),
+        (place[..., :2] / place[..., 2:])[None],
+        padding_mode="reflection",
+        align_corners=False,
+    )
     return found[0].permute(1, 2, 0).round_().clamp_(0, 255).byte()
 
 
@@ -206,8 +209,11 @@ def _homography(aspect: float, lean: float, turn: float, distance: float) -> np.
     corners = forward @ np.array([[-1, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]], float)
     corners = corners[:2] / corners[2]
     low, high = corners.min(1), corners.max(1)
-    cut = np.array([
-        [(high[0] - low[0]) / 2, 0, (high[0] + low[0]) / 2],
-        [0, (high[1] - low[1]) / 2, (high[1] + low[1]) / 2], [0, 0, 1],
-    ])  # fmt: skip
+    cut = np.array(
+        [
+            [(high[0] - low[0]) / 2, 0, (high[0] + low[0]) / 2],
+            [0, (high[1] - low[1]) / 2, (high[1] + low[1]) / 2],
+            [0, 0, 1],
+        ]
+    )
     return np.linalg.inv(forward) @ cut

@@ -24,18 +24,27 @@ from viewsynth.reid import pretrained
 # same time on a CPU it learnt more than with two layers a stage, or with a halved last stage.
 SMALL = "small"
 SMALL_CONFIG = {
-    "model_type": "resnet", "layer_type": "basic", "embedding_size": 32,
-    "hidden_sizes": [32, 64, 128, 256], "depths": [1, 1, 1, 1],
-}  # fmt: skip
+    "model_type": "resnet",
+    "layer_type": "basic",
+    "embedding_size": 32,
+    "hidden_sizes": [32, 64, 128, 256],
+    "depths": [1, 1, 1, 1],
+}
 # The same for methods that need tokens: a ViT of 2.9 M parameters, 8 x 4 places at 128 x 64, which
 # are made by convolutions, see `_Stem`. With places of 8 x 8 pixels a step takes three times as
 # long.
 SMALL_VIT = "small_vit"
 SMALL_VIT_CONFIG = {
-    "model_type": "vit", "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6,
-    "intermediate_size": 768, "image_size": 64, "patch_size": 16, "layer_norm_eps": 1e-6,
+    "model_type": "vit",
+    "hidden_size": 192,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "intermediate_size": 768,
+    "image_size": 64,
+    "patch_size": 16,
+    "layer_norm_eps": 1e-6,
     "stem": "convolutions",
-}  # fmt: skip
+}
 SCRATCH = {SMALL: SMALL_CONFIG, SMALL_VIT: SMALL_VIT_CONFIG}
 # Built of a class token, a table of positions and blocks, and of nothing else.
 TOKENS = ("vit", "clip_vision_model", "dinov2", "dinov2_with_registers")
@@ -52,6 +61,7 @@ class Backbone(nn.Module):
         model: A model of `transformers` that takes `pixel_values`.
         size: Height and width of its pictures, pixels.
         mean, std: By which pixels in [0, 1] are normalised, one a channel.
+
     Attributes:
         kind: The architecture, e.g. "resnet".
         config: The model's configuration, from which `rebuild` makes it again.

@@ -59,9 +59,14 @@ def assemble(pool: Pool, indices: np.ndarray, images: Tensor) -> Batch:
 
 
 def stream(
-    plan: Plan, pixels: Pixels, recipe: Recipe, steps: Iterable[int], part: slice = slice(None),
-    device: str | torch.device = "cpu", threads: int = 2,
-) -> Iterator[Batch]:  # fmt: skip
+    plan: Plan,
+    pixels: Pixels,
+    recipe: Recipe,
+    steps: Iterable[int],
+    part: slice = slice(None),
+    device: str | torch.device = "cpu",
+    threads: int = 2,
+) -> Iterator[Batch]:
     """The batches of some steps, read ahead.
 
     Args:

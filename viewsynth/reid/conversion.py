@@ -22,15 +22,20 @@ from viewsynth.runtime.files import write
 
 WIDE = 64  # numbers a head, in all ViTs of the paper
 PLAIN = {
-    "cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
+    "cls_token": "embeddings.cls_token",
+    "pos_embed": "embeddings.position_embeddings",
     "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
     "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-    "norm.weight": "layernorm.weight", "norm.bias": "layernorm.bias",
-}  # fmt: skip
+    "norm.weight": "layernorm.weight",
+    "norm.bias": "layernorm.bias",
+}
 BLOCK = {
-    "norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.output.dense",
-    "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
-}  # fmt: skip
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
 ATTENTION = ("query", "key", "value")  # their order in timm's "attn.qkv"
 # Classifiers, and what some releases put before them: a backbone has none.
 LEFT_OUT = re.compile(r"(head|head_dist|pre_logits|fc_norm)\.")
@@ -141,9 +146,14 @@ def _config(kept: dict[str, Tensor], out: dict[str, Tensor]) -> dict:
             "token and at least one block are expected"
         )
     return {
-        "model_type": "vit", "architectures": ["ViTModel"], "hidden_size": width,
-        "num_hidden_layers": max(numbers) + 1, "num_attention_heads": width // WIDE,
+        "model_type": "vit",
+        "architectures": ["ViTModel"],
+        "hidden_size": width,
+        "num_hidden_layers": max(numbers) + 1,
+        "num_attention_heads": width // WIDE,
         "intermediate_size": len(out.get("encoder.layer.0.intermediate.dense.bias", ())),
-        "image_size": side * patch, "patch_size": patch, "layer_norm_eps": 1e-6,
+        "image_size": side * patch,
+        "patch_size": patch,
+        "layer_norm_eps": 1e-6,
         "qkv_bias": any(name.endswith("query.bias") for name in out),
-    }  # fmt: skip
+    }

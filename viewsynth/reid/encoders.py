@@ -77,6 +77,7 @@ def load(
         pooling: "pooler": the model's own pooled output or image embedding; "cls": the first token
             of the last layer; "mean": the mean over its places; "auto": the first of these that
             the model and its checkpoint have.
+
     Raises:
         FileNotFoundError: if there is no such model here, and it cannot be fetched.
         ValueError: if it is no vision model, or its checkpoint does not fit.
@@ -90,9 +91,14 @@ def load(
     poolers = set(pretrained.POOLERS)
     own_pooler = not any(poolers & set(key.split(".")) for key in loaded.missing)
     encoder = Encoder(
-        model=model, name=loaded.name, kind=model.config.model_type, size=tuple(size),
-        pooling=pooling, mean=loaded.mean, std=loaded.std,
-    )  # fmt: skip
+        model=model,
+        name=loaded.name,
+        kind=model.config.model_type,
+        size=tuple(size),
+        pooling=pooling,
+        mean=loaded.mean,
+        std=loaded.std,
+    )
     encoder = replace(encoder, pooling=_choose(encoder, own_pooler))
     config = model.config.to_diff_dict()
     return replace(encoder, fingerprint=_fingerprint(encoder, config, loaded.missing))
@@ -111,11 +117,16 @@ def _trained(path: str, pooling: str, device: str) -> Encoder:
         kind = saved
     model, _ = kind.load(path)
     encoder = Encoder(
-        model=model.requires_grad_(False).to(device), name=Path(path).expanduser().resolve().name,
-        kind=model.backbone.kind, size=model.backbone.size, pooling=OWN, mean=(0.0,) * 3,
-        std=(1.0,) * 3, parts=getattr(model, "parts", {}),
+        model=model.requires_grad_(False).to(device),
+        name=Path(path).expanduser().resolve().name,
+        kind=model.backbone.kind,
+        size=model.backbone.size,
+        pooling=OWN,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        parts=getattr(model, "parts", {}),
         ordered=getattr(model, "ordered", False),
-    )  # fmt: skip
+    )
     return replace(encoder, fingerprint=_fingerprint(encoder, kind.describe(model), frozenset()))
 
 
@@ -130,7 +141,7 @@ def _choose(encoder: Encoder, own_pooler: bool) -> str:
         try:
             replace(encoder, pooling=pooling).encode(blank)
             return pooling
-        except _Lacking as error:
+        except _LackingError as error:
             reason = str(error)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ValueError(
@@ -155,7 +166,7 @@ def _fingerprint(encoder: Encoder, config: dict, missing: frozenset[str]) -> str
 # ---- running -------------------------------------------------------------------------------------
 
 
-class _Lacking(Exception):
+class _LackingError(Exception):
     """The model has no such output."""
 
 
@@ -169,17 +180,17 @@ def _pooled(model: nn.Module, pixels: Tensor, pooling: str) -> Tensor:
         return getattr(output, "pooler_output", output).flatten(1)
     tower = getattr(model, "vision_model", None) if pair else model
     if tower is None:
-        raise _Lacking("only the image embedding of this model can be had")
+        raise _LackingError("only the image embedding of this model can be had")
     output = _forward(tower, pixels)
     if pooling == "pooler":
         pooled = getattr(output, "pooler_output", None)
         if pooled is None:
-            raise _Lacking("the model makes no pooled output")
+            raise _LackingError("the model makes no pooled output")
         return pooled.flatten(1)
     last, first = output.last_hidden_state, _class_tokens(tower)
     if pooling == "cls":
         if last.ndim != 3 or not first:
-            raise _Lacking("the model has no class token")
+            raise _LackingError("the model has no class token")
         return last[:, 0]
     if last.ndim == 4:
         return last.mean((2, 3))

@@ -51,6 +51,7 @@ def odds(cosines: np.ndarray, owners: np.ndarray) -> np.ndarray:
     Medians and quartiles stand for mean and deviation, so that a foreign crop among those of a
     person does not move them. One deviation, the larger: crops of a person that were taken by one
     camera are so alike that another camera's would be no match.
+
     Args:
         cosines: Of all pairs, symmetric.  [N, N]
         owners: The person that each row is said to show.  [N]

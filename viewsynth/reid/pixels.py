@@ -63,9 +63,13 @@ class Pixels:
 
     @classmethod
     def open(
-        cls, samples: Sequence[Sample], size: tuple[int, int], cache: Path | None = None,
-        threads: int = 4, bar: bool = False,
-    ) -> Pixels:  # fmt: skip
+        cls,
+        samples: Sequence[Sample],
+        size: tuple[int, int],
+        cache: Path | None = None,
+        threads: int = 4,
+        bar: bool = False,
+    ) -> Pixels:
         """Read every picture once: into the cache, or to see that it can be read.
 
         Args:
@@ -142,7 +146,7 @@ def _read(sample: Sample, size: tuple[int, int]) -> tuple[np.ndarray | None, str
     try:
         # least=1: who is small in a data set is still somebody to learn from.
         return stretched(images.read(sample.paths[0], sample.box, least=1), size), ""
-    except images.BadImage as error:
+    except images.ImageError as error:
         return None, str(error)
 
 
@@ -180,7 +184,8 @@ def _cached(
     samples: Sequence[Sample], size: tuple[int, int], cache: Path, threads: int, bar: bool
 ) -> tuple[list[Tensor], list[str]]:
     """The blocks that hold the samples, made where they are not there; and what is wrong with
-    each picture, "" = nothing."""
+    each picture, "" = nothing.
+    """
     digests = fingerprint.digests([sample.paths[0] for sample in samples], cache / HASHES)
     blocks = _blocks(samples, digests, size, cache / f"{size[0]}x{size[1]}")
     todo = [block for block in blocks if not _done(block, size)]

@@ -132,11 +132,18 @@ def pictures(samples: Iterable[Sample]) -> tuple[list[Sample], list[Reject]]:
 
 
 def build(
-    train: Sequence[Sample], runs: Iterable[Path] = (), weight: Weight = "judge", *,
-    everyone: Sequence[Sample] | None = None, tested: AbstractSet[str] = frozenset(),
-    least: float = 0.0, views: int | None = None, repeat: int = 0, by: By = "view",
+    train: Sequence[Sample],
+    runs: Iterable[Path] = (),
+    weight: Weight = "judge",
+    *,
+    everyone: Sequence[Sample] | None = None,
+    tested: AbstractSet[str] = frozenset(),
+    least: float = 0.0,
+    views: int | None = None,
+    repeat: int = 0,
+    by: By = "view",
     view_names: tuple[str, ...] = (),
-) -> Pool:  # fmt: skip
+) -> Pool:
     """The pool of real samples and synthetic runs, in the same order however they come.
 
     Args:
@@ -155,6 +162,7 @@ def build(
             cameras of their own, so that a batch is made up as with a run, but shows nothing new.
         by: What tells the views apart.
         view_names: Those of another pool, whose numbers are to be used; () = its own.
+
     Raises:
         FileNotFoundError: if a run is not there or not finished.
         ValueError: if a run is of another data set, shows tested or unknown identities, or if
@@ -223,9 +231,7 @@ def _repeated(frames: list[Sample], count: int) -> list[Sample]:
     ]
 
 
-def _pool(
-    samples: list[Sample], weights: np.ndarray, by: By, names: tuple[str, ...] = ()
-) -> Pool:  # fmt: skip
+def _pool(samples: list[Sample], weights: np.ndarray, by: By, names: tuple[str, ...] = ()) -> Pool:
     pids = sorted({sample.pid for sample in samples})
     label = {pid: number for number, pid in enumerate(pids)}
     found = {getattr(sample, by) for sample in samples}
@@ -241,9 +247,12 @@ def _pool(
         labels=np.array([label[s.pid] for s in samples], np.int64),
         cameras=np.array([camera[s.source == "synthetic", s.camid] for s in samples], np.int64),
         views=np.array([names.index(getattr(s, by)) for s in samples], np.int64),
-        synthetic=synthetic, weights=weights.astype(np.float32), pids=pids, view_names=names,
+        synthetic=synthetic,
+        weights=weights.astype(np.float32),
+        pids=pids,
+        view_names=names,
         by=by,
-    )  # fmt: skip
+    )
 
 
 # ---- synthetic pictures -----------------------------------------------------------------------
@@ -279,8 +288,11 @@ def _problem(row: dict) -> str:
         if not isinstance(row.get(key), str) or not row[key]:
             return f"{key} must be a text, got {row.get(key)!r}"
     for key, allowed in (
-        ("source", ("synthetic",)), ("view", VIEWS), ("platform", PLATFORMS), ("split", ("train",)),
-    ):  # fmt: skip
+        ("source", ("synthetic",)),
+        ("view", VIEWS),
+        ("platform", PLATFORMS),
+        ("split", ("train",)),
+    ):
         if row.get(key) not in allowed:
             return f"{key} must be {' or '.join(allowed)}, got {row.get(key)!r}"
     for key in ("weight", "seen_ratio"):
@@ -378,10 +390,16 @@ def _sample(run: Path, name: str, row: dict) -> Sample:
     """A row as a sample. Raises ValueError if its file lies elsewhere."""
     elevation = row.get("elevation")
     return Sample(
-        paths=(inside(run, row["file_name"]),), name=f"{name}/{row['file_name']}", pid=row["pid"],
-        camid=row["camid"], platform=row["platform"], view=row["view"], source="synthetic",
-        outfit=row.get("outfit") or "", elevation=None if elevation is None else float(elevation),
-    )  # fmt: skip
+        paths=(inside(run, row["file_name"]),),
+        name=f"{name}/{row['file_name']}",
+        pid=row["pid"],
+        camid=row["camid"],
+        platform=row["platform"],
+        view=row["view"],
+        source="synthetic",
+        outfit=row.get("outfit") or "",
+        elevation=None if elevation is None else float(elevation),
+    )
 
 
 def _scope(pid: str) -> str:

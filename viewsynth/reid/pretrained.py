@@ -50,6 +50,7 @@ def load(path: str, flag: str = "model.path") -> Pretrained:
     Args:
         path: A folder with config.json and model.safetensors, or the id of a model on the hub.
         flag: The option that `path` came from, for messages.
+
     Raises:
         FileNotFoundError: if there is no such model here, and it cannot be fetched.
         ValueError: if it is no vision model, or its checkpoint does not fit.
@@ -107,9 +108,12 @@ def _model(where: str, path: str, flag: str) -> tuple[nn.Module, set[str], tuple
         raise FileNotFoundError(_absent(where, path, flag, OSError("there is no config.json")))
     try:
         model, info = AutoModel.from_pretrained(
-            where, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
+            where,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
             trust_remote_code=False,
-        )  # fmt: skip
+        )
     except OSError as error:
         raise FileNotFoundError(_absent(where, path, flag, error)) from error
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -170,9 +174,12 @@ def _normalisation(where: str) -> tuple[tuple, tuple]:
     from transformers.utils import cached_file
 
     file = cached_file(
-        where, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
-    )  # fmt: skip
+        where,
+        "preprocessor_config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
     if file is None:
         return MEAN, STD
     try:

@@ -49,9 +49,12 @@ class Plan:
 
     def __post_init__(self):
         for key, low, high in (
-            ("people", 1, math.inf), ("pictures", 1, math.inf), ("steps", 1, math.inf),
-            ("synthetic", 0, 0.5), ("until", 0, 1),
-        ):  # fmt: skip
+            ("people", 1, math.inf),
+            ("pictures", 1, math.inf),
+            ("steps", 1, math.inf),
+            ("synthetic", 0, 0.5),
+            ("until", 0, 1),
+        ):
             if not low <= (value := getattr(self, key)) <= high:
                 raise ValueError(f"{key} must be in [{low}, {high}], got {value}")
         if self.people > self.pool.classes:

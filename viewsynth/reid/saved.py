@@ -46,10 +46,12 @@ def describe(model: nn.Module) -> dict:
         "method": methods.name_of(model),
         "settings": model.settings,
         "backbone": {
-            "config": backbone.config, "size": list(backbone.size), "mean": list(backbone.mean),
+            "config": backbone.config,
+            "size": list(backbone.size),
+            "mean": list(backbone.mean),
             "std": list(backbone.std),
         },
-    }  # fmt: skip
+    }
 
 
 def is_ours(path: str | Path) -> bool:

@@ -31,7 +31,7 @@ from viewsynth.reid.batches import Batch, stream
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
 from viewsynth.training import checkpoints
-from viewsynth.training.learning import Average, Diverged, descend, diverged, schedule
+from viewsynth.training.learning import Average, DivergedError, descend, diverged, schedule
 
 MOMENTUM = 0.9
 LEARNS, TRIES, FALL = 16, 12, 0.9  # pictures, steps and ratio of the start-up check
@@ -69,10 +69,17 @@ class Settings:
 
 
 def train(
-    method: nn.Module, plan: Plan, pixels: Pixels, recipe: Recipe, settings: Settings, run: Path,
-    accelerator, every: int = 500, tell: Callable[[int, dict], None] | None = None,
+    method: nn.Module,
+    plan: Plan,
+    pixels: Pixels,
+    recipe: Recipe,
+    settings: Settings,
+    run: Path,
+    accelerator,
+    every: int = 500,
+    tell: Callable[[int, dict], None] | None = None,
     validate: Callable[[int, nn.Module], dict] | None = None,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """Train a method to the last step of its plan, from its newest checkpoint on.
 
     Args:
@@ -85,8 +92,9 @@ def train(
         validate: `validate(step, model) -> figures`, in every process, after each checkpoint's
             step and the last one.
     Returns: the model to use: the moving average, or the method itself.
+
     Raises:
-        Diverged: if a loss or a gradient is not finite. The weights from before that step are
+        DivergedError: if a loss or a gradient is not finite. The weights from before that step are
             saved, and `diverged.json` names all pictures of it.
         ValueError: if the batch cannot be shared by the processes, or the checkpoint is not of
             this method.
@@ -128,6 +136,7 @@ def check_learns(method: nn.Module, batch: Batch, rate: float = 1e-3) -> tuple[f
 
     A model whose weights were not loaded, or whose loss is wired wrongly, does not: the most common
     complaint in the field is an mAP that never rises.
+
     Args:
         batch: Of its pictures as many identities are taken as fit into `LEARNS` pictures.
     Returns: losses before and after, the latter at most `FALL` of the former.
@@ -180,9 +189,14 @@ def _optimizer(method: nn.Module, settings: Settings) -> torch.optim.Optimizer:
 
 
 def _step(
-    model: nn.Module, optimizer, batches: tuple[Batch, ...], seeds: list[int], mining: bool,
-    settings: Settings, accelerator,
-) -> dict[str, float]:  # fmt: skip
+    model: nn.Module,
+    optimizer,
+    batches: tuple[Batch, ...],
+    seeds: list[int],
+    mining: bool,
+    settings: Settings,
+    accelerator,
+) -> dict[str, float]:
     """Gradients of all parts, then one step; see `learning.descend`."""
 
     def part(batch: Batch, seed: int) -> dict[str, Tensor]:
@@ -195,7 +209,7 @@ def _step(
 
 def _diverged(
     run: Path, step: int, plan: Plan, losses, settings: Settings, accelerator
-) -> Diverged:
+) -> DivergedError:
     names = [plan.pool.samples[n].name for n in plan.batch(step).tolist()]
     advice = f"lower --optim.rate ({settings.rate:g}) or lengthen --optim.warmup"
     return diverged(run, step, losses, "pictures", names, advice, accelerator)

@@ -85,8 +85,9 @@ def layers(
     """
     device, (height, width) = vertices.device, windows.size
     if not 0 < len(mesh) == len(windows):
-        raise ValueError(f"mesh must name a person for each window, got {len(mesh)} for "
-                         f"{len(windows)} windows")  # fmt: skip
+        raise ValueError(
+            f"mesh must name a person for each window, got {len(mesh)} for {len(windows)} windows"
+        )
     fine = stretched(windows, (height * SUPERSAMPLE, width * SUPERSAMPLE))
     step = max(1, BATCH[device.type] // (fine.size[0] * fine.size[1]))
     overcast = dataclasses.replace(scene.place(0), strength=0.0)
@@ -98,10 +99,15 @@ def layers(
         if not 0 <= rows[0] <= rows[-1] < len(vertices):
             raise ValueError(f"mesh must name one of {len(vertices)} people, got {rows}")
         buffers = shade.render(
-            vertices.detach().float()[people], body.faces, some, which, body.uvs, body.face_uvs,
+            vertices.detach().float()[people],
+            body.faces,
+            some,
+            which,
+            body.uvs,
+            body.face_uvs,
             torch.from_numpy(np.stack([textures[k] for k in rows])).to(device),
             torch.from_numpy(np.stack([seens[k] for k in rows])).to(device),
-        )  # fmt: skip
+        )
         colour = (buffers.colour * scene.light(buffers.normal, overcast)[..., None]).clamp(0, 1)
         share = (buffers.face >= 0).float()[..., None]
         normals = torch.einsum("nij,nhwj->nhwi", some.world_to_camera[:, :3, :3], buffers.normal)
@@ -113,9 +119,11 @@ def layers(
 def _part(cameras: Cameras, part: slice, device: torch.device) -> Cameras:
     lens = None if cameras.k1 is None else cameras.k1[part].to(device)
     return Cameras(
-        cameras.world_to_camera[part].to(device), cameras.intrinsics[part].to(device),
-        cameras.size, lens,
-    )  # fmt: skip
+        cameras.world_to_camera[part].to(device),
+        cameras.intrinsics[part].to(device),
+        cameras.size,
+        lens,
+    )
 
 
 def window(

@@ -19,6 +19,7 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
 
     Source: pytorch3d (Ravi et al., 2020, arXiv 2007.08501), `rasterize_meshes`.
     Args, Returns: as `zbuffer.rasterize`.
+
     Raises:
         ModuleNotFoundError: if pytorch3d is not installed.
         ValueError: as `zbuffer.rasterize`.
@@ -39,9 +40,15 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
         kept.append((row[faces] > 0).all(1).nonzero()[:, 0])
         triangles.append(faces[kept[-1]])
     found, nearest, weights, _ = rasterize_meshes(
-        Meshes(list(corners), triangles), image_size=size, blur_radius=0.0, faces_per_pixel=1,
-        perspective_correct=True, clip_barycentric_coords=False, cull_backfaces=False, bin_size=0,
-    )  # fmt: skip
+        Meshes(list(corners), triangles),
+        image_size=size,
+        blur_radius=0.0,
+        faces_per_pixel=1,
+        perspective_correct=True,
+        clip_barycentric_coords=False,
+        cull_backfaces=False,
+        bin_size=0,
+    )
     found, hit = found[..., 0], found[..., 0] >= 0
     if not len(torch.cat(kept)):
         return _nothing(depth, size)

@@ -92,14 +92,19 @@ def place(seed: int, kind: str | None = None) -> Place:
     if kind == "concrete":
         size = rng.uniform(1.5, 3.0)
     return Place(
-        kind=kind, tone=tone(kind), border=tone(other),
+        kind=kind,
+        tone=tone(kind),
+        border=tone(other),
         edge=(rng.uniform(0, 2 * math.pi), rng.uniform(0.5, 1.2) if rng.random() < 0.25 else 1e3),
-        turn=rng.uniform(0, math.pi), unit=(size * rng.uniform(1.0, 1.8), size),
-        contrast=rng.uniform(0.7, 1.2), sun=sun,
+        turn=rng.uniform(0, math.pi),
+        unit=(size * rng.uniform(1.0, 1.8), size),
+        contrast=rng.uniform(0.7, 1.2),
+        sun=sun,
         strength=rng.uniform(0.0, 0.25) if overcast else rng.uniform(0.5, 1.0),
         softness=rng.uniform(0.12, 0.2) if overcast else rng.uniform(0.02, 0.05),
-        wall=rng.uniform(8, 30), grain=rng.random((TABLE, TABLE), dtype=np.float32),
-    )  # fmt: skip
+        wall=rng.uniform(8, 30),
+        grain=rng.random((TABLE, TABLE), dtype=np.float32),
+    )
 
 
 def compose(
@@ -144,7 +149,8 @@ def shrink(image: Tensor, factor: int) -> Tensor:
 
 def light(normal: Tensor, where: Place) -> Tensor:
     """Light on the person.  Mild: the texture was photographed in light, and the colours of the
-    clothes are the person's identity.  [..., 3] -> [...]"""
+    clothes are the person's identity.  [..., 3] -> [...]
+    """
     facing = sum(normal[..., k] * where.sun[k] for k in range(3)).clamp_min(0)
     return 0.86 + 0.10 * normal[..., 1] + 0.26 * where.strength * (facing - 0.3)
 
@@ -154,6 +160,7 @@ def shadow_maps(vertices: Tensor, faces: Tensor, places: list[Place]) -> Tensor:
 
     The body is drawn twice onto the ground: along the sun for its shadow, and straight down for
     the dark under its soles and the sky that it hides.
+
     Args:
         vertices: [N, V, 3] on y = 0.
     Returns: float32 [N, MAP, MAP], `REACH` metres around the middle of the shadow; +x right,
@@ -276,8 +283,10 @@ def _slabs(u: Tensor, v: Tensor, span: Tensor, where: Place, grain: Tensor):
     shift = _hash(row, 0 * row, grain) if where.kind == "stone" else (row % 2) * 0.5
     along = u / long + shift
     column = along.floor()
-    gap = torch.minimum((along - column).sub(0.5).abs().neg().add(0.5) * long,
-                        ((v / short) - row).sub(0.5).abs().neg().add(0.5) * short)  # fmt: skip
+    gap = torch.minimum(
+        (along - column).sub(0.5).abs().neg().add(0.5) * long,
+        ((v / short) - row).sub(0.5).abs().neg().add(0.5) * short,
+    )
     tone = _hash(column, row, grain) - 0.5
     half = 0.012 if where.kind == "stone" else 0.005
     blur = 0.7 * span + 0.004

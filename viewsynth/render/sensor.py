@@ -38,10 +38,14 @@ class Sensor:
 
     def __post_init__(self):
         for name, low, high, unit in (
-            ("pixels", 8, 2048, " pixels"), ("picture_height", 240, 16384, " pixels"),
-            ("vfov", 1, 120, " degrees"), ("margin", 0, 1, ""), ("blur", 0, 10, " pixels"),
-            ("noise", 0, 0.5, ""), ("distance", 2, 10000, " metres"),
-        ):  # fmt: skip
+            ("pixels", 8, 2048, " pixels"),
+            ("picture_height", 240, 16384, " pixels"),
+            ("vfov", 1, 120, " degrees"),
+            ("margin", 0, 1, ""),
+            ("blur", 0, 10, " pixels"),
+            ("noise", 0, 0.5, ""),
+            ("distance", 2, 10000, " metres"),
+        ):
             value = getattr(self, name)
             if value is None and name == "distance":
                 continue

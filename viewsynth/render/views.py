@@ -110,9 +110,15 @@ def take(
         mesh = torch.tensor([people.index(shot.person) for shot in chosen], device=device)
         window = _window([frames[i] for i in members], sensor, device)
         buffers = shade.render(
-            vertices[people], body.faces, window, mesh, body.uvs, body.face_uvs,
-            colour[people], known[people],
-        )  # fmt: skip
+            vertices[people],
+            body.faces,
+            window,
+            mesh,
+            body.uvs,
+            body.face_uvs,
+            colour[people],
+            known[people],
+        )
         places = [scene.place(seeds[i]) for i in members]
         standing = vertices[people][mesh]
         picture = scene.compose(buffers, window, standing, body.faces, places, SUPERSAMPLE)
@@ -152,9 +158,14 @@ def frame(points: Tensor, shot: Shot, sensor: Sensor, room: np.ndarray) -> Frame
             "sensor.distance"
         )
     return Frame(
-        pose[0], shot.elevation, shot.azimuth, distance, height / 2, sensor.vfov,
+        pose[0],
+        shot.elevation,
+        shot.azimuth,
+        distance,
+        height / 2,
+        sensor.vfov,
         (left, top, right, bottom),
-    )  # fmt: skip
+    )
 
 
 def whole(poses: Tensor, vfovs: list[float], picture_height: int) -> cameras.Cameras:

@@ -58,6 +58,7 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
     """Draw N sets of vertices that share their triangles, each on its own canvas.
 
     Source: ours; edge functions after Pineda, SIGGRAPH 1988, with the usual top-left rule.
+
     Args:
         pixels: Vertices on the canvas, pixels; (0, 0) is the outer corner of the top left pixel.
             [N, V, 2]

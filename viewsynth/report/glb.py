@@ -44,11 +44,14 @@ def write(person: Person, poser, mode: str = "relaxed") -> bytes:
             uv=body.uvs.cpu().numpy()[corner[:, 1]], material=material
         ),
         metadata={
-            "pid": person.pid, "body": person.body, "licence": body.licence,
-            "digitalSourceType": SYNTHETIC, "fingerprint": person.fingerprint,
+            "pid": person.pid,
+            "body": person.body,
+            "licence": body.licence,
+            "digitalSourceType": SYNTHETIC,
+            "fingerprint": person.fingerprint,
         },
         process=False,
-    )  # fmt: skip
+    )
     return trimesh.Scene({"person": mesh}).export(file_type="glb", include_normals=True)
 
 

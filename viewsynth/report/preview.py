@@ -31,6 +31,7 @@ def grid(pipeline, pairs: Pairs, rows: list[int], steps: int, seed: int) -> byte
     """A row a pair: photo, rendering, what was seen, what is made, the truth; as PNG.
 
     Nothing that was seen is set back: it shows the model alone.
+
     Args:
         pipeline: A `ViewDiffusionPipeline`.
         rows: Numbers of the pairs.
@@ -44,9 +45,12 @@ def grid(pipeline, pairs: Pairs, rows: list[int], steps: int, seed: int) -> byte
     for k, row in enumerate(rows):
         about = pairs.rows[row]
         pictures = {
-            "source": conditions.source[conditions.person[k]], "render": conditions.render[k],
-            "seen": conditions.seen[k], "made": made[k], "true": target[k],
-        }  # fmt: skip
+            "source": conditions.source[conditions.person[k]],
+            "render": conditions.render[k],
+            "seen": conditions.seen[k],
+            "made": made[k],
+            "true": target[k],
+        }
         title = f"{about['pid']}   {about['elevation']:.0f} degrees   {about['kind']}"
         shown.append((title, [_tile(*item) for item in pictures.items()]))
     return sheet.draw(shown)

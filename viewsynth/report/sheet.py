@@ -194,11 +194,14 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
             for views in list(people.values())[:REJECTS]
         ],
     )
-    why = _table(("count", "stage", "kind", "reason"),
-                 [(str(n), e(s), e(k), e(r)) for (s, k, r), n in reasons[:REJECTS]])  # fmt: skip
-    each = _table(("source", "person", "stage", "reason"),
-                  [(e(r["source"]), e(r["pid"]), e(r["stage"]), e(r["reason"]))
-                   for r in rejects[:REJECTS]])  # fmt: skip
+    why = _table(
+        ("count", "stage", "kind", "reason"),
+        [(str(n), e(s), e(k), e(r)) for (s, k, r), n in reasons[:REJECTS]],
+    )
+    each = _table(
+        ("source", "person", "stage", "reason"),
+        [(e(r["source"]), e(r["pid"]), e(r["stage"]), e(r["reason"])) for r in rejects[:REJECTS]],
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>viewsynth</title>'
         f"<style>{STYLE}</style></head><body>\n<h1>Aerial views</h1>\n"

@@ -88,8 +88,9 @@ def compare(
     elif begun and files:
         logger.warning(
             "%s is not there or cannot be read: whether the files are those that the run was begun "
-            "with cannot be told; they are taken as they are", run / RECORD,
-        )  # fmt: skip
+            "with cannot be told; they are taken as they are",
+            run / RECORD,
+        )
     return now if fixed or not begun else before | now
 
 
@@ -115,7 +116,7 @@ def _look(files: Mapping[str, tuple[Path, dict]], before: Mapping[str, Known]) -
             *states[name],
             before[name].sha256 if name in same else read[path],
             json.loads(json.dumps(about)),  # as it will be read
-        )  # fmt: skip
+        )
         for name, (path, about) in files.items()
     }
 

@@ -24,6 +24,7 @@ def folder_of(path: str | Path, patterns: list[str] | None = None, **hub) -> Pat
         path: A folder, or the id of a model on the hub.
         patterns: Which of its files are wanted, as globs; None = all.
         hub: For `huggingface_hub.snapshot_download`: revision, token, cache_dir ...
+
     Raises:
         FileNotFoundError: if it is not here and cannot be had; the message says how to.
         ValueError: if it is a file.
@@ -62,6 +63,7 @@ def component(kind: type[ModelMixin], folder: Path, name: str, **options) -> Mod
         folder: Of the pipeline.
         name: Its sub-folder.
         options: For `from_pretrained`: dtype, variant ...
+
     Raises:
         FileNotFoundError: if it is not there, or no safetensors are.
         ValueError: if it is another architecture; the message names the keys.
@@ -78,9 +80,12 @@ def component(kind: type[ModelMixin], folder: Path, name: str, **options) -> Mod
         others = sorted(p.name for p in place.iterdir() if p.suffix in (".bin", ".pt", ".ckpt"))
         raise FileNotFoundError(
             f"{place} holds no safetensors"
-            + (f", only {others[0]}; pickles are not read: save it again as safetensors" if others
-               else "; the download may have been cut short")
-        )  # fmt: skip
+            + (
+                f", only {others[0]}; pickles are not read: save it again as safetensors"
+                if others
+                else "; the download may have been cut short"
+            )
+        )
     try:
         model, found = kind.from_pretrained(
             place, output_loading_info=True, use_safetensors=True, **options
@@ -91,9 +96,7 @@ def component(kind: type[ModelMixin], folder: Path, name: str, **options) -> Mod
             f"{place} cannot be loaded as a {kind.__name__}; its config.json and weights must be "
             f"of one model: {'; '.join(lines[:3])}"
         ) from error
-    wrong = {
-        key: sorted(map(str, found[f"{key}_keys"])) for key in ("missing", "mismatched")
-    }  # fmt: skip
+    wrong = {key: sorted(map(str, found[f"{key}_keys"])) for key in ("missing", "mismatched")}
     if any(wrong.values()):
         said = [f"{len(v)} {k}: {', '.join(v[:4])}" for k, v in wrong.items() if v]
         spare = sorted(found["unexpected_keys"])

@@ -14,9 +14,17 @@ from pathlib import Path
 from viewsynth import __version__
 
 PACKAGES = (
-    "torch", "numpy", "scipy", "pillow", "safetensors", "accelerate", "anny", "ai-edge-litert",
-    "diffusers", "transformers",
-)  # fmt: skip
+    "torch",
+    "numpy",
+    "scipy",
+    "pillow",
+    "safetensors",
+    "accelerate",
+    "anny",
+    "ai-edge-litert",
+    "diffusers",
+    "transformers",
+)
 
 
 def code(*names: str) -> str:

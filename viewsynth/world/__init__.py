@@ -22,9 +22,18 @@ import numpy as np
 
 # What a pixel of a part map shows; the index is the stored value. Values 1 to 9 are the person.
 LABELS = (
-    "background", "face", "hair", "headwear", "top", "arms", "bottom", "legs", "shoes", "carried",
+    "background",
+    "face",
+    "hair",
+    "headwear",
+    "top",
+    "arms",
+    "bottom",
+    "legs",
+    "shoes",
+    "carried",
     "occluder",
-)  # fmt: skip
+)
 
 
 def of_person(labels: np.ndarray) -> np.ndarray:

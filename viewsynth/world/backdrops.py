@@ -25,10 +25,23 @@ TONES = {
     "fence": ((0.90, 0.90, 0.88), (0.45, 0.36, 0.28), (0.30, 0.32, 0.33)),
 }
 WALLS = tuple(TONES)
-SIGNS = ((0.70, 0.12, 0.12), (0.12, 0.25, 0.55), (0.15, 0.40, 0.25), (0.85, 0.80, 0.70),
-         (0.12, 0.12, 0.13), (0.80, 0.60, 0.10))  # fmt: skip
-CARS = ((0.85, 0.85, 0.85), (0.10, 0.10, 0.11), (0.50, 0.51, 0.53), (0.35, 0.36, 0.38),
-        (0.45, 0.08, 0.09), (0.12, 0.20, 0.38), (0.66, 0.66, 0.64))  # fmt: skip
+SIGNS = (
+    (0.70, 0.12, 0.12),
+    (0.12, 0.25, 0.55),
+    (0.15, 0.40, 0.25),
+    (0.85, 0.80, 0.70),
+    (0.12, 0.12, 0.13),
+    (0.80, 0.60, 0.10),
+)
+CARS = (
+    (0.85, 0.85, 0.85),
+    (0.10, 0.10, 0.11),
+    (0.50, 0.51, 0.53),
+    (0.35, 0.36, 0.38),
+    (0.45, 0.08, 0.09),
+    (0.12, 0.20, 0.38),
+    (0.66, 0.66, 0.64),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +87,30 @@ def wall(rng: np.random.Generator, kind: str, heading: float, distance: float) -
     """Draw a wall of that kind."""
     tones = TONES[kind]
     low, high = {
-        "hedge": (0.8, 2.2), "trees": (6, 14), "fence": (0.7, 1.3), "shop": (5, 9),
-    }.get(kind, (4, 12))  # fmt: skip
+        "hedge": (0.8, 2.2),
+        "trees": (6, 14),
+        "fence": (0.7, 1.3),
+        "shop": (5, 9),
+    }.get(kind, (4, 12))
     return Wall(
-        kind=kind, heading=heading, distance=distance, height=float(rng.uniform(low, high)),
+        kind=kind,
+        heading=heading,
+        distance=distance,
+        height=float(rng.uniform(low, high)),
         tone=linear(np.float32(tones[rng.integers(len(tones))]) * rng.uniform(0.85, 1.1)),
         second=linear(np.float32(SIGNS[rng.integers(len(SIGNS))])),
         salt=int(rng.integers(1 << 30)),
-    )  # fmt: skip
+    )
 
 
 def car(rng: np.random.Generator, at: tuple[float, float], heading: float) -> Car:
     """Draw a parked car."""
     return Car(
-        at=at, heading=heading,
+        at=at,
+        heading=heading,
         size=(rng.uniform(3.8, 4.8), rng.uniform(1.65, 1.85), rng.uniform(1.4, 1.75)),
         tone=linear(np.float32(CARS[rng.integers(len(CARS))]) * rng.uniform(0.9, 1.08)),
-    )  # fmt: skip
+    )
 
 
 def _height_at(w: Wall, u: np.ndarray) -> np.ndarray:
@@ -221,9 +241,13 @@ def _shop(w: Wall, u, y, span, base) -> np.ndarray:
 
 
 def meet_car(
-    c: Car, origin: np.ndarray, rays: np.ndarray, pixel: float, up_light: np.ndarray,
+    c: Car,
+    origin: np.ndarray,
+    rays: np.ndarray,
+    pixel: float,
+    up_light: np.ndarray,
     side_light: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A car along rays.
 
     Args:

@@ -26,9 +26,16 @@ OCCLUDER = LABELS.index("occluder")
 STEEP = 60.0  # degrees; from there on cameras hang from a gimbal and are not levelled
 # Depth of a keypoint under the surface that it is a keypoint of, metres, with clothes.
 DEEP = dict.fromkeys(bodies.KEYPOINTS, 0.10) | {
-    "nose": 0.05, "left_eye": 0.05, "right_eye": 0.05, "left_ear": 0.06, "right_ear": 0.06,
-    "left_hip": 0.17, "right_hip": 0.17, "left_shoulder": 0.13, "right_shoulder": 0.13,
-}  # fmt: skip
+    "nose": 0.05,
+    "left_eye": 0.05,
+    "right_eye": 0.05,
+    "left_ear": 0.06,
+    "right_ear": 0.06,
+    "left_hip": 0.17,
+    "right_hip": 0.17,
+    "left_shoulder": 0.13,
+    "right_shoulder": 0.13,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,7 @@ def whole(station: Station, camera: Lens, target_height: float) -> cameras.Camer
 
     The camera turns so that the target comes to lie at `off`. Below `STEEP` it is levelled first
     (its x axis is horizontal) where that can be; then `roll` turns it about the line of sight.
+
     Args:
         target_height: Height of the target above the ground, metres.
     """
@@ -129,6 +137,7 @@ def photograph(
     """Take one picture of one person.
 
     Source: ours.
+
     Args:
         person: A `character.Dressed`: vertices, normals, faces, keypoints and `shade`.
         station: Where the camera is.
@@ -154,11 +163,16 @@ def photograph(
     background, _ = scenes.surroundings(where, *_rays(crop), _pixel(crop), light.ground)
     picture += background.reshape(*size, 3) * (1 - share)[..., None]
     return Photo(
-        image=sensor.sense(picture, camera, where.level, rng), labels=labels,
-        keypoints=_visible(person.keypoints, crop, layers), box=tuple(float(v) for v in box),
-        world_to_camera=crop.world_to_camera[0].numpy(), intrinsics=crop.intrinsics[0].numpy(),
-        k1=camera.k1, target_height=target, occlusion=layers.occlusion,
-    )  # fmt: skip
+        image=sensor.sense(picture, camera, where.level, rng),
+        labels=labels,
+        keypoints=_visible(person.keypoints, crop, layers),
+        box=tuple(float(v) for v in box),
+        world_to_camera=crop.world_to_camera[0].numpy(),
+        intrinsics=crop.intrinsics[0].numpy(),
+        k1=camera.k1,
+        target_height=target,
+        occlusion=layers.occlusion,
+    )
 
 
 @dataclass(frozen=True)
@@ -187,10 +201,14 @@ class _Layers:
 def _draw(things: list, eye: cameras.Cameras, body, box, size) -> _Layers:
     """Draw everything solid; the canvas also holds what the crop cuts off of the person."""
     samples = 2 if size[0] >= 112 else 3 if size[0] >= 64 else 4
-    outer = np.array([*np.minimum(box[:2], np.floor(body[:2])),
-                      *np.maximum(box[2:], np.ceil(body[2:]))])  # fmt: skip
-    outer = np.clip(outer, np.tile(box[:2] - 2 * np.array(size[::-1]), 2),
-                    np.tile(box[2:] + 2 * np.array(size[::-1]), 2))  # fmt: skip
+    outer = np.array(
+        [*np.minimum(box[:2], np.floor(body[:2])), *np.maximum(box[2:], np.ceil(body[2:]))]
+    )
+    outer = np.clip(
+        outer,
+        np.tile(box[:2] - 2 * np.array(size[::-1]), 2),
+        np.tile(box[2:] + 2 * np.array(size[::-1]), 2),
+    )
     canvas = int(outer[3] - outer[1]) * samples, int(outer[2] - outer[0]) * samples
     view = eye.window(torch.from_numpy(outer).float()[None], canvas)
     top, left = (int(v) * samples for v in (box[1] - outer[1], box[0] - outer[0]))
@@ -201,9 +219,12 @@ def _draw(things: list, eye: cameras.Cameras, body, box, size) -> _Layers:
         pixels, depth = view.project(torch.from_numpy(thing.vertices)[None])
         low, high = pixels[0].amin(0), pixels[0].amax(0)
         near = bool(
-            -0.5 * canvas[1] < high[0] and low[0] < 1.5 * canvas[1]
-            and -0.5 * canvas[0] < high[1] and low[1] < 1.5 * canvas[0] and depth.amin() > 0.3
-        )  # fmt: skip
+            -0.5 * canvas[1] < high[0]
+            and low[0] < 1.5 * canvas[1]
+            and -0.5 * canvas[0] < high[1]
+            and low[1] < 1.5 * canvas[0]
+            and depth.amin() > 0.3
+        )
         used.append(near or number == 0)
         inside = (high > 0).all() and low[0] < canvas[1] and low[1] < canvas[0]
         if number and not (near and bool(inside)):
@@ -223,9 +244,15 @@ def _draw(things: list, eye: cameras.Cameras, body, box, size) -> _Layers:
     before = (who > 0) & (best[2] < np.where(silhouette, alone, middle))
     seen = int((who[inner] == 0).sum())
     return _Layers(
-        who[inner], best[0][inner], best[1][inner], best[2][inner], before[inner], samples,
-        tuple(used), 1 - seen / max(1, int(silhouette.sum())),
-    )  # fmt: skip
+        who[inner],
+        best[0][inner],
+        best[1][inner],
+        best[2][inner],
+        before[inner],
+        samples,
+        tuple(used),
+        1 - seen / max(1, int(silhouette.sum())),
+    )
 
 
 def _shade(things: list, layers: _Layers, light: lights.Light, crop: cameras.Cameras):
@@ -275,6 +302,7 @@ def _weights(who: np.ndarray) -> np.ndarray:
     """How much each sample counts in its pixel; those that count nothing need no colour.
 
     Where one thing fills a pixel, a sample in every row and every column of it does.
+
     Args:
         who: Index of the thing, -1 = none, s * s samples a pixel.  [s * s, P]
     Returns: float32 [s * s, P]; sums to 1.

@@ -98,7 +98,13 @@ def held(garment: Garment | None, hand: np.ndarray, ground: float) -> Mesh:
     share = np.linspace(-1, 1, 7)
     handles = []
     for x in (-0.02, 0.02):
-        path = np.stack([hand[0] + x + 0 * share, hand[1] - drop * np.abs(share) ** 1.5,
-                         hand[2] + 0.6 * half[2] * share], 1)  # fmt: skip
+        path = np.stack(
+            [
+                hand[0] + x + 0 * share,
+                hand[1] - drop * np.abs(share) ** 1.5,
+                hand[2] + 0.6 * half[2] * share,
+            ],
+            1,
+        )
         handles.append(sweep(path, np.full(7, 0.008), 6))
     return merge(bag, *handles)

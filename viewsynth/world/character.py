@@ -112,15 +112,20 @@ class Character:
         extra += hair.style(who, m, template, on)
         parts = [(_bare(m, template, on.cover + on.hidden), BODY), *_outermost(on), *extra]
         self.tubes = on.tubes
-        parts = [(_levelled(m, template, shell) if piece.fabric else shell, piece)
-                 for shell, piece in parts]  # fmt: skip
-        self.pieces = tuple(dict.fromkeys([piece for _, piece in parts]
-                                          + [tube.piece for tube in on.tubes]))  # fmt: skip
+        parts = [
+            (_levelled(m, template, shell) if piece.fabric else shell, piece)
+            for shell, piece in parts
+        ]
+        self.pieces = tuple(
+            dict.fromkeys([piece for _, piece in parts] + [tube.piece for tube in on.tubes])
+        )
         self._join(parts)
         # What tubes lie on: the hips and legs of the suit.
         low = (m.rest[m.suit, 1] < m.line("hip")[1] + 0.2) & (np.abs(m.rest[m.suit, 0]) < 0.3)
-        self.legs = [Shell(tube.inner[low], on.suit.rest[low], on.suit.skin[low], on.suit.faces[:0])
-                     for tube in on.tubes]  # fmt: skip
+        self.legs = [
+            Shell(tube.inner[low], on.suit.rest[low], on.suit.skin[low], on.suit.faces[:0])
+            for tube in on.tubes
+        ]
         tall = np.ptp(template[m.suit][:, 1]) / np.ptp(m.rest[m.suit][:, 1])
         self.lengths = [float((tube.top - tube.end) * tall) for tube in on.tubes]
         base = m.body.base_index.numpy()
@@ -178,27 +183,38 @@ class Character:
             vertices.append(_hang(tube, length, inner.rest[:, 1], legs, pelvis))
         points = bodies.keypoints(m.body, torch.from_numpy(body)[None])[0].numpy()
         every, faces, rest, piece, pieces = (
-            vertices, [self.faces], [self.rest], [self.piece], self.pieces
-        )  # fmt: skip
+            vertices,
+            [self.faces],
+            [self.rest],
+            [self.piece],
+            self.pieces,
+        )
         for garment, side in ((self.in_hand, self.hand), (None, phone)):
             if side:
                 mesh = carried.held(garment, _palm(points, side), ground)
                 faces.append(mesh[1] + sum(len(v) for v in every))
                 every.append(mesh[0])
                 rest.append(mesh[0] - _palm(points, side).astype(np.float32))
-                what = PHONE if garment is None else Piece(
-                    carried.CARRIED, garment.fabric, garment.kind
-                )  # fmt: skip
+                what = (
+                    PHONE
+                    if garment is None
+                    else Piece(carried.CARRIED, garment.fabric, garment.kind)
+                )
                 piece.append(np.full(len(mesh[1]), len(pieces), np.uint8))
                 pieces = (*pieces, what)
         low, high = body.min(0), body.max(0)
         middle = np.float32([(low[0] + high[0]) / 2, ground - lift, (low[2] + high[2]) / 2])
         done, triangles = np.concatenate(every).astype(np.float32) - middle, np.concatenate(faces)
         return Dressed(
-            vertices=done, normals=normals(done, triangles), faces=triangles,
-            piece=np.concatenate(piece), rest=np.concatenate(rest).astype(np.float32),
-            keypoints=points - middle, pieces=pieces, who=self.who,
-        )  # fmt: skip
+            vertices=done,
+            normals=normals(done, triangles),
+            faces=triangles,
+            piece=np.concatenate(piece),
+            rest=np.concatenate(rest).astype(np.float32),
+            keypoints=points - middle,
+            pieces=pieces,
+            who=self.who,
+        )
 
 
 def _hang(tube: Tube, length: float, height: np.ndarray, legs: np.ndarray, pelvis) -> np.ndarray:
@@ -219,13 +235,12 @@ def _bare(m: Mannequin, template: np.ndarray, cover: list) -> Shell:
 
 def _levelled(m: Mannequin, template: np.ndarray, shell: Shell) -> Shell:
     """A shell whose rest heights on the trunk and legs are level on this person, so that stripes
-    are too: a heavier chest does not bend them."""
+    are too: a heavier chest does not bend them.
+    """
     points = torch.from_numpy(template[m.body.base_index.numpy()])[None]
     own = bodies.keypoints(m.body, points)[0].numpy()
     rows = [bodies.KEYPOINTS.index(f"left_{name}") for name in LEVELS]
-    height = np.interp(
-        shell.points[:, 1], own[rows, 1], [m.line(name)[1] for name in LEVELS]
-    )  # fmt: skip
+    height = np.interp(shell.points[:, 1], own[rows, 1], [m.line(name)[1] for name in LEVELS])
     beyond = np.where(
         shell.points[:, 1] > own[rows[-1], 1], shell.points[:, 1] - own[rows[-1], 1], 0
     )

@@ -92,30 +92,42 @@ SAFETY = ((88, 86, 12), (93, 42, 6))  # high visibility vests, sRGB in percent
 
 # kind: (palette, patterns, weave)
 KINDS: dict[str, tuple[Table, Table, float]] = {
-    "tshirt": (TOP, table(
-        "plain 66, heather 15, stripes 9, raglan 3.5, block 3, gradient 1.2, camouflage 1, "
-        "dots 0.5"
-    ), 0.42),
-    "shirt": (SHIRT, table(
-        "plain 64, checks 19, vertical 11, dots 2.5, stripes 1.5, floral 2"
-    ), 0.70),
+    "tshirt": (
+        TOP,
+        table(
+            "plain 66, heather 15, stripes 9, raglan 3.5, block 3, gradient 1.2, camouflage 1, "
+            "dots 0.5"
+        ),
+        0.42,
+    ),
+    "shirt": (
+        SHIRT,
+        table("plain 64, checks 19, vertical 11, dots 2.5, stripes 1.5, floral 2"),
+        0.70,
+    ),
     "sweater": (TOP, table("knit 58, heather 18, stripes 15, block 5, gradient 2, raglan 2"), 0.30),
     "tank": (TOP, table("plain 80, heather 10, stripes 8, gradient 2"), 0.40),
     "polo": (TOP, table("plain 80, stripes 14, block 6"), 0.42),
     "blouse": (TOP, table("plain 66, dots 9, stripes 9, floral 14, checks 2"), 0.60),
-    "dress": (DRESS, table(
-        "plain 52, floral 22, dots 8, stripes 10, checks 4, gradient 2, block 2"
-    ), 0.55),
+    "dress": (
+        DRESS,
+        table("plain 52, floral 22, dots 8, stripes 10, checks 4, gradient 2, block 2"),
+        0.55,
+    ),
     "jacket": (OUTER, table("plain 84, block 9, checks 3, heather 2, camouflage 2"), 0.62),
     "coat": (OUTER, table("plain 90, checks 5, heather 5"), 0.48),
-    "hoodie": (TOP, table(
-        "plain 68, heather 22, block 4, raglan 3, camouflage 2, gradient 1"
-    ), 0.45),
+    "hoodie": (
+        TOP,
+        table("plain 68, heather 22, block 4, raglan 3, camouflage 2, gradient 1"),
+        0.45,
+    ),
     "vest": (OUTER, table("plain 96, heather 2, camouflage 2"), 0.35),
     "cardigan": (TOP, table("knit 84, stripes 8, heather 8"), 0.32),
-    "trousers": (TROUSERS, table(
-        "plain 88, heather 6, checks 2.5, vertical 2, camouflage 1.5"
-    ), 0.60),
+    "trousers": (
+        TROUSERS,
+        table("plain 88, heather 6, checks 2.5, vertical 2, camouflage 1.5"),
+        0.60,
+    ),
     "jeans": (DENIM, table("denim 100"), 0.70),
     "shorts": (SHORTS, table("plain 86, heather 6, checks 4, camouflage 3, floral 1"), 0.50),
     "skirt": (SKIRT, table("plain 72, floral 10, checks 9, dots 4, stripes 4, vertical 1"), 0.50),
@@ -131,19 +143,17 @@ KINDS: dict[str, tuple[Table, Table, float]] = {
     "shoulder_bag": (BAG, table("plain 100"), 0.05),
     "tote": (TOTE, table("plain 96, stripes 4"), 0.2),
     "umbrella": (UMBRELLA, table("plain 100"), 0.3),
-}  # fmt: skip
+}
 # kind: what is printed in front and on the back
 PRINTS = {
-    "tshirt": (table(
-        "none 52, print 21, logo 20, band 4, number 3"
-    ), table(
-        "none 80, print 12, logo 4, number 4"
-    )),
-    "hoodie": (table(
-        "none 48, print 18, logo 26, band 5, number 3"
-    ), table(
-        "none 76, print 19, logo 5"
-    )),
+    "tshirt": (
+        table("none 52, print 21, logo 20, band 4, number 3"),
+        table("none 80, print 12, logo 4, number 4"),
+    ),
+    "hoodie": (
+        table("none 48, print 18, logo 26, band 5, number 3"),
+        table("none 76, print 19, logo 5"),
+    ),
     "sweater": (table("none 82, print 6, logo 7, band 5"), table("none 100")),
     "tank": (table("none 74, print 15, logo 7, number 4"), table("none 90, print 4, number 6")),
     "polo": (table("none 55, logo 45"), table("none 94, logo 6")),
@@ -152,12 +162,16 @@ PRINTS = {
     "tote": (table("none 50, print 40, logo 10"), table("none 100")),
     "backpack": (table("none 100"), table("none 60, logo 40")),
     "cap": (table("none 55, logo 45"), table("none 100")),
-}  # fmt: skip
+}
 # kind of pattern: range of its period, metres
 PERIODS = {
-    "stripes": (0.018, 0.085), "vertical": (0.014, 0.045), "checks": (0.025, 0.11),
-    "camouflage": (0.07, 0.16), "dots": (0.022, 0.06), "floral": (0.035, 0.09),
-}  # fmt: skip
+    "stripes": (0.018, 0.085),
+    "vertical": (0.014, 0.045),
+    "checks": (0.025, 0.11),
+    "camouflage": (0.07, 0.16),
+    "dots": (0.022, 0.06),
+    "floral": (0.035, 0.09),
+}
 WEAR = {"jeans": 1.0, "tshirt": 0.35, "trousers": 0.3, "shorts": 0.5, "hoodie": 0.4, "jacket": 0.3}
 LOUD = ("stripes", "vertical", "checks", "camouflage", "dots", "floral", "gradient")
 DRAPES = ("skirt", "dress", "coat", "hijab")
@@ -185,12 +199,18 @@ def fabric(rng: np.random.Generator, kind: str, style: str, female: bool) -> Fab
     closing = _closing(rng, kind, style)
     inked = front or back or closing in ("buttons", "belt")
     return Fabric(
-        kind=pattern, colours=_colours(rng, kind, pattern, main), front=front, back=back,
-        scale=float(low * (high / low) ** rng.random()), seed=int(rng.integers(1 << 30)),
-        ink=contrasting(rng, INK, main, 0.28) if inked else main, closing=closing,
+        kind=pattern,
+        colours=_colours(rng, kind, pattern, main),
+        front=front,
+        back=back,
+        scale=float(low * (high / low) ** rng.random()),
+        seed=int(rng.integers(1 << 30)),
+        ink=contrasting(rng, INK, main, 0.28) if inked else main,
+        closing=closing,
         weave=min(max(weave + 0.1 * float(rng.standard_normal()), 0.0), 1.0),
-        wear=float(WEAR.get(kind, 0.1) * rng.random()), drape=float(kind in DRAPES),
-    )  # fmt: skip
+        wear=float(WEAR.get(kind, 0.1) * rng.random()),
+        drape=float(kind in DRAPES),
+    )
 
 
 def loud(one: Fabric) -> bool:

@@ -53,16 +53,34 @@ NAMED = {
     "mustard": ("yellow", (65, 48, 14)),
 }
 FAMILIES = (
-    "black", "grey", "white", "beige", "brown", "blue", "green", "red", "pink", "purple", "orange",
+    "black",
+    "grey",
+    "white",
+    "beige",
+    "brown",
+    "blue",
+    "green",
+    "red",
+    "pink",
+    "purple",
+    "orange",
     "yellow",
-)  # fmt: skip
+)
 
 # Of hair, sRGB in percent.
 HAIR = {
-    "black": (10, 9, 8), "dark brown": (16, 11, 8), "brown": (26, 17, 11),
-    "light brown": (40, 28, 17), "blond": (62, 48, 29), "red": (42, 18, 8), "grey": (56, 55, 54),
-    "white": (80, 79, 77), "dark red": (30, 8, 13), "pink": (75, 40, 52), "blue": (16, 28, 48),
-}  # fmt: skip
+    "black": (10, 9, 8),
+    "dark brown": (16, 11, 8),
+    "brown": (26, 17, 11),
+    "light brown": (40, 28, 17),
+    "blond": (62, 48, 29),
+    "red": (42, 18, 8),
+    "grey": (56, 55, 54),
+    "white": (80, 79, 77),
+    "dark red": (30, 8, 13),
+    "pink": (75, 40, 52),
+    "blue": (16, 28, 48),
+}
 
 
 class Table:
@@ -89,7 +107,7 @@ def table(text: str) -> Table:
 
 
 def linear(colour) -> np.ndarray:
-    """sRGB in [0, 1] to linear light, by a cubic that is within 0.005.  float32, any shape"""
+    """SRGB in [0, 1] to linear light, by a cubic that is within 0.005.  float32, any shape"""
     c = np.asarray(colour, np.float32)
     return c * (c * (c * np.float32(0.305306) + np.float32(0.682171)) + np.float32(0.012523))
 

@@ -48,6 +48,7 @@ def hang(
     """Vertices of a tube around a posed person.
 
     Source: ours.
+
     Args:
         length: Of the tube along the body, metres.
         inner: Points that it must enclose: hips, legs, and what is worn on them.  [N, 3]

@@ -17,9 +17,21 @@ from viewsynth.world import noise, prints
 from viewsynth.world.colours import Colour
 
 KINDS = (
-    "plain", "heather", "stripes", "vertical", "checks", "gradient", "camouflage", "dots", "block",
-    "raglan", "denim", "knit", "floral", "shoe",
-)  # fmt: skip
+    "plain",
+    "heather",
+    "stripes",
+    "vertical",
+    "checks",
+    "gradient",
+    "camouflage",
+    "dots",
+    "block",
+    "raglan",
+    "denim",
+    "knit",
+    "floral",
+    "shoe",
+)
 PRINTS = ("", "logo", "print", "band", "number")
 CLOSINGS = ("", "buttons", "zip", "fly", "belt")
 
@@ -73,6 +85,7 @@ def paint(fabric: Fabric, rest: np.ndarray, at: dict[str, np.ndarray]) -> np.nda
     """Colour of points of a fabric, without light.
 
     Source: ours.
+
     Args:
         rest: Rest coordinates, metres.  float32 [N, 3]
         at: Keypoints of the mean body in the rest pose by name, metres.
@@ -150,6 +163,7 @@ def folds(fabric: Fabric, rest: np.ndarray) -> np.ndarray:
     """What folds and creases add to the unit normal before shading.
 
     Source: ours: one ridged wave along each limb, bent and made patchy by slower waves.
+
     Args:
         rest: As of `paint`.  float32 [N, 3]
     Returns: Of a standing person with hanging arms, length 0 to about 0.4.  float32 [N, 3]

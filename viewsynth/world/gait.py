@@ -107,6 +107,7 @@ def motion(rng: np.random.Generator, carried_side: str = "") -> Motion:
     """Draw a plausible motion; walking most often.
 
     Source: ours; speeds of pedestrians about 1.34 +- 0.26 m/s (Weidmann 1993).
+
     Args:
         rng: Used up by this call alone.
         carried_side: "left" or "right" if that hand holds a bag or an umbrella; "" = hands free.
@@ -115,8 +116,10 @@ def motion(rng: np.random.Generator, carried_side: str = "") -> Motion:
     kind = str(rng.choice(KINDS, p=odds))
     still = rng.random() < {"stand": 1.0, "phone": 0.45, "carry": 0.2}.get(kind, 0.0)
     mean, std, low, high = {
-        "run": (3.0, 0.5, 2.2, 4.2), "cycle": (4.5, 1.0, 2.5, 7.0), "phone": (1.1, 0.2, 0.6, 1.6),
-    }.get(kind, (1.32, 0.24, 0.6, 2.0))  # fmt: skip
+        "run": (3.0, 0.5, 2.2, 4.2),
+        "cycle": (4.5, 1.0, 2.5, 7.0),
+        "phone": (1.1, 0.2, 0.6, 1.6),
+    }.get(kind, (1.32, 0.24, 0.6, 2.0))
     speed = 0.0 if still else round(float(np.clip(rng.normal(mean, std), low, high)), 3)
     style = {
         name: round(float(np.clip(rng.normal(mean, std), low, high)), 3)
@@ -145,9 +148,15 @@ def _draw_arms(rng, kind: str, still: bool, free: str, laden: bool) -> tuple[str
     if kind in ("cycle", "run"):
         return ("bar", "bar") if kind == "cycle" else ("hang", "hang")
     pairs = (
-        ("hang", "hang"), ("pocket", "pocket"), ("hang", "pocket"), ("behind", "behind"),
-        ("crossed", "crossed"), ("hip", "hip"), ("hang", "hip"), ("hang", "strap"),
-    )  # fmt: skip
+        ("hang", "hang"),
+        ("pocket", "pocket"),
+        ("hang", "pocket"),
+        ("behind", "behind"),
+        ("crossed", "crossed"),
+        ("hip", "hip"),
+        ("hang", "hip"),
+        ("hang", "strap"),
+    )
     odds = (0.42, 0.14, 0.12, 0.08, 0.1, 0.03, 0.06, 0.05)
     odds = odds if still else (0.84, 0.05, 0.06, 0.01, 0.01, 0.0, 0.0, 0.03)
     pair = pairs[int(rng.choice(len(pairs), p=odds))]
@@ -180,8 +189,9 @@ def seated(motion: Motion, body: bodies.Body) -> Tensor:
         hip, knee = 82 + style + 4 * out, 85 + 2 * style - 6 * out
         turns = {
             "upperleg01": turn(still - hip, still, still + out * (4 + motion["width"])),
-            "lowerleg01": turn(still + knee, still, still), "foot": turn(still, still, still),
-        }  # fmt: skip
+            "lowerleg01": turn(still + knee, still, still),
+            "foot": turn(still, still, still),
+        }
         for bone, turned in turns.items():
             row = torch.from_numpy(vector(turned)[0].astype(np.float32))
             sitting[body.bones.index(f"{bone}.{side}")] = row
@@ -196,6 +206,7 @@ def cycle(
     The way is that of the pelvis: add it to z of the vertices as `Body.vertices` gives them
     (lowered to the ground, but not centred on the box around the person as `bodies.stand` does),
     and the foot on the ground stays where it is.
+
     Args:
         times: Seconds since the motion's phase.  [T]
         shape: Of the body, for the length of its steps; None = the mean.  [S]

@@ -22,13 +22,24 @@ from viewsynth.world.shells import Shell, cut, normals, swell
 TOP, BOTTOM, SHOES = (LABELS.index(name) for name in ("top", "bottom", "shoes"))
 # kind: thickness of the cloth, how loosely it hangs (0 to 1), how far it goes up the neck, metres
 CLOTH = {
-    "tshirt": (0.007, 0.8, 0.062), "shirt": (0.008, 0.7, 0.09), "sweater": (0.013, 0.9, 0.07),
-    "tank": (0.006, 0.4, 0.04), "polo": (0.007, 0.7, 0.085), "blouse": (0.007, 0.9, 0.06),
-    "dress": (0.007, 0.6, 0.055), "jacket": (0.013, 0.9, 0.095), "coat": (0.015, 0.95, 0.1),
-    "hoodie": (0.015, 0.95, 0.08), "vest": (0.02, 0.9, 0.075), "cardigan": (0.011, 0.9, 0.06),
-    "trousers": (0.007, 0.7, 0.0), "jeans": (0.007, 0.45, 0.0), "shorts": (0.008, 0.7, 0.0),
-    "skirt": (0.007, 0.5, 0.0), "leggings": (0.004, 0.1, 0.0),
-}  # fmt: skip
+    "tshirt": (0.007, 0.8, 0.062),
+    "shirt": (0.008, 0.7, 0.09),
+    "sweater": (0.013, 0.9, 0.07),
+    "tank": (0.006, 0.4, 0.04),
+    "polo": (0.007, 0.7, 0.085),
+    "blouse": (0.007, 0.9, 0.06),
+    "dress": (0.007, 0.6, 0.055),
+    "jacket": (0.013, 0.9, 0.095),
+    "coat": (0.015, 0.95, 0.1),
+    "hoodie": (0.015, 0.95, 0.08),
+    "vest": (0.02, 0.9, 0.075),
+    "cardigan": (0.011, 0.9, 0.06),
+    "trousers": (0.007, 0.7, 0.0),
+    "jeans": (0.007, 0.45, 0.0),
+    "shorts": (0.008, 0.7, 0.0),
+    "skirt": (0.007, 0.5, 0.0),
+    "leggings": (0.004, 0.1, 0.0),
+}
 WAIST = 0.12  # of bottoms, above the hip joints, metres
 COVERED = 0.01  # depth under a garment at which there is no skin any more, metres
 
@@ -231,9 +242,14 @@ def _top(on: Dressing, garment: Garment, outfit: Outfit) -> None:
 
 
 def _tube(
-    piece: Piece, garment: Garment, top: float, end: float, inner: np.ndarray, tuck: float,
+    piece: Piece,
+    garment: Garment,
+    top: float,
+    end: float,
+    inner: np.ndarray,
+    tuck: float,
     angle: float = 0.0,
-) -> Tube:  # fmt: skip
+) -> Tube:
     """What hangs free, wider at the hem the looser the garment, but not like a bell."""
     flare = float(np.interp(garment.loose, [0.0, 0.02, 0.05], [-0.1, 0.06, 0.3]))
     flare = min(flare, 0.11 / max(top - end, 0.2))

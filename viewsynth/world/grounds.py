@@ -30,10 +30,17 @@ TONES = {
     "sand": ((0.74, 0.67, 0.55), (0.66, 0.58, 0.46), (0.78, 0.73, 0.64)),
 }
 GRAIN = {
-    "paving": (0.07, 0.10), "slabs": (0.06, 0.10), "flagstones": (0.09, 0.12),
-    "planks": (0.08, 0.10), "tiles": (0.05, 0.08), "concrete": (0.07, 0.12),
-    "asphalt": (0.14, 0.10), "crossing": (0.13, 0.10), "grass": (0.26, 0.20), "sand": (0.12, 0.14),
-}  # fmt: skip
+    "paving": (0.07, 0.10),
+    "slabs": (0.06, 0.10),
+    "flagstones": (0.09, 0.12),
+    "planks": (0.08, 0.10),
+    "tiles": (0.05, 0.08),
+    "concrete": (0.07, 0.12),
+    "asphalt": (0.14, 0.10),
+    "crossing": (0.13, 0.10),
+    "grass": (0.26, 0.20),
+    "sand": (0.12, 0.14),
+}
 GROUNDS = tuple(TONES)
 BORDERS = ("none", "plain", "kerb", "stairs", "strip")
 PAINT = linear((0.86, 0.86, 0.83))  # road marks
@@ -83,18 +90,26 @@ def ground(rng: np.random.Generator, kind: str) -> Ground:
     first, other = rng.integers(len(tones), size=2)
     vary = rng.uniform(0.85, 1.12) * rng.uniform(0.97, 1.03, 3)
     low, high, shape = {
-        "paving": (0.09, 0.16, 2.0), "slabs": (0.35, 0.8, 1.5), "flagstones": (0.45, 0.9, 1.0),
-        "planks": (0.10, 0.16, 14.0), "tiles": (0.06, 0.12, 1.0), "concrete": (1.5, 3.0, 1.3),
+        "paving": (0.09, 0.16, 2.0),
+        "slabs": (0.35, 0.8, 1.5),
+        "flagstones": (0.45, 0.9, 1.0),
+        "planks": (0.10, 0.16, 14.0),
+        "tiles": (0.06, 0.12, 1.0),
+        "concrete": (1.5, 3.0, 1.3),
         "crossing": (0.45, 0.55, 7.0),
-    }.get(kind, (1.0, 1.0, 1.0))  # fmt: skip
+    }.get(kind, (1.0, 1.0, 1.0))
     width = rng.uniform(low, high)
     return Ground(
-        kind=kind, tone=linear(np.clip(np.float32(tones[first]) * vary, 0, 0.95)),
+        kind=kind,
+        tone=linear(np.clip(np.float32(tones[first]) * vary, 0, 0.95)),
         second=linear(np.float32(tones[other]) * rng.uniform(0.85, 1.1)),
-        unit=(width * rng.uniform(1.0, max(1.0, shape)), width), turn=float(rng.uniform(0, 180)),
-        contrast=float(rng.uniform(0.7, 1.3)), joint=float(rng.uniform(0.002, 0.007)),
-        salt=int(rng.integers(1 << 30)), shift=tuple(rng.uniform(0, 6, 2).tolist()),
-    )  # fmt: skip
+        unit=(width * rng.uniform(1.0, max(1.0, shape)), width),
+        turn=float(rng.uniform(0, 180)),
+        contrast=float(rng.uniform(0.7, 1.3)),
+        joint=float(rng.uniform(0.002, 0.007)),
+        salt=int(rng.integers(1 << 30)),
+        shift=tuple(rng.uniform(0, 6, 2).tolist()),
+    )
 
 
 def paint(g: Ground, x: np.ndarray, z: np.ndarray, span: np.ndarray) -> np.ndarray:

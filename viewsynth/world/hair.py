@@ -28,10 +28,16 @@ HAIR, HEADWEAR = LABELS.index("hair"), LABELS.index("headwear")
 HAIRLINE = (-0.055, -0.045, 0.0, 0.045, 0.075, 0.095)
 # kind: thickness on the skull at volume 0 and 1, metres
 THICK = {
-    "crop": (0.004, 0.008), "short": (0.012, 0.024), "curly": (0.026, 0.045),
-    "afro": (0.055, 0.095), "bob": (0.016, 0.028), "long": (0.014, 0.026),
-    "ponytail": (0.009, 0.014), "bun": (0.009, 0.015), "fringe": (0.014, 0.026),
-}  # fmt: skip
+    "crop": (0.004, 0.008),
+    "short": (0.012, 0.024),
+    "curly": (0.026, 0.045),
+    "afro": (0.055, 0.095),
+    "bob": (0.016, 0.028),
+    "long": (0.014, 0.026),
+    "ponytail": (0.009, 0.014),
+    "bun": (0.009, 0.015),
+    "fringe": (0.014, 0.026),
+}
 
 
 class Skull:
@@ -74,7 +80,8 @@ DIRECTIONS = _grid_directions()
 @functools.lru_cache(maxsize=1)
 def _head(m: Mannequin) -> np.ndarray:
     """Vertices of the upper head, without the ears and the nose: the middle of their box is that
-    of the skull."""
+    of the skull.
+    """
     used = np.unique(m.skin_faces)
     nose = m.at["nose"]
     high = used[(m.rest[used, 1] > nose[1] + 0.03) & (np.abs(m.rest[used, 0]) < 0.1)]
@@ -315,7 +322,8 @@ def _belt(skull: Skull, turn: np.ndarray, above: float = 0.0) -> np.ndarray:
 
 def _fall(skull: Skull, on: Dressing, turn, radius, height, room: float, closed: bool) -> Shell:
     """A sheet around the head's axis, laid over what the person wears, that moves with the head
-    above and with the chest below."""
+    above and with the chest below.
+    """
     m = skull.m
     radius, height = np.broadcast_arrays(radius, height)
     points = np.stack(

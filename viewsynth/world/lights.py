@@ -154,9 +154,11 @@ def _shadow(vertices, faces, sun, penumbra: float, texel: float) -> Shadow:
     ab, ac = two - one, three - one
     lit = faces[ab[:, 0] * ac[:, 1] > ab[:, 1] * ac[:, 0]]  # the rest lies behind these
     drawn = zbuffer.rasterize(
-        torch.from_numpy(flat)[None], torch.from_numpy(top - local[:, 2])[None],
-        torch.from_numpy(lit), (int(size[1]), int(size[0])),
-    )  # fmt: skip
+        torch.from_numpy(flat)[None],
+        torch.from_numpy(top - local[:, 2])[None],
+        torch.from_numpy(lit),
+        (int(size[1]), int(size[0])),
+    )
     near = top - drawn.depth[0].numpy()
     dark = ndimage.gaussian_filter(np.isfinite(near).astype(np.float32), penumbra / texel)
     return Shadow(near.astype(np.float32), dark, axes, corner, texel)

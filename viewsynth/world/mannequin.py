@@ -22,8 +22,10 @@ from viewsynth.world.shells import Shell, averaging, normals
 
 # Local change of an identity -> MakeHuman's targets at -1 and at +1, "{}" = left and right.
 TARGETS = {
-    "stomach": (("stomach/stomach-tone-incr",),
-                ("stomach/stomach-tone-decr", "stomach/stomach-pregnant-incr")),
+    "stomach": (
+        ("stomach/stomach-tone-incr",),
+        ("stomach/stomach-tone-decr", "stomach/stomach-pregnant-incr"),
+    ),
     "hips": (("hip/hip-scale-horiz-decr",), ("hip/hip-scale-horiz-incr",)),
     "shoulders": (("torso/torso-vshape-decr",), ("torso/torso-vshape-incr",)),
     "chest_depth": (("torso/torso-scale-depth-decr",), ("torso/torso-scale-depth-incr",)),
@@ -35,14 +37,21 @@ TARGETS = {
     "head": (("head/head-fat-decr",), ("head/head-fat-incr",)),
     "buttocks": (("buttocks/buttocks-volume-decr",), ("buttocks/buttocks-volume-incr",)),
     "torso_length": (("torso/torso-scale-vert-decr",), ("torso/torso-scale-vert-incr",)),
-    "leg_length": (("legs/lowerlegs-height-decr", "legs/upperlegs-height-decr"),
-                   ("legs/lowerlegs-height-incr", "legs/upperlegs-height-incr")),
-}  # fmt: skip
+    "leg_length": (
+        ("legs/lowerlegs-height-decr", "legs/upperlegs-height-decr"),
+        ("legs/lowerlegs-height-incr", "legs/upperlegs-height-incr"),
+    ),
+}
 GENTLE = 0.7  # share of a target's full strength at +-1
 # Side of the cells in which vertices of dense parts are merged, metres: a person is some hundred
 # pixels high, a finger has a thousand triangles.
-CELLS = {"head": 0.0075, "left_hand": 0.012, "right_hand": 0.012, "left_foot": 0.014,
-         "right_foot": 0.014}  # fmt: skip
+CELLS = {
+    "head": 0.0075,
+    "left_hand": 0.012,
+    "right_hand": 0.012,
+    "left_foot": 0.014,
+    "right_foot": 0.014,
+}
 NEAR_JOINT = 40  # vertices around a joint that it moves with
 
 
@@ -84,8 +93,9 @@ class Mannequin:
         )
         mean, heads = body.template(body.shape_mean[None], self.every)
         self._near = cKDTree(mean[0].numpy()).query(heads[0].numpy(), NEAR_JOINT)[1]
-        self._local = {name: [self._change(names) for names in pair]
-                       for name, pair in TARGETS.items()}  # fmt: skip
+        self._local = {
+            name: [self._change(names) for names in pair] for name, pair in TARGETS.items()
+        }
 
     def _change(self, names: tuple[str, ...]) -> np.ndarray:
         both = [

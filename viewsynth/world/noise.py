@@ -43,6 +43,7 @@ def noise(
     """Noise of mean 0 and, before filtering, variance 1.
 
     Source: ours; the levels are Williams' mipmaps, SIGGRAPH 1983.
+
     Args:
         kind: A key of `SLOPES`.
         u, v: Where, metres.  float32 [N]

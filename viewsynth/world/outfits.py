@@ -169,6 +169,7 @@ def draw_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfit:
     """What one person wears today.
 
     Source: ours; shares of kinds and colours are set by hand to what streets and campuses show.
+
     Args:
         years: Age; it moves style and what is carried.
     """
@@ -192,11 +193,15 @@ def draw_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfit:
     feet = FEET.get(style) or FEET[season]
     shoes = _garment(rng, feet.pick(rng), season, style, female)
     return Outfit(
-        top=top, outer=outer, bottom=bottom, shoes=shoes,
+        top=top,
+        outer=outer,
+        bottom=bottom,
+        shoes=shoes,
         headwear=_headwear(rng, season, female, modest, outer or top),
-        carried=_carried(rng, season, female, years), socks=draw(rng, SOCKS),
+        carried=_carried(rng, season, female, years),
+        socks=draw(rng, SOCKS),
         glasses=_glasses(rng, season, years),
-    )  # fmt: skip
+    )
 
 
 def shared(own: Outfit, team: Outfit, rng: np.random.Generator) -> Outfit:
@@ -221,9 +226,14 @@ def _garment(rng: np.random.Generator, kind: str, season: str, style: str, femal
         sleeve = float(rng.uniform(0.6, 0.97))
     opened = rng.random() < OPEN.get(kind, 0.0)
     return Garment(
-        kind=kind, fabric=fabric, loose=loose, length=length, sleeve=sleeve, neckline=neckline,
+        kind=kind,
+        fabric=fabric,
+        loose=loose,
+        length=length,
+        sleeve=sleeve,
+        neckline=neckline,
         open=float(rng.uniform(0.025, 0.10)) if opened else 0.0,
-    )  # fmt: skip
+    )
 
 
 def _covered(
@@ -257,9 +267,9 @@ def _matched(
         if draw_one < {"smart": 0.55, "sport": 0.35, "casual": 0.03}[style]:
             own = bottom.fabric if style == "smart" else outer.fabric
             one = cloth.without_prints(own)
-            prints = outer.fabric if style == "sport" else replace(
-                one, closing=outer.fabric.closing
-            )  # fmt: skip
+            prints = (
+                outer.fabric if style == "sport" else replace(one, closing=outer.fabric.closing)
+            )
             return top, replace(outer, fabric=prints), replace(bottom, fabric=one)
     elif outer is None and draw_one < 0.06:
         return replace(top, fabric=cloth.recoloured(rng, top.fabric, bottom.fabric)), outer, bottom
@@ -286,9 +296,8 @@ def _carried(
     kinds = []
     if rng.random() < (0.27 if years < 35 else 0.16):
         kinds.append("backpack")
-    if kind := BAGS[female].pick(rng):
-        if not (kinds and rng.random() < 0.7):
-            kinds.append(kind)
+    if (kind := BAGS[female].pick(rng)) and not (kinds and rng.random() < 0.7):
+        kinds.append(kind)
     if len(kinds) < 2 and season != "summer" and rng.random() < 0.033:
         kinds.append("umbrella")
     return tuple(

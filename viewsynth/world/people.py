@@ -20,9 +20,20 @@ from viewsynth.world.outfits import Outfit
 HAIRS = ("bald", "crop", "short", "curly", "afro", "bob", "long", "ponytail", "bun", "fringe")
 # Local shape changes that the phenotypes do not have, each -1 to 1.
 LOCAL = (
-    "stomach", "hips", "shoulders", "chest_depth", "thighs", "shanks", "upper_arms", "forearms",
-    "neck", "head", "buttocks", "torso_length", "leg_length",
-)  # fmt: skip
+    "stomach",
+    "hips",
+    "shoulders",
+    "chest_depth",
+    "thighs",
+    "shanks",
+    "upper_arms",
+    "forearms",
+    "neck",
+    "head",
+    "buttocks",
+    "torso_length",
+    "leg_length",
+)
 ANCESTRY = ("african", "asian", "caucasian")  # Anny's names; a person is a mixture of them
 YOUNG, OLD = 2 / 3, 1.0  # Anny's age of a young adult (25 years) and of the oldest (90)
 
@@ -132,13 +143,21 @@ def identity(seed: int, number: int) -> Identity:
     melanin = float(np.clip(rng.normal(mixture @ [0.76, 0.37, 0.17], 0.11), 0.0, 1.0))
     skin, lips = _skin(rng, melanin)
     return Identity(
-        number=number, pid=f"{number:04d}", female=female, years=years, stature=stature, bulk=bulk,
+        number=number,
+        pid=f"{number:04d}",
+        female=female,
+        years=years,
+        stature=stature,
+        bulk=bulk,
         phenotype=_phenotype(rng, female, years, mixture, stature / scale, bulk),
-        local=_local(rng, years, bulk - _LEAN[female]), scale=scale, skin=skin, lips=lips,
+        local=_local(rng, years, bulk - _LEAN[female]),
+        scale=scale,
+        skin=skin,
+        lips=lips,
         eyes=vary(rng, _EYES[_LIGHT_EYES.pick(rng) if melanin < 0.3 else "dark"], 0.5),
         hair=_hair(rng, female, years, ANCESTRY[int(mixture.argmax())]),
         outfit=_outfit(seed, number, female, years),
-    )  # fmt: skip
+    )
 
 
 def _outfit(seed: int, number: int, female: bool, years: float) -> Outfit:
@@ -171,9 +190,13 @@ def _bulk(rng: np.random.Generator, female: bool, years: float) -> float:
 
 
 def _phenotype(
-    rng: np.random.Generator, female: bool, years: float, mixture: np.ndarray,
-    stature: float, bulk: float,
-) -> dict[str, float]:  # fmt: skip
+    rng: np.random.Generator,
+    female: bool,
+    years: float,
+    mixture: np.ndarray,
+    stature: float,
+    bulk: float,
+) -> dict[str, float]:
     """All of Anny's values, so that the body has this stature and bulk."""
     age = YOUNG + (OLD - YOUNG) * max(0.0, years - 25) / 65
     excess = (bulk - _LEAN[female]) / 4
@@ -241,10 +264,12 @@ def _hair(rng: np.random.Generator, female: bool, years: float, ancestry: str) -
     )
     colour = own + (silver - own) * grey
     return Hair(
-        kind=_cut(rng, female, years, ancestry), colour=tuple(colour.tolist()),
-        length=float(rng.random()), volume=float(rng.beta(2.5, 2.5)),
+        kind=_cut(rng, female, years, ancestry),
+        colour=tuple(colour.tolist()),
+        length=float(rng.random()),
+        volume=float(rng.beta(2.5, 2.5)),
         beard=0.0 if female else _beard(rng, years),
-    )  # fmt: skip
+    )
 
 
 def _cut(rng: np.random.Generator, female: bool, years: float, ancestry: str) -> str:

@@ -110,9 +110,12 @@ def prop(rng: np.random.Generator, kind: str, at: tuple[float, float], heading: 
     if kind == "sign":
         colours[:-4] = 0.45
     return Prop(
-        vertices=vertices, faces=faces, normals=shells.normals(vertices, faces),
-        tones=colours, rough={"planter": 0.45, "trunk": 0.16}.get(kind, 0.03),
-    )  # fmt: skip
+        vertices=vertices,
+        faces=faces,
+        normals=shells.normals(vertices, faces),
+        tones=colours,
+        rough={"planter": 0.45, "trunk": 0.16}.get(kind, 0.03),
+    )
 
 
 def _tube(radius: float, height: float, sides: int, rough: float, rng):

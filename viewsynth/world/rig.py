@@ -116,6 +116,7 @@ def plan(seed: int, number: int, count: int) -> list[Shot]:
 
     Two or three flying cameras and three to five others see everyone, in turns; each takes
     pictures of a short walk, `LEG` of them, then of another one.
+
     Args:
         seed: Of the world.
         number: Of the person.
@@ -150,12 +151,18 @@ def _shot(seed: int, number: int, camera: Camera, index: int) -> Shot:
     if camera.platform == "drone":
         station = _hover(own, camera, station)
     return Shot(
-        name=f"{camera.camid}_{index}", camera=camera.number, camid=camera.camid,
-        platform=camera.platform, index=index, moment=walk,
+        name=f"{camera.camid}_{index}",
+        camera=camera.number,
+        camid=camera.camid,
+        platform=camera.platform,
+        index=index,
+        moment=walk,
         time=(index % LEG - (LEG - 1) / 2) * 0.7 + float(own.uniform(-0.2, 0.2)),
-        station=_framed(own, camera, station), lens=lens(seed, camera.number),
-        where=where, busy=True,
-    )  # fmt: skip
+        station=_framed(own, camera, station),
+        lens=lens(seed, camera.number),
+        where=where,
+        busy=True,
+    )
 
 
 def street(
@@ -191,6 +198,7 @@ def instant(seed: int, number: int, n: int) -> list[Shot]:
 
     Two on the ground, a fixed one and a worn one, about opposite each other, one rather in front
     and one rather behind; three drones, low, middle and high.
+
     Args:
         n: 0, 1, ...
     """
@@ -224,7 +232,7 @@ def instant(seed: int, number: int, n: int) -> list[Shot]:
                 where=where,
                 busy=True,
                 instant=str(n),
-            )  # fmt: skip
+            )
         )
     return shots
 
@@ -260,9 +268,12 @@ def _station(
         ground = _within(rng, camera.distance, focal * STATURE, GROUND_PIXELS)
         distance, elevation = _level(ground, camera.altitude[0])
     return capture.Station(
-        elevation=float(elevation), azimuth=float(azimuth % 360), distance=distance,
-        off=(0.0, 0.0), roll=0.0,
-    )  # fmt: skip
+        elevation=float(elevation),
+        azimuth=float(azimuth % 360),
+        distance=distance,
+        off=(0.0, 0.0),
+        roll=0.0,
+    )
 
 
 def _within(rng, away: tuple[float, float], length: float, pixels: tuple[float, float]) -> float:

@@ -23,13 +23,27 @@ from viewsynth.world.noise import noise
 
 WEATHERS = ("sun", "hazy", "overcast", "dusk")
 # What may lie under people, roughly as often as under those of surveillance cameras.
-USUAL = ("paving", "slabs", "flagstones", "flagstones", "planks", "tiles", "concrete", "concrete",
-         "asphalt", "asphalt", "crossing", "grass", "sand")  # fmt: skip
+USUAL = (
+    "paving",
+    "slabs",
+    "flagstones",
+    "flagstones",
+    "planks",
+    "tiles",
+    "concrete",
+    "concrete",
+    "asphalt",
+    "asphalt",
+    "crossing",
+    "grass",
+    "sand",
+)
 SKY = {
-    "sun": ((0.30, 0.48, 0.85), (0.75, 0.86, 1.0)), "hazy": ((0.62, 0.74, 0.92), (0.95, 0.97, 1.0)),
+    "sun": ((0.30, 0.48, 0.85), (0.75, 0.86, 1.0)),
+    "hazy": ((0.62, 0.74, 0.92), (0.95, 0.97, 1.0)),
     "overcast": ((0.80, 0.84, 0.90), (0.95, 0.97, 1.0)),
     "dusk": ((0.16, 0.24, 0.42), (0.62, 0.52, 0.46)),
-}  # fmt: skip
+}
 FAR = 400.0  # metres; where the world ends
 AIR = np.float32([0.74, 0.80, 0.88])  # light that haze adds
 
@@ -101,6 +115,7 @@ def place(rng: np.random.Generator, ground: str | None = None, weather: str | No
     """Draw a place.
 
     Source: ours.
+
     Args:
         rng: Of all of it.
         ground: One of `grounds.GROUNDS`; None = drawn.
@@ -114,9 +129,13 @@ def place(rng: np.random.Generator, ground: str | None = None, weather: str | No
     street = float(rng.uniform(0, 360))
     walls, cars = _bounds(rng, street)
     return Place(
-        ground=_bordered(rng, grounds.ground(rng, ground), street), walls=walls, cars=cars,
-        weather=weather, salt=int(rng.integers(1 << 20)), **_light(rng, weather),
-    )  # fmt: skip
+        ground=_bordered(rng, grounds.ground(rng, ground), street),
+        walls=walls,
+        cars=cars,
+        weather=weather,
+        salt=int(rng.integers(1 << 20)),
+        **_light(rng, weather),
+    )
 
 
 def _bordered(rng: np.random.Generator, inner: Ground, street: float) -> Ground:
@@ -172,10 +191,15 @@ def _light(rng: np.random.Generator, weather: str) -> dict:
     ratio, warm, blue, soft, haze = {
         "sun": (rng.uniform(2.8, 5.5), 0.16, 0.16, rng.uniform(0.012, 0.03), rng.uniform(0, 0.06)),
         "hazy": (
-            rng.uniform(0.7, 1.6), 0.10, 0.06, rng.uniform(0.04, 0.09), rng.uniform(0.04, 0.14)),
+            rng.uniform(0.7, 1.6),
+            0.10,
+            0.06,
+            rng.uniform(0.04, 0.09),
+            rng.uniform(0.04, 0.14),
+        ),
         "overcast": (rng.uniform(0.0, 0.2), 0.0, 0.03, 0.3, rng.uniform(0.01, 0.08)),
         "dusk": (rng.uniform(0.15, 0.5), 0.30, 0.10, 0.3, rng.uniform(0.02, 0.1)),
-    }[weather]  # fmt: skip
+    }[weather]
     high_rad = min(high_rad, math.radians(24)) if weather == "dusk" else high_rad
     flat = math.cos(high_rad)
     sun = [flat * math.sin(way_rad), math.sin(high_rad), flat * math.cos(way_rad)]
@@ -189,14 +213,17 @@ def _light(rng: np.random.Generator, weather: str) -> dict:
     patch = rng.random(4)
     clear = weather in ("sun", "hazy")
     return {
-        "sun": np.float32(sun), "sun_light": sun_light.astype(np.float32),
+        "sun": np.float32(sun),
+        "sun_light": sun_light.astype(np.float32),
         "sky_light": np.float32([1 - blue, 1.0, 1 + blue]) / np.float32(1 + ratio),
-        "penumbra": float(soft), "haze": float(haze),
+        "penumbra": float(soft),
+        "haze": float(haze),
         "dapple": float(rng.uniform(0.8, 1.0)) if clear and patch[0] < 0.16 else 0.0,
         "cover": (float(rng.uniform(0, 360)), float(rng.uniform(-3.0, 2.5)))
-        if clear and patch[1] < 0.2 else (0.0, math.inf),
+        if clear and patch[1] < 0.2
+        else (0.0, math.inf),
         "level": float(rng.uniform(0.08, 0.25)) if weather == "dusk" else 1.0,
-    }  # fmt: skip
+    }
 
 
 def sun_share(where: Place, points: np.ndarray) -> np.ndarray | float:
@@ -325,9 +352,13 @@ def _put_cars(where: Place, origin, rays, pixel, light, distance) -> None:
         if beyond < 1.0 or angle > math.acos(spread) + 2.6 / metres:
             continue
         share, reach, shade = backdrops.meet_car(
-            parked, origin, rays, pixel, where.sky_light + where.sun_light * where.sun[1],
+            parked,
+            origin,
+            rays,
+            pixel,
+            where.sky_light + where.sun_light * where.sun[1],
             0.55 * where.sky_light + 0.2 * where.sun_light,
-        )  # fmt: skip
+        )
         seen = (share > 0) & (reach < distance)
         light[seen] += (shade[seen] - light[seen]) * share[seen, None]
         distance[seen] = reach[seen]

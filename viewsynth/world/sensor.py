@@ -72,28 +72,57 @@ def lens(rng: np.random.Generator, platform: str) -> Lens:
     white = np.array([1, 1, 1]) + np.array([1, 0.1, -1]) * rng.normal(0.0, 0.05)
     white[1] += rng.normal(0, 0.015)
     if platform == "drone":
-        own = dict(
-            picture=(2160, 3840), vfov=u(30, 55), k1=u(-0.03, 0.01), auto=u(0.4, 0.7),
-            veil=0.10 * u(0, 1) ** 2, contrast=u(0.2, 0.65), saturation=u(0.85, 1.2),
-            sharp=u(0.55, 0.9),
-            sharpening=u(0.8, 2.2), halo=u(0.9, 1.6), coring=u(0.0, 0.03), noise=u(0.006, 0.014),
-            motion=u(0.1, 0.5), jpeg=int(rng.integers(52, 82)),
-        )  # fmt: skip
+        own = {
+            "picture": (2160, 3840),
+            "vfov": u(30, 55),
+            "k1": u(-0.03, 0.01),
+            "auto": u(0.4, 0.7),
+            "veil": 0.10 * u(0, 1) ** 2,
+            "contrast": u(0.2, 0.65),
+            "saturation": u(0.85, 1.2),
+            "sharp": u(0.55, 0.9),
+            "sharpening": u(0.8, 2.2),
+            "halo": u(0.9, 1.6),
+            "coring": u(0.0, 0.03),
+            "noise": u(0.006, 0.014),
+            "motion": u(0.1, 0.5),
+            "jpeg": int(rng.integers(52, 82)),
+        }
     elif platform == "cctv":
         high = int(rng.choice([720, 1080]))
-        own = dict(
-            picture=(high, high * 16 // 9), vfov=u(35, 60), k1=u(-0.15, 0.05), auto=u(0.5, 0.8),
-            veil=0.12 * u(0, 1) ** 2, contrast=u(0.1, 0.5), saturation=u(0.75, 1.15),
-            sharp=u(0.55, 0.95), sharpening=u(0.4, 1.6), halo=u(0.8, 1.4), coring=u(0.01, 0.04),
-            noise=u(0.008, 0.018), motion=u(0.2, 0.8), jpeg=int(rng.integers(48, 80)),
-        )  # fmt: skip
+        own = {
+            "picture": (high, high * 16 // 9),
+            "vfov": u(35, 60),
+            "k1": u(-0.15, 0.05),
+            "auto": u(0.5, 0.8),
+            "veil": 0.12 * u(0, 1) ** 2,
+            "contrast": u(0.1, 0.5),
+            "saturation": u(0.75, 1.15),
+            "sharp": u(0.55, 0.95),
+            "sharpening": u(0.4, 1.6),
+            "halo": u(0.8, 1.4),
+            "coring": u(0.01, 0.04),
+            "noise": u(0.008, 0.018),
+            "motion": u(0.2, 0.8),
+            "jpeg": int(rng.integers(48, 80)),
+        }
     else:
-        own = dict(
-            picture=(1080, 1920), vfov=u(50, 65), k1=u(-0.12, 0.02), auto=u(0.6, 1.0),
-            veil=0.14 * u(0, 1) ** 2, contrast=u(0.15, 0.65), saturation=u(0.9, 1.2),
-            sharp=u(0.6, 1.05), sharpening=u(0.5, 1.8), halo=u(0.9, 1.6), coring=u(0.01, 0.04),
-            noise=u(0.008, 0.016), motion=u(0.3, 1.3), jpeg=int(rng.integers(50, 84)),
-        )  # fmt: skip
+        own = {
+            "picture": (1080, 1920),
+            "vfov": u(50, 65),
+            "k1": u(-0.12, 0.02),
+            "auto": u(0.6, 1.0),
+            "veil": 0.14 * u(0, 1) ** 2,
+            "contrast": u(0.15, 0.65),
+            "saturation": u(0.9, 1.2),
+            "sharp": u(0.6, 1.05),
+            "sharpening": u(0.5, 1.8),
+            "halo": u(0.9, 1.6),
+            "coring": u(0.01, 0.04),
+            "noise": u(0.008, 0.016),
+            "motion": u(0.3, 1.3),
+            "jpeg": int(rng.integers(50, 84)),
+        }
     gain = white * math.exp(
         rng.normal(0.15, 0.20) if platform == "wearable" else rng.normal(0.08, 0.12)
     )
@@ -104,6 +133,7 @@ def sense(light: np.ndarray, camera: Lens, level: float, rng: np.random.Generato
     """What the camera stores of a picture.
 
     Source: ours.
+
     Args:
         light: Linear.  float32 [H, W, 3]
         level: Light of the place against day; little light makes much noise.
@@ -174,7 +204,7 @@ def _developed(planes: np.ndarray, camera: Lens) -> np.ndarray:
 
 
 def _curve(contrast: float) -> np.ndarray:
-    """sRGB with a shoulder over linear light 0 to 4, then an S.  [CURVE]"""
+    """SRGB with a shoulder over linear light 0 to 4, then an S.  [CURVE]"""
     x = (np.arange(CURVE, dtype=np.float32) + 0.5) * np.float32(4 / CURVE)
     x = np.where(x < 0.7, x, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.3)))
     y = np.where(x < 0.0031, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)

@@ -47,6 +47,7 @@ def cut(shell: Shell, field: np.ndarray) -> Shell:
     """The part of a shell where a field is positive, cut through the triangles on its border.
 
     Source: marching triangles; ours.
+
     Args:
         field: One value a vertex, linear between vertices.  [N]
     """

@@ -24,8 +24,13 @@ from viewsynth.world.mannequin import mannequin
 
 STRANGERS = 1_000_000  # numbers from here on are people who only pass by
 TURNS = 50  # how often a simple picture is drawn again because something stands before the person
-POSTURES = {"": gait.KINDS, "walk": ("walk", "stand"), "run": ("run",), "cycle": ("cycle",),
-            "sit": ("stand",)}  # fmt: skip
+POSTURES = {
+    "": gait.KINDS,
+    "walk": ("walk", "stand"),
+    "run": ("run",),
+    "cycle": ("cycle",),
+    "sit": ("stand",),
+}
 PHONE = ("text", "text2", "ear")  # what an arm does that holds a telephone
 WHOLE = 0.02  # share of a person that may be hidden in a simple picture
 COMPANY = 0.15  # share of busy shots in which somebody else stands near
@@ -136,10 +141,16 @@ def picture(seed: int, number: int, shot: Shot) -> Picture:
     photo = capture.photograph(person, station, where, shot.lens, rng, others)
     e_rad = math.radians(station.elevation)
     return Picture(
-        identity=character.who, shot=shot, station=station, photo=photo, joints=person.keypoints,
+        identity=character.who,
+        shot=shot,
+        station=station,
+        photo=photo,
+        joints=person.keypoints,
         altitude=photo.target_height + station.distance * math.sin(e_rad),
-        motion=motion, pose=pose, lift=lift,
-    )  # fmt: skip
+        motion=motion,
+        pose=pose,
+        lift=lift,
+    )
 
 
 def passed(station: capture.Station, way: float) -> capture.Station:
@@ -275,14 +286,22 @@ def one(number: int, seed: int, simple: Simple) -> Picture:
     rows = round(2 * focal * math.tan(math.radians(lens.vfov) / 2))
     lens = replace(lens, picture=(rows, round(rows * 16 / 9)))
     station = capture.Station(
-        elevation=float(simple.elevation), azimuth=float(azimuth), distance=float(simple.distance),
-        off=(0.0, 0.0), roll=0.0,
-    )  # fmt: skip
+        elevation=float(simple.elevation),
+        azimuth=float(azimuth),
+        distance=float(simple.distance),
+        off=(0.0, 0.0),
+        roll=0.0,
+    )
     shot = Shot(
-        name=simple.name, camid=camid, platform=simple.platform, station=station, lens=lens,
+        name=simple.name,
+        camid=camid,
+        platform=simple.platform,
+        station=station,
+        lens=lens,
         where=scenes.place(_rng(seed, "street", camid, number)),
-        moment=simple.moment or simple.name, posture=simple.posture,
-    )  # fmt: skip
+        moment=simple.moment or simple.name,
+        posture=simple.posture,
+    )
     for turn in range(TURNS):  # until nothing hides or cuts off the person
         drawn = picture(seed, number, replace(shot, name=f"{simple.name}{turn * '+'}"))
         if drawn.photo.occlusion < WHOLE:
@@ -314,7 +333,7 @@ def write(
                     "view": drawn.view,
                     "elevation": drawn.station.elevation,
                     "source": "synthetic",
-                }  # fmt: skip
+                }
             )
     rows.sort(key=lambda row: row["file_name"])
     files.write(root / "metadata.jsonl", files.lines(rows))

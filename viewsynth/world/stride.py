@@ -123,6 +123,7 @@ def walking(speed: float, leg: float, longer: float, lifted: float) -> Stride:
 
     Source: Winter (Biomechanics and Motor Control of Human Movement, 4th ed., ch. 4) for the
     angles; step length over cadence is nearly constant for adults (walk ratio, Sekiya 1998).
+
     Args:
         speed: m/s.
         leg: Metres.
@@ -131,12 +132,19 @@ def walking(speed: float, leg: float, longer: float, lifted: float) -> Stride:
     step = longer * float(np.sqrt(60 * 0.0065 * speed))
     size = step / 0.72
     return Stride(
-        length=2 * step / leg, stance=float(np.clip(0.67 - 0.04 * speed, 0.57, 0.66)), ahead=0.235,
-        strike=19 * size, push=-28 - 12 * size, flat=0.085, rise=0.39,
+        length=2 * step / leg,
+        stance=float(np.clip(0.67 - 0.04 * speed, 0.57, 0.66)),
+        ahead=0.235,
+        strike=19 * size,
+        push=-28 - 12 * size,
+        flat=0.085,
+        rise=0.39,
         swing=((0.1, -36 - 12 * size), (0.42, -22), (0.68, 3), (0.88, 15 * size)),
-        clearance=0.028 * lifted**3, early=0.9, late=0.0,
+        clearance=0.028 * lifted**3,
+        early=0.9,
+        late=0.0,
         knee=(5, 6 + 11 * size, 6 + 5 * size, 7, 38),
-    )  # fmt: skip
+    )
 
 
 def running(speed: float, leg: float, longer: float, lifted: float) -> Stride:
@@ -145,11 +153,19 @@ def running(speed: float, leg: float, longer: float, lifted: float) -> Stride:
     length = longer * cycle_s * speed / leg
     stance = float(np.clip(0.47 - 0.04 * speed, 0.28, 0.4))
     return Stride(
-        length=length, stance=stance, ahead=0.33 * stance, strike=9, push=-52, flat=0.03,
-        rise=0.5 * stance, swing=((0.15, -74), (0.32, -80), (0.52, -55), (0.75, -12), (0.92, 8)),
-        clearance=(0.05 + 0.035 * speed) * lifted**2, early=0.85, late=0.16,
+        length=length,
+        stance=stance,
+        ahead=0.33 * stance,
+        strike=9,
+        push=-52,
+        flat=0.03,
+        rise=0.5 * stance,
+        swing=((0.15, -74), (0.32, -80), (0.52, -55), (0.75, -12), (0.92, 8)),
+        clearance=(0.05 + 0.035 * speed) * lifted**2,
+        early=0.85,
+        late=0.16,
         knee=(22, 36, 42, 34, 24),
-    )  # fmt: skip
+    )
 
 
 def clearance(stride: Stride, phase: np.ndarray, shift: float) -> np.ndarray:

@@ -177,9 +177,12 @@ def read(world: Path, row: dict) -> Picture:
 def sample(world: Path, row: dict) -> Sample:
     """A ground picture as `generate` gets it: file, camera and platform, and no truth."""
     return Sample(
-        paths=(world / row["file_name"],), pid=row["pid"], name=row["file_name"],
-        camid=str(row["camid"]), platform=row["platform"],
-    )  # fmt: skip
+        paths=(world / row["file_name"],),
+        pid=row["pid"],
+        name=row["file_name"],
+        camid=str(row["camid"]),
+        platform=row["platform"],
+    )
 
 
 def _pixels(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -14,43 +14,91 @@ from viewsynth.world.outfits import BOTTOMS, CARRIED, HEADWEAR, OUTERS, SHOES, T
 from viewsynth.world.people import Identity
 
 NOUNS = {
-    "tshirt": "T-shirt", "tank": "tank top", "polo": "polo shirt", "shoulder_bag": "shoulder bag",
-    "tote": "tote bag", "hijab": "headscarf",
-}  # fmt: skip
+    "tshirt": "T-shirt",
+    "tank": "tank top",
+    "polo": "polo shirt",
+    "shoulder_bag": "shoulder bag",
+    "tote": "tote bag",
+    "hijab": "headscarf",
+}
 PLURAL = ("trousers", "jeans", "shorts", "leggings", "shoes", "sneakers", "boots")
 PATTERNS = {
-    "stripes": "striped", "vertical": "striped", "checks": "checked", "dots": "polka-dot",
-    "floral": "floral", "camouflage": "camouflage",
-}  # fmt: skip
+    "stripes": "striped",
+    "vertical": "striped",
+    "checks": "checked",
+    "dots": "polka-dot",
+    "floral": "floral",
+    "camouflage": "camouflage",
+}
 STYLES = {  # hair: (how it is said with its colour, whether it is seen below a hat)
-    "crop": ("cropped {} hair", False), "short": ("short {} hair", False),
-    "curly": ("curly {} hair", True), "afro": ("a {} afro", True),
-    "bob": ("chin-length {} hair", True), "long": ("long {} hair", True),
-    "ponytail": ("{} hair in a ponytail", True), "bun": ("{} hair in a bun", False),
+    "crop": ("cropped {} hair", False),
+    "short": ("short {} hair", False),
+    "curly": ("curly {} hair", True),
+    "afro": ("a {} afro", True),
+    "bob": ("chin-length {} hair", True),
+    "long": ("long {} hair", True),
+    "ponytail": ("{} hair in a ponytail", True),
+    "bun": ("{} hair in a bun", False),
     "fringe": ("{} hair with a fringe", True),
-}  # fmt: skip
+}
 AGES = (("18-29", 30), ("30-44", 45), ("45-59", 60), ("60+", 200))
 HAIR_FAMILIES = {
-    "black": "black", "dark brown": "brown", "brown": "brown", "light brown": "brown",
-    "blond": "blond", "red": "red", "dark red": "red", "grey": "grey", "white": "grey",
-    "pink": "dyed", "blue": "dyed",
-}  # fmt: skip
+    "black": "black",
+    "dark brown": "brown",
+    "brown": "brown",
+    "light brown": "brown",
+    "blond": "blond",
+    "red": "red",
+    "dark red": "red",
+    "grey": "grey",
+    "white": "grey",
+    "pink": "dyed",
+    "blue": "dyed",
+}
 # Statures of women and men between which a person is of medium height, metres; bulk likewise.
 HEIGHTS = {True: (1.55, 1.68), False: (1.68, 1.82)}
 BULKS = {True: (19.0, 24.5), False: (21.3, 27.5)}
 
 ATTRIBUTES = (
-    "female", *(f"age {name}" for name, _ in AGES), "short", "medium height", "tall", "slim",
-    "average build", "heavy",
+    "female",
+    *(f"age {name}" for name, _ in AGES),
+    "short",
+    "medium height",
+    "tall",
+    "slim",
+    "average build",
+    "heavy",
     *(f"hair {name}" for name in ("hidden", "black", "brown", "blond", "red", "grey", "dyed")),
-    "bald", "short hair", "long hair", "tied hair", "curly hair", "beard", "glasses", "sunglasses",
-    *HEADWEAR, *TOPS, *OUTERS, "open outer", "sleeveless", "short sleeves", "long sleeves",
+    "bald",
+    "short hair",
+    "long hair",
+    "tied hair",
+    "curly hair",
+    "beard",
+    "glasses",
+    "sunglasses",
+    *HEADWEAR,
+    *TOPS,
+    *OUTERS,
+    "open outer",
+    "sleeveless",
+    "short sleeves",
+    "long sleeves",
     *(f"upper {name}" for name in colours.FAMILIES),
-    "upper striped", "upper checked", "upper floral or dots", "upper camouflage", "upper two-tone",
-    "print in front", "print on the back", *BOTTOMS,
+    "upper striped",
+    "upper checked",
+    "upper floral or dots",
+    "upper camouflage",
+    "upper two-tone",
+    "print in front",
+    "print on the back",
+    *BOTTOMS,
     *(f"lower {name}" for name in colours.FAMILIES),
-    "lower short", *SHOES, *(f"feet {name}" for name in colours.FAMILIES), *CARRIED,
-)  # fmt: skip
+    "lower short",
+    *SHOES,
+    *(f"feet {name}" for name in colours.FAMILIES),
+    *CARRIED,
+)
 
 
 def words(who: Identity) -> list[str]:
@@ -134,9 +182,12 @@ def _hair_answers(who: Identity) -> set[str]:
     if not _hair(who):
         return yes | {"hair hidden"}
     style = {
-        "long": "long hair", "ponytail": "tied hair", "bun": "tied hair", "curly": "curly hair",
+        "long": "long hair",
+        "ponytail": "tied hair",
+        "bun": "tied hair",
+        "curly": "curly hair",
         "afro": "curly hair",
-    }.get(who.hair.kind, "short hair")  # fmt: skip
+    }.get(who.hair.kind, "short hair")
     return yes | {style, f"hair {HAIR_FAMILIES[colours.hair_name(who.hair.colour)]}"}
 
 

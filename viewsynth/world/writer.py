@@ -33,9 +33,18 @@ from viewsynth.runtime.writer import Writer, because
 OPEN = 64  # files that are merged at once
 # Colours of the part maps, for eyes; in the order of `world.LABELS`.
 COLOURS = [
-    (0, 0, 0), (240, 190, 160), (110, 70, 40), (250, 220, 60), (60, 120, 220), (220, 150, 120),
-    (40, 170, 90), (200, 130, 100), (170, 60, 170), (230, 110, 30), (120, 120, 120),
-]  # fmt: skip
+    (0, 0, 0),
+    (240, 190, 160),
+    (110, 70, 40),
+    (250, 220, 60),
+    (60, 120, 220),
+    (220, 150, 120),
+    (40, 170, 90),
+    (200, 130, 100),
+    (170, 60, 170),
+    (230, 110, 30),
+    (120, 120, 120),
+]
 
 
 @dataclass(frozen=True)
@@ -226,8 +235,9 @@ def picture_row(picture, name: str, split: str, seed: int) -> dict:
         "world_to_camera": _plain(photo.world_to_camera.ravel(), 7),
         "intrinsics": _plain(photo.intrinsics.ravel(), 5),
         "k1": _plain(photo.k1, 6),
-        "keypoints": [[round(float(x), 2), round(float(y), 2), int(v)]
-                      for x, y, v in photo.keypoints],
+        "keypoints": [
+            [round(float(x), 2), round(float(y), 2), int(v)] for x, y, v in photo.keypoints
+        ],
         "joints": _plain(picture.joints),
         "occlusion": _plain(photo.occlusion),
         "parts": f"parts/{name.removesuffix('.jpg')}.png",
@@ -236,10 +246,13 @@ def picture_row(picture, name: str, split: str, seed: int) -> dict:
         "lift": _plain(picture.lift),
         "phenotype": _plain(picture.identity.phenotype),
         "words": words.words(picture.identity),
-        "place": {"ground": where.ground.kind, "weather": where.weather,
-                  "sun": _plain(where.own_sun())},
+        "place": {
+            "ground": where.ground.kind,
+            "weather": where.weather,
+            "sun": _plain(where.own_sun()),
+        },
         "seed": seed,
-    }  # fmt: skip
+    }
 
 
 def _plain(value, digits: int = 4):

@@ -97,9 +97,13 @@ def test_rows_tell_the_cameras(world, undisturbed, tools):
         gaps = {k: abs(turn(true["azimuth"], one["azimuth"])) for k, one in sources.items()}
         assert gaps[row["photo"]] == min(gaps.values())
         fitted = sources[row["photo"]]
-        expected = [true["elevation"], fitted["elevation"],
-                    turn(true["azimuth"], fitted["azimuth"]), true["distance"],
-                    true["width"] / true["height"]]  # fmt: skip
+        expected = [
+            true["elevation"],
+            fitted["elevation"],
+            turn(true["azimuth"], fitted["azimuth"]),
+            true["distance"],
+            true["width"] / true["height"],
+        ]
         assert row["camera"] == pytest.approx(expected, abs=0.1)  # the fit, in another batch
         assert row["elevation"] == row["camera"][0] and row["split"] == "train"
         assert photo["view"] == "ground" and true["view"] == "aerial"
@@ -166,9 +170,11 @@ def test_other_pairs_in_the_folder_are_refused(world, undisturbed, tmp_path):
 
 def test_bad_arguments(world, tmp_path):
     for change, told in (
-        ({"size": (8, 8)}, "size must be in"), ({"workers": 0}, "workers must be in"),
-        ({"people": 9}, "2 train people"), ({"split": "query"}, "split must be train or test"),
-    ):  # fmt: skip
+        ({"size": (8, 8)}, "size must be in"),
+        ({"workers": 0}, "workers must be in"),
+        ({"people": 9}, "2 train people"),
+        ({"split": "query"}, "split must be train or test"),
+    ):
         with pytest.raises(ValueError, match=told):
             making.make(world, tmp_path / "out", **({"size": SIZE} | change))
     with pytest.raises(FileNotFoundError, match="no world"):
@@ -201,9 +207,10 @@ def test_training_people_come_with_all_drone_pictures_test_people_with_paired_on
     rows = [json.loads(line) for line in (world / "truth.jsonl").open()]
     more = [
         {**row, "split": split, "instant": "", "file_name": f"{split}/{row['pid']}_{k}.jpg"}
-        for k, row in enumerate(rows) if row["view"] == "aerial"
+        for k, row in enumerate(rows)
+        if row["view"] == "aerial"
         for split in ("train" if row["pid"] != "0005" else "gallery",)
-    ]  # fmt: skip
+    ]
     (tmp_path / "people.jsonl").write_text((world / "people.jsonl").read_text())
     (tmp_path / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + more))
     train, test = (exact.plan(tmp_path, None, 0, split) for split in ("train", "test"))

@@ -24,9 +24,13 @@ def arrays(rng, count, photos, mask=True):
         return rng.integers(0, 256, (n, *SIZE, *tail), dtype=np.uint8)
 
     found = {
-        "source": some(photos, 3), "render": some(count, 3), "target": some(count, 3),
-        "seen": some(count), "normals": some(count, 3), "mask": some(count),
-    }  # fmt: skip
+        "source": some(photos, 3),
+        "render": some(count, 3),
+        "target": some(count, 3),
+        "seen": some(count),
+        "normals": some(count, 3),
+        "mask": some(count),
+    }
     found["normals"][found["normals"] == 0] = 1
     return found if mask else {k: v for k, v in found.items() if k != "mask"}
 
@@ -41,10 +45,18 @@ def made(folder, seed=0, mask=True):
         stored._file(folder, name).write_bytes(data)
         digests[name] = hashlib.sha256(data).hexdigest()
         rows += [
-            {"pid": name, "kind": "exact", "split": "train", "elevation": 50.0, "camera": CAM,
-             "shard": name, "place": k, "source": k % photos}
+            {
+                "pid": name,
+                "kind": "exact",
+                "split": "train",
+                "elevation": 50.0,
+                "camera": CAM,
+                "shard": name,
+                "place": k,
+                "source": k % photos,
+            }
             for k in range(count)
-        ]  # fmt: skip
+        ]
     stored.finish(folder, SIZE, rows, digests)
     return every
 

@@ -24,19 +24,35 @@ def rows(protocol: str, ap: np.ndarray) -> list[dict]:
     """Two queries a person, from above and from the ground; ap [PEOPLE, 2]"""
     return [
         {
-            "protocol": protocol, "reranking": False, "name": f"query/{who:03d}_{side}.jpg",
-            "pid": f"world/{who:03d}", "camid": str(side), "view": ("aerial", "ground")[side],
-            "elevation": ANGLES[who % 5] if side == 0 else 50.0, "valid": True,
-            "ap": float(ap[who, side]), "inp": 0.5, "rank": 1 if ap[who, side] > 0.5 else 2,
+            "protocol": protocol,
+            "reranking": False,
+            "name": f"query/{who:03d}_{side}.jpg",
+            "pid": f"world/{who:03d}",
+            "camid": str(side),
+            "view": ("aerial", "ground")[side],
+            "elevation": ANGLES[who % 5] if side == 0 else 50.0,
+            "valid": True,
+            "ap": float(ap[who, side]),
+            "inp": 0.5,
+            "rank": 1 if ap[who, side] > 0.5 else 2,
         }
-        for who in range(PEOPLE) for side in range(2)
+        for who in range(PEOPLE)
+        for side in range(2)
     ] + [
         {
-            "protocol": protocol, "reranking": False, "name": "query/lonely.jpg", "pid": "world/x",
-            "camid": "0", "view": "aerial", "elevation": 40.0, "valid": False, "ap": None,
-            "inp": None, "rank": None,
+            "protocol": protocol,
+            "reranking": False,
+            "name": "query/lonely.jpg",
+            "pid": "world/x",
+            "camid": "0",
+            "view": "aerial",
+            "elevation": 40.0,
+            "valid": False,
+            "ap": None,
+            "inp": None,
+            "rank": None,
         }
-    ]  # fmt: skip
+    ]
 
 
 def write(folder: Path, arm: str, seed: int, own: list[dict], fingerprint="abc") -> Path:
@@ -46,11 +62,15 @@ def write(folder: Path, arm: str, seed: int, own: list[dict], fingerprint="abc")
     asked = dict.fromkeys((row["protocol"], row["reranking"]) for row in own)
     results = [
         {
-            "dataset": "world", "fingerprint": fingerprint, "protocol": protocol,
-            "reranking": again, "direction": "two-way", "leaderboard": {"backbone": "tiny"},
+            "dataset": "world",
+            "fingerprint": fingerprint,
+            "protocol": protocol,
+            "reranking": again,
+            "direction": "two-way",
+            "leaderboard": {"backbone": "tiny"},
         }
         for protocol, again in asked
-    ]  # fmt: skip
+    ]
     tree = {"notes": ["a world of our own"], "results": results}
     (run / "results.json").write_text(json.dumps(tree))
     return run
@@ -95,9 +115,8 @@ def difference(found: dict, one: str, other: str, measure: str = "mAP") -> list[
 def test_means_are_those_of_the_rows(made):
     found = task(told(made))
     own = [
-        json.loads(line)
-        for seed in SEEDS for line in (made / f"e/seed{seed}/queries.jsonl").open()
-    ]  # fmt: skip
+        json.loads(line) for seed in SEEDS for line in (made / f"e/seed{seed}/queries.jsonl").open()
+    ]
     own = [row for row in own if row["protocol"] == "A<->G" and row["valid"]]
     assert arm(found, "e")["mAP"][0] == pytest.approx(np.mean([row["ap"] for row in own]))
     assert arm(found, "e")["rank1"][0] == pytest.approx(np.mean([row["rank"] == 1 for row in own]))
@@ -142,7 +161,7 @@ def test_queries_of_a_person_are_drawn_together(made):
     halves = [
         resampling.half(arm(task(told(made, unit=unit)), "a")["mAP"])
         for unit in ("query", "person")
-    ]  # fmt: skip
+    ]
     assert halves[1] > 1.2 * halves[0]  # two alike queries are hardly more than one
 
 

@@ -54,9 +54,14 @@ def comparer(world, tmp_path_factory):
     body = bodies.load("anny")
     tools = reconstruct.load(body, weights.pose_model(None), weights.detector_model(None))
     job = comparison.Job(
-        world=world, output=tmp_path_factory.mktemp("out"), observer=world / "none",
-        models={}, mark="m", seed=0, shown=("0001",),
-    )  # fmt: skip
+        world=world,
+        output=tmp_path_factory.mktemp("out"),
+        observer=world / "none",
+        models={},
+        mark="m",
+        seed=0,
+        shown=("0001",),
+    )
     torch.manual_seed(0)
     return comparison.Comparer(job, tools, observer.Network().eval())
 
@@ -119,8 +124,9 @@ def test_a_view_alone_has_the_same_figures_and_another_mark_is_refused(world, co
     moment = dataclasses.replace(chunk.moments[0], drone=chunk.moments[0].drone[:1])
     again = comparison.Comparer(
         dataclasses.replace(comparer.job, output=world / "again", shown=()),
-        comparer.tools, comparer.network,
-    )  # fmt: skip
+        comparer.tools,
+        comparer.network,
+    )
     again.do(dataclasses.replace(chunk, moments=(moment,)))
     alone = comparison.part(again.job, chunk)["rows"]
     together = [row for row in compared if row["view"] == moment.drone[0]["file_name"]]
@@ -172,8 +178,9 @@ def repaired(world, comparer, tmp_path_factory):
     """The same person with a random diffusion and a second space of features; one drone view."""
     options = refine.Refine(engine="tiny", steps=2)
     repairer = repair.Repairer(refine.Refiner(tiny_views.pipeline(), options))
-    job = dataclasses.replace(comparer.job, output=tmp_path_factory.mktemp("repaired"), mark="e",
-                              refine=options)  # fmt: skip
+    job = dataclasses.replace(
+        comparer.job, output=tmp_path_factory.mktemp("repaired"), mark="e", refine=options
+    )
 
     def mean(pictures):
         return np.stack([picture.mean((0, 1)) for picture in pictures])
@@ -204,13 +211,22 @@ def test_an_engine_adds_rows_and_changes_no_other(compared, repaired):
 def test_the_report_of_an_engine(world, repaired, capsys):
     job, chunk, part = repaired
     config = command.Config(
-        world=world, output=job.output, people=1, reid=world / "model",
+        world=world,
+        output=job.output,
+        people=1,
+        reid=world / "model",
         refine=refine.Refine(engine="some/tiny"),
-    )  # fmt: skip
+    )
     command._report(config, [part], list(chunk.moments))
     text = capsys.readouterr().out
-    for said in ("- `repair`:", "IoU possible", "repair − ours", "source_only − ours",
-                 "Whole pictures in the ReID model", "Diffusion tiny: steps 4"):  # fmt: skip
+    for said in (
+        "- `repair`:",
+        "IoU possible",
+        "repair − ours",
+        "source_only − ours",
+        "Whole pictures in the ReID model",
+        "Diffusion tiny: steps 4",
+    ):
         assert said in text
     tables = json.loads((job.output / "table.json").read_text())
     cells = {(c["method"], c["baseline"], c["bin"], c["measure"]): c for c in tables["repaired"]}
@@ -224,8 +240,14 @@ def test_the_report_of_an_engine(world, repaired, capsys):
 
 def test_what_is_no_engine_is_refused_at_once(world, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
-        command.run(command.Config(world=world, people=1, output=tmp_path,
-                                   refine=refine.Refine(engine=f"{tmp_path}/none")))  # fmt: skip
+        command.run(
+            command.Config(
+                world=world,
+                people=1,
+                output=tmp_path,
+                refine=refine.Refine(engine=f"{tmp_path}/none"),
+            )
+        )
     with pytest.raises(ValueError, match="viewsynth train"):
         command.run(command.Config(world=world, people=1, output=tmp_path, reid=tmp_path))
 
@@ -254,11 +276,16 @@ def scored(shift: dict[str, float], people: int = 12) -> list[dict]:
         for person in range(people):
             for view in range(2):
                 vector = who[person] + rng.normal(0, 0.1, 6) + far
-                rows.append({
-                    "pid": str(person), "view": f"{person}_{view}", "method": method,
-                    "elevation": 30.0 + 30 * view, "psnr_unseen": 20 - far,
-                    "features": {"reid": list(vector)},
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "pid": str(person),
+                        "view": f"{person}_{view}",
+                        "method": method,
+                        "elevation": 30.0 + 30 * view,
+                        "psnr_unseen": 20 - far,
+                        "features": {"reid": list(vector)},
+                    }
+                )
     return rows
 
 

@@ -37,10 +37,15 @@ def scene(elevation=5.0, azimuth=20.0, size=(120, 80), distance=8.0):
 def parsed(picture) -> Parse:
     points = np.zeros((len(bodies.KEYPOINTS), 2), np.float32)
     return Parse(
-        points=points, length=np.zeros((len(points), 3), np.float32),
-        spread=points[:, 0], mask=picture.mask.astype(np.float32), presence=1.0, vote=1.0,
-        front=True, height=85.0,
-    )  # fmt: skip
+        points=points,
+        length=np.zeros((len(points), 3), np.float32),
+        spread=points[:, 0],
+        mask=picture.mask.astype(np.float32),
+        presence=1.0,
+        vote=1.0,
+        front=True,
+        height=85.0,
+    )
 
 
 def test_a_warp_to_its_own_camera_changes_nothing():
@@ -88,8 +93,18 @@ def test_regions_follow_the_skeleton():
     picture = scene()
     found = parsed(picture)
     at = {name: k for k, name in enumerate(bodies.KEYPOINTS)}
-    heights = {"eye": 28, "ear": 30, "shoulder": 42, "elbow": 55, "wrist": 66, "hip": 62,
-               "knee": 82, "ankle": 98, "heel": 101, "big_toe": 103}  # fmt: skip
+    heights = {
+        "eye": 28,
+        "ear": 30,
+        "shoulder": 42,
+        "elbow": 55,
+        "wrist": 66,
+        "hip": 62,
+        "knee": 82,
+        "ankle": 98,
+        "heel": 101,
+        "big_toe": 103,
+    }
     for name, y in heights.items():
         for side, x in (("left", 46), ("right", 34)):
             found.points[at[f"{side}_{name}"]] = x, y
@@ -254,11 +269,16 @@ def rows_of(methods_values: dict[str, list[float]]) -> list[dict]:
                 vector[person] = 1
                 if method == "warped":
                     vector = np.roll(vector, 1)
-                rows.append({
-                    "pid": str(person), "view": f"{person}_{view}", "method": method,
-                    "elevation": 30.0 + 30 * view, "embedding": list(vector + 0.01 * view),
-                    "iou": value + 0.02 * view,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "pid": str(person),
+                        "view": f"{person}_{view}",
+                        "method": method,
+                        "elevation": 30.0 + 30 * view,
+                        "embedding": list(vector + 0.01 * view),
+                        "iou": value + 0.02 * view,
+                    }
+                )
     return rows
 
 
@@ -277,8 +297,15 @@ def test_identity_is_found_in_other_pictures_only():
 def test_summary_and_differences():
     rng = np.random.default_rng(0)
     base = rng.uniform(0.3, 0.7, 8)
-    rows = rows_of({"true": [1] * 8, "ours": base + 0.1, "warped": base, "mean_body": base + 0.1,
-                    "resized": base + 0.3})  # fmt: skip
+    rows = rows_of(
+        {
+            "true": [1] * 8,
+            "ours": base + 0.1,
+            "warped": base,
+            "mean_body": base + 0.1,
+            "resized": base + 0.3,
+        }
+    )
     table.identify(rows)
     found = {(c["method"], c["bin"], c["measure"]): c for c in table.summary(rows)}
     cell = found["ours", "all", "iou"]

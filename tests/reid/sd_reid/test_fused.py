@@ -29,9 +29,10 @@ def test_times_are_those_of_the_release():
     found = sampling.draw_times(uniform, 1000).tolist()
     assert found == [999, 984, 875, 578, 0]
     for times, steps, visited in (
-        (1000, 5, [801, 601, 401, 201, 1]), (600, 5, [481, 361, 241, 121, 1]),
+        (1000, 5, [801, 601, 401, 201, 1]),
+        (600, 5, [481, 361, 241, 121, 1]),
         (600, 4, [451, 301, 151, 1]),
-    ):  # fmt: skip
+    ):
         sampler = sampling.schedule(times, mode.FAITHFUL)
         sampler.set_timesteps(steps)
         assert sampler.timesteps.tolist() == visited
@@ -210,9 +211,14 @@ def test_start_noise_is_that_of_a_view():
     assert torch.equal(sampling.starts(3, 1, (4, 4, 3))[:2, 0], whole[:, 0])  # one more view
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"mode": "faithful"}, {"denoiser": "mlp", "decoder": "align", "depth": 2, "times": 600},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mode": "faithful"},
+        {"denoiser": "mlp", "decoder": "align", "depth": 2, "times": 600},
+    ],
+)
 def test_saved_and_loaded(person, tmp_path, changes):
     model = fused.Fused(person, generator(**changes), 2, 2.0).eval()
     fused.save(model, tmp_path / "m", {"steps": 1})

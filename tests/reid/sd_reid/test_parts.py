@@ -17,12 +17,16 @@ from viewsynth.reid.sd_reid import denoisers, latents
 from viewsynth.reid.sd_reid.conditions import Align, Fusion, Level, Pyramid
 
 SD15 = {
-    "sample_size": 64, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
-    "block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 768,
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "layers_per_block": 2,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 768,
     "attention_head_dim": 8,
     "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-}  # fmt: skip
+}
 
 
 # ---- latents -------------------------------------------------------------------------------------

@@ -35,8 +35,12 @@ def test_prepare_by_mode():
     ours, theirs = generator(), generator(mode="faithful")
     for made in (ours, theirs):
         training.prepare(made, data, bank)
-    torch.testing.assert_close(ours.latent(data.identity.flatten(0, 1)).flatten(1).std(0),
-                               torch.ones(WIDTH), rtol=0.05, atol=0.05)  # fmt: skip
+    torch.testing.assert_close(
+        ours.latent(data.identity.flatten(0, 1)).flatten(1).std(0),
+        torch.ones(WIDTH),
+        rtol=0.05,
+        atol=0.05,
+    )
     torch.testing.assert_close(ours.prototypes, data.prototypes(VIEWS))
     assert torch.equal(theirs.prototypes, bank)
     latent = theirs.latent(data.identity[0])
@@ -113,9 +117,15 @@ def test_maps_are_made_of_own_view_or_prototype():
         assert min(abs(share - s) for s in shares) < 0.1
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"mode": "faithful"}, {"denoiser": "mlp"}, {"decoder": "align"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mode": "faithful"},
+        {"denoiser": "mlp"},
+        {"decoder": "align"},
+    ],
+)
 def test_a_few_steps_lower_the_loss(changes):
     data, settings = cached(), training.Settings(drop=0.1)
     made = generator(**changes)

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from viewsynth import reconstruct
+from viewsynth import judge, reconstruct
 from viewsynth.diffusion.pairs.parts import Made, Pair, camera, nearest
-from viewsynth.evaluate.fidelity import methods
-from viewsynth.evaluate.fidelity.comparison import unfit
+from viewsynth.diffusion.pairs.true_pose import in_true_pose
 from viewsynth.records import seed_of
 from viewsynth.render import bare
 from viewsynth.world import truth
@@ -38,7 +37,7 @@ def plan(world: Path, people: int | None, skip: int, split: str) -> list[Instant
     if split != "train":
         return moments
     others = truth.drone_pictures(world, {moment.pid for moment in moments})
-    count = {pid: 0 for pid in others}
+    count = dict.fromkeys(others, 0)
     for moment in moments:
         count[moment.pid] = count.get(moment.pid, 0) + 1
     done, out = dict.fromkeys(count, 0), []
@@ -72,16 +71,18 @@ def make(
         made.photos += [picture.image for picture in own]
         pairs = []
         for true, chosen in zip(drone[k] if own else [], wishes[k], strict=True):
-            if why := unfit(found[k, chosen]):
+            if why := judge.refusal(found[k, chosen].person, found[k, chosen].rejects):
                 made.reject(true.row["pid"], true.row["file_name"], why)
             else:
                 pairs.append((true, found[k, chosen].person, chosen))
         if not pairs:
             continue
-        bodies = methods.in_true_pose(
-            [person for _, person, _ in pairs], [true.row for true, _, _ in pairs], tools,
+        bodies = in_true_pose(
+            [person for _, person, _ in pairs],
+            [true.row for true, _, _ in pairs],
+            tools,
             true_size=True,
-        )  # fmt: skip
+        )
         for (true, person, chosen), vertices in zip(pairs, bodies, strict=True):
             used = [source for source in person.sources if source["used"]]
             # As fitted: nobody who generates knows the true angles of a photo.
@@ -136,11 +137,20 @@ def _read(world: Path, rows: Sequence[dict], made: Made) -> list[Picture]:
 def _row(true: Picture, photo: Picture, fitted: dict, split: str) -> dict:
     row = true.row
     numbers = camera(
-        row["elevation"], row["azimuth"], row["distance"], true.image,
+        row["elevation"],
+        row["azimuth"],
+        row["distance"],
+        true.image,
         (fitted["elevation"], fitted["azimuth"]),
-    )  # fmt: skip
+    )
     return {
-        "pid": row["pid"], "kind": "exact", "split": split, "instant": row["instant"],
-        "elevation": numbers[0], "camera": numbers, "target": row["file_name"],
-        "photo": photo.row["file_name"], "occlusion": float(row.get("occlusion") or 0.0),
-    }  # fmt: skip
+        "pid": row["pid"],
+        "kind": "exact",
+        "split": split,
+        "instant": row["instant"],
+        "elevation": numbers[0],
+        "camera": numbers,
+        "target": row["file_name"],
+        "photo": photo.row["file_name"],
+        "occlusion": float(row.get("occlusion") or 0.0),
+    }

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viewsynth import cameras, reconstruct
+from viewsynth import cameras, judge, reconstruct
 from viewsynth.cameras import Cameras
 from viewsynth.data import images
 from viewsynth.data.frames import several
 from viewsynth.diffusion.pairs.parts import Made, Pair, camera, nearest
-from viewsynth.evaluate.fidelity.comparison import unfit
 from viewsynth.reconstruct import posing
 from viewsynth.records import Dataset, Person, Sample, seed_of
 from viewsynth.render import bare
@@ -96,7 +95,11 @@ def make(subjects: list[Subject], size: tuple[int, int], tools) -> Made:
     for subject, some, outcome in zip(subjects, photos, outcomes, strict=True):
         for reject in outcome.rejects:
             made.reject(subject.pid, reject.source, reject.reason)
-        if why := unfit(outcome) if some else "no photo can be read":
+        if (
+            why := judge.refusal(outcome.person, outcome.rejects)
+            if some
+            else "no photo can be read"
+        ):
             made.reject(subject.pid, "", why)
             continue
         person = outcome.person
@@ -113,15 +116,25 @@ def make(subjects: list[Subject], size: tuple[int, int], tools) -> Made:
                 continue
             source = used[nearest(view.azimuth, [one["azimuth"] for one in used])]
             numbers = camera(
-                view.elevation, view.azimuth, view.distance, image,
+                view.elevation,
+                view.azimuth,
+                view.distance,
+                image,
                 (source["elevation"], source["azimuth"]),
-            )  # fmt: skip
+            )
             row = {
-                "pid": subject.pid, "kind": "identity", "split": "train", "instant": "",
-                "elevation": numbers[0], "camera": numbers, "target": sample.name,
-                "photo": source["file"], "photos": len(used), "outfit": subject.outfit,
+                "pid": subject.pid,
+                "kind": "identity",
+                "split": "train",
+                "instant": "",
+                "elevation": numbers[0],
+                "camera": numbers,
+                "target": sample.name,
+                "photo": source["file"],
+                "photos": len(used),
+                "outfit": subject.outfit,
                 "misfit": round(error, 4),
-            }  # fmt: skip
+            }
             made.pairs.append(
                 Pair(
                     vertices, person, bare.window(view, size), at[source["file"]], image, None, row
@@ -136,7 +149,7 @@ def _read(subject: Subject, samples: Sequence[Sample], made: Made) -> list:
     for sample in samples:
         try:
             found.append((sample, images.read(sample.paths[0], sample.box)))
-        except images.BadImage as error:
+        except images.ImageError as error:
             made.reject(subject.pid, sample.name, str(error), "fault")
     return found
 
@@ -146,7 +159,8 @@ def _read(subject: Subject, samples: Sequence[Sample], made: Made) -> list:
 
 def _match(targets: list, vertices: Tensor, person: Person, tools) -> list[tuple[Frame, float]]:
     """For each target the camera under which the drawn person looks most like it, and how
-    unlike he still is."""
+    unlike he still is.
+    """
     points = vertices[torch.unique(tools.body.faces)]
     frames, owner = [], []
     for number, (sample, _) in enumerate(targets):
@@ -157,9 +171,9 @@ def _match(targets: list, vertices: Tensor, person: Person, tools) -> list[tuple
         return []
     shown = [torch.from_numpy(stretched(image, SMALL).copy()) for _, image in targets]
     aspects = [image.shape[1] / image.shape[0] for _, image in targets]
-    off = torch.tensor([
-        view.size[1] / view.size[0] / aspects[k] for view, k in zip(frames, owner, strict=True)
-    ])  # fmt: skip
+    off = torch.tensor(
+        [view.size[1] / view.size[0] / aspects[k] for view, k in zip(frames, owner, strict=True)]
+    )
     frames = [_widened(view, aspects[k]) for view, k in zip(frames, owner, strict=True)]
     windows = cameras.join([bare.window(view, SMALL) for view in frames])
     drawn = _drawn(vertices, person, windows, tools)
@@ -174,7 +188,8 @@ def _match(targets: list, vertices: Tensor, person: Person, tools) -> list[tuple
 
 def _widened(view: Frame, aspect: float) -> Frame:
     """The frame with room added to have the proportions of a target: stretched to the model's
-    size, both persons are then stretched alike."""
+    size, both persons are then stretched alike.
+    """
     (height, width), (left, top, right, bottom) = view.size, view.box
     more = max(height * aspect - width, 0) / 2, max(width / aspect - height, 0) / 2
     box = (left - more[0], top - more[1], right + more[0], bottom + more[1])
@@ -184,9 +199,7 @@ def _widened(view: Frame, aspect: float) -> Frame:
 def _drawn(vertices: Tensor, person: Person, windows: Cameras, tools) -> Tensor:
     """RGB times coverage, and coverage.  [N, 4, h, w]"""
     mesh = torch.zeros(len(windows), dtype=torch.int64)
-    found = bare.layers(
-        vertices[None], tools.body, [person.texture], [person.seen], mesh, windows
-    )  # fmt: skip
+    found = bare.layers(vertices[None], tools.body, [person.texture], [person.seen], mesh, windows)
     return found[:, :4]
 
 
@@ -209,6 +222,7 @@ def misfit(drawn: Tensor, wanted: Tensor) -> Tensor:
 
     Source: ours. On drawn people whose azimuth is known it was right within 45 degrees for 54 % of
     the pictures and turned round for 11 %; a difference of colours for 44 % and 24 %.
+
     Args:
         drawn: RGB times coverage, and coverage.  [N, 4, h, w]
         wanted: RGB.  [N, 3, h, w]

@@ -30,7 +30,7 @@ from viewsynth.render import bare
 from viewsynth.runtime import fingerprint, provenance, weights
 from viewsynth.runtime.files import claim, clean, lines, settle, stem_of, write
 from viewsynth.runtime.images import stretched
-from viewsynth.runtime.workers import Fatal, spread
+from viewsynth.runtime.workers import FatalError, spread
 from viewsynth.world import truth
 
 CHUNK = 4  # people
@@ -38,9 +38,18 @@ MADE, REJECTS, PARTS = "made.json", "rejects.jsonl", "parts"
 OURS = {PARTS, stored.SHARDS, stored.ROWS, stored.INDEX, REJECTS, fingerprint.RECORD}
 FAULTS = 0.01  # share of the people and pictures that may fail for a fault
 # Files and folders of the code that decides what pairs look like.
-CODE = ("bodies", "reconstruct", "render", "diffusion/pairs", "cameras.py", "judge", "records.py",
-        "runtime/weights.py", "evaluate/fidelity/methods.py", "world/truth.py",
-        "data/images.py")  # fmt: skip
+CODE = (
+    "bodies",
+    "reconstruct",
+    "render",
+    "diffusion/pairs",
+    "cameras.py",
+    "judge",
+    "records.py",
+    "runtime/weights.py",
+    "world/truth.py",
+    "data/images.py",
+)
 
 
 @dataclass(frozen=True)
@@ -105,10 +114,11 @@ def make(
         split: "train" or, of a world, "test": then only paired pictures, to measure on.
         skip: People of the split to leave out first.
     Returns: the opened folder.
+
     Raises:
         FileNotFoundError, ValueError: if the source has no such people, or the output holds
             something else or pairs of other pictures, or more than 1 % failed for a fault.
-        workers.Fatal: if a worker died.
+        workers.FatalError: if a worker died.
     """
     _check(source, size, workers, split, skip, people)
     if isinstance(source, Dataset):
@@ -133,7 +143,7 @@ def make(
                 continue
             chunk, why = done
             if why:
-                raise Fatal(f"people {chunk.who[0][0]} to {chunk.who[-1][0]}: {why}")
+                raise FatalError(f"people {chunk.who[0][0]} to {chunk.who[-1][0]}: {why}")
             bar.update(chunk.people)
     _finish(job, every)
     return Pairs.open(job.output)
@@ -161,7 +171,7 @@ def _inputs(source: str | Path | Dataset, members: list) -> dict[str, tuple[Path
         return {
             sample.name: (sample.paths[0], {key: getattr(sample, key) for key in told})
             for sample in source.train
-        }  # fmt: skip
+        }
     rows = [row for member in members for row in (*member.ground, *member.drone)]
     names = sorted({row[key] for row in rows for key in ("file_name", "parts")})
     return {name: (Path(source) / name, {}) for name in (*truth.LISTS, *names)}
@@ -175,15 +185,22 @@ def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str
     world = None if isinstance(source, Dataset) else Path(source)
     what = f"world {truth.digest(world)}" if world else f"{source.name} {source.fingerprint}"
     asked = {
-        "source": what, "size": list(size), "split": split, "seed": seed,
+        "source": what,
+        "size": list(size),
+        "split": split,
+        "seed": seed,
         "code": provenance.code(*CODE),
-    }  # fmt: skip
+    }
     _claim(output, asked)
     return Job(
-        world=world, output=output, size=tuple(size), split=split, seed=seed,
+        world=world,
+        output=output,
+        size=tuple(size),
+        split=split,
+        seed=seed,
         models={"pose": weights.pose_model(None), "detector": weights.detector_model(None)},
         mark=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
-    )  # fmt: skip
+    )
 
 
 def _claim(output: Path, asked: dict) -> None:
@@ -259,9 +276,13 @@ def do(chunk: Chunk, job: Job, tools: reconstruct.Tools) -> None:
     else:
         file.unlink(missing_ok=True)  # of an earlier run, whose people could be used
     told = {
-        "mark": job.mark, "who": chunk.who, "bytes": len(data), "rows": rows,
-        "sha256": hashlib.sha256(data).hexdigest(), "rejects": made.rejects,
-    }  # fmt: skip
+        "mark": job.mark,
+        "who": chunk.who,
+        "bytes": len(data),
+        "rows": rows,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "rejects": made.rejects,
+    }
     write(path, json.dumps(told).encode())
 
 
@@ -269,10 +290,13 @@ def _drawn(made: Made, name: str, size: tuple[int, int], tools) -> tuple[dict, l
     """The arrays of a shard and its rows; only photos that some pair uses are kept."""
     some = made.pairs
     found = bare.draw(
-        torch.stack([pair.vertices for pair in some]), tools.body,
-        [pair.person.texture for pair in some], [pair.person.seen for pair in some],
-        torch.arange(len(some)), cameras.join([pair.window for pair in some]),
-    )  # fmt: skip
+        torch.stack([pair.vertices for pair in some]),
+        tools.body,
+        [pair.person.texture for pair in some],
+        [pair.person.seen for pair in some],
+        torch.arange(len(some)),
+        cameras.join([pair.window for pair in some]),
+    )
     used = sorted({pair.photo for pair in some})
     arrays = {
         "source": np.stack([stretched(made.photos[k], size) for k in used]),

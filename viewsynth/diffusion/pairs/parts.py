@@ -68,9 +68,12 @@ def camera(elevation: float, azimuth: float, distance: float, target, source) ->
         source: Elevation and azimuth of the photo, degrees.
     """
     numbers = (
-        elevation, source[0], turn(azimuth, source[1]), distance,
+        elevation,
+        source[0],
+        turn(azimuth, source[1]),
+        distance,
         target.shape[1] / target.shape[0],
-    )  # fmt: skip
+    )
     return [round(float(number), 4) for number in numbers]
 
 

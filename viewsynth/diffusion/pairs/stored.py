@@ -99,11 +99,13 @@ class Pairs:
         person = [photos.setdefault((row["shard"], row["source"]), len(photos)) for row in rows]
         source = torch.stack([self.shards[shard]["source"][place] for shard, place in photos])
         conditions = Conditions(
-            source=_picture(source), person=torch.tensor(person),
-            render=_picture(self._stack(rows, "render")), seen=_map(self._stack(rows, "seen")),
+            source=_picture(source),
+            person=torch.tensor(person),
+            render=_picture(self._stack(rows, "render")),
+            seen=_map(self._stack(rows, "seen")),
             normals=(self._stack(rows, "normals").movedim(-1, 1).float() - 128) / 127,
             camera=torch.tensor([row["camera"] for row in rows], dtype=torch.float32),
-        )  # fmt: skip
+        )
         return conditions, _picture(self._stack(rows, "target")), self._mask(rows)
 
     def _stack(self, rows: list[dict], name: str) -> Tensor:
@@ -115,8 +117,11 @@ class Pairs:
             return None
         mask = torch.ones(len(rows), 1, *self.size)
         where = torch.tensor(known)
-        mask[where] = _map(self._stack([row for row, is_known in zip(rows, known, strict=True)
-                                        if is_known], "mask"))  # fmt: skip
+        mask[where] = _map(
+            self._stack(
+                [row for row, is_known in zip(rows, known, strict=True) if is_known], "mask"
+            )
+        )
         return mask
 
 
@@ -162,10 +167,12 @@ def finish(folder: Path, size: tuple[int, int], rows: list[dict], digests: dict[
     for name in sorted(digests):
         total.update(f"{name} {digests[name]}\n".encode())
     index = {
-        "format": FORMAT, "size": list(size), "pairs": len(rows),
+        "format": FORMAT,
+        "size": list(size),
+        "pairs": len(rows),
         "fingerprint": total.hexdigest(),
         "shards": {name: _file(folder, name).stat().st_size for name in sorted(digests)},
-    }  # fmt: skip
+    }
     write(folder / ROWS, text)
     write(folder / INDEX, json.dumps(index, indent=1).encode())
 
@@ -259,8 +266,9 @@ def _check(row: dict, shards: Mapping[str, dict[str, Tensor]], where: str) -> No
             and len(row["camera"]) == len(CAMERA)
             and row["kind"] in KINDS
             and isinstance(row["pid"], str)
-            and row["split"] and row["elevation"] == row["camera"][0]
-        )  # fmt: skip
+            and row["split"]
+            and row["elevation"] == row["camera"][0]
+        )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{where}: {error!r} of the row is missing or wrong; {REMEDY}") from error
     if not good:

@@ -12,7 +12,7 @@ DPI, WIDE = 110, 0.8  # of the place of a group that its bars or points take
 
 
 def bars(found: dict, words: dict[str, str]) -> bytes:
-    """mAP and Rank-1 of every arm, with intervals, in groups by protocol."""
+    """MAP and Rank-1 of every arm, with intervals, in groups by protocol."""
     tasks, arms = found["tasks"], found["arms"]
     figure = _figure(max(6.0, 1.2 + 0.32 * len(arms) * len(tasks)), 6.0)
     for place, axes in zip(SHOWN, figure.subplots(2, 1, sharex=True), strict=True):
@@ -21,9 +21,14 @@ def bars(found: dict, words: dict[str, str]) -> bytes:
             at = [k + WIDE * ((n + 0.5) / len(arms) - 0.5) for k in range(len(tasks))]
             heights, errors = _errors(values)
             axes.bar(
-                at, heights, WIDE / len(arms), color=_colour(n), label=_named(arm, words),
-                yerr=errors, error_kw={"elinewidth": 1, "capsize": 2},
-            )  # fmt: skip
+                at,
+                heights,
+                WIDE / len(arms),
+                color=_colour(n),
+                label=_named(arm, words),
+                yerr=errors,
+                error_kw={"elinewidth": 1, "capsize": 2},
+            )
         axes.set_ylabel(f"{SHOWN[place]}, %")
         axes.set_ylim(bottom=0)
         axes.set_xticks(range(len(tasks)), [task["protocol"] for task in tasks])
@@ -32,7 +37,7 @@ def bars(found: dict, words: dict[str, str]) -> bytes:
 
 
 def elevations(found: dict, words: dict[str, str]) -> bytes | None:
-    """mAP of every arm over the elevation of the aerial query; None if no data set tells it."""
+    """MAP of every arm over the elevation of the aerial query; None if no data set tells it."""
     tasks = [task for task in found["tasks"] if task["bins"]]
     if not tasks:
         return None
@@ -45,9 +50,17 @@ def elevations(found: dict, words: dict[str, str]) -> bytes | None:
             at = [k + shift for k in range(len(task["bins"]))]
             heights, errors = _errors([part["arms"][n]["mAP"] for part in task["bins"]])
             axes.errorbar(
-                at, heights, errors, color=_colour(n), label=_named(arm, words), marker="o",
-                markersize=3, linewidth=1.2, elinewidth=0.8, capsize=2,
-            )  # fmt: skip
+                at,
+                heights,
+                errors,
+                color=_colour(n),
+                label=_named(arm, words),
+                marker="o",
+                markersize=3,
+                linewidth=1.2,
+                elinewidth=0.8,
+                capsize=2,
+            )
         names = [
             f"{bin_words('elevation', part['bin'])}\n{part['queries']} q" for part in task["bins"]
         ]

@@ -69,6 +69,7 @@ def read(folder: Path, arms: Sequence[str] = ()) -> Runs:
     Args:
         folder: Holds `<arm>/seed<k>`.
         arms: Which of them, in the order of the table; none = all, sorted.
+
     Raises:
         FileNotFoundError: if an arm, or a file of one, is not there.
         ValueError: if the arms were not asked the same, naming what differs.
@@ -215,17 +216,24 @@ def _join(task: str, direction: str, rows, arms: list[str], seeds: list[int]) ->
     pids = [asked[name]["pid"] for name in names]
     angles = [asked[name]["elevation"] for name in names]
     ap, hit = (
-        np.array([
-            [[rows[arm, seed][task][name][key] for name in names] for seed in seeds] for arm in arms
-        ])
+        np.array(
+            [
+                [[rows[arm, seed][task][name][key] for name in names] for seed in seeds]
+                for arm in arms
+            ]
+        )
         for key in ("ap", "hit")
-    )  # fmt: skip
+    )
     return Task(
-        name=task, direction=direction, queries=names, ap=ap, hit=hit,
+        name=task,
+        direction=direction,
+        queries=names,
+        ap=ap,
+        hit=hit,
         people=np.unique(pids, return_inverse=True)[1],
         above=np.array([asked[name]["view"] == "aerial" for name in names]),
         elevation=np.array([np.nan if a is None else a for a in angles], np.float64),
-    )  # fmt: skip
+    )
 
 
 def _notes(results: dict[tuple[str, int], dict]) -> list[str]:

@@ -61,11 +61,13 @@ def summary(runs: Runs, parts: Parts) -> dict:
     tasks = [_task(task, runs, parts) for task in runs.tasks]
     judged = tasks[names.index(parts.protocol)]["gap"].get("mAP")
     return {
-        "arms": runs.arms, "seeds": runs.seeds, "parts": dict(parts.__dict__),
+        "arms": runs.arms,
+        "seeds": runs.seeds,
+        "parts": dict(parts.__dict__),
         "notes": runs.notes,
         "verdict": judged and {"protocol": parts.protocol, "measure": "mAP", **judged},
         "tasks": tasks,
-    }  # fmt: skip
+    }
 
 
 def _task(task: Task, runs: Runs, parts: Parts) -> dict:

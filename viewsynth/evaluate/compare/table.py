@@ -10,13 +10,18 @@ from viewsynth.evaluate.scoring import bin_words
 
 SHOWN = {"mAP": "mAP", "rank1": "Rank-1"}
 UNITS = {
-    "person": "people, each with all their queries, × seeds", "query": "queries × seeds",
-}  # fmt: skip
+    "person": "people, each with all their queries, × seeds",
+    "query": "queries × seeds",
+}
 # Of a row of a probe, and their headings.
 PROBES = {
-    "arm": "model of arm", "apart": "told apart", "accuracy": "accuracy", "chance": "chance",
-    "people": "people", "pictures": "pictures",
-}  # fmt: skip
+    "arm": "model of arm",
+    "apart": "told apart",
+    "accuracy": "accuracy",
+    "chance": "chance",
+    "people": "people",
+    "pictures": "pictures",
+}
 
 
 def markdown(found: dict, words: dict[str, str], probes: list[dict]) -> str:
@@ -120,9 +125,11 @@ def _probes(probes: list[dict]) -> list[str]:
         "How well a linear probe tells by the features of training pictures what is synthetic, "
         "balanced accuracy on people that the probe has not seen. Mean over seeds; the interval is "
         "from the lowest to the highest end of the seeds'. A model that has learnt where a picture "
-        "comes from is told apart better than the floor, which has seen no synthetic picture.", "",
-        _row(PROBES.values()), _row(["---"] * len(PROBES)),
-    ]  # fmt: skip
+        "comes from is told apart better than the floor, which has seen no synthetic picture.",
+        "",
+        _row(PROBES.values()),
+        _row(["---"] * len(PROBES)),
+    ]
     for probe in probes:
         shown = probe | {"accuracy": _plain(probe["accuracy"]), "chance": _cent(probe["chance"])}
         lines.append(_row(shown[key] for key in PROBES))

@@ -25,13 +25,22 @@ LEAN = 14.0  # degrees that the board leans back: its picture is then as high as
 FINE = 3  # samples along a side of a pixel of the board
 # The part of each line between two joints; the nearest line names a pixel's part.
 LINES = (
-    ("torso", "left_shoulder", "left_hip"), ("torso", "right_shoulder", "right_hip"),
-    ("torso", "left_shoulder", "right_hip"), ("torso", "right_shoulder", "left_hip"),
-    *((part, f"{side}_{a}", f"{side}_{b}") for side in ("left", "right") for part, a, b in (
-        ("upper_arm", "shoulder", "elbow"), ("forearm", "elbow", "wrist"), ("thigh", "hip", "knee"),
-        ("shank", "knee", "ankle"), ("foot", "heel", "big_toe"),
-    )),
-)  # fmt: skip
+    ("torso", "left_shoulder", "left_hip"),
+    ("torso", "right_shoulder", "right_hip"),
+    ("torso", "left_shoulder", "right_hip"),
+    ("torso", "right_shoulder", "left_hip"),
+    *(
+        (part, f"{side}_{a}", f"{side}_{b}")
+        for side in ("left", "right")
+        for part, a, b in (
+            ("upper_arm", "shoulder", "elbow"),
+            ("forearm", "elbow", "wrist"),
+            ("thigh", "hip", "knee"),
+            ("shank", "knee", "ankle"),
+            ("foot", "heel", "big_toe"),
+        )
+    ),
+)
 
 
 def parse_all(ground: list[Picture], tools: Tools) -> list[Parse]:
@@ -148,7 +157,8 @@ def painted(ground: list[Picture], parsed: list[Parse], atlas: Atlas) -> np.ndar
 
 def regions(found: Parse) -> np.ndarray:
     """The part of every pixel of a parsed crop: a name of `GROUPS`, "hair", "face", or "" off the
-    person.  str [H, W]"""
+    person.  str [H, W]
+    """
     at = dict(zip(KEYPOINTS, found.points, strict=True))
     inside = ndimage.binary_erosion(found.mask > 0.5)
     rows, columns = np.nonzero(inside)
@@ -159,8 +169,9 @@ def regions(found: Parse) -> np.ndarray:
         (at[f"left_{k}"][1] + at[f"right_{k}"][1]) / 2 for k in ("shoulder", "ear", "eye")
     )
     head = point[:, 1] < 0.6 * shoulder + 0.4 * ear
-    name[head] = np.where((point[head, 1] < eye - 0.03 * found.height) | (not found.front),
-                          "hair", "face")  # fmt: skip
+    name[head] = np.where(
+        (point[head, 1] < eye - 0.03 * found.height) | (not found.front), "hair", "face"
+    )
     part = np.full(inside.shape, "", dtype="<U9")
     part[rows, columns] = name
     return part

@@ -28,8 +28,17 @@ from viewsynth.world.truth import Instant, Picture
 
 CHUNK = 4  # people
 # Folders and files of the code that decides the figures.
-CODE = ("bodies", "reconstruct", "render", "evaluate/fidelity", "cameras.py", "judge", "metrics",
-        "records.py", "runtime/weights.py")  # fmt: skip
+CODE = (
+    "bodies",
+    "reconstruct",
+    "render",
+    "evaluate/fidelity",
+    "cameras.py",
+    "judge",
+    "metrics",
+    "records.py",
+    "runtime/weights.py",
+)
 ENGINE, REID = ("diffusion",), ("reid",)  # those of what need not be there
 
 
@@ -159,16 +168,19 @@ class Comparer:
         )
         rows, rejects, beside = [], [], []
         for moment, pictures, outcome in zip(chunk.moments, ground, outcomes, strict=True):
-            if why := unfit(outcome):
+            if why := judge.refusal(outcome.person, outcome.rejects):
                 rejects.append({"pid": moment.pid, "instant": moment.name, "reason": why})
             else:
                 rows += self._rows(moment, outcome.person, pictures)
                 found = features.rows([picture.image for picture in pictures], self.spaces)
                 beside += [{"pid": moment.pid, "features": each} for each in found]
         part = {
-            "mark": self.job.mark, "pids": chunk.pids, "rows": rows, "ground": beside,
+            "mark": self.job.mark,
+            "pids": chunk.pids,
+            "rows": rows,
+            "ground": beside,
             "rejects": rejects,
-        }  # fmt: skip
+        }
         write(part_path(self.job, chunk), json.dumps(part).encode())
 
     def _rows(self, moment: Instant, person: Person, ground: list[Picture]) -> list[dict]:
@@ -186,12 +198,16 @@ class Comparer:
             for name, view in views.items():
                 rows.append(
                     {
-                        "pid": moment.pid, "instant": moment.name, "method": name,
-                        "view": true.row["file_name"], "elevation": true.row["elevation"],
-                        "occlusion": true.row.get("occlusion", 0.0), "fallback": person.fallback,
+                        "pid": moment.pid,
+                        "instant": moment.name,
+                        "method": name,
+                        "view": true.row["file_name"],
+                        "elevation": true.row["elevation"],
+                        "occlusion": true.row.get("occlusion", 0.0),
+                        "fallback": person.fallback,
                         **_rounded(_figures(true, name, views)),
                     }
-                )  # fmt: skip
+                )
                 seen.append(observer.letterbox(view.image, view.mask))
         embedding, degrees = observer.look(self.network, np.stack(seen))
         for row, vector, angle in zip(rows, embedding, degrees, strict=True):
@@ -230,14 +246,6 @@ class Comparer:
 def shown_folder(output: Path, pid: str, name: str) -> Path:
     """Where the pictures of an instant lie that the sheet shows."""
     return output / "pictures" / f"{pid}_{name}"
-
-
-def unfit(outcome: reconstruct.Outcome) -> str:
-    """Why `generate` would make no picture of a person, or ""."""
-    if outcome.person is None:
-        return "; ".join(reject.reason for reject in outcome.rejects)
-    verdict = judge.judge_person(outcome.person)
-    return "" if verdict.keep else "; ".join(verdict.reasons)
 
 
 def _figures(true: Picture, name: str, views: dict[str, methods.Made]) -> dict[str, float]:

@@ -19,9 +19,14 @@ from viewsynth.world import LABELS
 from viewsynth.world.truth import OCCLUDER, Picture
 
 PARTS = {
-    "head": ("face", "hair", "headwear"), "top": ("top",), "arms": ("arms",),
-    "bottom": ("bottom",), "legs": ("legs",), "shoes": ("shoes",), "carried": ("carried",),
-}  # fmt: skip
+    "head": ("face", "hair", "headwear"),
+    "top": ("top",),
+    "arms": ("arms",),
+    "bottom": ("bottom",),
+    "legs": ("legs",),
+    "shoes": ("shoes",),
+    "carried": ("carried",),
+}
 BINS = ((25, 40), (40, 55), (55, 70), (70, 90.001))  # degrees of elevation
 OTHER = "other"  # outside all of them
 LEAST, COVERED = 8, 0.1  # pixels of a part that are worth a figure; share that is covered
@@ -41,6 +46,7 @@ def compare(true: Picture, made: Made, base: Made | None = None) -> dict[str, fl
 
     Args:
         base: The rendering whose seen pixels count; None = the picture is one itself.
+
     Returns:
         iou: of the outlines.
         psnr, ssim: in the person's box, both on mid-grey; decibels and at most 1.
@@ -86,8 +92,10 @@ def _split(true: Picture, made: Made, base: Made, valid: np.ndarray) -> dict[str
     images = [np.where(shared[..., None], image, np.uint8(GREY)) for image in (true.image, picture)]
     apart = metrics.delta_e(*(metrics.lab(image) for image in images))
     reach = metrics.WINDOW // 2
-    around = [np.pad(image, ((reach,) * 2, (reach,) * 2, (0, 0)), constant_values=GREY)
-              for image in images]  # fmt: skip
+    around = [
+        np.pad(image, ((reach,) * 2, (reach,) * 2, (0, 0)), constant_values=GREY)
+        for image in images
+    ]
     alike = metrics.ssim_map(*around)
     for name, where in (("seen", shared & known), ("unseen", shared & ~known)):
         if where.sum() >= LEAST:

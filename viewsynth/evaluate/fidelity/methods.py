@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viewsynth import bodies, cameras
-from viewsynth.bodies import KEYPOINTS
+from viewsynth import cameras
 from viewsynth.cameras import Cameras
+from viewsynth.diffusion.pairs.true_pose import in_true_pose, joints_of, stature, true_joints
 from viewsynth.evaluate.fidelity import baselines
 from viewsynth.reconstruct import Tools, fill, posing, texture
 from viewsynth.reconstruct.parse import Parse
@@ -42,8 +42,6 @@ METHODS = {
 }
 WHOLE = ("ours", "true_pose")  # those that are drawn with a background, too
 GREY = 128
-MIDDLES = ("ear", "shoulder", "hip")  # joints whose middles the stature runs through
-LEG = ("hip", "knee", "ankle")
 
 
 @dataclass(frozen=True)
@@ -135,9 +133,14 @@ def compose(drawn: list[Body], camera: Cameras, tools: Tools, seed: int) -> Tens
         cameras.join([camera] * len(drawn)), (height * SUPERSAMPLE, width * SUPERSAMPLE)
     )
     buffers = shade.render(
-        vertices, tools.body.faces, fine, torch.arange(len(drawn)), tools.body.uvs,
-        tools.body.face_uvs, *(torch.from_numpy(np.stack(maps)) for maps in (textures, seens)),
-    )  # fmt: skip
+        vertices,
+        tools.body.faces,
+        fine,
+        torch.arange(len(drawn)),
+        tools.body.uvs,
+        tools.body.face_uvs,
+        *(torch.from_numpy(np.stack(maps)) for maps in (textures, seens)),
+    )
     places = [scene.place(seed)] * len(drawn)
     return scene.compose(buffers, fine, vertices, tools.body.faces, places, SUPERSAMPLE)
 
@@ -174,8 +177,8 @@ def bodies_of(
         person: Reconstructed from the ground pictures.
     """
     row = moment.drone[0]
-    joints = _true_joints(row)
-    size = 100 * (_stature(_joints_of(person, tools)) / _stature(joints) - 1)
+    joints = true_joints(row)
+    size = 100 * (stature(joints_of(person, tools)) / stature(joints) - 1)
     found = {}
     for name, mode in (("ours", "relaxed"), ("fitted", "fitted")):
         vertices = posing.posed([person], tools.poser, mode)[0]
@@ -184,68 +187,17 @@ def bodies_of(
     found["true_pose"] = Body(vertices, person.texture, person.seen, size)
     found["ceiling"] = _ceiling(row, person, ground, tools)
     mean = dataclasses.replace(
-        person, shape=tools.body.shape_mean.cpu().numpy(), offsets=0 * person.offsets, scale=1.0,
+        person,
+        shape=tools.body.shape_mean.cpu().numpy(),
+        offsets=0 * person.offsets,
+        scale=1.0,
         quality={**person.quality, "bald": False},
-    )  # fmt: skip
+    )
     paint = baselines.painted(ground, parsed, tools.atlas)
     walking = posing.posed([mean], tools.poser, "walk")[0]
-    size = 100 * (_stature(_joints_of(mean, tools)) / _stature(joints) - 1)
+    size = 100 * (stature(joints_of(mean, tools)) / stature(joints) - 1)
     found["mean_body"] = Body(walking, paint, None, size)
     return found
-
-
-def in_true_pose(
-    people: list[Person], rows: list[dict], tools: Tools, true_size: bool = False
-) -> Tensor:
-    """Reconstructed people in the pose and the place that the truth tells.
-
-    Args:
-        people: One a row.
-        rows: Of `truth.jsonl`.
-        true_size: Whether they are as tall as in truth, too; no photo tells that.
-    Returns: vertices, world, metres.  [N, V, 3]
-    """
-    posed = []
-    for person, row in zip(people, rows, strict=True):
-        pose = np.float32(row["pose_vector"]).reshape(-1, 3)
-        one = dataclasses.replace(person, pose=pose, fallback="")
-        if true_size:
-            one.scale *= _stature(_true_joints(row)) / _stature(_joints_of(one, tools))
-        posed.append(one)
-    vertices = posing.posed(posed, tools.poser, "fitted")
-    return torch.stack([
-        _placed(one, _true_joints(row), row, tools)
-        for one, row in zip(vertices, rows, strict=True)
-    ])  # fmt: skip
-
-
-def _true_joints(row: dict) -> Tensor:
-    return torch.tensor(row["joints"]).float()[:, :3]
-
-
-def _joints_of(person: Person, tools: Tools) -> Tensor:
-    """Keypoints of a person's bare body, metres.  [K, 3]"""
-    shape, pose = (torch.from_numpy(a)[None] for a in (person.shape, person.pose))
-    return bodies.keypoints(tools.body, tools.body.vertices(shape, pose))[0] * person.scale
-
-
-def _stature(joints: Tensor) -> float:
-    """Length from the ears over shoulders and hips to the ankles, metres: the same in any pose."""
-    at = {name: joints[k] for k, name in enumerate(KEYPOINTS)}
-    middle = [(at[f"left_{name}"] + at[f"right_{name}"]) / 2 for name in MIDDLES]
-    lines = [middle, *([at[f"{side}_{name}"] for name in LEG] for side in ("left", "right"))]
-    trunk, *legs = (
-        sum(float((a - b).norm()) for a, b in zip(line, line[1:], strict=False)) for line in lines
-    )
-    return trunk + sum(legs) / 2
-
-
-def _placed(vertices: Tensor, joints: Tensor, row: dict, tools: Tools) -> Tensor:
-    """A standing body moved over the true joints, at the true height above the ground.  [V, 3]"""
-    own = bodies.keypoints(tools.body, vertices[None])[0]
-    shift = (joints - own).mean(0)
-    shift[1] = float(row.get("lift") or 0.0)
-    return vertices + shift
 
 
 @dataclass(frozen=True)
@@ -271,10 +223,13 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
         *(torch.tensor([float(p.row[k]) for p in ground]) for k in ("elevation", "azimuth")),
     )
     paints, _, _ = texture.project(
-        tools.body, tools.atlas, view, vertices[None].repeat(len(ground), 1, 1),
+        tools.body,
+        tools.atlas,
+        view,
+        vertices[None].repeat(len(ground), 1, 1),
         [picture.image for picture in ground],
         [picture.mask.astype(np.float32) for picture in ground],
-    )  # fmt: skip
+    )
     toned = texture.harmonise(paints, tools.atlas, [1.0] * len(paints))
     colours, seen, _ = fill.complete(texture.fuse(toned), tools.atlas)
     return Body(vertices, colours, seen, 0.0)
@@ -283,9 +238,12 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
 def _draw(drawn: list[Body], camera: Cameras, tools: Tools) -> list[Tensor]:
     """Layers of every body at one camera: RGB, coverage, seen, all times coverage. [5, H, W]"""
     layers = bare.layers(
-        torch.stack([body.vertices for body in drawn]), tools.body, *_painted(drawn),
-        torch.arange(len(drawn)), cameras.join([camera] * len(drawn)),
-    )  # fmt: skip
+        torch.stack([body.vertices for body in drawn]),
+        tools.body,
+        *_painted(drawn),
+        torch.arange(len(drawn)),
+        cameras.join([camera] * len(drawn)),
+    )
     return list(layers[:, :5])
 
 

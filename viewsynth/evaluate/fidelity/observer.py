@@ -159,6 +159,7 @@ def train(
 
     Source: cross-entropy with a batch-normalised neck and batch-hard triplets, after Luo et al.
         (Bag of Tricks, CVPR Workshops 2019) and Hermans et al. (arXiv 1703.07737, 2017).
+
     Args:
         pictures: From `letterbox`.  uint8 [N, SIDE, SIDE, 3]
         people: Who each shows, 0, 1, ...  int64 [N]
@@ -243,8 +244,10 @@ def _varied(x: Tensor, rng: np.random.Generator) -> Tensor:
     flip = torch.where(draw(0, 1) < 0.5, -1.0, 1.0)
     scale = draw(0.9, 1.15)
     zero = torch.zeros(count)
-    rows = [torch.stack([scale * flip, zero, draw(-0.06, 0.06)], 1),
-            torch.stack([zero, scale, draw(-0.06, 0.06)], 1)]  # fmt: skip
+    rows = [
+        torch.stack([scale * flip, zero, draw(-0.06, 0.06)], 1),
+        torch.stack([zero, scale, draw(-0.06, 0.06)], 1),
+    ]
     grid = functional.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     x = functional.grid_sample(x, grid, align_corners=False)
     person = (x.abs().amax(1, keepdim=True) > 0.02).float()
@@ -252,8 +255,10 @@ def _varied(x: Tensor, rng: np.random.Generator) -> Tensor:
     x = ((x + GREY / 64) * gain[:, :, None, None] - GREY / 64) * person
     at = torch.arange(SIDE) / SIDE
     top, left, tall, wide = draw(0, 1), draw(0, 1), draw(0.08, 0.3), draw(0.08, 0.3)
-    inside = [((at - edge[:, None]) / side[:, None] - 0.5).abs() < 0.5
-              for edge, side in ((top, tall), (left, wide))]  # fmt: skip
+    inside = [
+        ((at - edge[:, None]) / side[:, None] - 0.5).abs() < 0.5
+        for edge, side in ((top, tall), (left, wide))
+    ]
     hole = inside[0][:, :, None] & inside[1][:, None] & (draw(0, 1) < 0.4)[:, None, None]
     return x * ~hole[:, None]
 
@@ -300,7 +305,7 @@ def load(path: Path, mark: str | None = None) -> Network:
     try:
         with safe_open(str(path), framework="pt") as file:
             found = (file.metadata() or {})["observer"]
-            state = {key: file.get_tensor(key) for key in file.keys()}
+            state = {key: file.get_tensor(key) for key in file}
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path} is not an observer of viewsynth: {error}") from error
     if mark is not None and found != mark:

@@ -32,6 +32,7 @@ def outline(image: np.ndarray, start: np.ndarray | None) -> np.ndarray:
 
     Source: ours; as Rother et al. (GrabCut, SIGGRAPH 2004) a narrow band about a first outline is
     decided by colours, here by the nearest of those that are known in L*a*b* and place.
+
     Args:
         image: RGB.  uint8 [H, W, 3]
         start: Where the person was drawn; None = nobody knows.  bool [H, W]

@@ -104,14 +104,20 @@ class Repairer:
         windows = cameras.join(
             [
                 bare.stretched(true.camera, self.refiner.pipeline.size)
-                for true in drone for _ in WHOLE
+                for true in drone
+                for _ in WHOLE
             ]
-        )  # fmt: skip
+        )
         return self.refiner.conditions(
-            views, list(range(len(WHOLE))) * len(drone), [person] * len(WHOLE),
-            [photos] * len(WHOLE), torch.stack([drawn[name].vertices for name in WHOLE]),
-            tools.body, Sensor(), windows,
-        )  # fmt: skip
+            views,
+            list(range(len(WHOLE))) * len(drone),
+            [person] * len(WHOLE),
+            [photos] * len(WHOLE),
+            torch.stack([drawn[name].vertices for name in WHOLE]),
+            tools.body,
+            Sensor(),
+            windows,
+        )
 
 
 def load(found: refine.Found, options: Refine, device: str) -> Repairer:
@@ -160,9 +166,13 @@ def _sensor(true: Picture) -> Sensor:
 def _view(pid: str, row: dict, image: np.ndarray, drawn: Made) -> View:
     """A drawn picture at a true camera, as `generate` hands it to a refiner."""
     return View(
-        pid=pid, image=image, mask=drawn.mask,
+        pid=pid,
+        image=image,
+        mask=drawn.mask,
         seen=(drawn.seen * 255).round().astype(np.uint8),
-        **{name: row[name] for name in ("elevation", "azimuth", "distance", "target_height",
-                                        "vfov")},
+        **{
+            name: row[name]
+            for name in ("elevation", "azimuth", "distance", "target_height", "vfov")
+        },
         box=tuple(row["box"]),
-    )  # fmt: skip
+    )

@@ -67,8 +67,9 @@ def _bin(rows: list[dict], ground: list[dict], space: str, scale: float, seed: i
         cells.append(_cell("ground", far, about, len(others)))
     made = {
         method: stacked([by_method[method][view] for view in views])
-        for method in MADE if set(by_method.get(method, {})) == set(views)
-    }  # fmt: skip
+        for method in MADE
+        if set(by_method.get(method, {})) == set(views)
+    }
     for method, features in made.items():
         value = metrics.kid(real, features, people, people, seed)
         cells.append(_cell(method, value, about, len(views)))
@@ -82,11 +83,11 @@ def _bin(rows: list[dict], ground: list[dict], space: str, scale: float, seed: i
 
 def _cell(method: str, value: tuple[float, float, float], about: dict, pictures: int) -> dict:
     mean, low, high = value
-    return {"method": method, **about, "mean": mean, "low": low, "high": high,
-            "pictures": pictures}  # fmt: skip
+    return {"method": method, **about, "mean": mean, "low": low, "high": high, "pictures": pictures}
 
 
 def _scale(features: list[list[float]]) -> float:
     """What makes the mean square of the true features 1: the kernel's 1 then means the same in
-    every space."""
+    every space.
+    """
     return float(1 / np.sqrt(np.square(np.array(features, np.float64)).mean()))

@@ -17,31 +17,43 @@ from viewsynth.evaluate.fidelity.measures import BINS, OTHER, PARTS, bin_of
 
 # name: (heading, whether higher is better, decimals); in the order of their rank
 MEASURES = {
-    "de": ("ΔE parts", False, 1), "de_tone": ("ΔE after gain", False, 1),
-    "iou": ("IoU", True, 3), "map": ("identity mAP", True, 3),
-    "rank1": ("rank-1", True, 3), "own_view": ("own view mAP", True, 3),
+    "de": ("ΔE parts", False, 1),
+    "de_tone": ("ΔE after gain", False, 1),
+    "iou": ("IoU", True, 3),
+    "map": ("identity mAP", True, 3),
+    "rank1": ("rank-1", True, 3),
+    "own_view": ("own view mAP", True, 3),
     "cosine": ("cosine", True, 3),
-    "elevation_error": ("elevation error °", False, 1), "psnr": ("PSNR dB", True, 1),
+    "elevation_error": ("elevation error °", False, 1),
+    "psnr": ("PSNR dB", True, 1),
     "ssim": ("SSIM", True, 3),
-}  # fmt: skip
+}
 COLOURS = {
     **{f"de_{name}": (name, False, 1) for name in PARTS},
     "de_pixel": ("per pixel", False, 1),
-}  # fmt: skip
+}
 SPLIT = {
-    "psnr_seen": ("PSNR dB seen", True, 1), "psnr_unseen": ("PSNR dB unseen", True, 1),
-    "ssim_seen": ("SSIM seen", True, 3), "ssim_unseen": ("SSIM unseen", True, 3),
-    "de_seen": ("ΔE seen", False, 1), "de_unseen": ("ΔE unseen", False, 1),
-}  # fmt: skip
+    "psnr_seen": ("PSNR dB seen", True, 1),
+    "psnr_unseen": ("PSNR dB unseen", True, 1),
+    "ssim_seen": ("SSIM seen", True, 3),
+    "ssim_unseen": ("SSIM unseen", True, 3),
+    "de_seen": ("ΔE seen", False, 1),
+    "de_unseen": ("ΔE unseen", False, 1),
+}
 REID = {
-    "reid_map": ("mAP", True, 3), "reid_rank1": ("rank-1", True, 3),
-    "reid_own_view": ("own view mAP", True, 3), "reid_cosine": ("cosine", True, 3),
-}  # fmt: skip
+    "reid_map": ("mAP", True, 3),
+    "reid_rank1": ("rank-1", True, 3),
+    "reid_own_view": ("own view mAP", True, 3),
+    "reid_cosine": ("cosine", True, 3),
+}
 DETAILS = {
-    "seen": ("share seen", True, 2), "missing": ("bare", False, 3),
-    "height_error": ("size error %", False, 1), "height_apart": ("|size error| %", False, 1),
-    "iou_grown": ("IoU grown", True, 3), "iou_possible": ("IoU possible", True, 3),
-}  # fmt: skip
+    "seen": ("share seen", True, 2),
+    "missing": ("bare", False, 3),
+    "height_error": ("size error %", False, 1),
+    "height_apart": ("|size error| %", False, 1),
+    "iou_grown": ("IoU grown", True, 3),
+    "iou_possible": ("IoU possible", True, 3),
+}
 EVERY = {**MEASURES, **COLOURS, **SPLIT, **REID, **DETAILS}
 ALL = "all"
 BASELINES = ("resized", "warped", "mean_body")
@@ -71,8 +83,9 @@ def identify(rows: list[dict], space: str = "") -> None:
     gallery = vectors[is_true]
     true = [row for row in rows if row["method"] == "true"]
     pid, view = (np.array([row[key] for row in true]) for key in ("pid", "view"))
-    names = {key: f"{space}_{key}" if space else key for key in ("map", "rank1", "own_view",
-                                                                 "cosine")}  # fmt: skip
+    names = {
+        key: f"{space}_{key}" if space else key for key in ("map", "rank1", "own_view", "cosine")
+    }
     for row, vector in zip(rows, vectors, strict=True):
         similarity = gallery @ vector
         own = view == row["view"]
@@ -113,10 +126,16 @@ def summary(rows: list[dict]) -> list[dict]:
         mean, low, high = metrics.interval(np.array(list(people.values())))
         found.append(
             {
-                "method": method, "bin": name, "measure": measure, "mean": mean, "low": low,
-                "high": high, "people": len(people), "pictures": counts[method, name],
+                "method": method,
+                "bin": name,
+                "measure": measure,
+                "mean": mean,
+                "low": low,
+                "high": high,
+                "people": len(people),
+                "pictures": counts[method, name],
             }
-        )  # fmt: skip
+        )
     return found
 
 
@@ -153,11 +172,17 @@ def _paired(rows: list[dict], pairs, measures: dict) -> list[dict]:
                 mean, low, high = metrics.difference(*(pair if higher else pair[::-1]))
                 found.append(
                     {
-                        "method": method, "baseline": baseline, "bin": name, "measure": measure,
-                        "mean": mean, "low": low, "high": high, "people": len(both),
+                        "method": method,
+                        "baseline": baseline,
+                        "bin": name,
+                        "measure": measure,
+                        "mean": mean,
+                        "low": low,
+                        "high": high,
+                        "people": len(both),
                         "better": better(low, high),
                     }
-                )  # fmt: skip
+                )
     return found
 
 

@@ -45,9 +45,10 @@ def markdown(
     lines = ["# Fidelity of synthesised drone views", "", *notes, ""]
     lines += [f"- `{name}`: {said}" for name, said in METHODS.items() if name in present]
     lines += [
-        "", "Mean [95 % interval over people]. Rank by ΔE, IoU and identity: PSNR and SSIM reward "
+        "",
+        "Mean [95 % interval over people]. Rank by ΔE, IoU and identity: PSNR and SSIM reward "
         "blur and come second.",
-    ]  # fmt: skip
+    ]
     for name in (ALL, *NAMES):
         many = [c for c in found if c["bin"] == name and c["measure"] == "iou"]
         if many:
@@ -75,8 +76,10 @@ def markdown(
 
 def _grid(cells: dict, name: str, which: dict) -> list[str]:
     which = {m: about for m, about in which.items() if any(key[2] == m for key in cells)}
-    rows = [[method, *(_cell(cells.get((method, name, m)), which[m]) for m in which)]
-            for method in METHODS]  # fmt: skip
+    rows = [
+        [method, *(_cell(cells.get((method, name, m)), which[m]) for m in which)]
+        for method in METHODS
+    ]
     rows = [row for row in rows if any(row[1:])]
     return _aligned([["method", *(heading for heading, *_ in which.values())], *rows])
 
@@ -89,9 +92,11 @@ def _split(cells: dict) -> list[str]:
             if any(row):
                 rows.append([method, name, *row])
     return [
-        *_aligned(rows), "", "The pixels are those where the rendering (of ours, or in the true "
+        *_aligned(rows),
+        "",
+        "The pixels are those where the rendering (of ours, or in the true "
         "pose) shows the person and the person truly is, whatever the method shows there.",
-    ]  # fmt: skip
+    ]
 
 
 def _sets(sets: list[dict]) -> list[str]:
@@ -103,17 +108,21 @@ def _sets(sets: list[dict]) -> list[str]:
         for key in dict.fromkeys((c["method"], c["baseline"]) for c in mine):
             row = []
             for name in names:
-                cell = next((c for c in mine if (c["method"], c["baseline"], c["bin"]) ==
-                             (*key, name)), None)  # fmt: skip
+                cell = next(
+                    (c for c in mine if (c["method"], c["baseline"], c["bin"]) == (*key, name)),
+                    None,
+                )
                 row.append(_cell(cell, about) + (_mark(cell) if key[1] else ""))
             method, baseline = key
             said = f"gain of {method} over {baseline}" if baseline else SETS.get(method, method)
             rows.append([space, said, *row])
     return [
-        *_aligned(rows), "", "0 = no difference to be found; the halves of the people show what "
+        *_aligned(rows),
+        "",
+        "0 = no difference to be found; the halves of the people show what "
         "chance makes of it, the ground pictures how far the views are apart. Gains: positive = "
         "better, ~ = the interval holds zero.",
-    ]  # fmt: skip
+    ]
 
 
 def _degrees(name: str) -> str:
@@ -150,6 +159,8 @@ def _mark(cell: dict | None) -> str:
 def _aligned(rows: list[list[str]]) -> list[str]:
     """A Markdown table whose columns line up in a terminal too."""
     width = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, width, strict=True)) + " |"
-             for row in rows]  # fmt: skip
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, width, strict=True)) + " |"
+        for row in rows
+    ]
     return [lines[0], "|" + "|".join("-" * (w + 2) for w in width) + "|", *lines[1:]]

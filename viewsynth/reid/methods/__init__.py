@@ -65,7 +65,7 @@ def needs(name: str) -> str:
 
 def build(
     name: str, backbone: Backbone, classes: int, smoothing: float = 0, seed: int = 0, views: int = 2
-):  # fmt: skip
+):
     """A method on a backbone.
 
     Args:

@@ -117,9 +117,15 @@ def mark(method: SDReID, pool: Pool, dropped_paths: bool, seed: int) -> str:
 
 
 def open_or_make(
-    folder: Path, method: SDReID, pool: Pool, pixels: Pixels, dropped_paths: bool, seed: int,
-    device, bar: bool = False,
-) -> Cached:  # fmt: skip
+    folder: Path,
+    method: SDReID,
+    pool: Pool,
+    pixels: Pixels,
+    dropped_paths: bool,
+    seed: int,
+    device,
+    bar: bool = False,
+) -> Cached:
     """The features of a pool, from their file if it is there, else made and written.
 
     Args:
@@ -168,10 +174,13 @@ def make(
                 images = images.flip(-1) if side else images
                 with _dropping(method, dropped_paths, seed_of(seed, "paths", side, start)):
                     found = method.encode(images)
-                parts.append([
-                    found.identity.float().cpu(), found.condition.half().cpu(),
-                    found.view.float().cpu(),
-                ])  # fmt: skip
+                parts.append(
+                    [
+                        found.identity.float().cpu(),
+                        found.condition.half().cpu(),
+                        found.view.float().cpu(),
+                    ]
+                )
                 done.update(len(images))
             sides.append([torch.cat(column) for column in zip(*parts, strict=True)])
     stacked = [torch.stack(pair) for pair in zip(*sides, strict=True)]

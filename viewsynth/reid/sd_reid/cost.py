@@ -33,10 +33,13 @@ def report(model: Fused, batch: int = 16) -> dict:
     count = sum(p.numel() for p in model.generator.parameters())
     own = model.generator.own
     trained = sum(p.numel() for name, p in model.generator.named_parameters() if name in own)
-    told = {"parameters": {
-        "encoder": sum(p.numel() for p in model.person.parameters()), "learnt": trained,
-        "generator": count,
-    }}  # fmt: skip
+    told = {
+        "parameters": {
+            "encoder": sum(p.numel() for p in model.person.parameters()),
+            "learnt": trained,
+            "generator": count,
+        }
+    }
     for name, run in (("encoder", model.person.features), ("fused", model.features)):
         with FlopCounterMode(display=False) as counter, _countable():
             run(images)

@@ -23,11 +23,15 @@ from viewsynth.runtime.files import sha256
 
 SMALL, MLP = "small", "mlp"
 SMALL_CONFIG = {
-    "in_channels": CHANNELS, "out_channels": CHANNELS, "block_out_channels": [32, 64, 64],
+    "in_channels": CHANNELS,
+    "out_channels": CHANNELS,
+    "block_out_channels": [32, 64, 64],
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-    "layers_per_block": 1, "attention_head_dim": 8, "norm_num_groups": 8,
-}  # fmt: skip
+    "layers_per_block": 1,
+    "attention_head_dim": 8,
+    "norm_num_groups": 8,
+}
 LEARNS = (".attn2.to_k.", ".attn2.to_v.")  # of the decoder, where the weights are others'
 FILES = ["unet/config.json"] + [
     f"unet/diffusion_pytorch_model{end}.safetensors" for end in ("", "-0*")
@@ -97,9 +101,12 @@ class UNet(nn.Module):
         told = UP.set(tuple(up))
         try:
             return self.unet(
-                latents, times, context, return_dict=False,
+                latents,
+                times,
+                context,
+                return_dict=False,
                 down_intrablock_additional_residuals=list(down) or None,
-            )[0]  # fmt: skip
+            )[0]
         finally:
             UP.reset(told)
 

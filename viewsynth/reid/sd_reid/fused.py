@@ -38,6 +38,7 @@ class Fused(nn.Module):
         generator: The second.
         steps: Of the sampler.
         guidance: See `sampling.sample`.
+
     Attributes:
         backbone: Of the first stage: what says the size of the pictures.
         running: The generator of random numbers of the mode `faithful`, which runs on from call to
@@ -110,9 +111,12 @@ def describe(model: Fused) -> dict:
     """All but the weights, as JSON types."""
     own = model.generator
     settings = {
-        "shape": asdict(own.shape), "views": len(own.prototypes), "steps": model.steps,
-        "guidance": model.guidance, "base_sha256": own.denoiser.base,
-    }  # fmt: skip
+        "shape": asdict(own.shape),
+        "views": len(own.prototypes),
+        "steps": model.steps,
+        "guidance": model.guidance,
+        "base_sha256": own.denoiser.base,
+    }
     return {saved.GENERATION: settings, "person": saved.describe(model.person)}
 
 
@@ -132,9 +136,11 @@ def load(path: str | Path) -> tuple[Fused, dict]:
         told = said[saved.GENERATION]
         with drawn(0, "rebuild"):  # to be replaced
             generator = Generator(
-                person.backbone.width, len(person.backbone.blocks), told["views"],
+                person.backbone.width,
+                len(person.backbone.blocks),
+                told["views"],
                 Shape(**told["shape"]),
-            )  # fmt: skip
+            )
         if (base := generator.denoiser.base) != told["base_sha256"]:
             raise ValueError(
                 f"the UNet of {told['shape']['denoiser']} is not the one that it learnt on "

@@ -68,6 +68,7 @@ class Generator(nn.Module):
         tokens: Of the condition, T: one a block of the encoder.
         views: How many there are, V.
         shape: What it is made of.
+
     Attributes:
         own: Names of its weights and buffers, less those that others trained.
         features, conditions, view_features: Standards of identity features, identity conditions
@@ -126,9 +127,15 @@ class Generator(nn.Module):
         return self.pyramid(self.view_features(view))
 
     def forward(
-        self, clean: Tensor, noise: Tensor, times: Tensor, condition: Tensor, prototype: Tensor,
-        view: Tensor, dropped: Tensor,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        self,
+        clean: Tensor,
+        noise: Tensor,
+        times: Tensor,
+        condition: Tensor,
+        prototype: Tensor,
+        view: Tensor,
+        dropped: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
         """What training compares: the noise that is told, and the refined feature.
 
         Args:

@@ -60,9 +60,13 @@ def starts(views: int, count: int, shape: tuple[int, ...]) -> Tensor:
 
 @torch.no_grad()
 def sample(
-    model, condition: Tensor, noise: Tensor, steps: int, guidance: float,
+    model,
+    condition: Tensor,
+    noise: Tensor,
+    steps: int,
+    guidance: float,
     generator: torch.Generator | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """One feature of every view of every picture.
 
     Args:
@@ -98,9 +102,11 @@ def sample(
             nothing, told = found.float().chunk(2)
             found = nothing + guidance * (told - nothing)
         latents = sampler.step(
-            found.float(), time, latents,
+            found.float(),
+            time,
+            latents,
             **({"generator": generator} if mode.leading else {"eta": 0.0}),
-        ).prev_sample  # fmt: skip
+        ).prev_sample
         if mode.lost_residuals:
             down = down[: len(down) // 2]
     features = model.features.back(model.feature(latents, prototypes))

@@ -150,9 +150,10 @@ def prepare(generator: Generator, cached: Cached, bank: Tensor) -> None:
     """
     if not generator.mode.raw:
         for standard, numbers in (
-            (generator.features, cached.identity), (generator.conditions, cached.condition),
+            (generator.features, cached.identity),
+            (generator.conditions, cached.condition),
             (generator.view_features, cached.view),
-        ):  # fmt: skip
+        ):
             standard.mean, standard.scale = cached.moments(numbers)
     if generator.mode.moving_prototypes:
         generator.prototypes = bank.detach().cpu().clone()
