@@ -37,9 +37,10 @@ import tyro
 from render import machine
 
 from viewsynth import data, manifest
-from viewsynth.commands.generate import Config, Views
+from viewsynth.commands.generate import Config
 from viewsynth.config import to_dict
 from viewsynth.generate import chunk, worker
+from viewsynth.generate.options import Views
 from viewsynth.runtime import weights, workers
 from viewsynth.world import shots as drawn
 

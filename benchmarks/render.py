@@ -23,7 +23,7 @@ import tyro
 
 from viewsynth import bodies, cameras
 from viewsynth.render import shade, views
-from viewsynth.render.sensor import Sensor
+from viewsynth.render.options import Sensor
 
 SIZES = ((256, 128), (512, 256))
 

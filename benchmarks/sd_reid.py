@@ -23,7 +23,8 @@ from viewsynth.reid import backbones, methods
 from viewsynth.reid.sd_reid import cost, denoisers, fused, sampling, training
 from viewsynth.reid.sd_reid.cache import Cached
 from viewsynth.reid.sd_reid.conditions import Fusion, Pyramid
-from viewsynth.reid.sd_reid.model import Generator, Shape
+from viewsynth.reid.sd_reid.model import Generator
+from viewsynth.reid.sd_reid.options import GeneratorOptimization, GeneratorShape
 from viewsynth.training.loop import Draws
 
 SD15 = {
@@ -53,7 +54,7 @@ def generator(person: nn.Module, denoiser: str, device) -> Generator:
     """A second stage; "sd15" is a UNet of Stable Diffusion's size whose weights are frozen."""
     width, tokens = person.backbone.width, len(person.backbone.blocks)
     wanted = "mlp" if denoiser == "sd15" else denoiser
-    made = Generator(width, tokens, VIEWS, Shape(denoiser=wanted))
+    made = Generator(width, tokens, VIEWS, GeneratorShape(denoiser=wanted))
     if denoiser == "sd15":
         made.denoiser = denoisers.UNet(UNet2DConditionModel(**SD15), frozen=True)
         made.fusion = Fusion(width, made.denoiser.context, tokens, 1, False)
@@ -110,7 +111,7 @@ def main() -> None:
     images = torch.rand(asked.batch, 3, *person.backbone.size, device=device)
     with torch.no_grad():
         cached = held(person.encode(images), asked.batch)
-    settings = training.Settings()
+    settings = GeneratorOptimization()
     print(f"{asked.encoder}, batch {asked.batch}, {device}, {'bf16' if asked.bf16 else 'float32'}")
     print(
         "| denoiser | step from pictures, s | from the cache, s | ratio | encoder, GFLOPs and ms "

@@ -40,7 +40,7 @@ from turns import Row, measure, noted, settled, told
 
 from viewsynth.records import Sample
 from viewsynth.reid import backbones, batches, methods, pool, training
-from viewsynth.reid.augment import Recipe
+from viewsynth.reid.options import Augmentation, ReIDOptimization
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
 from viewsynth.runtime.workers import cores
@@ -88,7 +88,7 @@ class Scene:
     cached: Pixels
     files: Pixels
     accelerator: Accelerator
-    settings: training.Settings
+    settings: ReIDOptimization
 
     @property
     def batch(self) -> int:
@@ -143,7 +143,7 @@ def networks(options: Options, size: tuple[int, int], folder: Path, classes: int
 def agree(scene: Scene) -> None:
     """Plain and ours must give the same losses for the same pictures, in float32."""
     device = scene.options.device
-    untouched = Recipe(pad=0, flip=0, erase=0)
+    untouched = Augmentation(pad=0, flip=0, erase=0)
     batch = next(batches.stream(scene.plan, scene.cached, untouched, [0], device=device))
     method, network = (copy.deepcopy(m).to(device).train() for m in (scene.method, scene.network))
     with torch.no_grad():
@@ -216,7 +216,7 @@ def ours(
                 method,
                 scene.plan,
                 Waited(pixels, waits),
-                Recipe(),
+                Augmentation(),
                 scene.settings,
                 Path("no-checkpoint"),
                 Launched(scene.accelerator, fused, compiled),
@@ -314,7 +314,7 @@ def loading(scene: Scene) -> str:
         else:
             steps = range(2 * count)
             source = batches.stream(
-                scene.plan, pixels, Recipe(), steps, device=scene.options.device
+                scene.plan, pixels, Augmentation(), steps, device=scene.options.device
             )
         next(source)
         before = settled()
@@ -345,7 +345,7 @@ def table(kind: Table, options: Options) -> None:
             cached=Pixels.open(known.samples, size, folder / "cache"),
             files=Pixels.open(known.samples, size),
             accelerator=Accelerator(cpu=cpu, mixed_precision="bf16" if half else "no"),
-            settings=training.Settings(
+            settings=ReIDOptimization(
                 optimizer=options.optimizer, rate=1e-5, mine_synthetic_from=0
             ),
         )

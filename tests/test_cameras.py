@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from viewsynth import cameras
 from viewsynth.render import views
-from viewsynth.render.sensor import Sensor
+from viewsynth.render.options import Sensor
 
 ANGLES = st.tuples(
     st.sampled_from([0.0, 90.0, -90.0]) | st.floats(-90, 90, width=32),

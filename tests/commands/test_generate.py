@@ -18,6 +18,7 @@ from PIL import Image
 
 from viewsynth import config
 from viewsynth.commands import generate
+from viewsynth.generate.options import Views
 from viewsynth.records import Person
 
 TESTS = Path(__file__).parents[1]
@@ -259,14 +260,14 @@ def test_folders_that_are_not_ours(photos, tmp_path):
 
 
 def test_camera_names():
-    views = generate.Views(elevations=(30.0, 22.5), azimuths=(-90.0, 270.0, 0.0))
+    views = Views(elevations=(30.0, 22.5), azimuths=(-90.0, 270.0, 0.0))
     assert views.names() == ("e30_a270", "e30_a0", "e22.5_a270", "e22.5_a0")
     from viewsynth.generate.chunk import camera
 
     assert camera("e22.5_a270", 0, "p") == (22.5, 270)
-    sampled = generate.Views(sample=200, range=(25.0, 90.0)).names()
+    sampled = Views(sample=200, range=(25.0, 90.0)).names()
     drawn = [camera(name, 0, "p") for name in sampled]
-    assert drawn[:3] == [camera(name, 0, "p") for name in generate.Views(sample=3).names()]
+    assert drawn[:3] == [camera(name, 0, "p") for name in Views(sample=3).names()]
     assert all(25 <= e <= 90 and 0 <= a <= 360 for e, a in drawn)
     assert min(e for e, _ in drawn) < 30 and max(e for e, _ in drawn) > 85
     assert camera(sampled[0], 0, "q") != drawn[0] != camera(sampled[0], 1, "p")

@@ -23,6 +23,7 @@ from viewsynth.commands import train
 from viewsynth.reid import backbones, methods, saved
 from viewsynth.training import checkpoints, loop
 from viewsynth.training.learning import Average
+from viewsynth.training.options import Optimization
 
 MODELS = {
     "basic": lambda: ResNetModel(
@@ -175,7 +176,7 @@ class Squares:
 
 @pytest.mark.parametrize("average", [0.0, 0.5])
 def test_the_loop_of_the_other_trainings(tmp_path, average):
-    settings = loop.Steps(steps=6, batch=4, warmup=0, rate=1e-2, average=average)
+    settings = Optimization(steps=6, batch=4, warmup=0, rate=1e-2, average=average)
     plan = loop.Plan(settings, 8, 0, str)
 
     def learnt(run: str, tell=None) -> dict[str, torch.Tensor]:

@@ -21,6 +21,7 @@ from viewsynth import config
 from viewsynth.commands import train
 from viewsynth.reid import saved
 from viewsynth.reid import training as loop
+from viewsynth.reid.options import Augmentation
 from viewsynth.training import checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -276,7 +277,7 @@ def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
     plan = train.Plan(pool=learnt, people=4, pictures=4, steps=10)
     body = train.backbones.load(str(backbone), (32, 16))
     method = train.methods.build("baseline", body, learnt.classes)
-    batch = next(train.batches.stream(plan, pixels, train.Recipe(), [0]))
+    batch = next(train.batches.stream(plan, pixels, Augmentation(), [0]))
     before = {k: v.clone() for k, v in method.state_dict().items()}
     first, last = loop.check_learns(method, batch)
     assert math.isfinite(first) and last < first

@@ -12,10 +12,10 @@ import torch
 from accelerate import Accelerator
 
 from viewsynth.diffusion import autoencoder
-from viewsynth.diffusion.autoencoder import Settings
+from viewsynth.diffusion.options import AutoencoderOptimization
 from viewsynth.training.loop import Draws
 
-FAST = Settings(steps=60, batch=4, rate=3e-3, warmup=0, average=0.9)
+FAST = AutoencoderOptimization(steps=60, batch=4, rate=3e-3, warmup=0, average=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -130,4 +130,4 @@ def test_unit_is_least_at_mean_0_and_deviation_1():
 
 def test_noise_is_refused():
     with pytest.raises(ValueError, match=r"autoencoder.noise must be in \[0, 10\]"):
-        Settings(noise=-1)
+        AutoencoderOptimization(noise=-1)

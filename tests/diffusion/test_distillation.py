@@ -14,11 +14,12 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler, LCMScheduler
 
 from viewsynth.diffusion import distillation, training
-from viewsynth.diffusion.distillation import Consistency, Settings
+from viewsynth.diffusion.distillation import Consistency
+from viewsynth.diffusion.options import DistillationOptimization
 from viewsynth.diffusion.training import Denoiser, Latents
 from viewsynth.training.loop import Draws
 
-FAST = Settings(steps=40, batch=4, rate=2e-3, warmup=0, average=0.5)
+FAST = DistillationOptimization(steps=40, batch=4, rate=2e-3, warmup=0, average=0.5)
 KEPT = torch.ones(2, 3, dtype=torch.bool)
 
 
@@ -204,4 +205,4 @@ def test_geometry_and_source_are_withheld_each_on_its_own(taught):
 @pytest.mark.parametrize("values", [{"guidance": 0.5}, {"stations": 1}, {"drop": 2}])
 def test_settings_are_refused(values):
     with pytest.raises(ValueError, match=rf"distil.{next(iter(values))} must be in"):
-        Settings(**values)
+        DistillationOptimization(**values)

@@ -19,11 +19,11 @@ from scipy import ndimage
 from viewsynth import config
 from viewsynth.commands import generate
 from viewsynth.diffusion import refine
+from viewsynth.diffusion.options import Refine
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
-from viewsynth.diffusion.refine import Refine
 from viewsynth.generate import chunk, worker
 from viewsynth.records import Person
-from viewsynth.render.sensor import Sensor
+from viewsynth.render.options import Sensor
 from viewsynth.render.views import Shot, take
 from viewsynth.runtime import images, weights
 from viewsynth.world import shots

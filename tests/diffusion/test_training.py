@@ -17,11 +17,13 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler
 
 from viewsynth.diffusion import training
-from viewsynth.diffusion.training import Latents, Noise, Settings
+from viewsynth.diffusion.options import DiffusionOptimization
+from viewsynth.diffusion.training import Latents, Noise
 from viewsynth.training import checkpoints, learning, loop
-from viewsynth.training.loop import Draws, Plan, Steps
+from viewsynth.training.loop import Draws, Plan
+from viewsynth.training.options import Optimization
 
-FAST = Settings(steps=8, batch=4, rate=3e-3, warmup=0, average=0.5, drop=(0, 0, 0))
+FAST = DiffusionOptimization(steps=8, batch=4, rate=3e-3, warmup=0, average=0.5, drop=(0, 0, 0))
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +103,13 @@ def test_pure_noise_has_a_weight_and_needs_v():
 
 
 def test_batches_see_every_row_once_an_epoch():
-    plan = Plan(Steps(batch=3), 5, 0, str)
+    plan = Plan(Optimization(batch=3), 5, 0, str)
     rows = np.concatenate([plan.batch(step) for step in range(5)])
     assert all(sorted(rows[k : k + 5]) == list(range(5)) for k in (0, 5, 10))
-    assert np.array_equal(plan.batch(3), Plan(Steps(batch=3), 5, 0, str).batch(3))
+    assert np.array_equal(plan.batch(3), Plan(Optimization(batch=3), 5, 0, str).batch(3))
     assert not np.array_equal(
-        rows, np.concatenate([Plan(Steps(batch=3), 5, 1, str).batch(step) for step in range(5)])
+        rows,
+        np.concatenate([Plan(Optimization(batch=3), 5, 1, str).batch(step) for step in range(5)]),
     )
 
 
@@ -336,7 +339,7 @@ def test_people_are_held_out_whole(tmp_path):
 )
 def test_settings_are_refused(values, said):
     with pytest.raises(ValueError, match=said):
-        Settings(**values)
+        DiffusionOptimization(**values)
 
 
 def test_parts_that_processes_cannot_share(two, tmp_path):

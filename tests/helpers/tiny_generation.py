@@ -11,7 +11,8 @@ from transformers import ViTConfig, ViTModel
 
 from viewsynth.reid import backbones, methods
 from viewsynth.reid.sd_reid.cache import Cached
-from viewsynth.reid.sd_reid.model import Generator, Shape
+from viewsynth.reid.sd_reid.model import Generator
+from viewsynth.reid.sd_reid.options import GeneratorShape
 
 WIDTH, TOKENS, VIEWS, SIZE = 48, 3, 3, (64, 32)
 
@@ -23,7 +24,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 def generator(seed: int = 0, views: int = VIEWS, **changes) -> Generator:
     """A small one whose last layers are no zeros, so that everything has an effect."""
     torch.manual_seed(seed)
-    made = Generator(WIDTH, TOKENS, views, Shape(**changes)).eval()
+    made = Generator(WIDTH, TOKENS, views, GeneratorShape(**changes)).eval()
     made.prototypes = noise(views, WIDTH, seed=1)
     for layer in made.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and not layer.weight.abs().sum():

@@ -13,7 +13,7 @@ from viewsynth.judge import judge_person
 from viewsynth.reconstruct import facing, fill, fit, posing, quality, targets, texture
 from viewsynth.reconstruct.parse import parse
 from viewsynth.records import Person, Sample
-from viewsynth.render.sensor import Sensor
+from viewsynth.render.options import Sensor
 from viewsynth.render.views import Shot, take
 from viewsynth.runtime import weights
 from viewsynth.world import shots

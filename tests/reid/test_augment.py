@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from viewsynth.reid import augment
-from viewsynth.reid.augment import Recipe
+from viewsynth.reid.options import Augmentation
 
-OFF = Recipe(pad=0, flip=0, erase=0)
-EVERYTHING = Recipe(degrade=0.5, perspective=0.5)
+OFF = Augmentation(pad=0, flip=0, erase=0)
+EVERYTHING = Augmentation(degrade=0.5, perspective=0.5)
 
 
 def pictures(count, height=128, width=64, seed=0):
@@ -26,7 +26,7 @@ def planar(images):
     return images.permute(0, 3, 1, 2).float() / 255
 
 
-@pytest.mark.parametrize("recipe", [OFF, Recipe(), EVERYTHING])
+@pytest.mark.parametrize("recipe", [OFF, Augmentation(), EVERYTHING])
 @pytest.mark.parametrize("size", [(128, 64), (256, 128), (60, 37)])
 def test_a_row_of_a_batch_is_that_row_alone(recipe, size):
     images = pictures(9, *size)
@@ -42,7 +42,7 @@ def test_a_row_of_a_batch_is_that_row_alone(recipe, size):
 def test_the_input_is_left_alone():
     images = pictures(6)
     before = images.clone()
-    augment.augment(images, 0, 0, range(6), Recipe(degrade=1, perspective=1))
+    augment.augment(images, 0, 0, range(6), Augmentation(degrade=1, perspective=1))
     assert (images == before).all()
 
 
@@ -62,7 +62,7 @@ def test_off_is_the_picture():
 
 def test_flip():
     images = pictures(400, 32, 16)
-    found = augment.augment(images, 0, 0, range(400), Recipe(pad=0, erase=0))
+    found = augment.augment(images, 0, 0, range(400), Augmentation(pad=0, erase=0))
     same = (found == planar(images)).flatten(1).all(1)
     flipped = (found == planar(images).flip(3)).flatten(1).all(1)
     assert (same | flipped).all() and 160 < flipped.sum() < 240
@@ -71,7 +71,7 @@ def test_flip():
 @pytest.mark.parametrize(("size", "pad"), [((128, 64), 5), ((256, 128), 10)])
 def test_pad_and_crop(size, pad):
     images = pictures(60, *size)
-    found = augment.augment(images, 0, 0, range(60), Recipe(flip=0.5, erase=0))
+    found = augment.augment(images, 0, 0, range(60), Augmentation(flip=0.5, erase=0))
     offsets = set()
     for picture, row in zip(planar(images), found, strict=True):
         fits = []
@@ -93,7 +93,7 @@ def test_pad_and_crop(size, pad):
 
 def test_erasing():
     images = pictures(500, 64, 32)
-    found = augment.augment(images, 0, 0, range(500), Recipe(pad=0, flip=0))
+    found = augment.augment(images, 0, 0, range(500), Augmentation(pad=0, flip=0))
     mean = torch.tensor(augment.MEAN)[:, None, None]
     shares, ratios = [], []
     for picture, row in zip(planar(images), found, strict=True):
@@ -112,8 +112,8 @@ def test_erasing():
 
 def test_a_control_changes_nothing_else():
     images = pictures(64)
-    plain = augment.augment(images, 0, 3, range(64), Recipe())
-    coarse = augment.augment(images, 0, 3, range(64), Recipe(degrade=0.5))
+    plain = augment.augment(images, 0, 3, range(64), Augmentation())
+    coarse = augment.augment(images, 0, 3, range(64), Augmentation(degrade=0.5))
     touched = (plain != coarse).flatten(1).any(1)
     assert 15 < touched.sum() < 50
     # What is erased, and the black of the padding, are where they were.
@@ -196,15 +196,15 @@ def test_tilted_makes_near_things_larger():
 )
 def test_recipes_that_cannot_be(key, value):
     with pytest.raises(ValueError, match=f"augment.{key} must be"):
-        Recipe(**{key: value})
+        Augmentation(**{key: value})
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_does_the_same():
     images = pictures(16)
-    here = augment.augment(images, 0, 0, range(16), Recipe())
-    there = augment.augment(images.cuda(), 0, 0, range(16), Recipe())
+    here = augment.augment(images, 0, 0, range(16), Augmentation())
+    there = augment.augment(images.cuda(), 0, 0, range(16), Augmentation())
     assert there.is_cuda and (there.cpu() - here).abs().max() < 1e-6
     both = [augment.augment(x, 0, 0, range(16), EVERYTHING).cpu() for x in (images, images.cuda())]
     assert (both[0] - both[1]).abs().max() < 2.5 / 255

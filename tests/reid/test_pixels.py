@@ -17,8 +17,9 @@ from PIL import Image
 from viewsynth.data import images
 from viewsynth.records import Sample
 from viewsynth.reid import pixels
-from viewsynth.reid.augment import Recipe, augment
+from viewsynth.reid.augment import augment
 from viewsynth.reid.batches import stream
+from viewsynth.reid.options import Augmentation
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.pool import build
 from viewsynth.reid.sampler import Plan
@@ -212,7 +213,7 @@ def test_stream_is_the_plan_resumed_or_shared(samples, tmp_path):
     pool = build(samples)
     opened = Pixels.open(pool.samples, SIZE, tmp_path)
     plan = Plan(pool=pool, people=4, pictures=2, steps=6, seed=5)
-    whole = list(stream(plan, opened, Recipe(), range(6)))
+    whole = list(stream(plan, opened, Augmentation(), range(6)))
     assert len(whole) == 6
     for step, batch in enumerate(whole):
         chosen = plan.batch(step)
@@ -220,11 +221,13 @@ def test_stream_is_the_plan_resumed_or_shared(samples, tmp_path):
         assert batch.labels.tolist() == pool.labels[chosen].tolist()
         assert batch.weights.dtype == batch.images.dtype == torch.float32
         assert batch.synthetic.dtype == torch.bool and batch.views.dtype == torch.int64
-        assert (batch.images == augment(opened.get(chosen), 5, step, range(8), Recipe())).all()
+        assert (
+            batch.images == augment(opened.get(chosen), 5, step, range(8), Augmentation())
+        ).all()
         assert batch.to("cpu").names == batch.names
-    resumed = list(stream(plan, opened, Recipe(), range(4, 6)))
+    resumed = list(stream(plan, opened, Augmentation(), range(4, 6)))
     assert all((a.images == b.images).all() for a, b in zip(whole[4:], resumed, strict=True))
-    halves = [list(stream(plan, opened, Recipe(), range(6), plan.part(n, 2))) for n in (0, 1)]
+    halves = [list(stream(plan, opened, Augmentation(), range(6), plan.part(n, 2))) for n in (0, 1)]
     for batch, first, second in zip(whole, *halves, strict=True):
         assert (batch.images == torch.cat([first.images, second.images])).all()
         assert batch.names == first.names + second.names

@@ -13,7 +13,7 @@ from PIL import Image
 
 from viewsynth import cameras
 from viewsynth.render import bare
-from viewsynth.render.sensor import Sensor
+from viewsynth.render.options import Sensor
 from viewsynth.render.views import Shot, take
 
 SIZE = (128, 64)

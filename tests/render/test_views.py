@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from viewsynth import cameras
 from viewsynth.render import scene, sensor, views
-from viewsynth.render.sensor import Sensor
+from viewsynth.render.options import Sensor
 from viewsynth.render.views import Shot, take
 
 CLEAN = Sensor(pixels=96, blur=0, noise=0, jpeg=0)

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from viewsynth.config import to_dict, within
 from viewsynth.diffusion import refine
-from viewsynth.diffusion.refine import Refine
+from viewsynth.diffusion.options import Refine
 from viewsynth.evaluate.fidelity import comparison, observer, sets, table, text
 from viewsynth.report import sheet
 from viewsynth.runtime import weights

@@ -24,11 +24,11 @@ from viewsynth import manifest
 from viewsynth.config import dump, to_dict, within
 from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion import refine
-from viewsynth.diffusion.refine import Refine
+from viewsynth.diffusion.options import Refine
 from viewsynth.generate import chunk, worker
-from viewsynth.generate.chunk import Views
+from viewsynth.generate.options import Pose, Views
 from viewsynth.records import to_dict as to_json
-from viewsynth.render.sensor import Sensor
+from viewsynth.render.options import Sensor
 from viewsynth.report import sheet
 from viewsynth.runtime.files import claim, clean, lines, write
 from viewsynth.runtime.licences import require_commercial
@@ -72,14 +72,6 @@ class Data(Reading, Source):
     def __post_init__(self):
         within("data.people", self.people, 1, 1_000_000)
         within("data.per_person", self.per_person, 1, 1_000_000)
-
-
-@dataclass(frozen=True)
-class Pose:
-    """How the people stand."""
-
-    mode: Literal["fitted", "relaxed", "walk"] = "relaxed"
-    """As in the picture, more than half way to a walking pose (truer from above), or walking."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from viewsynth.manifest import refuse_other_settings
 from viewsynth.records import Protocol, Sample
 from viewsynth.records import to_dict as to_json
 from viewsynth.reid import backbones, batches, methods, pool, saved, training
-from viewsynth.reid.augment import Recipe
+from viewsynth.reid.options import Augmentation, ReIDOptimization
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
 from viewsynth.runtime import fingerprint
@@ -117,8 +117,8 @@ class Config:
 
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
-    optim: training.Settings = field(default_factory=training.Settings)
-    augment: Recipe = field(default_factory=Recipe)
+    optim: ReIDOptimization = field(default_factory=ReIDOptimization)
+    augment: Augmentation = field(default_factory=Augmentation)
     steps: int = 24_000
     """Of the whole run."""
     people: int = 32
@@ -267,7 +267,7 @@ def _check_views(config: Config, learnt: pool.Pool) -> None:
 
 def _check_learns(method, plan: Plan, pixels: Pixels, device) -> None:
     """The start-up check, on pictures that nothing was done to."""
-    plain = Recipe(pad=0, flip=0, erase=0)
+    plain = Augmentation(pad=0, flip=0, erase=0)
     batch = next(batches.stream(plan, pixels, plain, [0], device=device))
     before, after = training.check_learns(method.to(device), batch)
     say(f"start-up check: loss {before:.2f} -> {after:.2f} on {training.LEARNS} pictures")

@@ -29,6 +29,11 @@ from viewsynth.commands import world
 from viewsynth.config import dump, to_dict, within
 from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion import adapt, autoencoder, card, distillation, loading, training
+from viewsynth.diffusion.options import (
+    AutoencoderOptimization,
+    DiffusionOptimization,
+    DistillationOptimization,
+)
 from viewsynth.diffusion.pairs import making
 from viewsynth.diffusion.pairs.stored import INDEX, ROWS, SHARDS, Pairs
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
@@ -128,9 +133,9 @@ class Config:
 
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
-    autoencoder: autoencoder.Settings = field(default_factory=autoencoder.Settings)
-    optim: training.Settings = field(default_factory=training.Settings)
-    distil: distillation.Settings = field(default_factory=distillation.Settings)
+    autoencoder: AutoencoderOptimization = field(default_factory=AutoencoderOptimization)
+    optim: DiffusionOptimization = field(default_factory=DiffusionOptimization)
+    distil: DistillationOptimization = field(default_factory=DistillationOptimization)
     every: int = 1000
     """Steps between two checkpoints, and between two validations."""
     resume: Literal["latest", "no"] = "latest"

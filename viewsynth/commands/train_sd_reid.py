@@ -31,7 +31,8 @@ from viewsynth.reid import pool, saved
 from viewsynth.reid.backbones import drawn
 from viewsynth.reid.sd_reid import cache, cost, fused, training
 from viewsynth.reid.sd_reid.mode import MODES
-from viewsynth.reid.sd_reid.model import Generator, Shape
+from viewsynth.reid.sd_reid.model import Generator
+from viewsynth.reid.sd_reid.options import GeneratorOptimization, GeneratorShape
 from viewsynth.runtime import fingerprint
 from viewsynth.runtime.files import claim, clean, write
 from viewsynth.runtime.provenance import facts
@@ -66,8 +67,8 @@ class Config:
 
     stage1: tyro.conf.Positional[Path] = Path("outputs/train")
     """Output of `viewsynth train --model.method sd_reid`."""
-    generator: Shape = field(default_factory=Shape)
-    optim: training.Settings = field(default_factory=training.Settings)
+    generator: GeneratorShape = field(default_factory=GeneratorShape)
+    optim: GeneratorOptimization = field(default_factory=GeneratorOptimization)
     sampler: Sampler = field(default_factory=Sampler)
     every: int = 2000
     """Steps between two checkpoints, and between two validations."""

@@ -7,21 +7,19 @@ stays as it is then. Only the bundled class has its own; Stable Diffusion brings
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viewsynth.config import within
+from viewsynth.diffusion.options import AutoencoderOptimization
 from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.diffusion.training import CHUNK
 from viewsynth.records import seed_of
 from viewsynth.training import loop
-from viewsynth.training.loop import Draws, Plan, Steps
+from viewsynth.training.loop import Draws, Plan
 
 SCALES = 3  # of the loss: the picture, its half, its quarter
 EDGES = 1.0  # weight of the differences between neighbours beside that of the values
@@ -34,31 +32,11 @@ WINDOW = 2  # sides of a picture are this many times those of what is learnt fro
 MEASURED = 2048  # pairs that the scale of the latents is measured on
 
 
-@dataclass(frozen=True)
-class Settings(Steps):
-    """How the autoencoder of a small model is trained; others bring theirs."""
-
-    GROUP: ClassVar[str] = "autoencoder"
-
-    steps: int = 4000
-    batch: int = 16
-    rate: float = 1e-3
-    decay: float = 0.0
-    warmup: int = 200
-    average: float = 0.999
-    noise: float = 0.1
-    """Deviation of the noise that the decoder learns to bear; latents have deviation 1."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        within("autoencoder.noise", self.noise, 0, 10)
-
-
 def train(
     vae,
     pairs: Pairs,
     rows: list[int],
-    settings: Settings,
+    settings: AutoencoderOptimization,
     seed: int,
     run: Path,
     accelerator,
@@ -109,7 +87,7 @@ class Coder(nn.Module):
 class Rebuilding:
     """How far pictures are from what is decoded."""
 
-    def __init__(self, pairs: Pairs, rows: list[int], settings: Settings):
+    def __init__(self, pairs: Pairs, rows: list[int], settings: AutoencoderOptimization):
         self.pairs, self.rows, self.noise = pairs, rows, settings.noise
 
     def __call__(self, model: nn.Module, average, rows: np.ndarray, draws: Draws) -> dict:

@@ -9,21 +9,19 @@ the teacher's: the student is called without.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from viewsynth.config import within
 from viewsynth.diffusion.conditions import KEPT
+from viewsynth.diffusion.options import DistillationOptimization
 from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
 from viewsynth.diffusion.training import GEOMETRY, Denoiser, Latents, Noise, merge_lora, prepare
 from viewsynth.records import seed_of
 from viewsynth.training import loop
-from viewsynth.training.loop import Draws, Plan, Steps
+from viewsynth.training.loop import Draws, Plan
 
 SIGMA = 0.5  # deviation of the data in the boundary conditions, and
 SCALING = 10.0  # the factor of time there: those of `LCMScheduler`
@@ -31,38 +29,10 @@ HUBER = 1e-3  # where the loss goes over from squares to absolute values
 SOURCE = KEPT.index("source")
 
 
-@dataclass(frozen=True)
-class Settings(Steps):
-    """How the few-step model is made of the trained one."""
-
-    GROUP: ClassVar[str] = "distil"
-
-    steps: int = 0
-    """Of the whole distillation; 0 = none."""
-    rate: float = 1e-4
-    decay: float = 0.0
-    warmup: int = 200
-    average: float = 0.95
-    """Of the target, which is also the result."""
-    guidance: float = 1.5
-    """Of the teacher, away from the prediction without the source; 1 = none."""
-    stations: int = 50
-    """Of the teacher's DDIM trajectory, a student's step apart."""
-    drop: float = 0.1
-    """How often geometry and source are withheld, each on its own: the student knows what to make
-    of one alone, and what guidance leads away from."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        within("distil.guidance", self.guidance, 1, 20)
-        within("distil.stations", self.stations, 4, 1000)
-        within("distil.drop", self.drop, 0, 1)
-
-
 def train(
     pipeline: ViewDiffusionPipeline,
     latents: Latents,
-    settings: Settings,
+    settings: DistillationOptimization,
     seed: int,
     run: Path,
     accelerator,
@@ -115,7 +85,7 @@ class Consistency:
         teacher: Frozen.
     """
 
-    def __init__(self, teacher: Denoiser, latents: Latents, settings: Settings):
+    def __init__(self, teacher: Denoiser, latents: Latents, settings: DistillationOptimization):
         self.teacher, self.latents, self.settings = teacher, latents, settings
         self.noise = Noise(teacher.pipeline.scheduler, latents.target.device)
         self.skip = self.noise.steps // settings.stations

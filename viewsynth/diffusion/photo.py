@@ -21,6 +21,7 @@ from viewsynth.data.images import rgb
 from viewsynth.diffusion.conditions import CLOSE, DARK, Conditions
 from viewsynth.diffusion.sampling import fitted
 from viewsynth.records import Person, Sample
+from viewsynth.render.options import Sensor
 
 FRONT = (10.0, 0.0)  # elevation and azimuth, degrees, of a photo of which nothing else is known
 TALL = 1.68  # metres: the mean adult, for a distance that was not given
@@ -54,8 +55,6 @@ def conditions_of(
     person, highs, turns = matched(len(images), elevation, azimuth, len(views))
     metres = distance
     if metres is None:
-        from viewsynth.render.sensor import Sensor
-
         metres = Sensor().distance_to(TALL)
     camera = [
         (high, FRONT[0], turned(turn - FRONT[1]), metres, view.shape[-1] / view.shape[-2])
@@ -145,7 +144,6 @@ def conditions_from_photo(
     from viewsynth import cameras
     from viewsynth.reconstruct import posing
     from viewsynth.render import bare, views
-    from viewsynth.render.sensor import Sensor
 
     images = [image] if isinstance(image, Image.Image) else list(image)
     person, elevations, azimuths = matched(len(images), elevation, azimuth)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,9 +24,11 @@ from torch.nn import functional
 from viewsynth import cameras
 from viewsynth.cameras import Cameras
 from viewsynth.config import within
+from viewsynth.diffusion.options import Refine
 from viewsynth.records import Person, View, seed_of
 from viewsynth.render import bare
-from viewsynth.render.sensor import Sensor, expose
+from viewsynth.render.options import Sensor
+from viewsynth.render.sensor import expose
 from viewsynth.runtime import hub
 from viewsynth.runtime.files import sha256
 from viewsynth.runtime.images import BY_MODEL, WITH_MODEL
@@ -42,33 +44,6 @@ BATCH = {"cpu": 8, "cuda": 64}  # views at once: every call has this shape, so r
 # the true person's pixels in drone pictures of our world at most 6 % lie more than 5 cm off the
 # body that is drawn there (hair, coats, bags), and at most 1 % more than 12 cm.
 ROOM, FADE = 0.05, 0.07
-
-
-@dataclass(frozen=True)
-class Refine:
-    """A diffusion model that repairs what geometry could not see."""
-
-    engine: str = "none"
-    """none; bundled (comes with viewsynth); or a folder or hub id of what train-diffusion makes."""
-    steps: int = 4
-    """Of the sampler; what the model was distilled to, or 20 to 50."""
-    guidance: float = 1.0
-    """How strongly the photo is followed; 1 = as learnt, more takes twice the time."""
-    strength: float = 0.4
-    """How far from what was drawn it may go, 0.02 to 1: it begins with the drawn picture under so
-    much noise; 1 = with noise alone."""
-    keep_seen: float = 0.5
-    """How much of a pixel that a photo showed stays as it was drawn, 0 to 1."""
-    background: Literal["kept", "generated"] = "kept"
-    """The drawn ground and shadow around the person, or what the model makes of all."""
-
-    def __post_init__(self):
-        if not self.engine.strip():
-            raise ValueError("refine.engine must be none, bundled, a folder or a hub id; got ''")
-        within("refine.guidance", self.guidance, 0, 100)
-        within("refine.strength", self.strength, 0.02, 1)
-        within("refine.steps", self.steps, 1, int(1000 * self.strength))
-        within("refine.keep_seen", self.keep_seen, 0, 1)
 
 
 # ---- before anything is loaded -------------------------------------------------------------------

@@ -13,23 +13,22 @@ such pairs know best. So their geometry is dropped with the share of noise, 1 - 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viewsynth.config import within
 from viewsynth.diffusion.conditions import KEPT, Conditions
 from viewsynth.diffusion.networks import to_grid
+from viewsynth.diffusion.options import DiffusionOptimization
 from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
 from viewsynth.records import seed_of
 from viewsynth.training import loop
-from viewsynth.training.loop import Draws, Plan, Steps
+from viewsynth.training.loop import Draws, Plan
 
 CHUNK = 64  # pairs that are encoded at once
 # Where LoRA sits: attention, and the convolution that first meets the conditions' channels, whose
@@ -41,31 +40,10 @@ LEAST = 0.25
 GEOMETRY = KEPT.index("geometry")
 
 
-@dataclass(frozen=True)
-class Settings(Steps):
-    """How the model is trained."""
-
-    GROUP: ClassVar[str] = "optim"
-
-    gamma: float = 5.0
-    """Min-SNR: signal-to-noise ratios count up to this."""
-    background: float = 0.3
-    """Weight of what is not the person, where the pair tells; the person has 1."""
-    drop: tuple[float, float, float] = (0.1, 0.1, 0.1)
-    """How often source, geometry and camera are withheld, each on its own."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        within("optim.gamma", self.gamma, 1e-6, 1e6)
-        within("optim.background", self.background, 1e-3, 1)
-        for share in self.drop:
-            within("optim.drop", share, 0, 1)
-
-
 def train(
     pipeline: ViewDiffusionPipeline,
     latents: Latents,
-    settings: Settings,
+    settings: DiffusionOptimization,
     seed: int,
     run: Path,
     accelerator,
@@ -296,7 +274,9 @@ def _joined(parts: list[Encoded]) -> Encoded:
 class Denoising:
     """Weighted squared error of the prediction, at random noise, with conditions left out."""
 
-    def __init__(self, pipeline: ViewDiffusionPipeline, latents: Latents, settings: Settings):
+    def __init__(
+        self, pipeline: ViewDiffusionPipeline, latents: Latents, settings: DiffusionOptimization
+    ):
         self.latents, self.settings = latents, settings
         self.noise = Noise(pipeline.scheduler, latents.target.device)
 
@@ -386,7 +366,7 @@ class Noise:
 
 @torch.no_grad()
 def check(
-    pipeline: ViewDiffusionPipeline, latents: Latents, settings: Settings, seed: int
+    pipeline: ViewDiffusionPipeline, latents: Latents, settings: DiffusionOptimization, seed: int
 ) -> float:
     """The loss at noise that is always the same, over all rows. Nothing is left out at random; of
     identity pairs the geometry is as it is in training.

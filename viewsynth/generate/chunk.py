@@ -13,12 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from viewsynth import __version__, manifest
-from viewsynth.config import within
 from viewsynth.diffusion import refine
 from viewsynth.generate import gather
+from viewsynth.generate.options import camera
 from viewsynth.generate.worker import Job, Made, relative
 from viewsynth.records import Person, Reject, View, seed_of
 from viewsynth.runtime.files import folder_of, sha256, stem_of
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
     from viewsynth import reconstruct
 
-ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
 SLICE = 64  # views that are rendered before the first of them is written
 
 
@@ -230,64 +227,6 @@ def _views(subjects: list[Subject], names, job: Job, tools: Tools):
             )
         for (index, name), view in zip(asked[part], taken, strict=True):
             yield subjects[index], name, view
-
-
-@dataclass(frozen=True)
-class Views:
-    """Which cameras: a grid of elevations x azimuths, or a number of random ones."""
-
-    elevations: tuple[float, ...] | None = None
-    """Degrees above the horizon, 90 looks straight down; None = 30 45 60 90."""
-    azimuths: tuple[float, ...] | None = None
-    """Degrees, 0 sees the front, 90 the person's left; None = 0 90 180 270."""
-    sample: int | None = None
-    """Random cameras per person instead of a grid."""
-    range: tuple[float, float] = (25.0, 90.0)
-    """Elevations of the random cameras, lowest and highest, degrees."""
-
-    def __post_init__(self):
-        for key, values, low, high in (
-            ("elevations", self.elevations, 0, 90),
-            ("azimuths", self.azimuths, -360, 360),
-            ("range", self.range, 0, 90),
-        ):
-            for value in values or ():
-                within(f"views.{key}", value, low, high, "degrees")
-            if values == ():
-                raise ValueError(f"views.{key} must have at least one value, got none")
-        within("views.sample", self.sample, 1, 10_000)
-        if self.range[0] > self.range[1]:
-            raise ValueError(f"views.range must go from low to high, got {self.range}")
-        if self.sample is not None and (self.elevations or self.azimuths):
-            raise ValueError(
-                "views.sample draws random cameras, so views.elevations and views.azimuths must be "
-                f"absent; got sample {self.sample} and {self.elevations or self.azimuths}"
-            )
-
-    def names(self) -> tuple[str, ...]:
-        """The views by name; `camera` reads them."""
-        if self.sample is not None:
-            low, high = (f"{round(x, 2):g}" for x in self.range)
-            return tuple(f"s{low}-{high}_{number:03d}" for number in range(self.sample))
-        grid = [
-            f"e{round(e, 2):g}_a{round(a, 2) % 360:g}"
-            for e in self.elevations or ELEVATIONS
-            for a in self.azimuths or AZIMUTHS
-        ]
-        return tuple(dict.fromkeys(grid))
-
-
-def camera(name: str, seed: int, pid: str, outfit: str = "") -> tuple[float, float]:
-    """Elevation and azimuth, degrees, of a view by its name.
-
-    `e60_a180` says it; `s25-90_003` is the third random camera of this person in that range.
-    """
-    kind, first, second = name[0], *name[1:].split("_", 1)
-    if kind == "e":
-        return float(first), float(second[1:])
-    low, high = map(float, first.split("-"))
-    rng = np.random.default_rng(seed_of(seed, pid, outfit, "camera", name))
-    return round(float(rng.uniform(low, high)), 2), round(float(rng.uniform(0, 360)), 2)
 
 
 def _row(person: Person, outfit: str, name: str, view: View, job: Job):

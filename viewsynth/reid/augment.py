@@ -9,15 +9,14 @@ have a column each, so that switching a control on changes nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from viewsynth.config import within
 from viewsynth.records import seed_of
+from viewsynth.reid.options import Augmentation
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet: what is erased becomes this
 AREA, RATIO = (0.02, 0.33), (0.3, 3.3)  # of what is erased: share of the picture, height : width
@@ -36,29 +35,8 @@ SHAPES = 13  # area and ratio of every try, in turn
 COLUMNS = SHAPES + 2 * TRIES
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How pictures are varied in training; probabilities unless said otherwise."""
-
-    pad: int = 10
-    """Pixels of black round a picture 256 high (others: in proportion) before it is cut again."""
-    flip: float = 0.5
-    """Left and right exchanged."""
-    erase: float = 0.5
-    """A rectangle replaced by the mean colour."""
-    degrade: float = 0.0
-    """Control: only the resolution of a drone, 28 to 150 pixels a person; 0 = off."""
-    perspective: float = 0.0
-    """Control: the picture as a board that leans, seen from near by; 0 = off."""
-
-    def __post_init__(self):
-        within("augment.pad", self.pad, 0, 128, "pixels")
-        for key in ("flip", "erase", "degrade", "perspective"):
-            within(f"augment.{key}", getattr(self, key), 0, 1)
-
-
 def augment(
-    images: Tensor, seed: int, step: int, slots: Sequence[int] | np.ndarray, recipe: Recipe
+    images: Tensor, seed: int, step: int, slots: Sequence[int] | np.ndarray, recipe: Augmentation
 ) -> Tensor:
     """Vary the pictures of a batch.
 
@@ -129,7 +107,7 @@ def _erased(drawn: np.ndarray, erase: float, height: int, width: int):
 # ---- controls: what a plain augmentation can imitate of a view from above -----------------------
 
 
-def _controlled(images: Tensor, drawn: np.ndarray, recipe: Recipe) -> Tensor:
+def _controlled(images: Tensor, drawn: np.ndarray, recipe: Augmentation) -> Tensor:
     """Apply the controls to the pictures that they were drawn for, one by one."""
     leaning = np.flatnonzero(drawn[:, PERSPECTIVE] < recipe.perspective)
     coarse = np.flatnonzero(drawn[:, DEGRADE] < recipe.degrade)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viewsynth.reid.augment import Recipe, augment
+from viewsynth.reid.augment import augment
+from viewsynth.reid.options import Augmentation
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.pool import Pool
 from viewsynth.reid.sampler import Plan
@@ -61,7 +62,7 @@ def assemble(pool: Pool, indices: np.ndarray, images: Tensor) -> Batch:
 def stream(
     plan: Plan,
     pixels: Pixels,
-    recipe: Recipe,
+    recipe: Augmentation,
     steps: Iterable[int],
     part: slice = slice(None),
     device: str | torch.device = "cpu",

@@ -15,19 +15,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from viewsynth.config import within
 from viewsynth.records import seed_of
 from viewsynth.reid import methods
-from viewsynth.reid.augment import Recipe
 from viewsynth.reid.batches import Batch, stream
+from viewsynth.reid.options import Augmentation, ReIDOptimization
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
 from viewsynth.training import checkpoints
@@ -37,43 +34,12 @@ MOMENTUM = 0.9
 LEARNS, TRIES, FALL = 16, 12, 0.9  # pictures, steps and ratio of the start-up check
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How the weights are moved."""
-
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    rate: float = 8e-3
-    """Learning rate after the warm-up; falls as a cosine."""
-    decay: float = 1e-4
-    """Weight decay; norms, biases, positions and tokens have none."""
-    warmup: int = 2000
-    """Steps from a hundredth of the rate to the rate."""
-    clip: float = 5.0
-    """Largest norm of the gradient; 0 = any."""
-    parts: int = 0
-    """Independent parts of a batch; 0 = as many as processes. More parts than processes are
-    accumulated."""
-    average: float = 0.0
-    """Decay of the moving average of the weights (EMA), which is then what is saved; 0 = none."""
-    mine_synthetic_from: float = 0.25
-    """Part of the run before which synthetic pictures are no hardest negatives."""
-
-    def __post_init__(self):
-        within("optim.rate", self.rate, 0, 1e6)
-        within("optim.decay", self.decay, 0, 1e3)
-        within("optim.warmup", self.warmup, 0, 10**8, "steps")
-        within("optim.clip", self.clip, 0, 1e9)
-        within("optim.parts", self.parts, 0, 10_000)
-        within("optim.average", self.average, 0, 0.99999)
-        within("optim.mine_synthetic_from", self.mine_synthetic_from, 0, 1)
-
-
 def train(
     method: nn.Module,
     plan: Plan,
     pixels: Pixels,
-    recipe: Recipe,
-    settings: Settings,
+    recipe: Augmentation,
+    settings: ReIDOptimization,
     run: Path,
     accelerator,
     every: int = 500,
@@ -164,7 +130,7 @@ def check_learns(method: nn.Module, batch: Batch, rate: float = 1e-3) -> tuple[f
 # ---- one step ------------------------------------------------------------------------------------
 
 
-def _parts(plan: Plan, settings: Settings, accelerator) -> list[slice]:
+def _parts(plan: Plan, settings: ReIDOptimization, accelerator) -> list[slice]:
     """The slots of a batch that this process computes, part by part."""
     processes = accelerator.num_processes
     if accelerator.gradient_accumulation_steps != 1:
@@ -181,7 +147,7 @@ def _parts(plan: Plan, settings: Settings, accelerator) -> list[slice]:
     return [plan.part(number, parts) for number in own]
 
 
-def _optimizer(method: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(method: nn.Module, settings: ReIDOptimization) -> torch.optim.Optimizer:
     groups = methods.groups(method, settings.decay)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.rate, fused=True)
@@ -194,7 +160,7 @@ def _step(
     batches: tuple[Batch, ...],
     seeds: list[int],
     mining: bool,
-    settings: Settings,
+    settings: ReIDOptimization,
     accelerator,
 ) -> dict[str, float]:
     """Gradients of all parts, then one step; see `learning.descend`."""
@@ -208,7 +174,7 @@ def _step(
 
 
 def _diverged(
-    run: Path, step: int, plan: Plan, losses, settings: Settings, accelerator
+    run: Path, step: int, plan: Plan, losses, settings: ReIDOptimization, accelerator
 ) -> DivergedError:
     names = [plan.pool.samples[n].name for n in plan.batch(step).tolist()]
     advice = f"lower --optim.rate ({settings.rate:g}) or lengthen --optim.warmup"

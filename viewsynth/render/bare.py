@@ -19,7 +19,7 @@ from torch import Tensor
 from viewsynth.cameras import Cameras, orbit
 from viewsynth.records import View
 from viewsynth.render import scene, shade
-from viewsynth.render.sensor import Sensor
+from viewsynth.render.options import Sensor
 from viewsynth.render.views import BATCH, SUPERSAMPLE, Frame, whole
 
 GREY = 128 / 255  # what is behind the person

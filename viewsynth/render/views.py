@@ -16,7 +16,8 @@ from torch import Tensor
 from viewsynth import cameras
 from viewsynth.records import View, seed_of
 from viewsynth.render import scene, shade
-from viewsynth.render.sensor import Sensor, expose
+from viewsynth.render.options import Sensor
+from viewsynth.render.sensor import expose
 
 SUPERSAMPLE = 2
 BATCH = {"cpu": 1 << 20, "cuda": 1 << 24}  # supersampled pixels in one batch

@@ -16,58 +16,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from viewsynth.config import within
 from viewsynth.records import seed_of
 from viewsynth.training import checkpoints
 from viewsynth.training.learning import Average, DivergedError, descend, diverged, schedule
-
-
-@dataclass(frozen=True)
-class Steps:
-    """How weights are moved."""
-
-    GROUP: ClassVar[str] = "optim"
-
-    steps: int = 20_000
-    """Of the whole training."""
-    batch: int = 16
-    """Pairs in a step."""
-    rate: float = 3e-4
-    """Learning rate of AdamW after the warm-up; falls as a cosine."""
-    decay: float = 1e-2
-    """Weight decay; what has one dimension has none."""
-    warmup: int = 500
-    """Steps from a hundredth of the rate to the rate."""
-    clip: float = 1.0
-    """Largest norm of the gradient; 0 = any."""
-    parts: int = 0
-    """Parts of a batch; 0 = as many as processes. More parts than processes are accumulated."""
-    average: float = 0.9995
-    """Decay of the moving average of the weights (EMA), which is what is saved; 0 = none."""
-
-    def __post_init__(self):
-        for name, low, high, unit in (
-            ("steps", 0, 10**8, ""),
-            ("batch", 1, 100_000, "pairs"),
-            ("rate", 0, 10, ""),
-            ("decay", 0, 1e3, ""),
-            ("warmup", 0, 10**8, "steps"),
-            ("clip", 0, 1e9, ""),
-            ("parts", 0, 10_000, ""),
-            ("average", 0, 0.99999, ""),
-        ):
-            within(f"{self.GROUP}.{name}", getattr(self, name), low, high, unit)
-        if self.parts and self.batch % self.parts:
-            raise ValueError(
-                f"{self.GROUP}.batch must be a multiple of {self.GROUP}.parts ({self.parts}), got "
-                f"{self.batch}"
-            )
+from viewsynth.training.options import Optimization
 
 
 @dataclass(frozen=True)
@@ -81,7 +39,7 @@ class Plan:
         name: Number of a row -> what to call it in messages.
     """
 
-    settings: Steps
+    settings: Optimization
     count: int
     seed: int
     name: Callable[[int], str]
@@ -160,7 +118,7 @@ def learn(
         model: Its weights that want a gradient are changed.
         run: Folder of the checkpoints.
         accelerator: Of the launcher: device, precision, processes.
-        every: Steps between two checkpoints, and between two validations.
+        every: Optimization between two checkpoints, and between two validations.
         tell: `tell(step, figures)` after each step, in the main process.
         validate: `validate(step, model) -> figures`, in every process, after each checkpoint's
             step and the last one.
@@ -204,7 +162,7 @@ def learn(
 # ---- one step ------------------------------------------------------------------------------------
 
 
-def _parts(settings: Steps, accelerator) -> list[slice]:
+def _parts(settings: Optimization, accelerator) -> list[slice]:
     """The rows of a batch that this process computes, part by part."""
     processes = accelerator.num_processes
     if accelerator.gradient_accumulation_steps != 1:
@@ -227,7 +185,7 @@ def _parts(settings: Steps, accelerator) -> list[slice]:
     return [slice(number * each, (number + 1) * each) for number in own]
 
 
-def _optimizer(model: nn.Module, settings: Steps) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
     learning = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in learning if p.ndim > 1], "weight_decay": settings.decay},

@@ -16,6 +16,7 @@ from PIL import Image
 from viewsynth import bodies, reconstruct
 from viewsynth.commands import fidelity as command
 from viewsynth.diffusion import refine
+from viewsynth.diffusion.options import Refine
 from viewsynth.evaluate.fidelity import (
     comparison,
     features,
@@ -176,7 +177,7 @@ def test_whole_pictures_and_ground_pictures_have_features(world, comparer, compa
 @pytest.fixture(scope="module")
 def repaired(world, comparer, tmp_path_factory):
     """The same person with a random diffusion and a second space of features; one drone view."""
-    options = refine.Refine(engine="tiny", steps=2)
+    options = Refine(engine="tiny", steps=2)
     repairer = repair.Repairer(refine.Refiner(tiny_views.pipeline(), options))
     job = dataclasses.replace(
         comparer.job, output=tmp_path_factory.mktemp("repaired"), mark="e", refine=options
@@ -215,7 +216,7 @@ def test_the_report_of_an_engine(world, repaired, capsys):
         output=job.output,
         people=1,
         reid=world / "model",
-        refine=refine.Refine(engine="some/tiny"),
+        refine=Refine(engine="some/tiny"),
     )
     command._report(config, [part], list(chunk.moments))
     text = capsys.readouterr().out
@@ -245,7 +246,7 @@ def test_what_is_no_engine_is_refused_at_once(world, tmp_path):
                 world=world,
                 people=1,
                 output=tmp_path,
-                refine=refine.Refine(engine=f"{tmp_path}/none"),
+                refine=Refine(engine=f"{tmp_path}/none"),
             )
         )
     with pytest.raises(ValueError, match="viewsynth train"):
@@ -257,7 +258,7 @@ def test_engine_and_reid_model_join_the_mark(world, tmp_path):
     tiny_views.pipeline().save_pretrained(tmp_path / "engine")
     marks = []
     for steps in (4, 5):
-        asked = refine.Refine(engine=str(tmp_path / "engine"), steps=steps)
+        asked = Refine(engine=str(tmp_path / "engine"), steps=steps)
         job, told = command._judges(command.Config(world=world, refine=asked, device="cpu"))
         assert job["engine"].folder == tmp_path / "engine" and job["device"] == "cpu"
         marks.append(told)

@@ -14,6 +14,7 @@ from tiny_generation import TOKENS, VIEWS, WIDTH, cached, generator, images, noi
 from torch import nn
 
 from viewsynth.reid.sd_reid import cost, denoisers, fused, mode, sampling, training
+from viewsynth.reid.sd_reid.options import GeneratorOptimization
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +250,7 @@ def test_a_frozen_unet_learns_keys_and_values_alone(person, tmp_path):
     training.prepare(made, data, data.prototypes(VIEWS))
     before = {name: p.detach().clone() for name, p in made.named_parameters()}
     optimiser = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], 1e-2)
-    losses = training.Denoising(made.train(), data, training.Settings(drop=0.5), "cpu")
+    losses = training.Denoising(made.train(), data, GeneratorOptimization(drop=0.5), "cpu")
     for step in range(2):
         draws = training.Draws(12, slice(None), 0, "step", step)
         with torch.autocast("cpu", torch.bfloat16):

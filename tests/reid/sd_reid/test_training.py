@@ -11,6 +11,7 @@ import torch
 from tiny_generation import VIEWS, WIDTH, cached, generator, noise, with_mode
 
 from viewsynth.reid.sd_reid import sampling, training
+from viewsynth.reid.sd_reid.options import GeneratorOptimization
 
 
 def test_moments_and_prototypes_by_hand():
@@ -83,7 +84,7 @@ def test_what_is_denoised_is_a_picture_of_the_person_in_its_own_view():
             seen.append((clean.flatten(1)[:, :WIDTH], condition[:, 0], prototype, view))
             return torch.zeros_like(clean), None
 
-        losses = training.Denoising(made, data, training.Settings(), "cpu")
+        losses = training.Denoising(made, data, GeneratorOptimization(), "cpu")
         losses(spy, None, np.arange(len(data)), training.Draws(len(data), slice(None), 0, "step"))
         clean, condition, prototype, view = seen[0]
         same = data.identity.flatten(0, 1)
@@ -109,7 +110,7 @@ def test_maps_are_made_of_own_view_or_prototype():
             seen.append((view != prototype).any(1))
             return torch.zeros_like(clean), None
 
-        losses = training.Denoising(made, data, training.Settings(), "cpu")
+        losses = training.Denoising(made, data, GeneratorOptimization(), "cpu")
         for step in range(40):
             draws = training.Draws(8, slice(None), 0, "step", step)
             losses(spy, None, torch.arange(8).numpy(), draws)
@@ -127,7 +128,7 @@ def test_maps_are_made_of_own_view_or_prototype():
     ],
 )
 def test_a_few_steps_lower_the_loss(changes):
-    data, settings = cached(), training.Settings(drop=0.1)
+    data, settings = cached(), GeneratorOptimization(drop=0.1)
     made = generator(**changes)
     training.prepare(made, data, data.prototypes(VIEWS))
     losses = training.Denoising(made, data, settings, "cpu")

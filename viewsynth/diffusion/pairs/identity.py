@@ -23,7 +23,7 @@ from viewsynth.diffusion.pairs.parts import Made, Pair, camera, nearest
 from viewsynth.reconstruct import posing
 from viewsynth.records import Dataset, Person, Sample, seed_of
 from viewsynth.render import bare
-from viewsynth.render.sensor import Sensor
+from viewsynth.render.options import Sensor
 from viewsynth.render.views import Frame, Shot, frame
 from viewsynth.runtime.images import stretched
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from viewsynth import judge, reconstruct
 from viewsynth.diffusion import refine
-from viewsynth.diffusion.refine import Refine
+from viewsynth.diffusion.options import Refine
 from viewsynth.evaluate.fidelity import baselines, features, measures, methods, observer, repair
 from viewsynth.records import Person
 from viewsynth.runtime import provenance

@@ -26,7 +26,8 @@ from viewsynth.reconstruct import Tools, fill, posing, texture
 from viewsynth.reconstruct.parse import Parse
 from viewsynth.records import Person, seed_of
 from viewsynth.render import bare, scene, shade
-from viewsynth.render.sensor import Sensor, expose
+from viewsynth.render.options import Sensor
+from viewsynth.render.sensor import expose
 from viewsynth.render.views import SUPERSAMPLE
 from viewsynth.world.truth import Instant, Picture
 

@@ -14,13 +14,15 @@ import torch
 
 from viewsynth import cameras, metrics
 from viewsynth.diffusion import refine
-from viewsynth.diffusion.refine import Refine, Refiner
+from viewsynth.diffusion.options import Refine
+from viewsynth.diffusion.refine import Refiner
 from viewsynth.evaluate.fidelity.methods import GREY, WHOLE, Body, Made, compose
 from viewsynth.evaluate.fidelity.outline import outline, resized
 from viewsynth.reconstruct import Tools
 from viewsynth.records import Person, View, seed_of
 from viewsynth.render import bare
-from viewsynth.render.sensor import Sensor, expose
+from viewsynth.render.options import Sensor
+from viewsynth.render.sensor import expose
 from viewsynth.world.truth import OCCLUDER, Picture
 
 METHODS = {

@@ -23,7 +23,8 @@ from viewsynth import __version__
 from viewsynth.reid import pretrained, saved
 from viewsynth.reid.backbones import drawn
 from viewsynth.reid.methods.sd_reid import SDReID
-from viewsynth.reid.sd_reid.model import Generator, Shape
+from viewsynth.reid.sd_reid.model import Generator
+from viewsynth.reid.sd_reid.options import GeneratorShape
 from viewsynth.reid.sd_reid.sampling import SEED, sample, starts
 from viewsynth.runtime.files import write
 
@@ -139,7 +140,7 @@ def load(path: str | Path) -> tuple[Fused, dict]:
                 person.backbone.width,
                 len(person.backbone.blocks),
                 told["views"],
-                Shape(**told["shape"]),
+                GeneratorShape(**told["shape"]),
             )
         if (base := generator.denoiser.base) != told["base_sha256"]:
             raise ValueError(

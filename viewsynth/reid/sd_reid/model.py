@@ -7,36 +7,13 @@ noise to features afterwards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from viewsynth.config import within
 from viewsynth.reid.sd_reid import denoisers, latents, sampling
 from viewsynth.reid.sd_reid.conditions import Align, Fusion, Pyramid
 from viewsynth.reid.sd_reid.mode import MODES
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a generator is made of."""
-
-    mode: Literal["fixed", "faithful"] = "fixed"
-    """fixed, or faithful: with the faults of the method's release, see reid/generation/mode.py."""
-    denoiser: str = "small"
-    """A UNet from scratch ("small"), "mlp", or folder or hub id of Stable Diffusion 1.5."""
-    decoder: Literal["pyramid", "align"] = "pyramid"
-    """Reading of the view-refined decoder: maps for the UNet, or an MLP after sampling."""
-    depth: int = 1
-    """Blocks that mix the tokens of the condition."""
-    times: int = 1000
-    """Times of the diffusion; fewer end with less noise."""
-
-    def __post_init__(self):
-        within("generator.depth", self.depth, 0, 100)
-        within("generator.times", self.times, 2, 100_000)
+from viewsynth.reid.sd_reid.options import GeneratorShape
 
 
 class Standard(nn.Module):
@@ -76,7 +53,7 @@ class Generator(nn.Module):
         prototypes: Of the views, as the encoder says them.  float32 [V, D]
     """
 
-    def __init__(self, width: int, tokens: int, views: int, shape: Shape):
+    def __init__(self, width: int, tokens: int, views: int, shape: GeneratorShape):
         super().__init__()
         self.shape, self.mode, self.times = shape, MODES[shape.mode], shape.times
         self.grid = latents.grid(width)

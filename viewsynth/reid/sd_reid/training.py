@@ -12,62 +12,27 @@ guess from noise alone is nothing to refine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viewsynth.config import within
 from viewsynth.reid import sampler
 from viewsynth.reid.sd_reid.cache import Cached
 from viewsynth.reid.sd_reid.model import Generator
+from viewsynth.reid.sd_reid.options import GeneratorOptimization
 from viewsynth.reid.sd_reid.sampling import draw_times
-from viewsynth.training.loop import Draws, Steps
+from viewsynth.training.loop import Draws
 
 CHUNK = 512  # pictures of the validation at once
-
-
-@dataclass(frozen=True)
-class Settings(Steps):
-    """How the generator is trained."""
-
-    GROUP: ClassVar[str] = "optim"
-
-    steps: int = 20_000
-    """Of the whole training."""
-    batch: int = 128
-    """Pictures in a step, a multiple of `pictures`."""
-    pictures: int = 4
-    """Of each person."""
-    rate: float = 1e-4
-    """Learning rate of AdamW after the warm-up; falls as a cosine."""
-    warmup: int = 1000
-    """Steps from a hundredth of the rate to the rate."""
-    clip: float = 5.0
-    """Largest norm of the gradient; 0 = any."""
-    average: float = 0.999
-    """Decay of the moving average of the weights (EMA), which is what is saved; 0 = none."""
-    drop: float = 0.05
-    """How often the condition is withheld, so that guidance has its other branch."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        within("optim.drop", self.drop, 0, 1)
-        within("optim.pictures", self.pictures, 1, 1000)
-        if self.batch % self.pictures:
-            raise ValueError(
-                f"optim.batch must be a multiple of optim.pictures ({self.pictures}), got "
-                f"{self.batch}"
-            )
 
 
 @dataclass(frozen=True)
 class Plan:
     """The batches of `reid.sampler` in the form of `loop.Plan`: P people, K pictures of each."""
 
-    settings: Settings
+    settings: GeneratorOptimization
     people: sampler.Plan
 
     @property
@@ -94,7 +59,9 @@ class Denoising:
         device: Where.
     """
 
-    def __init__(self, generator: Generator, cached: Cached, settings: Settings, device):
+    def __init__(
+        self, generator: Generator, cached: Cached, settings: GeneratorOptimization, device
+    ):
         self.generator, self.cached = generator, cached
         self.settings, self.device = settings, device
 
@@ -132,7 +99,9 @@ class Denoising:
 
 
 @torch.no_grad()
-def check(generator: Generator, cached: Cached, settings: Settings, seed: int, device) -> float:
+def check(
+    generator: Generator, cached: Cached, settings: GeneratorOptimization, seed: int, device
+) -> float:
     """The loss at noise that is always the same, over all pictures of a cache."""
     losses, total = Denoising(generator.eval(), cached, settings, device), 0.0
     for start in range(0, len(cached), CHUNK):

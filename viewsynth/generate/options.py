@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of view generation: cameras and pose. Importing them needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from viewsynth.config import within
+from viewsynth.records import seed_of
+
+ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which cameras: a grid of elevations x azimuths, or a number of random ones."""
+
+    elevations: tuple[float, ...] | None = None
+    """Degrees above the horizon, 90 looks straight down; None = 30 45 60 90."""
+    azimuths: tuple[float, ...] | None = None
+    """Degrees, 0 sees the front, 90 the person's left; None = 0 90 180 270."""
+    sample: int | None = None
+    """Random cameras per person instead of a grid."""
+    range: tuple[float, float] = (25.0, 90.0)
+    """Elevations of the random cameras, lowest and highest, degrees."""
+
+    def __post_init__(self):
+        for key, values, low, high in (
+            ("elevations", self.elevations, 0, 90),
+            ("azimuths", self.azimuths, -360, 360),
+            ("range", self.range, 0, 90),
+        ):
+            for value in values or ():
+                within(f"views.{key}", value, low, high, "degrees")
+            if values == ():
+                raise ValueError(f"views.{key} must have at least one value, got none")
+        within("views.sample", self.sample, 1, 10_000)
+        if self.range[0] > self.range[1]:
+            raise ValueError(f"views.range must go from low to high, got {self.range}")
+        if self.sample is not None and (self.elevations or self.azimuths):
+            raise ValueError(
+                "views.sample draws random cameras, so views.elevations and views.azimuths must be "
+                f"absent; got sample {self.sample} and {self.elevations or self.azimuths}"
+            )
+
+    def names(self) -> tuple[str, ...]:
+        """The views by name; `camera` reads them."""
+        if self.sample is not None:
+            low, high = (f"{round(x, 2):g}" for x in self.range)
+            return tuple(f"s{low}-{high}_{number:03d}" for number in range(self.sample))
+        grid = [
+            f"e{round(e, 2):g}_a{round(a, 2) % 360:g}"
+            for e in self.elevations or ELEVATIONS
+            for a in self.azimuths or AZIMUTHS
+        ]
+        return tuple(dict.fromkeys(grid))
+
+
+def camera(name: str, seed: int, pid: str, outfit: str = "") -> tuple[float, float]:
+    """Elevation and azimuth, degrees, of a view by its name.
+
+    `e60_a180` says it; `s25-90_003` is the third random camera of this person in that range.
+    """
+    kind, first, second = name[0], *name[1:].split("_", 1)
+    if kind == "e":
+        return float(first), float(second[1:])
+    low, high = map(float, first.split("-"))
+    rng = np.random.default_rng(seed_of(seed, pid, outfit, "camera", name))
+    return round(float(rng.uniform(low, high)), 2), round(float(rng.uniform(0, 360)), 2)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the people stand."""
+
+    mode: Literal["fitted", "relaxed", "walk"] = "relaxed"
+    """As in the picture, more than half way to a walking pose (truer from above), or walking."""
