@@ -44,6 +44,7 @@ from viewsynth.reid.options import Augmentation, ReIDOptimization
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
 from viewsynth.runtime.workers import cores
+from viewsynth.training import loop
 
 PEOPLE, EACH = 64, 4  # of whom there are pictures, and how many of each
 PICTURES = 4  # of a person in a batch
@@ -212,17 +213,11 @@ def ours(
         torch.set_num_threads(scene.options.threads or cores())
         try:
             go.acquire()
-            training.train(
-                method,
-                scene.plan,
-                Waited(pixels, waits),
-                Augmentation(),
-                scene.settings,
-                Path("no-checkpoint"),
-                Launched(scene.accelerator, fused, compiled),
-                ENDLESS,
-                tell,
+            task = training.ReIDTask(
+                scene.plan, Waited(pixels, waits), Augmentation(), scene.settings
             )
+            launched = Launched(scene.accelerator, fused, compiled)
+            loop.learn(method, task, loop.Run(Path("no-checkpoint"), launched, ENDLESS, tell))
         except Over:
             pass
         except Exception as error:

@@ -22,8 +22,9 @@ from viewsynth import config
 from viewsynth.commands import train
 from viewsynth.reid import backbones, methods, saved
 from viewsynth.training import checkpoints, loop
-from viewsynth.training.learning import Average
+from viewsynth.training.average import Average
 from viewsynth.training.options import Optimization
+from viewsynth.training.rows import Plan, RowTask
 
 MODELS = {
     "basic": lambda: ResNetModel(
@@ -177,12 +178,12 @@ class Squares:
 @pytest.mark.parametrize("average", [0.0, 0.5])
 def test_the_loop_of_the_other_trainings(tmp_path, average):
     settings = Optimization(steps=6, batch=4, warmup=0, rate=1e-2, average=average)
-    plan = loop.Plan(settings, 8, 0, str)
+    task = RowTask(Plan(settings, 8, 0, str), Squares())
 
     def learnt(run: str, tell=None) -> dict[str, torch.Tensor]:
         model = network("cpu", torch.channels_last, plain=True)
         launcher = Accelerator(cpu=True)
-        found = loop.learn(model, Squares(), plan, tmp_path / run, launcher, 3, tell)
+        found = loop.learn(model, task, loop.Run(tmp_path / run, launcher, 3, tell))
         assert {p.stride() for p in found.parameters()} == {p.stride() for p in model.parameters()}
         return found.state_dict()
 

@@ -19,10 +19,9 @@ from safetensors.torch import load_file
 
 from viewsynth import config
 from viewsynth.commands import train
-from viewsynth.reid import saved
-from viewsynth.reid import training as loop
+from viewsynth.reid import saved, training
 from viewsynth.reid.options import Augmentation
-from viewsynth.training import checkpoints
+from viewsynth.training import checkpoints, loop
 
 ROOT = Path(__file__).parents[2]
 PEOPLE = 10
@@ -133,14 +132,14 @@ def test_resumed_equals_undisturbed(cargo, backbone, undisturbed, tmp_path, monk
         run(cargo, backbone, output, "--optim.average", 0.5)
     monkeypatch.setattr(checkpoints, "write_checkpoint", real)
     seen = []
-    assemble = loop.stream
+    assemble = training.stream
 
     def spy(plan, pixels, recipe, steps, *rest):
         for step, batch in zip(steps, assemble(plan, pixels, recipe, steps, *rest), strict=True):
             seen.append((step, batch.names))
             yield batch
 
-    monkeypatch.setattr(loop, "stream", spy)
+    monkeypatch.setattr(training, "stream", spy)
     assert run(cargo, backbone, output, "--optim.average", 0.5) == 0
     assert [step for step, _ in seen] == list(range(3 if broken else 6, 8))
     assert same(weights(output), weights(undisturbed))
@@ -279,7 +278,7 @@ def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
     method = train.methods.build("baseline", body, learnt.classes)
     batch = next(train.batches.stream(plan, pixels, Augmentation(), [0]))
     before = {k: v.clone() for k, v in method.state_dict().items()}
-    first, last = loop.check_learns(method, batch)
+    first, last = training.check_learns(method, batch)
     assert math.isfinite(first) and last < first
     assert same(before, method.state_dict())  # a copy learnt
     for parameter in method.parameters():
@@ -289,7 +288,7 @@ def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
         method.backbone.norm.weight.zero_()
         method.backbone.norm.bias.zero_()
     with pytest.raises(ValueError, match="does not learn"):
-        loop.check_learns(method, batch)
+        training.check_learns(method, batch)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from accelerate import Accelerator
 
 from viewsynth.diffusion import autoencoder
 from viewsynth.diffusion.options import AutoencoderOptimization
-from viewsynth.training.loop import Draws
+from viewsynth.training.loop import Run
+from viewsynth.training.rows import Draws
 
 FAST = AutoencoderOptimization(steps=60, batch=4, rate=3e-3, warmup=0, average=0.9)
 
@@ -25,7 +26,12 @@ def pairs(tmp_path_factory):
 
 def trained(pairs, run, settings=FAST, **more):
     return autoencoder.train(
-        tiny.autoencoder(), pairs, [0, 1, 2, 3], settings, 0, run, Accelerator(cpu=True), 20, **more
+        tiny.autoencoder(),
+        pairs,
+        [0, 1, 2, 3],
+        settings,
+        0,
+        Run(run, Accelerator(cpu=True), 20, **more),
     )
 
 

@@ -19,9 +19,11 @@ from diffusers import DDIMScheduler
 from viewsynth.diffusion import training
 from viewsynth.diffusion.options import DiffusionOptimization
 from viewsynth.diffusion.training import Latents, Noise
-from viewsynth.training import checkpoints, learning, loop
-from viewsynth.training.loop import Draws, Plan
+from viewsynth.training import checkpoints, loop
+from viewsynth.training.average import Average
+from viewsynth.training.loop import Run
 from viewsynth.training.options import Optimization
+from viewsynth.training.rows import Draws, Plan, RowTask
 
 FAST = DiffusionOptimization(steps=8, batch=4, rate=3e-3, warmup=0, average=0.5, drop=(0, 0, 0))
 
@@ -39,9 +41,8 @@ def trained(pairs, run, settings=FAST, kind="v_prediction", every=100, rank=0, *
     pipeline = tiny.pipeline(kind)
     training.prepare(pipeline, rank)
     found = latents_of(pipeline, pairs)
-    return training.train(
-        pipeline, found, settings, 0, run, Accelerator(cpu=True), every, **more
-    ), found
+    session = Run(run, Accelerator(cpu=True), every, **more)
+    return training.train(pipeline, found, settings, 0, session), found
 
 
 def weights(pipeline) -> dict[str, torch.Tensor]:
@@ -208,8 +209,8 @@ def test_a_loss_that_is_no_number_stops_and_names_the_pairs(two, tmp_path):
     training.prepare(pipeline)
     bad = latents_of(pipeline, two)
     bad.target[1] = math.nan
-    with pytest.raises(learning.DivergedError, match="step 0 is not finite .*pair 1 .1, identity"):
-        training.train(pipeline, bad, FAST, 0, tmp_path, Accelerator(cpu=True))
+    with pytest.raises(loop.DivergedError, match="step 0 is not finite .*pair 1 .1, identity"):
+        training.train(pipeline, bad, FAST, 0, Run(tmp_path, Accelerator(cpu=True)))
     assert len(json.loads((tmp_path / "diverged.json").read_text())["pairs"]) == 4
     assert checkpoints.newest(tmp_path).name == "checkpoint-0"
 
@@ -218,7 +219,7 @@ def test_the_average_lags_behind_and_shares_what_is_frozen(two, tmp_path):
     pipeline = tiny.pipeline()
     training.prepare(pipeline, rank=2)
     model = training.Denoiser(pipeline)
-    average = learning.Average(model, 0.9)
+    average = Average(model, 0.9)
     base = dict(average.model.unet.named_parameters())
     for name, value in pipeline.unet.named_parameters():
         assert (base[name] is value) != value.requires_grad
@@ -296,17 +297,9 @@ def test_checkpointed_activations_give_the_same_weights(two, tmp_path):
     one, _ = trained(two, tmp_path / "one", replace(FAST, steps=3))
     pipeline = tiny.pipeline()
     training.prepare(pipeline, checkpointing=True)
-    two_, _ = (
-        training.train(
-            pipeline,
-            latents_of(pipeline, two),
-            replace(FAST, steps=3),
-            0,
-            tmp_path / "two",
-            Accelerator(cpu=True),
-        ),
-        None,
-    )
+    session = Run(tmp_path / "two", Accelerator(cpu=True))
+    latents = latents_of(pipeline, two)
+    two_ = training.train(pipeline, latents, replace(FAST, steps=3), 0, session)
     for (key, a), b in zip(weights(one).items(), weights(two_).values(), strict=True):
         assert torch.allclose(a, b, atol=1e-5), key
 
@@ -344,6 +337,10 @@ def test_settings_are_refused(values, said):
 
 def test_parts_that_processes_cannot_share(two, tmp_path):
     asked = SimpleNamespace(num_processes=2, process_index=0, gradient_accumulation_steps=1)
+
+    def task(settings):
+        return RowTask(Plan(settings, 2, 0, str), None)
+
     with pytest.raises(ValueError, match="optim.batch must be a multiple of 2"):
-        loop._parts(replace(FAST, batch=3), asked)
-    assert loop._parts(FAST, asked) == [slice(0, 2)]
+        loop._own_parts(task(replace(FAST, batch=3)), asked)
+    assert loop._own_parts(task(FAST), asked) == [slice(0, 2)]

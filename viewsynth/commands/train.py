@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from viewsynth import data, metrics
 from viewsynth.config import dump, to_dict, within
@@ -30,16 +29,18 @@ from viewsynth.data import Reading, Source, reading
 from viewsynth.manifest import refuse_other_settings
 from viewsynth.records import Protocol, Sample
 from viewsynth.records import to_dict as to_json
-from viewsynth.reid import backbones, batches, methods, pool, saved, training
+from viewsynth.reid import backbones, batches, methods, pool, saved
 from viewsynth.reid.options import Augmentation, ReIDOptimization
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
+from viewsynth.reid.training import LEARNS, ReIDTask, check_learns
 from viewsynth.runtime import fingerprint
 from viewsynth.runtime.files import claim, clean, lines, write
 from viewsynth.runtime.provenance import facts
 from viewsynth.runtime.workers import launched
-from viewsynth.training import checkpoints
-from viewsynth.training.learning import Log
+from viewsynth.training import checkpoints, loop
+from viewsynth.training.log import Log, progress
+from viewsynth.training.loop import Run
 
 OURS = set(
     [
@@ -269,15 +270,15 @@ def _check_learns(method, plan: Plan, pixels: Pixels, device) -> None:
     """The start-up check, on pictures that nothing was done to."""
     plain = Augmentation(pad=0, flip=0, erase=0)
     batch = next(batches.stream(plan, pixels, plain, [0], device=device))
-    before, after = training.check_learns(method.to(device), batch)
-    say(f"start-up check: loss {before:.2f} -> {after:.2f} on {training.LEARNS} pictures")
+    before, after = check_learns(method.to(device), batch)
+    say(f"start-up check: loss {before:.2f} -> {after:.2f} on {LEARNS} pictures")
 
 
 # ---- validation ------------------------------------------------------------------------------
 
 
 def _validation(config: Config, pixels: Pixels | None, best: float, accelerator):
-    """`validate(step, model)` for `training.train`, which keeps the best model so far.
+    """`validate(step, model)` for `training.loop.learn`, which keeps the best model so far.
 
     Everybody is looked for among everybody: across views where there are two, else across cameras.
 
@@ -297,7 +298,7 @@ def _validation(config: Config, pixels: Pixels | None, best: float, accelerator)
         nonlocal best
         rows = features(model, pixels)
         if not np.isfinite(rows).all():
-            raise training.DivergedError(
+            raise loop.DivergedError(
                 f"after step {step} the features of the validation are not finite; lower "
                 f"--optim.rate ({config.optim.rate:g}) in a new --output"
             )
@@ -342,7 +343,7 @@ def _best(config: Config, rows: list[dict], method, accelerator) -> float:
                 f"best; that of step {found['step']} takes its place"
             )
         tensors, _ = checkpoints.read_checkpoint(folders[found["step"]])
-        method.load_state_dict(tensors.get("average", tensors["model"]))
+        loop.load_trained(method, tensors.get("average", tensors["model"]))
         _save(config, method, found["step"])
     return found["val_mAP"]
 
@@ -373,38 +374,18 @@ def _train(
     config: Config, method, plan: Plan, pixels: Pixels, seen: Pixels | None, accelerator
 ) -> None:
     folder, began = config.output, time.perf_counter()
-    done = checkpoints.newest(folder)
-    steps = int(done.name.partition("-")[2]) if done else 0
-    log = Log(folder / "log.jsonl", steps, config.every, config.steps)
+    log = Log(folder / "log.jsonl", checkpoints.steps_done(folder), config.every, config.steps)
     best = _best(config, log.rows, method, accelerator)
     validation = _validation(config, seen, best, accelerator)
     if config.trackers:
         accelerator.init_trackers("viewsynth", {k: str(v) for k, v in to_dict(config).items()})
-    quiet = not accelerator.is_main_process
-    with tqdm(total=config.steps, initial=log.done, unit="step", disable=quiet) as bar:
-
-        def tell(step: int, figures: dict) -> None:
-            bar.update()
-            bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
-            log.add(step, figures)
-            accelerator.log(figures, step)
-
-        model = training.train(
-            method,
-            plan,
-            pixels,
-            config.augment,
-            config.optim,
-            folder,
-            accelerator,
-            config.every,
-            tell,
-            validation,
-        )
+    task = ReIDTask(plan, pixels, config.augment, config.optim)
+    with progress(log, accelerator) as tell:
+        model = loop.learn(method, task, Run(folder, accelerator, config.every, tell, validation))
     if accelerator.is_main_process:
         if validation is None:
             _save(config, model, config.steps)
-        seconds, made = time.perf_counter() - began, bar.n - log.done
+        seconds, made = time.perf_counter() - began, config.steps - log.done
         speed = made * config.people * config.pictures / seconds
         say(f"{made} steps in {seconds:.0f} s, {speed:.0f} images/s; look at {folder / 'model'}")
     accelerator.wait_for_everyone()

@@ -19,7 +19,8 @@ import logging
 import shutil
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -45,7 +46,9 @@ from viewsynth.runtime.licences import require_commercial
 from viewsynth.runtime.provenance import facts
 from viewsynth.runtime.workers import cores, launched
 from viewsynth.training import checkpoints
-from viewsynth.training.learning import Log
+from viewsynth.training.log import Log, progress
+from viewsynth.training.loop import Run
+from viewsynth.training.options import Optimization
 
 OURS = set(
     [
@@ -309,87 +312,64 @@ def _base(config: Config) -> ViewDiffusionPipeline:
 
 
 def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) -> None:
-    """Stage after stage; one that is finished is its last checkpoint."""
-    folder, seed, every = config.output, config.seed, config.every
-    learnt, held = training.held_out(pairs, config.data.validation, seed)
+    """Run stage after stage; a finished one is loaded from its last checkpoint."""
+    folder, seed = config.output, config.seed
+    used, held = training.held_out(pairs, config.data.validation, seed)
     pipeline.to(accelerator.device)
-    _say(accelerator, f"{len(learnt)} pairs to learn from, {len(held)} for validation")
+    _say(accelerator, f"{len(used)} pairs to learn from, {len(held)} for validation")
     offset = 0
     if config.model.base == "small":
-        tell = _teller(config, "autoencoder", config.autoencoder, offset, accelerator)
-        pipeline.vae = autoencoder.train(
-            pipeline.vae,
-            pairs,
-            learnt,
-            config.autoencoder,
-            seed,
-            folder / "autoencoder",
-            accelerator,
-            every,
-            tell,
-            _rebuilt(pairs, held or learnt, accelerator),
-        )
+        validate = _rebuilt(pairs, held or used, accelerator)
+        with _stage(
+            config, "autoencoder", config.autoencoder, offset, accelerator, validate
+        ) as run:
+            pipeline.vae = autoencoder.train(
+                pipeline.vae, pairs, used, config.autoencoder, seed, run
+            )
         offset += config.autoencoder.steps
     training.prepare(pipeline, config.model.rank, config.model.checkpointing, seed)
     _say(accelerator, "encoding the pairs")
     with accelerator.autocast():
-        latents = training.Latents(pipeline, pairs, learnt, config.data.mirror)
+        latents = training.Latents(pipeline, pairs, used, config.data.mirror)
         checked = training.Latents(pipeline, pairs, held, mirror=False) if held else None
-    look = _validation(config, "training", pairs, held or learnt, checked, accelerator)
-    tell = _teller(config, "training", config.optim, offset, accelerator)
-    pipeline = training.train(
-        pipeline, latents, config.optim, seed, folder / "training", accelerator, every, tell, look
-    )
+    look = _validation(config, "training", pairs, held or used, checked, accelerator)
+    with _stage(config, "training", config.optim, offset, accelerator, look) as run:
+        pipeline = training.train(pipeline, latents, config.optim, seed, run)
     if config.model.rank:
         _save(lambda place: training.save_lora(pipeline, place), folder / "lora", accelerator)
         training.merge_lora(pipeline)
-    about = {"base": Path(config.model.base).name, "licences": licences}
     steps = f"{config.optim.steps} steps of {config.optim.batch} pairs"
-    card.tell(pipeline, pairs, learnt, steps, **about)
+    about = {"base": Path(config.model.base).name, "licences": licences}
+    card.tell(pipeline, pairs, used, steps, **about)
     if config.distil.steps:
         _save(pipeline.save_pretrained, folder / "teacher", accelerator)
+        look = _validation(config, "distillation", pairs, held or used, None, accelerator)
         offset += config.optim.steps
-        tell = _teller(config, "distillation", config.distil, offset, accelerator)
-        look = _validation(config, "distillation", pairs, held or learnt, None, accelerator)
-        pipeline = distillation.train(
-            pipeline,
-            latents,
-            config.distil,
-            seed,
-            folder / "distillation",
-            accelerator,
-            every,
-            tell,
-            look,
-            rank=config.model.rank,
-            checkpointing=config.model.checkpointing,
-        )
+        with _stage(config, "distillation", config.distil, offset, accelerator, look) as run:
+            pipeline = distillation.train(
+                pipeline,
+                latents,
+                config.distil,
+                seed,
+                run,
+                rank=config.model.rank,
+                checkpointing=config.model.checkpointing,
+            )
         steps += f", then {config.distil.steps} steps of distillation"
-        card.tell(pipeline, pairs, learnt, steps, **about)
+        card.tell(pipeline, pairs, used, steps, **about)
     _save(pipeline.save_pretrained, folder / "pipeline", accelerator)
     _say(accelerator, f"look at {folder / 'grids'}; the model is {folder / 'pipeline'}")
 
 
-def _teller(config: Config, stage: str, settings, offset: int, accelerator) -> Callable:
-    """`tell(step, figures)` of a stage: the bar, its log, the trackers."""
-    from tqdm import tqdm
-
-    folder = config.output / stage
-    done = checkpoints.newest(folder)
-    begun = int(done.name.partition("-")[2]) if done else 0
-    log = Log(folder / "log.jsonl", begun, config.every, settings.steps)
-    quiet = not accelerator.is_main_process
-    bar = tqdm(total=settings.steps, initial=begun, desc=stage, unit="step", disable=quiet)
-
-    def tell(step: int, figures: dict) -> None:
-        bar.update()
-        bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
-        log.add(step, figures)
-        accelerator.log({f"{stage}/{k}": v for k, v in figures.items()}, offset + step)
-        if step == settings.steps:
-            bar.close()
-
-    return tell
+@contextmanager
+def _stage(
+    config: Config, name: str, settings: Optimization, offset: int, accelerator, validate
+) -> Iterator[Run]:
+    """The run of a stage, with its progress bar, log and trackers."""
+    folder = config.output / name
+    log = Log(folder / "log.jsonl", checkpoints.steps_done(folder), config.every, settings.steps)
+    with progress(log, accelerator, name, offset) as tell:
+        yield Run(folder, accelerator, config.every, tell, validate)
 
 
 def _rebuilt(pairs: Pairs, rows: list[int], accelerator) -> Callable:

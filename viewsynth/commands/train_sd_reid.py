@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from tqdm import tqdm
 
 from viewsynth import config
 from viewsynth.commands import train
@@ -38,7 +37,9 @@ from viewsynth.runtime.files import claim, clean, write
 from viewsynth.runtime.provenance import facts
 from viewsynth.runtime.workers import launched
 from viewsynth.training import checkpoints, loop
-from viewsynth.training.learning import Log
+from viewsynth.training.log import Log, progress
+from viewsynth.training.loop import Run
+from viewsynth.training.rows import RowTask
 
 OURS = set(["model", "training", "cost.json", "config.yaml", "run.json", "tracker", ".gitkeep"])
 OURS |= {fingerprint.RECORD}
@@ -229,27 +230,17 @@ def _freeze(
 def _train(asked: Config, generator, cached, checked, plan, accelerator) -> Generator:
     """Learn, with a bar and a log; returns the generator to use."""
     folder, device = asked.output / "training", accelerator.device
-    done = checkpoints.newest(folder)
-    begun = int(done.name.partition("-")[2]) if done else 0
-    log = Log(folder / "log.jsonl", begun, asked.every, asked.optim.steps)
+    log = Log(folder / "log.jsonl", checkpoints.steps_done(folder), asked.every, asked.optim.steps)
     losses = training.Denoising(generator, cached, asked.optim, device)
-    quiet = not accelerator.is_main_process
-    with tqdm(total=asked.optim.steps, initial=begun, unit="step", disable=quiet) as bar:
 
-        def tell(step: int, figures: dict) -> None:
-            bar.update()
-            bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
-            log.add(step, figures)
-            accelerator.log(figures, step)
+    def validate(step: int, model: Generator) -> dict:
+        with accelerator.autocast():
+            found = training.check(model, checked, asked.optim, asked.seed, device)
+        return {"val_loss": found}
 
-        def validate(step: int, model: Generator) -> dict:
-            with accelerator.autocast():
-                found = training.check(model, checked, asked.optim, asked.seed, device)
-            return {"val_loss": found}
-
-        return loop.learn(
-            generator, losses, plan, folder, accelerator, asked.every, tell, checked and validate
-        )
+    with progress(log, accelerator) as tell:
+        run = Run(folder, accelerator, asked.every, tell, checked and validate)
+        return loop.learn(generator, RowTask(plan, losses), run)
 
 
 def _finish(asked: Config, first_stage: train.Config, person, generator, device) -> None:

@@ -7,8 +7,6 @@ stays as it is then. Only the bundled class has its own; Stable Diffusion brings
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,7 +17,8 @@ from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.diffusion.training import CHUNK
 from viewsynth.records import seed_of
 from viewsynth.training import loop
-from viewsynth.training.loop import Draws, Plan
+from viewsynth.training.loop import Run
+from viewsynth.training.rows import Draws, Plan, RowTask
 
 SCALES = 3  # of the loss: the picture, its half, its quarter
 EDGES = 1.0  # weight of the differences between neighbours beside that of the values
@@ -33,24 +32,20 @@ MEASURED = 2048  # pairs that the scale of the latents is measured on
 
 
 def train(
-    vae,
-    pairs: Pairs,
-    rows: list[int],
-    settings: AutoencoderOptimization,
-    seed: int,
-    run: Path,
-    accelerator,
-    every: int = 500,
-    tell=None,
-    validate=None,
+    vae, pairs: Pairs, rows: list[int], settings: AutoencoderOptimization, seed: int, run: Run
 ):
-    """Train an autoencoder to the last step, and give its latents deviation 1.
+    """Train an autoencoder to the last step, and scale its latents to deviation 1.
 
     Args:
         vae: `AutoencoderTiny`; its weights are changed.
-        rows: The pairs whose pictures are learnt from.
-        run, accelerator, every, tell, validate: See `loop.learn`; the model is a `Coder`.
-    Returns: the autoencoder to use; its config has the `scaling_factor`.
+        pairs: Training data.
+        rows: Numbers of the pairs that are used.
+        settings: Steps, learning rate, noise.
+        seed: Seed of the run.
+        run: See `loop.Run`; the model that `validate` gets is a `Coder`.
+
+    Returns:
+        The autoencoder to use; its config has the `scaling_factor`.
     """
 
     def name(row: int) -> str:
@@ -59,7 +54,7 @@ def train(
     vae.requires_grad_(True)
     seed = seed_of(seed, "autoencoder")
     plan, losses = Plan(settings, len(rows), seed, name), Rebuilding(pairs, rows, settings)
-    coder = loop.learn(Coder(vae), losses, plan, run, accelerator, every, tell, validate)
+    coder = loop.learn(Coder(vae), RowTask(plan, losses), run)
     vae = coder.vae.requires_grad_(False).eval()
     order = np.random.default_rng(seed_of(seed, "scale")).permutation(len(rows))
     set_scale(vae, pairs, [rows[k] for k in order[:MEASURED]])
@@ -91,7 +86,7 @@ class Rebuilding:
         self.pairs, self.rows, self.noise = pairs, rows, settings.noise
 
     def __call__(self, model: nn.Module, average, rows: np.ndarray, draws: Draws) -> dict:
-        """See `loop.Losses`."""
+        """See `rows.Losses`."""
         vae, pairs = average.vae, [self.rows[row] for row in rows.tolist()]
         x = self._pictures(pairs, draws.uniform(4)).to(vae.device) * 2 - 1
         factor = 2 ** (len(vae.config.encoder_block_out_channels) - 1)

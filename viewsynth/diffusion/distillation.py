@@ -9,7 +9,6 @@ the teacher's: the student is called without.
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,10 +17,19 @@ from torch import Tensor, nn
 from viewsynth.diffusion.conditions import KEPT
 from viewsynth.diffusion.options import DistillationOptimization
 from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
-from viewsynth.diffusion.training import GEOMETRY, Denoiser, Latents, Noise, merge_lora, prepare
+from viewsynth.diffusion.training import (
+    GEOMETRY,
+    Denoiser,
+    Latents,
+    Noise,
+    merge_lora,
+    of_pipeline,
+    prepare,
+)
 from viewsynth.records import seed_of
 from viewsynth.training import loop
-from viewsynth.training.loop import Draws, Plan
+from viewsynth.training.loop import Run
+from viewsynth.training.rows import Draws, Plan, RowTask
 
 SIGMA = 0.5  # deviation of the data in the boundary conditions, and
 SCALING = 10.0  # the factor of time there: those of `LCMScheduler`
@@ -34,23 +42,25 @@ def train(
     latents: Latents,
     settings: DistillationOptimization,
     seed: int,
-    run: Path,
-    accelerator,
-    every: int = 500,
-    tell=None,
-    validate=None,
+    run: Run,
     rank: int = 0,
     checkpointing: bool = False,
 ) -> ViewDiffusionPipeline:
-    """Distil a pipeline, from the newest checkpoint on.
+    """Distil a pipeline, from the newest checkpoint.
 
-    Source of a LoRA here: Luo et al., LCM-LoRA, 2023 (arXiv 2311.05556).
+    Source of the LoRA variant: Luo et al., LCM-LoRA, 2023 (arXiv 2311.05556).
 
     Args:
-        pipeline: The teacher; it stays as it is.
-        latents, run, accelerator, every, tell, validate: See `training.train`.
-        rank, checkpointing: See `training.prepare`.
-    Returns: the student, whose scheduler is an `LCMScheduler`.
+        pipeline: The teacher; it is not changed.
+        latents: Training data.
+        settings: Steps, learning rate, guidance of the teacher.
+        seed: Seed of the run.
+        run: See `training.train`.
+        rank: See `training.prepare`.
+        checkpointing: See `training.prepare`.
+
+    Returns:
+        The student, whose scheduler is an `LCMScheduler`.
     """
     from diffusers import LCMScheduler
 
@@ -66,8 +76,7 @@ def train(
     pipeline.conditioner.requires_grad_(False)
     losses = Consistency(Denoiser(pipeline).eval(), latents, settings)
     plan = Plan(settings, len(latents), seed_of(seed, "distillation"), latents.name)
-    check = None if validate is None else lambda step, model: validate(step, model.pipeline)
-    found = loop.learn(Denoiser(student), losses, plan, run, accelerator, every, tell, check)
+    found = loop.learn(Denoiser(student), RowTask(plan, losses), of_pipeline(run))
     if rank:
         merge_lora(found.pipeline)
     return found.pipeline
@@ -91,7 +100,7 @@ class Consistency:
         self.skip = self.noise.steps // settings.stations
 
     def __call__(self, model: nn.Module, average: nn.Module, rows: np.ndarray, draws: Draws):
-        """See `loop.Losses`."""
+        """See `rows.Losses`."""
         encoded, clean, _ = self.latents.take(rows)
         device = clean.device
         station = (draws.spread() * self.settings.stations).long()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training: a pipeline and pairs in, a pipeline that makes aerial views out.
 
-pairs -> `Latents` (everything that is frozen, once) -> `Denoising` (the loss) -> `loop.learn`. What
+pairs -> `Latents` (everything that is frozen, once) -> `Denoising` (the loss) -> `training.loop`. What
 the UNet sees comes from `pipeline.predict`, as in sampling.
 
 Pairs that are alike in identity but not by pixel (see `pairs`) must not teach that the rendering
@@ -28,7 +28,8 @@ from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
 from viewsynth.records import seed_of
 from viewsynth.training import loop
-from viewsynth.training.loop import Draws, Plan
+from viewsynth.training.loop import Run
+from viewsynth.training.rows import Draws, Plan, RowTask
 
 CHUNK = 64  # pairs that are encoded at once
 # Where LoRA sits: attention, and the convolution that first meets the conditions' channels, whose
@@ -45,35 +46,34 @@ def train(
     latents: Latents,
     settings: DiffusionOptimization,
     seed: int,
-    run: Path,
-    accelerator,
-    every: int = 500,
-    tell=None,
-    validate=None,
+    run: Run,
 ) -> ViewDiffusionPipeline:
-    """Train to the last step, from the newest checkpoint on.
+    """Train to the last step, from the newest checkpoint.
 
     Args:
         pipeline: As `prepare` left it; its weights are changed.
-        latents: What is learnt from.
-        run, accelerator, every, tell: See `loop.learn`.
-        validate: `validate(step, pipeline) -> figures`; the pipeline has the averaged weights.
-    Returns: the pipeline to use, with the averaged weights.
-    Raises: loop.DivergedError, ValueError: See `loop.learn`.
+        latents: Training data.
+        settings: Steps, learning rate and loss weights.
+        seed: Seed of the run.
+        run: See `loop.Run`; `validate(step, pipeline)` gets the pipeline with averaged weights.
+
+    Returns:
+        The pipeline to use, with the averaged weights.
+
+    Raises:
+        DivergedError: See `loop.learn`.
+        ValueError: See `loop.learn`.
     """
     plan = Plan(settings, len(latents), seed, latents.name)
-    check = None if validate is None else lambda step, model: validate(step, model.pipeline)
-    found = loop.learn(
-        Denoiser(pipeline),
-        Denoising(pipeline, latents, settings),
-        plan,
-        run,
-        accelerator,
-        every,
-        tell,
-        check,
-    )
-    return found.pipeline
+    task = RowTask(plan, Denoising(pipeline, latents, settings))
+    return loop.learn(Denoiser(pipeline), task, of_pipeline(run)).pipeline
+
+
+def of_pipeline(run: Run) -> Run:
+    """A run whose validation gets the pipeline of a `Denoiser`."""
+    if (validate := run.validate) is None:
+        return run
+    return replace(run, validate=lambda step, model: validate(step, model.pipeline))
 
 
 def prepare(
@@ -281,7 +281,7 @@ class Denoising:
         self.noise = Noise(pipeline.scheduler, latents.target.device)
 
     def __call__(self, model: nn.Module, average, rows: np.ndarray, draws: Draws) -> dict:
-        """See `loop.Losses`."""
+        """See `rows.Losses`."""
         encoded, target, exact = self.latents.take(rows)
         device = target.device
         time = (draws.spread() * self.noise.steps).long().to(device)

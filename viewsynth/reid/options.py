@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from viewsynth.config import within
 
@@ -12,6 +12,8 @@ from viewsynth.config import within
 @dataclass(frozen=True)
 class ReIDOptimization:
     """How the weights are moved."""
+
+    GROUP: ClassVar[str] = "optim"
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     rate: float = 8e-3

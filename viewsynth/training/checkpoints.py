@@ -79,6 +79,12 @@ def newest(run: Path) -> Path | None:
     return None
 
 
+def steps_done(run: Path) -> int:
+    """Steps that the newest checkpoint has done; 0 without one. Raises: see `newest`."""
+    folder = newest(run)
+    return _step(folder) if folder else 0
+
+
 def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
     """Tensors, file by file, and state.
 

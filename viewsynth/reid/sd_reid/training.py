@@ -23,14 +23,14 @@ from viewsynth.reid.sd_reid.cache import Cached
 from viewsynth.reid.sd_reid.model import Generator
 from viewsynth.reid.sd_reid.options import GeneratorOptimization
 from viewsynth.reid.sd_reid.sampling import draw_times
-from viewsynth.training.loop import Draws
+from viewsynth.training.rows import Draws
 
 CHUNK = 512  # pictures of the validation at once
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The batches of `reid.sampler` in the form of `loop.Plan`: P people, K pictures of each."""
+    """The batches of `reid.sampler` in the form of `training.rows.Plan`: P people, K pictures of each."""
 
     settings: GeneratorOptimization
     people: sampler.Plan
@@ -50,7 +50,7 @@ class Plan:
 
 
 class Denoising:
-    """The losses of a batch; see `loop.Losses`.
+    """The losses of a batch; see `rows.Losses`.
 
     Args:
         generator: What learns, not wrapped.
@@ -68,7 +68,7 @@ class Denoising:
     def __call__(
         self, model: nn.Module, average: nn.Module, rows: np.ndarray, draws: Draws
     ) -> dict[str, Tensor]:
-        """See `loop.Losses`."""
+        """See `rows.Losses`."""
         own, at = self.generator, torch.from_numpy(rows)
         side = (draws.uniform() < 0.5).long()
         condition = self.cached.condition[side, at].to(self.device).float()
