@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training that was stopped is the training that never was: to the byte, whatever learns.
 
-What an optimiser remembers has to lie in memory as its parameters do: torch's fused steps go
+What an optimizer remembers has to lie in memory as its parameters do: torch's fused steps go
 through both in the order of the memory.
 """
 
@@ -199,7 +199,7 @@ def test_the_loop_of_the_other_trainings(tmp_path, average):
     assert content(tmp_path / "stopped") == content(tmp_path / "whole")
 
 
-# ---- optimisers ----------------------------------------------------------------------------------
+# ---- optimizers ----------------------------------------------------------------------------------
 
 
 def network(device: str, layout: torch.memory_format, plain: bool = False) -> torch.nn.Module:
@@ -239,7 +239,7 @@ def always_the_same_kernels():
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_optimisers_go_on(tmp_path, kind, fused, layout, device):
+def test_optimizers_go_on(tmp_path, kind, fused, layout, device):
     whole, model = network(device, layout), network(device, layout)
     optimizer, other = optimizer_of(whole, kind, fused), optimizer_of(model, kind, fused)
     for seed in range(3):
@@ -284,7 +284,7 @@ def test_state_of_other_parameters_is_refused():
     model = network("cpu", torch.channels_last)
     optimizer = optimizer_of(model, "sgd", True)
     for bad in ({"0.momentum_buffer": torch.zeros(8, 3, 3, 3)}, {"99.step": torch.zeros(())}):
-        with pytest.raises(ValueError, match="the optimiser has no parameter for"):
+        with pytest.raises(ValueError, match="the optimizer has no parameter for"):
             checkpoints.restore_optimizer(optimizer, bad)
 
 

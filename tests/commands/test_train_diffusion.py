@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,15 +98,15 @@ def test_killed_between_and_in_stages_goes_on(
     def stop(*args, **named):
         if when == "_save":
             raise KeyboardInterrupt
-        tell = args[-2]
+        run = args[-1]
 
         def tell_and_stop(step, figures):
-            tell(step, figures)
+            run.tell(step, figures)
             if step == 4:
                 calls.append(step)
                 raise KeyboardInterrupt
 
-        return real(*args[:-2], tell_and_stop, args[-1], **named)
+        return real(*args[:-1], replace(run, tell=tell_and_stop), **named)
 
     output = tmp_path / "run"
     monkeypatch.setattr(module, when, stop)

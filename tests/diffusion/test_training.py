@@ -17,8 +17,9 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler
 
 from viewsynth.diffusion import training
+from viewsynth.diffusion.latents import Latents, held_out, mirrored
+from viewsynth.diffusion.noise import Noise
 from viewsynth.diffusion.options import DiffusionOptimization
-from viewsynth.diffusion.training import Latents, Noise
 from viewsynth.training import checkpoints, loop
 from viewsynth.training.average import Average
 from viewsynth.training.loop import Run
@@ -129,13 +130,13 @@ def test_draws_of_a_part_are_those_of_the_whole():
 
 def test_a_looking_glass(two):
     conditions, target, mask = two.batch([0, 1])
-    one, far, share = training.mirrored(conditions, target, mask)
+    one, far, share = mirrored(conditions, target, mask)
     assert torch.equal(one.camera[:, 2], -conditions.camera[:, 2])
     assert torch.equal(one.normals[:, 0], -conditions.normals[:, 0].flip(-1))
     assert torch.equal(one.normals[:, 1:], conditions.normals[:, 1:].flip(-1))
     assert torch.equal(far, target.flip(-1)) and torch.equal(one.seen, conditions.seen.flip(-1))
     assert torch.equal(share, mask.flip(-1)) and not torch.equal(share, mask)
-    back, near, _ = training.mirrored(one, far, share)
+    back, near, _ = mirrored(one, far, share)
     assert torch.equal(near, target)
     assert all(torch.equal(getattr(back, k), v) for k, v in vars(conditions).items())
 
@@ -309,15 +310,15 @@ def test_checkpointed_activations_give_the_same_weights(two, tmp_path):
 
 def test_people_are_held_out_whole(tmp_path):
     pairs = tiny.write_pairs(tmp_path / "more", people=6, each=3)
-    learnt, held = training.held_out(pairs, 0.3, 0)
+    learnt, held = held_out(pairs, 0.3, 0)
     assert sorted(learnt + held) == list(range(18)) and len(held) == 6
     assert not {pairs.rows[k]["pid"] for k in learnt} & {pairs.rows[k]["pid"] for k in held}
-    assert training.held_out(pairs, 0.3, 0) == (learnt, held)
-    assert training.held_out(pairs, 0.0, 0) == (list(range(18)), [])
+    assert held_out(pairs, 0.3, 0) == (learnt, held)
+    assert held_out(pairs, 0.0, 0) == (list(range(18)), [])
     pairs.rows[0]["split"] = "test"
-    assert 0 not in sum(training.held_out(pairs, 0.3, 0), [])
+    assert 0 not in sum(held_out(pairs, 0.3, 0), [])
     with pytest.raises(ValueError, match="leaves nobody"):
-        training.held_out(tiny.write_pairs(tmp_path / "one", people=1), 0.3, 0)
+        held_out(tiny.write_pairs(tmp_path / "one", people=1), 0.3, 0)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from viewsynth.commands import world
 from viewsynth.config import dump, to_dict, within
 from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion import adapt, autoencoder, card, distillation, loading, training
+from viewsynth.diffusion.latents import Latents, held_out
 from viewsynth.diffusion.options import (
     AutoencoderOptimization,
     DiffusionOptimization,
@@ -314,7 +315,7 @@ def _base(config: Config) -> ViewDiffusionPipeline:
 def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) -> None:
     """Run stage after stage; a finished one is loaded from its last checkpoint."""
     folder, seed = config.output, config.seed
-    used, held = training.held_out(pairs, config.data.validation, seed)
+    used, held = held_out(pairs, config.data.validation, seed)
     pipeline.to(accelerator.device)
     _say(accelerator, f"{len(used)} pairs to learn from, {len(held)} for validation")
     offset = 0
@@ -330,11 +331,11 @@ def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) 
     training.prepare(pipeline, config.model.rank, config.model.checkpointing, seed)
     _say(accelerator, "encoding the pairs")
     with accelerator.autocast():
-        latents = training.Latents(pipeline, pairs, used, config.data.mirror)
-        checked = training.Latents(pipeline, pairs, held, mirror=False) if held else None
+        encoded = Latents(pipeline, pairs, used, config.data.mirror)
+        checked = Latents(pipeline, pairs, held, mirror=False) if held else None
     look = _validation(config, "training", pairs, held or used, checked, accelerator)
     with _stage(config, "training", config.optim, offset, accelerator, look) as run:
-        pipeline = training.train(pipeline, latents, config.optim, seed, run)
+        pipeline = training.train(pipeline, encoded, config.optim, seed, run)
     if config.model.rank:
         _save(lambda place: training.save_lora(pipeline, place), folder / "lora", accelerator)
         training.merge_lora(pipeline)
@@ -348,7 +349,7 @@ def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) 
         with _stage(config, "distillation", config.distil, offset, accelerator, look) as run:
             pipeline = distillation.train(
                 pipeline,
-                latents,
+                encoded,
                 config.distil,
                 seed,
                 run,

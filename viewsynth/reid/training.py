@@ -83,15 +83,21 @@ class ReIDTask:
 
 
 def check_learns(method: nn.Module, batch: Batch, rate: float = 1e-3) -> tuple[float, float]:
-    """Whether a copy of a method learns a few pictures by heart in a few steps.
+    """Check that a copy of a method overfits a few images in a few steps.
 
     A model whose weights were not loaded, or whose loss is wired wrongly, does not: the most common
     complaint in the field is an mAP that never rises.
 
     Args:
-        batch: Of its pictures as many identities are taken as fit into `LEARNS` pictures.
-    Returns: losses before and after, the latter at most `FALL` of the former.
-    Raises: ValueError: if the loss does not fall.
+        method: See `reid.methods`; its weights are not changed.
+        batch: Its first `LEARNS` images are used.
+        rate: Learning rate of AdamW.
+
+    Returns:
+        Losses before and after, the latter at most `FALL` of the former.
+
+    Raises:
+        ValueError: If the loss does not fall.
     """
     small = Batch(**{key: value[:LEARNS] for key, value in vars(batch).items()})
     model = copy.deepcopy(method).train()
@@ -105,8 +111,8 @@ def check_learns(method: nn.Module, batch: Batch, rate: float = 1e-3) -> tuple[f
         seen.append(float(loss.detach()))
     if not min(seen[-3:]) <= FALL * seen[0]:
         raise ValueError(
-            f"the model does not learn: its loss on {len(small.names)} pictures went from "
+            f"the model does not learn: its loss on {len(small.names)} images went from "
             f"{seen[0]:.2f} to {seen[-1]:.2f} in {TRIES} steps. Were the right weights loaded "
-            "(--model.backbone)? Do the pictures show what their names say (viewsynth data)?"
+            "(--model.backbone)? Do the images show the people in their names (viewsynth data)?"
         )
     return seen[0], seen[-1]
