@@ -217,7 +217,7 @@ def test_the_small_model_gets_an_autoencoder_of_its_own(tmp_path):
         (("--model.identity", "nowhere"), "model.identity: there is no config.json"),
         (("--commercial",), "not every part allows commercial use: .*base: unknown"),
         (("--model.size", "64", "32"), "model.size must be that of the base, .32, 16"),
-        (("--data.validation", "0.9"), "leaves nobody to learn from"),
+        (("--data.validation", "0.9"), "leaves nobody to train on"),
         (("--optim.parts", "4", "--optim.batch", "4", "--distil.parts", "3"), "distil.batch must"),
     ],
 )
