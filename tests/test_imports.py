@@ -58,12 +58,17 @@ def test_imports_go_down(path):
         assert HEIGHT[other] < HEIGHT[own], f"{path.name} imports {other}, which is not below {own}"
 
 
+HEAVY = "torch scipy diffusers transformers"
+COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("[a-z]*.py"))
+
+
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
         ("import viewsynth", "numpy torch PIL tyro"),
         ("from viewsynth import cli; cli.overview()", "numpy torch PIL tyro"),
         ("from viewsynth import config; from viewsynth.runtime import files", "numpy torch PIL"),
+        *((f"import viewsynth.commands.{name}", HEAVY) for name in COMMANDS),
     ],
 )
 def test_light_imports(statement, absent):

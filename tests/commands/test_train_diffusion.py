@@ -18,7 +18,7 @@ from diffusers import DDIMScheduler, LCMScheduler
 
 from viewsynth import commands, config
 from viewsynth.commands import train_diffusion
-from viewsynth.diffusion import distillation, training
+from viewsynth.diffusion import distillation, stages, training
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def test_what_a_run_leaves(undisturbed):
 
 
 @pytest.mark.parametrize(
-    ("module", "when"), [(training, "train"), (distillation, "train"), (train_diffusion, "_save")]
+    ("module", "when"), [(training, "train"), (distillation, "train"), (stages, "save_folder")]
 )
 def test_killed_between_and_in_stages_goes_on(
     given, undisturbed, tmp_path, monkeypatch, module, when
@@ -95,7 +95,7 @@ def test_killed_between_and_in_stages_goes_on(
     real, calls = getattr(module, when), []
 
     def stop(*args, **named):
-        if when == "_save":
+        if when == "save_folder":
             raise KeyboardInterrupt
         tell = args[-2]
 

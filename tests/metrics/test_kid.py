@@ -59,7 +59,7 @@ def test_blocks_do_not_show(sets, monkeypatch):
     real, made = sets
     people, others = [f"{k // 3}" for k in range(14)], [f"{k % 4}" for k in range(11)]
     whole = metrics.kid(real, made, people, others)
-    monkeypatch.setattr(sys.modules["viewsynth.metrics.kid"], "BLOCK", 4)
+    monkeypatch.setattr(sys.modules["viewsynth.metrics.kernel_distance"], "BLOCK", 4)
     assert metrics.kid(real, made, people, others) == pytest.approx(whole)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes a second to import, which commands that list the bodies save
+    import torch
+    from torch import Tensor
 
 # The COCO body points, then toes and heels; "left" is the person's left.
 KEYPOINTS = (
@@ -143,6 +144,8 @@ def load(name: str, device: torch.device | str = "cpu", **options) -> Body:
 
     Raises: ValueError: if there is none; the message lists what there is.
     """
+    import torch
+
     if name not in names():
         raise ValueError(f"body must be one of {', '.join(names())}; got {name!r}")
     return importlib.import_module(f"viewsynth.bodies.{name}").build(
@@ -161,6 +164,8 @@ def stand(vertices: Tensor) -> Tensor:
     The middle is that of the horizontal box around the person, so a camera that aims at the y axis
     has the person in the middle of the picture.
     """
+    import torch
+
     low, high = vertices.amin(1), vertices.amax(1)
     middle = (low + high) / 2
     return vertices - torch.stack([middle[:, 0], low[:, 1], middle[:, 2]], 1)[:, None]

@@ -6,8 +6,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from viewsynth.cameras import focal_length
-
 
 @dataclass(frozen=True)
 class Sensor:
@@ -56,6 +54,8 @@ class Sensor:
     @property
     def focal(self) -> float:
         """Focal length, pixels."""
+        from viewsynth.cameras import focal_length
+
         return focal_length(self.vfov, self.picture_height)
 
     @property

@@ -18,7 +18,10 @@ nothing in reconstruct may look at it.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # What a pixel of a part map shows; the index is the stored value. Values 1 to 9 are the person.
 LABELS = (

@@ -14,11 +14,10 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor, nn
+if TYPE_CHECKING:  # torch takes a second to import, which checking a method's name saves
+    from torch import Tensor, nn
 
-from viewsynth.reid.backbones import Backbone, drawn
-
-if TYPE_CHECKING:  # batches are made of pixels, and pixels need what loads our models
+    from viewsynth.reid.backbones import Backbone
     from viewsynth.reid.batches import Batch
 
 # How the names of positions, and of tokens that stand for no input, end.
@@ -77,6 +76,8 @@ def build(
     Returns: a `Method`, which is an `nn.Module`.
     Raises: ValueError: if there is no such method, or the backbone is none for it.
     """
+    from viewsynth.reid.backbones import drawn
+
     module = _module(name)
     if classes < 2:
         raise ValueError(f"a method needs two identities or more to learn; got {classes}")
