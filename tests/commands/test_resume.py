@@ -20,7 +20,7 @@ from transformers import ConvNextConfig, ConvNextModel, ResNetConfig, ResNetMode
 
 from viewsynth import config
 from viewsynth.commands import train
-from viewsynth.reid import backbones, methods, saved
+from viewsynth.reid import backbones, methods, saved, validation
 from viewsynth.training import checkpoints, loop
 from viewsynth.training.average import Average
 from viewsynth.training.options import Optimization
@@ -156,15 +156,19 @@ def test_the_best_model_is_there_again(cargo, models, tmp_path, capsys):
 
 
 def test_the_bar_is_that_of_the_model_that_is_there(tmp_path):
-    asked, launcher = SimpleNamespace(output=tmp_path), Accelerator(cpu=True)
+    launcher = Accelerator(cpu=True)
+
+    def best(rows: list[dict]) -> float:
+        return validation.best_so_far(tmp_path, rows, None, None, launcher)
+
     rows = [{"step": 2, "val_mAP": 0.9}, {"step": 3}, {"step": 4, "val_mAP": 0.5}]
-    assert train._best(asked, [], None, launcher) == -1
-    assert train._best(asked, rows, None, launcher) == -1, "no model, no checkpoint"
+    assert best([]) == -1
+    assert best(rows) == -1, "no model, no checkpoint"
     (tmp_path / "model").mkdir()
     for step, bar in ((2, 0.9), (4, 0.5), (6, 0.9)):  # 6 comes after the newest checkpoint
         told = {saved.MARK: "1", "about": {"step": step}}
         (tmp_path / "model" / saved.CONFIG).write_text(json.dumps(told))
-        assert train._best(asked, rows, None, launcher) == bar
+        assert best(rows) == bar
 
 
 class Squares:

@@ -19,8 +19,10 @@ from safetensors.torch import load_file
 
 from viewsynth import config
 from viewsynth.commands import train
-from viewsynth.reid import saved, training
+from viewsynth.reid import backbones, batches, methods, saved, training
 from viewsynth.reid.options import Augmentation
+from viewsynth.reid.pixels import Pixels
+from viewsynth.reid.sampler import Plan
 from viewsynth.training import checkpoints, loop
 
 ROOT = Path(__file__).parents[2]
@@ -272,11 +274,11 @@ def test_schedule():
 def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
     parsed = config.parse(train.Config, argv(cargo, backbone, tmp_path / "run"), "train")
     learnt, _, _ = train.pools(parsed)
-    pixels = train.Pixels.open(learnt.samples, (32, 16))
-    plan = train.Plan(pool=learnt, people=4, pictures=4, steps=10)
-    body = train.backbones.load(str(backbone), (32, 16))
-    method = train.methods.build("baseline", body, learnt.classes)
-    batch = next(train.batches.stream(plan, pixels, Augmentation(), [0]))
+    pixels = Pixels.open(learnt.samples, (32, 16))
+    plan = Plan(pool=learnt, people=4, pictures=4, steps=10)
+    body = backbones.load(str(backbone), (32, 16))
+    method = methods.build("baseline", body, learnt.classes)
+    batch = next(batches.stream(plan, pixels, Augmentation(), [0]))
     before = {k: v.clone() for k, v in method.state_dict().items()}
     first, last = training.check_learns(method, batch)
     assert math.isfinite(first) and last < first
@@ -295,7 +297,7 @@ def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
     ("options", "said"),
     [
         (("--model.method", "vdtt"), "method must be one of"),
-        (("--data.views", "ground", "--model.method", "vdt"), "needs pictures from the ground and"),
+        (("--data.views", "ground", "--model.method", "vdt"), "needs ground and aerial images"),
         (("--people", 11), "cannot be drawn from 8 identities"),
         (("--optim.parts", 3), "cannot be shared"),
         (("--optim.parts", 4), "leave one a part"),

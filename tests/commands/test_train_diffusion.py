@@ -19,7 +19,7 @@ from diffusers import DDIMScheduler, LCMScheduler
 
 from viewsynth import commands, config
 from viewsynth.commands import train_diffusion
-from viewsynth.diffusion import distillation, training
+from viewsynth.diffusion import distillation, stages, training
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def test_what_a_run_leaves(undisturbed):
 
 
 @pytest.mark.parametrize(
-    ("module", "when"), [(training, "train"), (distillation, "train"), (train_diffusion, "_save")]
+    ("module", "when"), [(training, "train"), (distillation, "train"), (stages, "save_folder")]
 )
 def test_killed_between_and_in_stages_goes_on(
     given, undisturbed, tmp_path, monkeypatch, module, when
@@ -96,17 +96,17 @@ def test_killed_between_and_in_stages_goes_on(
     real, calls = getattr(module, when), []
 
     def stop(*args, **named):
-        if when == "_save":
+        if when == "save_folder":
             raise KeyboardInterrupt
         run = args[-1]
 
         def tell_and_stop(step, figures):
-            run.tell(step, figures)
+            run.report(step, figures)
             if step == 4:
                 calls.append(step)
                 raise KeyboardInterrupt
 
-        return real(*args[:-1], replace(run, tell=tell_and_stop), **named)
+        return real(*args[:-1], replace(run, report=tell_and_stop), **named)
 
     output = tmp_path / "run"
     monkeypatch.setattr(module, when, stop)

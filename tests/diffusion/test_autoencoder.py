@@ -37,7 +37,7 @@ def trained(pairs, run, settings=FAST, **more):
 
 def test_it_learns_and_its_latents_have_unit_scale(pairs, tmp_path):
     before, figures = autoencoder.quality(tiny.autoencoder(), pairs, [0, 1, 2, 3]), []
-    vae = trained(pairs, tmp_path, tell=lambda step, found: figures.append(found["picture"]))
+    vae = trained(pairs, tmp_path, report=lambda step, found: figures.append(found["picture"]))
     after = autoencoder.quality(vae, pairs, [0, 1, 2, 3])
     assert after[0] > before[0] + 3 and after[1] > before[1] + 0.2
     assert figures[-1] < 0.7 * figures[0]
@@ -61,7 +61,7 @@ def test_stopped_and_gone_on_with_equals_undisturbed(pairs, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(pairs, tmp_path / "two", asked, tell=stop)
+        trained(pairs, tmp_path / "two", asked, report=stop)
     again = trained(pairs, tmp_path / "two", asked)
     assert all(
         torch.equal(a, b)

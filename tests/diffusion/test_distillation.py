@@ -133,7 +133,7 @@ def test_the_loss_falls_and_the_student_runs_in_few_steps(taught, pairs, tmp_pat
         Run(
             tmp_path,
             Accelerator(cpu=True),
-            tell=lambda step, found: figures.append(found["consistency"]),
+            report=lambda step, found: figures.append(found["consistency"]),
         ),
     )
     assert np.mean(figures[-5:]) < 0.8 * np.mean(figures[:5])
@@ -167,7 +167,7 @@ def test_stopped_and_gone_on_with_equals_undisturbed(taught, tmp_path):
 
     whole = distilled("one")
     with pytest.raises(KeyboardInterrupt):
-        distilled("two", tell=stop)
+        distilled("two", report=stop)
     again = distilled("two")
     assert all(torch.equal(whole[key], again[key]) for key in whole)
 

@@ -180,7 +180,7 @@ def test_resumed_equals_undisturbed(two, tmp_path, rank):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(two, tmp_path / "two", asked, every=3, rank=rank, tell=stop)
+        trained(two, tmp_path / "two", asked, every=3, rank=rank, report=stop)
     assert checkpoints.newest(tmp_path / "two").name == "checkpoint-6"
     again, _ = trained(two, tmp_path / "two", asked, every=3, rank=rank)
     assert same(weights(whole), weights(again))

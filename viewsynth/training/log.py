@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from viewsynth.runtime.files import lines, write
 
@@ -48,32 +45,3 @@ class Log:
             self.rows.append({"step": step, **means, **validation})
             self.seen = []
             write(self.path, lines(self.rows))
-
-
-@contextmanager
-def progress(
-    log: Log, accelerator, stage: str = "", offset: int = 0
-) -> Iterator[Callable[[int, dict], None]]:
-    """Report each step to a progress bar, the log and the trackers.
-
-    Args:
-        log: The log of the run.
-        accelerator: Of accelerate; its main process shows the bar.
-        stage: Name of the stage, where a run has several: label of the bar, prefix in trackers.
-        offset: Steps of the stages before, for trackers.
-
-    Yields:
-        `tell(step, values)`, see `loop.Run`.
-    """
-    quiet, prefix = not accelerator.is_main_process, f"{stage}/" if stage else ""
-    with tqdm(
-        total=log.last, initial=log.done, desc=stage or None, unit="step", disable=quiet
-    ) as bar:
-
-        def tell(step: int, values: dict) -> None:
-            bar.update()
-            bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
-            log.add(step, values)
-            accelerator.log({f"{prefix}{k}": v for k, v in values.items()}, offset + step)
-
-        yield tell

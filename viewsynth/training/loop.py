@@ -108,7 +108,7 @@ class Run:
         folder: Folder of the checkpoints.
         accelerator: Of accelerate: device, precision, processes.
         every: Steps between two checkpoints, and between two validations.
-        tell: `tell(step, values)` after each step, in the main process.
+        report: `report(step, values)` after each step, in the main process.
         validate: `validate(step, model) -> values`, in every process, before each checkpoint; the
             model is in evaluation mode.
     """
@@ -116,7 +116,7 @@ class Run:
     folder: Path
     accelerator: Accelerator
     every: int = 500
-    tell: Callable[[int, dict], None] | None = None
+    report: Callable[[int, dict], None] | None = None
     validate: Callable[[int, nn.Module], dict] | None = None
 
 
@@ -148,9 +148,9 @@ def learn(model: nn.Module, task: Task, run: Run) -> nn.Module:
         values = {}
         if pause and run.validate:
             values = run.validate(step + 1, state.average.model.eval())
-        if run.tell and accelerator.is_main_process:
+        if run.report and accelerator.is_main_process:
             # Before the checkpoint: a resumed run does not report these steps again.
-            run.tell(step + 1, found | values | {"rate": state.rate})
+            run.report(step + 1, found | values | {"rate": state.rate})
         if pause:
             state.save(step + 1, values)
             accelerator.wait_for_everyone()

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from viewsynth import bodies, data, reconstruct
+from viewsynth.data import world as world_layout
 from viewsynth.data.layout import looks_like
 from viewsynth.diffusion.pairs import exact, identity, making, stored
 from viewsynth.diffusion.pairs.parts import camera, nearest, turn
@@ -272,7 +273,7 @@ def folder(world, tmp_path_factory):
             if row["view"] == "aerial":
                 told["elevation"] = row["elevation"]
             file.write(json.dumps(told) + "\n")
-    assert not looks_like(root, data._module("world").PARTS, data._module("world").NAME, 0)
+    assert not looks_like(root, world_layout.PARTS, world_layout.NAME, 0)
     return data.load("folder", root)
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods: how a ReID model learns from a batch, and what it retrieves with.
+"""Methods: the losses that a ReID model is trained with, and the features that it retrieves with.
 
-A method is one file of this folder, found by its name: `build(backbone, classes, smoothing, views)`
-makes a module as `Method` describes it, and `NEEDS` names what its batches must have ("views":
-pictures of several views; "": nothing). Its losses are a dict, so that it may have any number of
-them, and a batch is an object, so that a method that learns from tracklets or texts finds them
-there under new names. What a method wants to vary from stage to stage it keeps in itself.
+A method is one file of this folder, found by its module name. Its function
+`build(backbone, classes, smoothing, views)` returns a module with the interface `Method`, and its
+`NEEDS` names what its batches must have ("views": images of several views; "": nothing). The losses
+are a dict, so a method may have any number of them; a batch is an object, so a method that uses
+tracklets or captions finds them as further fields. Settings that vary during training are kept in
+the method.
 """
 
 from __future__ import annotations
@@ -14,22 +15,21 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor, nn
+if TYPE_CHECKING:  # torch takes a second to import, which `names` and `needs` do not need
+    from torch import Tensor, nn
 
-from viewsynth.reid.backbones import Backbone, drawn
-
-if TYPE_CHECKING:  # batches are made of pixels, and pixels need what loads our models
+    from viewsynth.reid.backbones import Backbone
     from viewsynth.reid.batches import Batch
 
-# How the names of positions, and of tokens that stand for no input, end.
+# Endings of the names of position embeddings and of tokens that stand for no input.
 FREE = ("first", "places", "registers", "token", "tokens", "position_embeddings", "table")
 
 
 class Method(Protocol):
-    """What every method offers.
+    """Interface of all methods.
 
     Attributes:
-        backbone: The backbone that it was built on.
+        backbone: The backbone that the method was built on.
         settings: All other arguments of `build`, by name, as JSON types.
     """
 
@@ -37,46 +37,73 @@ class Method(Protocol):
     settings: dict
 
     def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
-        """Losses by name, each as it enters the total, which is their sum.
+        """Losses by name, with their weights applied; their sum is minimised.
 
         `forward` is the same function: call the module itself where it is wrapped (accelerate,
         torch.compile).
 
         Args:
-            batch: What is learnt from, in training mode.
-            mine_synthetic: Whether synthetic pictures may be the hardest negatives.
+            batch: A training batch.
+            mine_synthetic: Whether synthetic images may be the hardest negatives.
+
+        Returns:
+            Scalars.
         """
         ...
 
     def features(self, images: Tensor) -> Tensor:
-        """What retrieval compares, in evaluation mode.  RGB in [0, 1] [B, 3, H, W] -> [B, D]"""
+        """Features for retrieval, in evaluation mode.
+
+        Args:
+            images: RGB in [0, 1].  float32 [B, 3, H, W]
+
+        Returns:
+            float32 [B, D].
+        """
         ...
 
 
 def names() -> list[str]:
-    """The methods that there are."""
+    """The available methods."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def needs(name: str) -> str:
-    """`NEEDS` of a method. Raises: ValueError: if there is no such method."""
+    """`NEEDS` of a method.
+
+    Args:
+        name: One of `names()`.
+
+    Returns:
+        "views" or "".
+
+    Raises:
+        ValueError: if there is no such method.
+    """
     return _module(name).NEEDS
 
 
 def build(
     name: str, backbone: Backbone, classes: int, smoothing: float = 0, seed: int = 0, views: int = 2
 ):
-    """A method on a backbone.
+    """Build a method on a backbone.
 
     Args:
         name: One of `names()`.
-        classes: How many identities there are to learn.
+        backbone: The backbone, which becomes part of the method.
+        classes: Number of training identities, at least 2.
         smoothing: Label smoothing of the identity loss, [0, 1).
-        seed: Of the weights of the heads.
-        views: How many views there are to tell apart, for methods that do.
-    Returns: a `Method`, which is an `nn.Module`.
-    Raises: ValueError: if there is no such method, or the backbone is none for it.
+        seed: Seed of the weights of the heads.
+        views: Number of views, for methods that distinguish them.
+
+    Returns:
+        A `Method`, which is an `nn.Module`.
+
+    Raises:
+        ValueError: if there is no such method, or the backbone does not fit it.
     """
+    from viewsynth.reid.backbones import drawn
+
     module = _module(name)
     if classes < 2:
         raise ValueError(f"a method needs two identities or more to learn; got {classes}")
@@ -85,18 +112,22 @@ def build(
 
 
 def name_of(method: nn.Module) -> str:
-    """The name under which a method is found."""
+    """The name by which `build` finds a method."""
     return type(method).__module__.rpartition(".")[2]
 
 
 def groups(model: nn.Module, decay: float) -> list[dict]:
-    """What an optimiser takes: parameters with weight decay, and those without.
+    """Parameter groups for an optimizer: those with weight decay, and those without.
 
-    Without are all of one dimension (biases, normalisations, scales), positions, and tokens that
-    stand for no input: to pull those to zero means nothing.
+    Parameters of one dimension (biases, normalisations, scales), position embeddings and tokens
+    that stand for no input have no weight decay: zero has no meaning for them.
 
     Args:
-        decay: Weight decay of the others.
+        model: The module to train; frozen parameters are left out.
+        decay: Weight decay of all other parameters.
+
+    Returns:
+        One or two groups.
     """
     parts: tuple[list, list] = [], []
     for name, parameter in model.named_parameters():
