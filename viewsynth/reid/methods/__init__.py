@@ -13,7 +13,7 @@ module, evaluate compares its features, and tests/reid/test_methods.py tests eve
 
 Rules for a method:
 - Initialise weights from torch's global random state, which `methods.build` seeds.
-- Give every parameter that requires a gradient one in every step; distributed training waits for it.
+- Use every parameter that requires a gradient in every step; distributed training waits for it.
 - Apply `batch.weights` in every loss, see reid.losses; an image of weight 0 must have no influence.
 - Keep state that changes in training (memory banks) in buffers, which checkpoints include.
 - Add fields to `Batch` for data that it lacks, e.g. tracklets or texts.
