@@ -187,17 +187,17 @@ def build(
     return _pool(real + made, weights, by, view_names)
 
 
-def inputs(learnt: Pool, validated: Sequence[Sample], *opened) -> dict[str, tuple[Path, dict]]:
+def inputs(pool: Pool, validation: Sequence[Sample], *opened) -> dict[str, tuple[Path, dict]]:
     """Every image of a run with the properties that training uses, for `fingerprint.compare`.
 
     Args:
-        learnt: The training pool.
-        validated: Validation samples.
+        pool: The training pool.
+        validation: Validation samples.
         opened: `pixels.Pixels` of both, which hold the readable images; None = there are none.
     Returns: sample name -> file and properties.
     """
     readable = {sample.name for pixels in opened if pixels for sample in pixels.samples}
-    weights = learnt.weights.tolist() + [1.0] * len(validated)
+    weights = pool.weights.tolist() + [1.0] * len(validation)
     used = ("pid", "camid", "platform", "view", "box")
     return {
         sample.name: (
@@ -205,7 +205,7 @@ def inputs(learnt: Pool, validated: Sequence[Sample], *opened) -> dict[str, tupl
             {key: getattr(sample, key) for key in used}
             | {"weight": weight, "readable": sample.name in readable},
         )
-        for sample, weight in zip([*learnt.samples, *validated], weights, strict=True)
+        for sample, weight in zip([*pool.samples, *validation], weights, strict=True)
     }
 
 

@@ -88,14 +88,12 @@ def test_classifier_free_guidance():
         prototype = made.prototypes[:1].expand(2, -1)
         down, up = made.pyramid(prototype)
         at = torch.tensor([999, 999])
-        with_, without = (
+        null = made.fusion.null_tokens.expand(2, -1, -1)
+        conditional, unconditional = (
             made.denoiser(start[0], at, tokens, down, up)
-            for tokens in (
-                made.fusion(condition, prototype),
-                made.fusion.null_tokens.expand(2, -1, -1),
-            )
+            for tokens in (made.fusion(condition, prototype), null)
         )
-        mixed = without + 3.0 * (with_ - without)
+        mixed = unconditional + 3.0 * (conditional - unconditional)
         alpha = made.alphas[999]
         clean = (start[0] - (1 - alpha).sqrt() * mixed) / alpha.sqrt()
         expected = made.features.inverse(made.feature(clean, prototype))
