@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods: the losses that a ReID model is trained with, and the features that it retrieves with.
+"""ReID methods: one file for each, found by its module name.
 
-A method is one file of this folder, found by its module name. Its function
-`build(backbone, classes, smoothing, views)` returns a module with the interface `Method`, and its
-`NEEDS` names what its batches must have ("views": images of several views; "": nothing). The losses
-are a dict, so a method may have any number of them; a batch is an object, so a method that uses
-tracklets or captions finds them as further fields. Settings that vary during training are kept in
-the method.
+`--model.method NAME` uses `viewsynth/reid/methods/NAME.py`; there is no registry. A file defines
+
+    NEEDS = ""    # what the training images must have: "views" (more than one view), "" (nothing)
+    def build(backbone, classes, smoothing, views) -> Method
+
+where the result is an `nn.Module` with the attributes and functions of `Method` below: `losses` of
+a batch and `features` for retrieval. `baseline.py` is the shortest example. Everything else works
+for any method: reid.training minimises the sum of the losses, reid.saved saves and rebuilds the
+module, evaluate compares its features, and tests/reid/test_methods.py tests every file here.
+
+Rules for a method:
+- Initialise weights from torch's global random state, which `methods.build` seeds.
+- Use every parameter that requires a gradient in every step; distributed training waits for it.
+- Apply `batch.weights` in every loss, see reid.losses; an image of weight 0 must have no influence.
+- Keep state that changes in training (memory banks) in buffers, which checkpoints include.
+- Add fields to `Batch` for data that it lacks, e.g. tracklets or texts.
 """
 
 from __future__ import annotations
@@ -21,50 +31,46 @@ if TYPE_CHECKING:  # torch takes a second to import, which `names` and `needs` d
     from viewsynth.reid.backbones import Backbone
     from viewsynth.reid.batches import Batch
 
-# Endings of the names of position embeddings and of tokens that stand for no input.
-FREE = ("first", "places", "registers", "token", "tokens", "position_embeddings", "table")
+# Endings of the names of position embeddings and of learned tokens, which get no weight decay.
+NO_DECAY = ("first", "places", "registers", "token", "tokens", "position_embeddings", "table")
 
 
 class Method(Protocol):
-    """Interface of all methods.
+    """The module that `build` of a method file returns.
 
     Attributes:
-        backbone: The backbone that the method was built on.
-        settings: All other arguments of `build`, by name, as JSON types.
+        backbone: The backbone that it was built on.
+        settings: The arguments of `methods.build` to rebuild it with, besides name and backbone:
+            argument name -> value, as JSON types.
     """
 
     backbone: Backbone
     settings: dict
 
     def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
-        """Losses by name, with their weights applied; their sum is minimised.
+        """Losses by name, scaled as they enter the total loss, which is their sum.
 
-        `forward` is the same function: call the module itself where it is wrapped (accelerate,
-        torch.compile).
+        `forward` must be the same function (`forward = losses`): accelerate and torch.compile wrap
+        the call of the module.
 
         Args:
-            batch: A training batch.
-            mine_synthetic: Whether synthetic images may be the hardest negatives.
-
-        Returns:
-            Scalars.
+            batch: Images and labels.
+            mine_synthetic: Whether synthetic images may be mined as hardest negatives.
         """
         ...
 
     def features(self, images: Tensor) -> Tensor:
-        """Features for retrieval, in evaluation mode.
+        """Features that retrieval compares, in evaluation mode, not normalised.
 
         Args:
-            images: RGB in [0, 1].  float32 [B, 3, H, W]
-
-        Returns:
-            float32 [B, D].
+            images: RGB in [0, 1].  float [B, 3, H, W]
+        Returns: float [B, D]
         """
         ...
 
 
 def names() -> list[str]:
-    """The available methods."""
+    """Names of all methods."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
@@ -73,12 +79,7 @@ def needs(name: str) -> str:
 
     Args:
         name: One of `names()`.
-
-    Returns:
-        "views" or "".
-
-    Raises:
-        ValueError: if there is no such method.
+    Raises: ValueError: if there is no such method.
     """
     return _module(name).NEEDS
 
@@ -86,53 +87,50 @@ def needs(name: str) -> str:
 def build(
     name: str, backbone: Backbone, classes: int, smoothing: float = 0, seed: int = 0, views: int = 2
 ):
-    """Build a method on a backbone.
+    """A method on a backbone.
 
     Args:
         name: One of `names()`.
         backbone: The backbone, which becomes part of the method.
-        classes: Number of training identities, at least 2.
+        classes: Number of training identities.
         smoothing: Label smoothing of the identity loss, [0, 1).
         seed: Seed of the weights of the heads.
         views: Number of views, for methods that distinguish them.
-
-    Returns:
-        A `Method`, which is an `nn.Module`.
-
-    Raises:
-        ValueError: if there is no such method, or the backbone does not fit it.
+    Returns: a `Method`, which is an `nn.Module`.
+    Raises: ValueError: if there is no such method, or it does not support the backbone.
     """
     from viewsynth.reid.backbones import drawn
 
     module = _module(name)
     if classes < 2:
-        raise ValueError(f"a method needs two identities or more to learn; got {classes}")
+        raise ValueError(f"a method needs two or more training identities; got {classes}")
     with drawn(seed, "method", name):
         return module.build(backbone, classes, smoothing, views)
 
 
 def name_of(method: nn.Module) -> str:
-    """The name by which `build` finds a method."""
+    """Name of the method that a module belongs to.
+
+    Args:
+        method: From `build`.
+    """
     return type(method).__module__.rpartition(".")[2]
 
 
 def groups(model: nn.Module, decay: float) -> list[dict]:
-    """Parameter groups for an optimizer: those with weight decay, and those without.
+    """Parameter groups for an optimizer: with and without weight decay.
 
-    Parameters of one dimension (biases, normalisations, scales), position embeddings and tokens
-    that stand for no input have no weight decay: zero has no meaning for them.
+    One-dimensional parameters (biases, normalisations, scales), position embeddings and learned
+    tokens get no weight decay.
 
     Args:
-        model: The module to train; frozen parameters are left out.
-        decay: Weight decay of all other parameters.
-
-    Returns:
-        One or two groups.
+        model: The module.
+        decay: Weight decay of the other parameters.
     """
     parts: tuple[list, list] = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            free = parameter.ndim < 2 or name.endswith((*FREE, "position_embedding.weight"))
+            free = parameter.ndim < 2 or name.endswith((*NO_DECAY, "position_embedding.weight"))
             parts[free].append(parameter)
     return [
         {"params": part, "weight_decay": weight}
