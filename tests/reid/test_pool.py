@@ -90,7 +90,7 @@ def test_real_and_synthetic_images_share_no_camera(train, tmp_path):
 )
 def test_weights(train, tmp_path, weight, expected):
     rows = [row(PIDS[0]), row(PIDS[1], weight=0.3, seen_ratio=0.9)]
-    found = pool.build(train, [run(tmp_path / "run", rows)], weight)
+    found = pool.build(train, [run(tmp_path / "run", rows)], pool.Selection(weight))
     assert found.weights[found.synthetic].tolist() == pytest.approx(expected)
 
 
@@ -101,7 +101,7 @@ def test_selection_of_rows(train, tmp_path):
     def selected(**options):
         left_out = options.pop("left_out", set())
         kept = [sample for sample in train if sample.pid not in left_out]
-        found = pool.build(kept, [folder], everyone=train, **options)
+        found = pool.build(kept, [folder], pool.Selection(**options), everyone=train)
         return [s.name[-7:-4] for s in found.samples if s.source == "synthetic"]
 
     assert selected() == ["001", "002", "003"] * 6  # images of weight 0 are never used

@@ -196,11 +196,9 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
     learnt = pool.build(
         real,
         config.data.synthetic,
-        config.data.weight,
+        pool.Selection(config.data.weight, config.data.least, config.data.per_person),
         everyone=every,
         tested=tested,
-        least=config.data.least,
-        views=config.data.per_person,
         repeat=config.data.repeat,
         by=config.model.views,
     )

@@ -21,7 +21,6 @@ from viewsynth.data.frames import is_video
 from viewsynth.records import VIEWS, Reject, Sample, seed_of
 from viewsynth.reid.synthetic import (
     Selection,
-    Weight,
     check_people,
     few,
     read_rows,
@@ -145,12 +144,10 @@ def pictures(samples: Iterable[Sample]) -> tuple[list[Sample], list[Reject]]:
 def build(
     train: Sequence[Sample],
     runs: Iterable[Path] = (),
-    weight: Weight = "judge",
+    selection: Selection | None = None,
     *,
     everyone: Sequence[Sample] | None = None,
     tested: AbstractSet[str] = frozenset(),
-    least: float = 0.0,
-    views: int | None = None,
     repeat: int = 0,
     by: By = "view",
     view_names: tuple[str, ...] = (),
@@ -160,12 +157,11 @@ def build(
     Args:
         train: Real samples; a tracklet becomes one image for each frame.
         runs: Output folders of `generate`, generated from images of the same identities.
-        weight: See `synthetic.Selection`, as for `least` and `views`.
+        selection: Which synthetic images are used, and their weights; None = all that the judge
+            kept, with its weights.
         everyone: All real training samples if `train` is a part of them; synthetic images of the
             identities that are not in `train` are left out. None = `train`.
         tested: Identities of query and gallery, which may be neither in `everyone` nor in a run.
-        least: Smallest weight of a synthetic image.
-        views: Largest number of synthetic images for each (pid, outfit) of a run.
         repeat: Control: real images of each identity that are added again as synthetic ones, so
             that batches are composed as with a run, but show nothing new.
         by: Field of a sample that defines its view.
@@ -175,14 +171,13 @@ def build(
         FileNotFoundError: if a run does not exist or is not finished.
         ValueError: if a run is of another data set, or shows tested or unknown identities.
     """
-    selection = Selection(weight, least, views)
     if not train:
         raise ValueError("there are no training images; the data set needs a train split")
     everyone = train if everyone is None else everyone
     _check_disjoint({sample.pid for sample in everyone}, tested)
     real = sorted(pictures(train)[0], key=lambda s: (s.pid, s.name))
     real += _repeated(real, repeat)
-    made, weights = _synthetic(runs, selection, train, everyone, tested)
+    made, weights = _synthetic(runs, selection or Selection(), train, everyone, tested)
     weights = np.array([1.0] * len(real) + weights, np.float32)
     return _pool(real + made, weights, by, view_names)
 
