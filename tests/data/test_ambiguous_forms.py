@@ -4,7 +4,17 @@
 from __future__ import annotations
 
 import pytest
-from own_pictures import FOUR_PEOPLE, eight_images, load, pids, put, reasons, write_csv, write_jsonl
+from own_pictures import (
+    FOUR_PEOPLE,
+    eight_images,
+    load,
+    pids,
+    put,
+    reasons,
+    refusal,
+    write_csv,
+    write_jsonl,
+)
 
 TWO_READINGS = {  # files, and words of both readings and their options
     "files in train and test": (["train/a.jpg", "train/b.jpg", "test/c.jpg"], "people splits"),
@@ -123,8 +133,8 @@ def test_an_image_outside_the_folder_of_the_metadata_is_a_warning(tmp_path):
 
 def test_rows_of_a_test_split_alone_are_an_error(tmp_path):
     eight_images(tmp_path, "test")
-    with pytest.raises(ValueError, match="split is missing: rows of test are.*column split"):
-        load(tmp_path)
+    message = refusal(load, tmp_path)
+    assert "split is missing: rows of test are" in message and "column split" in message
 
 
 def test_the_option_selects_the_form(tmp_path):
@@ -172,8 +182,7 @@ def test_metadata_of_one_person_among_people(tmp_path):
 
 def test_two_metadata_files_in_a_split(tmp_path):
     write_jsonl(eight_images(tmp_path, "train") / "train", *FOUR_PEOPLE)
-    with pytest.raises(ValueError, match="train has both metadata.csv and metadata.jsonl"):
-        load(tmp_path)
+    assert "train has both metadata.csv and metadata.jsonl" in refusal(load, tmp_path)
 
 
 @pytest.mark.parametrize("place", ["", "train/"])
@@ -181,10 +190,8 @@ def test_two_metadata_files_in_a_split(tmp_path):
 def test_unsupported_tables_are_an_error(tmp_path, place, suffix):
     put(tmp_path, f"{place}a.jpg")
     (tmp_path / f"{place}metadata.{suffix}").write_bytes(b"PAR1")
-    with pytest.raises(
-        ValueError, match=rf"metadata.{suffix} has an unsupported format: write it as"
-    ):
-        load(tmp_path)
+    message = f"metadata.{suffix} has an unsupported format: write it as metadata.csv"
+    assert message in refusal(load, tmp_path)
 
 
 def test_another_table_next_to_people_is_a_warning(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from own_pictures import load, put, reasons, write_csv, write_jsonl
+from own_pictures import load, put, reasons, refusal, write_csv, write_jsonl
 from PIL import Image
 
 from viewsynth.data import images
@@ -73,13 +73,13 @@ def test_coco_boxes_are_recognised_and_read(tmp_path, number, write):
 
 def test_one_certain_coco_box_decides_for_the_column(tmp_path):
     boxes = [(20, 30, 80, 200), (30, 20, 70, 190), (10, 10, 90, 230), (300, 40, 60, 180)]
-    with pytest.raises(ValueError, match="300 40 60 180.*COCO"):
-        load(table(tmp_path, text(boxes)))
+    message = refusal(load, table(tmp_path, text(boxes)))
+    assert "300 40 60 180" in message and "COCO" in message
 
 
 def test_coco_boxes_that_are_not_upright(tmp_path):
-    with pytest.raises(ValueError, match="COCO"):
-        load(table(tmp_path, text([(20, 30, 200, 150), (300, 200, 220, 140)])))
+    root = table(tmp_path, text([(20, 30, 200, 150), (300, 200, 220, 140)]))
+    assert "COCO" in refusal(load, root)
 
 
 def test_boxes_that_may_have_either_form_are_a_warning(tmp_path):
@@ -108,10 +108,8 @@ def test_undecided_forms_reject_single_rows(tmp_path, wrong):
 
 
 def test_corners_read_as_sides_are_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"leads out of its image, as do 3 of 4 boxes; --data.box xyxy"
-    ):
-        load(table(tmp_path, text(PEOPLE)), box="xywh")
+    message = refusal(load, table(tmp_path, text(PEOPLE)), box="xywh")
+    assert "leads out of its image, as do 3 of 4 boxes; --data.box xyxy" in message
 
 
 def test_boxes_refer_to_the_upright_image(tmp_path):
@@ -151,8 +149,8 @@ def test_fractions_that_cover_whole_images(tmp_path):
 @pytest.mark.parametrize("option", ["auto", "fraction"])
 def test_fractions_of_other_forms_are_refused(tmp_path, form, option):
     table(tmp_path, text(form(parts(PEOPLE))))
-    with pytest.raises(ValueError, match="in fractions, which cannot be read; write left, top"):
-        load(tmp_path, box=option)
+    message = refusal(load, tmp_path, box=option)
+    assert "in fractions, which cannot be read; write left, top" in message
 
 
 def test_a_fraction_above_one_is_a_reject(tmp_path):
@@ -163,8 +161,7 @@ def test_a_fraction_above_one_is_a_reject(tmp_path):
 
 def test_yolo_boxes_are_refused(tmp_path):
     boxes = [(600, 300, 70, 200), (320, 240, 60, 400)]
-    with pytest.raises(ValueError, match="YOLO"):
-        load(table(tmp_path, text(boxes)))
+    assert "YOLO" in refusal(load, table(tmp_path, text(boxes)))
 
 
 # ---- elevation -----------------------------------------------------------------------------------
@@ -183,7 +180,7 @@ def elevations(root, **options):
     return [sample.elevation for sample in load(root, **options).samples]
 
 
-HINT = "a drone's pitch is negative when it looks down.*--data.elevation pitch reads it"
+HINT = "a drone's pitch is negative when it looks down: --data.elevation pitch reads it"
 
 
 @pytest.mark.parametrize(
@@ -198,8 +195,9 @@ HINT = "a drone's pitch is negative when it looks down.*--data.elevation pitch r
 )
 @pytest.mark.parametrize("values", [(-60, -45, -90), (-52.5,), (-5, -30, 10)])
 def test_a_pitch_is_refused_with_a_hint(tmp_path, fields, values):
-    with pytest.raises(ValueError, match=rf"metadata.csv:2 .*elevation {values[0]:g}.*{HINT}"):
-        load(rows(tmp_path, *values, **fields))
+    message = refusal(load, rows(tmp_path, *values, **fields))
+    assert message.startswith("metadata.csv:2 ") and HINT in message
+    assert f"elevation {values[0]:g} " in message
 
 
 def test_a_pitch_is_read(tmp_path):
@@ -232,8 +230,7 @@ def test_slightly_negative_elevations_among_others_from_above(tmp_path, values):
 
 @pytest.mark.parametrize("values", [(-0.4, -3), (-4,), (-5.5, 45)])
 def test_negative_elevations_alone_or_far_below_refuse_the_column(tmp_path, values):
-    with pytest.raises(ValueError, match="below the horizon"):
-        load(rows(tmp_path, *values, view="aerial"))
+    assert "below the horizon" in refusal(load, rows(tmp_path, *values, view="aerial"))
 
 
 @pytest.mark.parametrize("fields", [{}, {"platform": "cctv"}, {"view": "ground"}])
@@ -267,7 +264,7 @@ def test_usual_elevations_give_no_warning(tmp_path, values):
 
 
 def test_radians_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="elevation 1.05 looks like radians"):
-        load(rows(tmp_path, 1.05, 0.8, 1.5708, view="aerial"))
-    with pytest.raises(ValueError, match="looks like radians"):
-        load(rows(tmp_path / "pitch", -1.05, -0.8, platform="drone"), elevation="pitch")
+    root = rows(tmp_path, 1.05, 0.8, 1.5708, view="aerial")
+    assert "elevation 1.05 looks like radians" in refusal(load, root)
+    root = rows(tmp_path / "pitch", -1.05, -0.8, platform="drone")
+    assert "looks like radians" in refusal(load, root, elevation="pitch")

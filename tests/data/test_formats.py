@@ -3,6 +3,7 @@
 
 import gzip
 import io
+import re
 import struct
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_pictures import refusal
 from PIL import ExifTags, Image, features
 
 from viewsynth.data import frames, images
@@ -91,17 +93,14 @@ def test_damaged_heic_is_refused(tmp_path):
         ("pixels", data[:-300]),
     ):
         (tmp_path / f"{name}.heic").write_bytes(bad)
-        with pytest.raises(ImageError, match="damaged"):
-            read(tmp_path / f"{name}.heic")
+        assert "damaged" in refusal(read, tmp_path / f"{name}.heic", kind=ImageError)
 
 
 def test_large_and_small_heic_are_refused(tmp_path, monkeypatch):
     path = heic(tmp_path / "a.heic", SMOOTH)
-    with pytest.raises(ImageError, match="at least 50 a side"):
-        read(path, least=50)
+    assert "at least 50 a side" in refusal(read, path, least=50, kind=ImageError)
     monkeypatch.setattr(images, "MAX_PIXELS", 1000)
-    with pytest.raises(ImageError, match="48x80 pixels"):
-        read(path)
+    assert "48x80 pixels" in refusal(read, path, kind=ImageError)
 
 
 @pytest.mark.parametrize("brand", BRANDS)
@@ -109,8 +108,8 @@ def test_large_and_small_heic_are_refused(tmp_path, monkeypatch):
 def test_heic_without_its_reader_names_the_command(tmp_path, monkeypatch, brand, name):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as Python marks a missing module
     (tmp_path / name).write_bytes(ftyp(brand.encode(), b"mif1", b"heic") + bytes(400))
-    with pytest.raises(NotInstalled, match=r"HEIC.*pip install 'viewsynth\[heif\]'"):
-        read(tmp_path / name)
+    message = refusal(read, tmp_path / name, kind=NotInstalled)
+    assert "HEIC" in message and "pip install 'viewsynth[heif]'" in message
 
 
 def test_other_formats_are_read_without_the_extras(tmp_path):
@@ -156,20 +155,18 @@ def test_avif_is_rotated_once(tmp_path, orientation):
 @avif
 def test_animated_and_damaged_avif_are_refused(tmp_path):
     SMOOTH.save(tmp_path / "a.avif", save_all=True, append_images=[SMOOTH.rotate(90)])
-    with pytest.raises(ImageError, match="animated AVIF"):
-        read(tmp_path / "a.avif")
+    assert "animated AVIF" in refusal(read, tmp_path / "a.avif", kind=ImageError)
     SMOOTH.save(tmp_path / "b.avif")
     data = (tmp_path / "b.avif").read_bytes()
     (tmp_path / "b.avif").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ImageError, match="damaged"):
-        read(tmp_path / "b.avif")
+    assert "damaged" in refusal(read, tmp_path / "b.avif", kind=ImageError)
 
 
 def test_avif_without_its_reader_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "check", lambda name: False)
     (tmp_path / "a.jpg").write_bytes(ftyp(b"avif", b"mif1", b"miaf") + bytes(400))
-    with pytest.raises(NotInstalled, match="AVIF.*pip install"):
-        read(tmp_path / "a.jpg")
+    message = refusal(read, tmp_path / "a.jpg", kind=NotInstalled)
+    assert "AVIF" in message and "pip install" in message
 
 
 # ---- unsupported formats -------------------------------------------------------------------------
@@ -228,18 +225,15 @@ UNSUPPORTED = {
 def test_unsupported_formats_are_named_with_advice(tmp_path, name):
     data, what, advice = UNSUPPORTED[name]
     (tmp_path / "a.jpg").write_bytes(data)
-    with pytest.raises(
-        ImageError, match=f"{what}.*expected JPEG, PNG, WebP.*HEIC or AVIF.*{advice}"
-    ):
-        read(tmp_path / "a.jpg")
+    message = refusal(read, tmp_path / "a.jpg", kind=ImageError)
+    assert re.search(f"{what}.*expected JPEG, PNG, WebP.*HEIC or AVIF.*{advice}", message)
 
 
 def test_short_files_with_any_signature_are_refused(tmp_path):
     starts = [data[:cut] for data, *_ in UNSUPPORTED.values() for cut in (1, 3, 9, 14)]
     for start in [*starts, *(ftyp(brand.encode()) for brand in BRANDS), b"\0\0\0\xffftyp"]:
         (tmp_path / "a.jpg").write_bytes(start)
-        with pytest.raises(ImageError):
-            read(tmp_path / "a.jpg")
+        assert refusal(read, tmp_path / "a.jpg", kind=ImageError)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -247,5 +241,6 @@ def test_an_image_with_the_extension_of_a_video_is_refused(tmp_path, kind):
     pytest.importorskip("av")
     path = tmp_path / "a.mp4"
     Image.new("RGB", (40, 80), "red").save(path, kind)
-    with pytest.raises(images.ImageError, match="is an image with the extension of a video"):
-        list(frames.each(Sample(paths=(path,), name="a.mp4", pid="a")))
+    sample = Sample(paths=(path,), name="a.mp4", pid="a")
+    message = refusal(list, frames.each(sample), kind=ImageError)
+    assert "is an image with the extension of a video" in message

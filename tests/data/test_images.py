@@ -3,6 +3,7 @@
 
 import io
 import os
+import re
 import struct
 import tracemalloc
 import zlib
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from own_pictures import refusal
 from PIL import ExifTags, Image
 from tiny_profiles import png_chunk as chunk
 
@@ -207,13 +209,12 @@ def bad_file(name: str, folder: Path) -> Path:
 )
 @pytest.mark.filterwarnings("error")
 def test_bad_files_are_refused_with_a_reason(tmp_path, name, reason):
-    with pytest.raises(ImageError, match=reason):
-        read(bad_file(name, tmp_path))
+    message = refusal(read, bad_file(name, tmp_path), kind=ImageError)
+    assert re.search(reason, message)
 
 
 def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(ImageError, match="No such file"):
-        read(tmp_path / "none.jpg")
+    assert "No such file" in refusal(read, tmp_path / "none.jpg", kind=ImageError)
 
 
 def test_unreadable_file_is_refused(tmp_path):
@@ -223,8 +224,7 @@ def test_unreadable_file_is_refused(tmp_path):
     if root:
         os.seteuid(65534)
     try:
-        with pytest.raises(ImageError, match="cannot be read.*[Pp]ermission"):
-            read(path)
+        assert re.search("cannot be read.*[Pp]ermission", refusal(read, path, kind=ImageError))
     finally:
         if root:
             os.seteuid(0)
@@ -234,14 +234,13 @@ def test_a_large_file_is_refused(tmp_path):
     path = tmp_path / "a.bmp"
     with path.open("wb") as file:
         file.truncate(images.MAX_BYTES + 1)  # sparse: takes no room
-    with pytest.raises(ImageError, match="64,000,001 bytes"):
-        read(path)
+    assert "64,000,001 bytes" in refusal(read, path, kind=ImageError)
 
 
 @pytest.mark.parametrize("box", [(20, 0, 30, 40), (0, 0, 4, 40), (100, 100, 200, 200)])
 def test_a_box_outside_the_image_is_refused(tmp_path, box):
-    with pytest.raises(ImageError, match="box"):
-        read(save(tmp_path / "a.png", PIXELS), box)
+    path = save(tmp_path / "a.png", PIXELS)
+    assert f"the box {list(box)} covers less than" in refusal(read, path, box, kind=ImageError)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

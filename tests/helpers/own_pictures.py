@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from viewsynth import data
@@ -59,6 +60,13 @@ def eight_images(root: Path, folder: str, write=write_csv, rows: list[dict] = FO
 def load(root: Path, **options: str) -> Dataset:
     """Load a folder like the commands."""
     return data.load("folder", root, Reading(**options))
+
+
+def refusal(call, *arguments, kind: type[ValueError] = ValueError, **options) -> str:
+    """Message of the error that a call raises; the test fails if there is none of that kind."""
+    with pytest.raises(kind) as error:
+        call(*arguments, **options)
+    return str(error.value)
 
 
 def both(dataset: Dataset) -> tuple[list[Sample], list[Reject]]:
