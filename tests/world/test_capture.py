@@ -52,11 +52,11 @@ def rng(*numbers):
 
 
 def lens(platform="cctv", **changes):
-    return dataclasses.replace(capture.lens(rng(1), platform), **changes)
+    return dataclasses.replace(sensor.sample_lens(rng(1), platform), **changes)
 
 
 def place(weather="sun", **changes):
-    where = scenes.place(rng(2), ground="concrete", weather=weather)
+    where = scenes.sample_place(rng(2), ground="concrete", weather=weather)
     return dataclasses.replace(where, dapple=0.0, cover=(0.0, np.inf), **changes)
 
 
@@ -144,7 +144,7 @@ def test_the_photo_s_camera_projects_keypoints_and_target(case):
 @settings(max_examples=60, deadline=None)
 @given(st.floats(-5, 45), st.floats(0, 359), st.floats(-0.4, 0.4), st.floats(-0.4, 0.4))
 def test_cameras_without_roll_are_level(elevation, azimuth, x, y):
-    eye = capture.whole(station(elevation, azimuth, 8.0, (x, y), 0.0), lens(), 0.85)
+    eye = capture.frame_camera(station(elevation, azimuth, 8.0, (x, y), 0.0), lens(), 0.85)
     axes = eye.world_to_camera[0, :3, :3]
     assert abs(float(axes[0, 1])) < 1e-5 and float(axes[1, 1]) < 0
     assert torch.allclose(axes @ axes.T, torch.eye(3), atol=1e-5) and torch.linalg.det(axes) > 0.9
@@ -152,7 +152,7 @@ def test_cameras_without_roll_are_level(elevation, azimuth, x, y):
 
 def test_roll_turns_the_picture_about_the_target():
     straight, turned = (
-        capture.whole(station(10, 0, 8.0, (0.0, 0.0), r), lens(k1=0.0), 0.85) for r in (0.0, 10.0)
+        capture.frame_camera(station(10, 0, 8.0, (0.0, 0.0), r), lens(k1=0.0), 0.85) for r in (0.0, 10.0)
     )
     points = torch.tensor([[[0.0, 0.85, 0.0], [0.0, 1.35, 0.0]]])
     (a, b), (c, d) = straight.project(points)[0][0], turned.project(points)[0][0]
@@ -216,7 +216,7 @@ def test_cut_off_parts_count_as_hidden():
 )
 def test_boxes_are_whole_pixels_in_the_picture(left, top, width, height, seed):
     body = np.array([left, top, left + width, top + height])
-    box = capture._detect(body, (1080, 1920), rng(seed))
+    box = capture._detector_box(body, (1080, 1920), rng(seed))
     assert np.array_equal(box, np.round(box))
     assert (box[:2] >= 0).all() and box[2] <= 1920 and box[3] <= 1080
     assert (box[2:] - box[:2] >= 8).all()
@@ -225,7 +225,7 @@ def test_boxes_are_whole_pixels_in_the_picture(left, top, width, height, seed):
 def test_boxes_are_now_and_then_cut():
     body, cut = np.array([800.0, 300, 900, 600]), np.zeros(4)
     for seed in range(2000):
-        box = capture._detect(body, (1080, 1920), rng(seed))
+        box = capture._detector_box(body, (1080, 1920), rng(seed))
         cut += (box - body) * [1, 1, -1, -1] > 4
     assert (cut / 2000 > 0.01).all() and (cut / 2000 < 0.15).all(), cut
 
@@ -272,7 +272,7 @@ def test_the_side_towards_the_sun_is_brighter():
 def test_sample_weights_add_up(samples):
     who = rng(samples).integers(-1, 2, (samples**2, 500)).astype(np.int16)
     who[:, :100] = 0
-    weights = capture._weights(who)
+    weights = solids.sample_weights(who)
     assert np.allclose(weights.sum(0), 1)
     few = weights[:, :100].reshape(samples, samples, -1)
     assert np.allclose(few.sum(0), 1 / samples) and np.allclose(few.sum(1), 1 / samples)
@@ -280,7 +280,7 @@ def test_sample_weights_add_up(samples):
 
 @pytest.mark.parametrize("kind", props.KINDS)
 def test_props_stand_on_the_ground(kind):
-    thing = props.prop(rng(1), kind, (1.0, -2.0), 30.0)
+    thing = props.sample_prop(rng(1), kind, (1.0, -2.0), 30.0)
     low, high = thing.vertices.min(0), thing.vertices.max(0)
     assert abs(low[1]) < 0.01 and 0.4 < high[1] < 6
     assert low[0] < 1.0 < high[0] and low[2] < -2.0 < high[2]
@@ -299,11 +299,11 @@ def test_lenses():
         ("cctv", 1080, 35, 60),
         ("wearable", 1080, 50, 65),
     ):
-        drawn = [capture.lens(rng(n), platform) for n in range(60)]
+        drawn = [sensor.sample_lens(rng(n), platform) for n in range(60)]
         assert all(low <= d.vfov <= high and -0.15 <= d.k1 <= 0.05 for d in drawn)
         assert max(d.picture[0] for d in drawn) == height
     with pytest.raises(ValueError, match="platform must be one of"):
-        capture.lens(rng(0), "satellite")
+        sensor.sample_lens(rng(0), "satellite")
 
 
 def test_the_sensor_keeps_order_and_size():

@@ -131,7 +131,7 @@ def test_skin_stays_under_garments():
     rng, body = np.random.default_rng(5), mannequin().body
     counts = []
     for number in range(12):
-        motion = gait.motion(rng)
+        motion = motions.sample_motion(rng)
         counts.append(covered_share(number, gait.pose(motion, body)))
     bad, all_ = np.sum(counts, 0)
     assert all_ > 50_000

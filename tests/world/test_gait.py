@@ -13,8 +13,8 @@ from viewsynth.records import seed_of, to_dict
 from viewsynth.world import gait, stride
 
 AT = {name: row for row, name in enumerate(bodies.KEYPOINTS)}
-WALK = gait.Motion(kind="walk", phase=20.0, speed=1.3)
-RUN = gait.Motion(kind="run", phase=0.0, speed=3.0)
+WALK = motions.Motion(kind="walk", phase=20.0, speed=1.3)
+RUN = motions.Motion(kind="run", phase=0.0, speed=3.0)
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +23,20 @@ def body():
 
 
 def drawn(number, side=""):
-    return gait.motion(np.random.default_rng(seed_of(0, "gait", number)), side)
+    return motions.sample_motion(np.random.default_rng(seed_of(0, "gait", number)), side)
 
 
 def degrees(body, motion, phases):
     """Rotation vectors in degrees by bone, at other phases of a motion.  [T, 3] each"""
     times = torch.from_numpy(phases) / gait.rate(motion, body)
-    stack, _ = gait.cycle(replace(motion, phase=0.0), body, times)
+    stack, _ = gait.tracklet(replace(motion, phase=0.0), body, times)
     return {bone: torch.rad2deg(stack[:, row]) for row, bone in enumerate(body.bones)}
 
 
 def soles(body, motion, shape, steps=80, seconds=1.2):
     """Sole vertices in the world over a tracklet.  [T, N, 3], and the seconds between two rows"""
     times = torch.linspace(0, seconds, steps)
-    pose, way = gait.cycle(motion, body, times, shape)
+    pose, way = gait.tracklet(motion, body, times, shape)
     at = body.vertices(shape[None], pose, stride.legs_of(body).soles)
     rate, leg = gait.rate(motion, body, shape), gait.leg_length(body, shape)
     phases = [(motion.phase + rate * float(t)) % 360 for t in times]
@@ -129,11 +129,11 @@ def test_sides_alternate(body):
 
 def test_alone_equals_in_a_tracklet(body):
     times = torch.linspace(0, 2, 9)
-    together, _ = gait.cycle(WALK, body, times)
+    together, _ = gait.tracklet(WALK, body, times)
     for k, time in enumerate(times):
         phase = WALK.phase + gait.rate(WALK, body) * float(time.double())
         assert torch.allclose(gait.pose(replace(WALK, phase=phase), body), together[k], atol=2e-6)
-        assert torch.equal(gait.cycle(WALK, body, times[k : k + 1])[0][0], together[k])
+        assert torch.equal(gait.tracklet(WALK, body, times[k : k + 1])[0][0], together[k])
 
 
 def test_drawn_poses_keep_to_the_joints(body):
@@ -154,7 +154,7 @@ def test_drawn_poses_keep_to_the_joints(body):
 
 def test_draws_vary_and_do_as_they_are_told():
     motions = [drawn(number) for number in range(600)]
-    kinds = {kind: sum(m.kind == kind for m in motions) / 600 for kind in gait.KINDS}
+    kinds = {kind: sum(m.kind == kind for m in motions) / 600 for kind in motions.KINDS}
     assert all(share > 0 for share in kinds.values()) and kinds["walk"] == max(kinds.values())
     assert 0.5 < kinds["walk"] < 0.7
     assert len({m.arms for m in motions}) > 15 and len({m.phase for m in motions}) > 500
@@ -169,7 +169,7 @@ def test_the_same_seed_draws_the_same_and_survives_json(body):
     motion = drawn(9)
     assert motion == drawn(9)
     plain = to_dict(motion)
-    again = gait.Motion(**{**plain, "arms": tuple(plain["arms"])})
+    again = motions.Motion(**{**plain, "arms": tuple(plain["arms"])})
     assert torch.equal(gait.pose(motion, body), gait.pose(again, body))
 
 
@@ -181,7 +181,7 @@ def test_lift_only_in_flight_and_on_pedals(body):
     assert 0.01 < flight.max() < 0.1 and 0.1 < (flight > 0.002).mean() < 0.5
     assert flight[0] == 0 and np.abs(np.diff(flight)).max() < 0.01
     pedals = [
-        gait.lift(gait.Motion(kind="cycle", phase=p, speed=4.0), 0.9) for p in range(0, 360, 9)
+        gait.lift(motions.Motion(kind="cycle", phase=p, speed=4.0), 0.9) for p in range(0, 360, 9)
     ]
     assert min(pedals) > 0.05 and max(pedals) < 0.5
 
@@ -189,7 +189,7 @@ def test_lift_only_in_flight_and_on_pedals(body):
 def test_saddle_stays_at_one_height(body):
     heights = []
     for phase in range(0, 360, 30):
-        motion = gait.Motion(kind="cycle", phase=phase, speed=4.0, arms=("bar", "bar"))
+        motion = motions.Motion(kind="cycle", phase=phase, speed=4.0, arms=("bar", "bar"))
         at = body.vertices(body.shape_mean[None], gait.pose(motion, body)[None])[0]
         leg = gait.leg_length(body, body.shape_mean)
         hips = bodies.keypoints(body, at[None])[0, [AT["left_hip"], AT["right_hip"]], 1].mean()
@@ -199,7 +199,7 @@ def test_saddle_stays_at_one_height(body):
 
 def test_hands_do_what_they_say(body):
     def hand(arm, name="left_wrist"):
-        still = gait.Motion(kind="stand", phase=0.0, speed=0.0, arms=(arm, "hang"))
+        still = motions.Motion(kind="stand", phase=0.0, speed=0.0, arms=(arm, "hang"))
         return joint(body, still, name)
 
     rest, ear, hip = hand("hang"), hand("hang", "left_ear"), hand("hang", "left_hip")

@@ -207,7 +207,7 @@ def test_names_are_read_back_from_colours():
     for name, (_, percent) in colours.NAMED.items():
         assert colours.name(tuple(np.array(percent) / 100)) == name.replace("denim ", "")
     rng = np.random.default_rng(0)
-    drawn = [colours.family(colours.vary(rng, colours.NAMED["red"][1])) for _ in range(200)]
+    drawn = [colours.family(colours.jitter(rng, colours.NAMED["red"][1])) for _ in range(200)]
     assert drawn.count("red") > 170
 
 

@@ -41,7 +41,7 @@ def test_names_are_one_picture_each(plans):
 def test_everybody_is_seen_from_above_and_below_and_all_cameras_see_as_many():
     counts = Counter()
     for number in range(2000):
-        chosen = rig.seen_by(0, number)
+        chosen = rig.cameras_of(0, number)
         assert len(set(chosen)) == len(chosen) >= 5
         assert sum(camera in rig.AERIAL for camera in chosen[:4]) == 2
         counts.update(chosen)
@@ -105,7 +105,7 @@ def test_an_instant_is_one_moment_from_five_sides():
 def test_every_query_has_a_match_of_another_camera_in_the_gallery(count):
     asked = 0
     for number in range(80):
-        chosen = rig.seen_by(0, number)
+        chosen = rig.cameras_of(0, number)
         found = [(rig.split(number, k), chosen[k % len(chosen)]) for k in range(count)]
         splits = {split for split, _ in found}
         assert splits <= ({"query", "gallery"} if number % 2 else {"train"})

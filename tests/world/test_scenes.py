@@ -49,7 +49,7 @@ def test_a_line_keeps_its_area():
 
 @pytest.mark.parametrize("kind", grounds.GROUNDS)
 def test_grounds(kind):
-    ground = grounds.ground(rng(3), kind)
+    ground = grounds.sample_ground(rng(3), kind)
     x, z = points(3000)
     span = np.full(len(x), 0.01, np.float32)
     colour = grounds.paint(ground, x, z, span)
@@ -63,7 +63,7 @@ def test_grounds(kind):
 @pytest.mark.parametrize("kind", grounds.GROUNDS)
 def test_grounds_filter_themselves(kind):
     """A coarse pixel is about the mean of the fine ones that it covers."""
-    ground = grounds.ground(rng(4), kind)
+    ground = grounds.sample_ground(rng(4), kind)
     n, side = 24, 0.25
     at = ((np.arange(n) + 0.5) / n - 0.5).astype(np.float32) * side
     fine, coarse = [], []
@@ -80,8 +80,8 @@ def test_grounds_filter_themselves(kind):
 @pytest.mark.parametrize("border", grounds.BORDERS)
 def test_borders(border):
     """On this side of the border nothing changes; beyond it something else lies."""
-    plain = grounds.ground(rng(1), "concrete")
-    other = grounds.ground(rng(2), "grass")
+    plain = grounds.sample_ground(rng(1), "concrete")
+    other = grounds.sample_ground(rng(2), "grass")
     both = grounds.Ground(
         **{
             **plain.__dict__,
@@ -101,15 +101,15 @@ def test_borders(border):
 
 def test_unknown_names():
     with pytest.raises(ValueError, match="ground must be one of"):
-        scenes.place(rng(0), ground="lava")
+        scenes.sample_place(rng(0), ground="lava")
     with pytest.raises(ValueError, match="weather must be one of"):
-        scenes.place(rng(0), weather="snow")
+        scenes.sample_place(rng(0), weather="snow")
 
 
 def test_places_are_reproducible_and_differ():
-    first, second = scenes.place(rng(8)), scenes.place(rng(8))
+    first, second = scenes.sample_place(rng(8)), scenes.sample_place(rng(8))
     assert first.ground.kind == second.ground.kind and np.array_equal(first.sun, second.sun)
-    drawn = [scenes.place(rng(n)) for n in range(150)]
+    drawn = [scenes.sample_place(rng(n)) for n in range(150)]
     assert {p.weather for p in drawn} == set(scenes.WEATHERS)
     assert {p.ground.kind for p in drawn} == set(grounds.GROUNDS)
     assert {w.kind for p in drawn for w in p.walls} == set(backdrops.WALLS)
@@ -118,14 +118,14 @@ def test_places_are_reproducible_and_differ():
 @pytest.mark.parametrize("weather", scenes.WEATHERS)
 def test_level_ground_gets_one(weather):
     for n in range(20):
-        where = scenes.place(rng(n), weather=weather)
+        where = scenes.sample_place(rng(n), weather=weather)
         total = where.sky_light + where.sun_light * max(where.sun[1], 0.35)
         assert np.allclose(total.mean(), 1, atol=0.08), (weather, total)
 
 
 def test_standing_moves_the_person_not_the_place():
     """A person who goes and turns sees the same ground: world points keep their colour."""
-    where = scenes.place(rng(5), ground="slabs")
+    where = scenes.sample_place(rng(5), ground="slabs")
     moved = scenes.standing(where, (1.5, -0.7), 120.0)
     own = np.float32([[0.2, 0.0, 1.0]])
     rad = np.deg2rad(120)
@@ -152,7 +152,7 @@ def look(where, origin, target, count=41):
 def test_surroundings_are_complete_and_meet_the_ground():
     open_ground = []
     for n in range(12):
-        where = scenes.place(rng(n))
+        where = scenes.sample_place(rng(n))
         (light, distance), rays = look(where, (0.0, 3.0, 9.0), (0.0, 0.9, 0.0))
         assert np.isfinite(light).all() and (light > 0).all() and light.max() < 2.5
         down = rays[:, 1] < -0.25  # close enough that no wall stands before it
@@ -169,7 +169,7 @@ def test_surroundings_are_complete_and_meet_the_ground():
 
 
 def test_rays_do_not_know_of_each_other():
-    where = scenes.place(rng(31))
+    where = scenes.sample_place(rng(31))
     where = scenes.standing(where, (0.4, 0.2), 75.0)
     origin, n = np.float32([0.5, 2.8, 8.0]), 900
     rays = rng(2).normal(0, 0.25, (n, 3)).astype(np.float32) + np.float32([0, -0.2, -1])

@@ -107,7 +107,7 @@ def test_a_walk_goes_past_a_camera_that_stays():
 
 
 def test_pictures_of_one_walk_differ_and_belong_together():
-    walk = [shot for shot in rig.plan(0, 2, 30) if shot.camera == rig.seen_by(0, 2)[1]][:2]
+    walk = [shot for shot in rig.plan(0, 2, 30) if shot.camera == rig.cameras_of(0, 2)[1]][:2]
     one, two = shots.take(0, 2, walk)
     assert one.motion.kind == two.motion.kind and one.motion.speed == two.motion.speed
     assert one.motion.phase != two.motion.phase

@@ -83,7 +83,7 @@ class Car:
     tone: np.ndarray
 
 
-def wall(rng: np.random.Generator, kind: str, heading: float, distance: float) -> Wall:
+def sample_wall(rng: np.random.Generator, kind: str, heading: float, distance: float) -> Wall:
     """Draw a wall of that kind."""
     tones = TONES[kind]
     low, high = {
@@ -103,7 +103,7 @@ def wall(rng: np.random.Generator, kind: str, heading: float, distance: float) -
     )
 
 
-def car(rng: np.random.Generator, at: tuple[float, float], heading: float) -> Car:
+def sample_car(rng: np.random.Generator, at: tuple[float, float], heading: float) -> Car:
     """Draw a parked car."""
     return Car(
         at=at,

@@ -49,7 +49,7 @@ class Dressed:
     rest: np.ndarray
     keypoints: np.ndarray
     pieces: tuple[Piece, ...]
-    who: Identity
+    identity: Identity
 
     def shade(self, face: np.ndarray, bary: np.ndarray) -> tuple[np.ndarray, ...]:
         """What points of the surface look like.
@@ -77,9 +77,9 @@ class Dressed:
                 normal[here] += fabrics.folds(piece.fabric, rest[here])
                 label[here] = piece.label
             elif piece is BODY:
-                colour[here], label[here] = faces.skin(rest[here], self.who, m)
+                colour[here], label[here] = faces.skin(rest[here], self.identity, m)
             else:
-                colour[here] = faces.strands(rest[here], self.who)
+                colour[here] = faces.strands(rest[here], self.identity)
                 normal[here] += faces.strand_folds(rest[here])
                 label[here] = piece.label
         normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
@@ -97,19 +97,19 @@ class Character:
         in_hand: What a hand holds, None = nothing.
     """
 
-    def __init__(self, who: Identity):
+    def __init__(self, identity: Identity):
         m = mannequin()
-        self.who, self.m = who, m
-        template, self.heads = m.template(who)
-        on = garments.dress(m, who.outfit, template)
+        self.identity, self.m = identity, m
+        template, self.heads = m.template(identity)
+        on = garments.dress(m, identity.outfit, template)
         extra: list[tuple[Shell, Piece]] = []
         self.in_hand = None
-        for garment in who.outfit.carried:
+        for garment in identity.outfit.carried:
             if garment.kind in carried.IN_HAND:
                 self.in_hand = garment
             else:
                 extra += carried.put_on(on, garment)
-        extra += hair.style(who, m, template, on)
+        extra += hair.dress_head(identity, m, template, on)
         parts = [(_bare(m, template, on.cover + on.hidden), BODY), *_outermost(on), *extra]
         self.tubes = on.tubes
         parts = [
@@ -213,7 +213,7 @@ class Character:
             rest=np.concatenate(rest).astype(np.float32),
             keypoints=points - middle,
             pieces=pieces,
-            who=self.who,
+            identity=self.identity,
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from viewsynth.world.colours import NAMED, Colour, Table, contrasting, draw, table, vary
+from viewsynth.world.colours import NAMED, Colour, Table, contrasting, sample_colour, table, jitter
 from viewsynth.world.fabrics import Fabric
 
 TOP = table(
@@ -177,7 +177,7 @@ LOUD = ("stripes", "vertical", "checks", "camouflage", "dots", "floral", "gradie
 DRAPES = ("skirt", "dress", "coat", "hijab")
 
 
-def fabric(rng: np.random.Generator, kind: str, style: str, female: bool) -> Fabric:
+def sample_fabric(rng: np.random.Generator, kind: str, style: str, female: bool) -> Fabric:
     """What a garment of this kind is made of.
 
     Args:
@@ -189,9 +189,9 @@ def fabric(rng: np.random.Generator, kind: str, style: str, female: bool) -> Fab
     if kind == "trousers" and style == "sport":
         palette = LEGGINGS
     pattern = patterns.pick(rng)
-    main = draw(rng, palette)
+    main = sample_colour(rng, palette)
     if kind == "vest" and rng.random() < 0.15:
-        main, pattern = vary(rng, SAFETY[int(rng.random() < 0.4)], 0.4), "plain"
+        main, pattern = jitter(rng, SAFETY[int(rng.random() < 0.4)], 0.4), "plain"
     if style == "smart" and pattern in ("camouflage", "block", "raglan", "gradient", "floral"):
         pattern = "plain" if not (female and pattern == "floral") else pattern
     low, high = PERIODS.get(pattern, (0.05, 0.05))
@@ -231,7 +231,7 @@ def without_prints(one: Fabric) -> Fabric:
 
 def recoloured(rng: np.random.Generator, one: Fabric, like: Fabric) -> Fabric:
     """A fabric whose main colour is nearly that of another one; plain unless it stays visible."""
-    main = vary(rng, tuple(100 * c for c in like.colours[0]), 0.4)
+    main = jitter(rng, tuple(100 * c for c in like.colours[0]), 0.4)
     kind = one.kind if one.kind in ("heather", "knit") else "plain"
     return replace(one, kind=kind, colours=(main,), ink=contrasting(rng, INK, main, 0.28))
 
@@ -256,7 +256,7 @@ def _closing(rng: np.random.Generator, kind: str, style: str) -> str:
 
 def worn(rng: np.random.Generator, one: Fabric) -> Fabric:
     """The same make of cloth after another year of washing: other folds, a slightly other tone."""
-    colours = tuple(vary(rng, tuple(100 * c for c in colour), 0.2) for colour in one.colours)
+    colours = tuple(jitter(rng, tuple(100 * c for c in colour), 0.2) for colour in one.colours)
     return replace(one, colours=colours, wear=float(min(one.wear + 0.2 * rng.random(), 1)))
 
 
@@ -275,19 +275,19 @@ def _colours(rng: np.random.Generator, kind: str, pattern: str, main: Colour) ->
     """The main colour and those that the pattern needs beside it."""
     match pattern:
         case "shoe":
-            sole = draw(rng, SOLES) if kind == "sneakers" else vary(rng, (9, 8, 8))
+            sole = sample_colour(rng, SOLES) if kind == "sneakers" else jitter(rng, (9, 8, 8))
             if kind == "shoes" and rng.random() < 0.2:
-                sole = draw(rng, SOLES)
+                sole = sample_colour(rng, SOLES)
             laces = contrasting(rng, TRIM, main, 0.3) if kind == "sneakers" else main
             return main, sole, laces
         case "camouflage":
             options = tuple(CAMOUFLAGE)
             base = options[min(int(rng.random() * 4), 2) if rng.random() < 0.5 else 0]
             names = (base, *CAMOUFLAGE[base])
-            return tuple(vary(rng, NAMED[name][1], 0.7) for name in names)
+            return tuple(jitter(rng, NAMED[name][1], 0.7) for name in names)
         case "floral":
             first = contrasting(rng, BLOSSOM, main, 0.25)
-            return main, first, contrasting(rng, BLOSSOM, main, 0.2), draw(rng, BLOSSOM)
+            return main, first, contrasting(rng, BLOSSOM, main, 0.2), sample_colour(rng, BLOSSOM)
         case "checks":
             other = contrasting(rng, TRIM, main, 0.15)
             return main, other, contrasting(rng, TRIM, main, 0.2)

@@ -145,7 +145,9 @@ def family(colour: Colour) -> str:
     return NAMED[name(colour)][0]
 
 
-def vary(rng: np.random.Generator, base: tuple[float, float, float], amount: float = 1.0) -> Colour:
+def jitter(
+    rng: np.random.Generator, base: tuple[float, float, float], amount: float = 1.0
+) -> Colour:
     """A colour like the given one: mostly lighter, darker or duller, a little another hue.
 
     Args:
@@ -163,9 +165,9 @@ def vary(rng: np.random.Generator, base: tuple[float, float, float], amount: flo
     return tuple(out)
 
 
-def draw(rng: np.random.Generator, palette: Table) -> Colour:
+def sample_colour(rng: np.random.Generator, palette: Table) -> Colour:
     """A colour of a palette, jittered."""
-    return vary(rng, NAMED[palette.pick(rng)][1])
+    return jitter(rng, NAMED[palette.pick(rng)][1])
 
 
 def lightness(colour: Colour) -> float:
@@ -180,7 +182,7 @@ def contrasting(rng: np.random.Generator, palette: Table, to: Colour, gap: float
         gap: Least difference in luma or in a channel, [0, 0.4].
     """
     for _ in range(12):
-        colour = draw(rng, palette)
+        colour = sample_colour(rng, palette)
         if max(abs(a - b) for a, b in zip(colour, to, strict=True)) > gap:
             return colour
     return (0.88, 0.88, 0.86) if lightness(to) < 0.45 else (0.09, 0.09, 0.1)

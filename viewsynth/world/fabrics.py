@@ -337,7 +337,7 @@ def _print(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
             continue
         x, y, z = p.x[here], p.y[here], p.z[here]
         across = np.where(y < 0, z * np.sign(x), x if side == "front" else -x)
-        share, tint = prints.sample(name, side, fabric.seed, across, np.where(y < 0, y + 1.69, y))
+        share, tint = prints.ink_at(name, side, fabric.seed, across, np.where(y < 0, y + 1.69, y))
         inks = np.float32([fabric.ink, prints.second(fabric.ink, fabric.colours[0])])
         colour[here] += (inks[tint] - colour[here]) * share[:, None]
 

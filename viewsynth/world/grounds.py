@@ -79,7 +79,7 @@ class Ground:
     beyond: Ground | None = None
 
 
-def ground(rng: np.random.Generator, kind: str) -> Ground:
+def sample_ground(rng: np.random.Generator, kind: str) -> Ground:
     """Draw a ground of that kind, without a border.
 
     Raises: ValueError: if the kind is unknown.

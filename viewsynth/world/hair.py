@@ -151,20 +151,20 @@ def hairline(
     return np.minimum(rest[:, 1] - ear[1] - line, auricle)
 
 
-def style(who: Identity, m: Mannequin, template: np.ndarray, on: Dressing) -> list:
+def dress_head(identity: Identity, m: Mannequin, template: np.ndarray, on: Dressing) -> list:
     """Hair and headwear of a person: [(Shell, Piece)].
 
     Args:
         on: What is worn already; curtains fall over it.
     """
     skull = Skull(m, template)
-    wear, hair = who.outfit.headwear, who.hair
+    wear, hair = identity.outfit.headwear, identity.hair
     made = []
     if wear is not None:
         made = _wear(skull, wear.kind, Piece(HEADWEAR, wear.fabric, wear.kind), on)
-    hooded = who.outfit.outer is not None and who.outfit.outer.kind == "hoodie"
+    hooded = identity.outfit.outer is not None and identity.outfit.outer.kind == "hoodie"
     if hooded and (wear is None or wear.kind not in ("hood", "hijab")):
-        collar = Piece(LABELS.index("top"), who.outfit.outer.fabric, "hood_down")
+        collar = Piece(LABELS.index("top"), identity.outfit.outer.fabric, "hood_down")
         made.append((_hood_down(m, on), collar))
     if hair.kind == "bald" or (wear is not None and wear.kind == "hijab"):
         return made

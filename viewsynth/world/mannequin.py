@@ -112,18 +112,17 @@ class Mannequin:
         hip, ankle = self.line("hip")[1], self.line("ankle")[1]
         return float(hip + share * (ankle - hip))
 
-    def template(self, who: Identity) -> tuple[np.ndarray, torch.Tensor]:
+    def template(self, identity: Identity) -> tuple[np.ndarray, torch.Tensor]:
         """Somebody's base mesh before skinning [V, 3] and the heads of the bones [1, C, 3]."""
-        shape = torch.tensor([[who.phenotype[name] for name in self.body.shapes]])
+        shape = torch.tensor([[identity.phenotype[name] for name in self.body.shapes]])
         points, heads = self.body.template(shape.float(), self.every)
         points, heads = points[0].numpy(), heads[0].numpy()
         moved = np.zeros_like(points)
-        for name, value in who.local.items():
+        for name, value in identity.local.items():
             moved += GENTLE * abs(value) * self._local[name][int(value > 0)]
         heads = heads + moved[self._near].mean(1)
-        return (points + moved) * np.float32(who.scale), torch.from_numpy(heads * who.scale)[
-            None
-        ].float()
+        heads = torch.from_numpy(heads * identity.scale)[None].float()
+        return (points + moved) * np.float32(identity.scale), heads
 
     def bound(self, mesh: Mesh, rest: np.ndarray, bone: str) -> Shell:
         """A mesh that moves with one bone.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from viewsynth.world import cloth
-from viewsynth.world.colours import Colour, Table, draw, table
+from viewsynth.world.colours import Colour, Table, sample_colour, table
 from viewsynth.world.fabrics import Fabric
 
 TOPS = ("tshirt", "shirt", "sweater", "tank", "polo", "blouse", "dress")
@@ -165,7 +165,7 @@ def _of(tables: dict, season: str, style: str, female: bool) -> Table:
     raise ValueError(f"no table for {season}, {style}")
 
 
-def draw_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfit:
+def sample_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfit:
     """What one person wears today.
 
     Source: ours; shares of kinds and colours are set by hand to what streets and campuses show.
@@ -199,7 +199,7 @@ def draw_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfit:
         shoes=shoes,
         headwear=_headwear(rng, season, female, modest, outer or top),
         carried=_carried(rng, season, female, years),
-        socks=draw(rng, SOCKS),
+        socks=sample_colour(rng, SOCKS),
         glasses=_glasses(rng, season, years),
     )
 
@@ -216,7 +216,7 @@ def shared(own: Outfit, team: Outfit, rng: np.random.Generator) -> Outfit:
 
 
 def _garment(rng: np.random.Generator, kind: str, season: str, style: str, female: bool) -> Garment:
-    fabric = cloth.fabric(rng, kind, style, female)
+    fabric = cloth.sample_fabric(rng, kind, style, female)
     loose, length, sleeve, neckline = (
         float(low + rng.random() * (high - low)) for low, high in CUTS.get(kind, CUTS["boots"])
     )
@@ -280,14 +280,14 @@ def _headwear(
     rng: np.random.Generator, season: str, female: bool, modest: bool, outer: Garment
 ) -> Garment | None:
     if modest:
-        return Garment(kind="hijab", fabric=cloth.fabric(rng, "hijab", "", True))
+        return Garment(kind="hijab", fabric=cloth.sample_fabric(rng, "hijab", "", True))
     hooded = outer.kind in ("hoodie", "coat")
     if hooded and rng.random() < (0.13 if outer.kind == "hoodie" else 0.06):
         return Garment(kind="hood", fabric=outer.fabric, loose=outer.loose)
     kind = HEADS[season, female].pick(rng)
     if kind == "beanie" and outer.sleeve < 0.6:
         kind = "cap"
-    return kind and Garment(kind=kind, fabric=cloth.fabric(rng, kind, "", female))
+    return kind and Garment(kind=kind, fabric=cloth.sample_fabric(rng, kind, "", female))
 
 
 def _carried(
@@ -301,7 +301,9 @@ def _carried(
     if len(kinds) < 2 and season != "summer" and rng.random() < 0.033:
         kinds.append("umbrella")
     return tuple(
-        Garment(kind=kind, fabric=cloth.fabric(rng, kind, "", female), length=float(rng.random()))
+        Garment(
+            kind=kind, fabric=cloth.sample_fabric(rng, kind, "", female), length=float(rng.random())
+        )
         for kind in kinds
     )
 

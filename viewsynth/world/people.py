@@ -14,7 +14,7 @@ import numpy as np
 
 from viewsynth.records import seed_of
 from viewsynth.world import outfits
-from viewsynth.world.colours import HAIR, Colour, table, vary
+from viewsynth.world.colours import HAIR, Colour, table, jitter
 from viewsynth.world.outfits import Outfit
 
 HAIRS = ("bald", "crop", "short", "curly", "afro", "bob", "long", "ponytail", "bun", "fringe")
@@ -154,7 +154,7 @@ def identity(seed: int, number: int) -> Identity:
         scale=scale,
         skin=skin,
         lips=lips,
-        eyes=vary(rng, _EYES[_LIGHT_EYES.pick(rng) if melanin < 0.3 else "dark"], 0.5),
+        eyes=jitter(rng, _EYES[_LIGHT_EYES.pick(rng) if melanin < 0.3 else "dark"], 0.5),
         hair=_hair(rng, female, years, ANCESTRY[int(mixture.argmax())]),
         outfit=_outfit(seed, number, female, years),
     )
@@ -163,11 +163,11 @@ def identity(seed: int, number: int) -> Identity:
 def _outfit(seed: int, number: int, female: bool, years: float) -> Outfit:
     """Clothes of one's own, or for a few those of a team, a school or a firm: look-alikes."""
     rng = np.random.default_rng(seed_of(seed, "outfit", number))
-    own = outfits.draw_outfit(rng, female, years)
+    own = outfits.sample_outfit(rng, female, years)
     if rng.random() > 0.04:
         return own
     team = np.random.default_rng(seed_of(seed, "uniform", int(rng.integers(12)), int(female)))
-    return outfits.shared(own, outfits.draw_outfit(team, female, years=30), rng)
+    return outfits.shared(own, outfits.sample_outfit(team, female, years=30), rng)
 
 
 def _mixture(rng: np.random.Generator) -> np.ndarray:
@@ -258,9 +258,9 @@ def _hair(rng: np.random.Generator, female: bool, years: float, ancestry: str) -
         dyed = False
     if dyed:
         name, grey = _DYED.pick(rng), 0.0
-    own = np.array(vary(rng, HAIR[name], 0.7))
+    own = np.array(jitter(rng, HAIR[name], 0.7))
     silver = np.array(
-        vary(rng, HAIR["white" if years > 68 and rng.random() < 0.6 else "grey"], 0.5)
+        jitter(rng, HAIR["white" if years > 68 and rng.random() < 0.6 else "grey"], 0.5)
     )
     colour = own + (silver - own) * grey
     return Hair(

@@ -39,7 +39,7 @@ DIGITS = (
 )
 
 
-def sample(
+def ink_at(
     name: str, side: str, seed: int, across: np.ndarray, height: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ink of a print at points.

@@ -57,7 +57,7 @@ class Prop:
         return colour.astype(np.float32), normal, np.zeros(len(face), np.uint8)
 
 
-def around(rng: np.random.Generator, azimuth: float, elevation: float) -> tuple[Prop, ...]:
+def sample_props(rng: np.random.Generator, azimuth: float, elevation: float) -> tuple[Prop, ...]:
     """Draw what stands before and behind a person for a camera at that azimuth.
 
     Args:
@@ -74,11 +74,13 @@ def around(rng: np.random.Generator, azimuth: float, elevation: float) -> tuple[
         seed = int(rng.integers(1 << 30))
         if draws[0 if front else 1] < chance:
             at = out * towards + side * aside
-            found.append(prop(np.random.default_rng(seed), kind, (at[0], at[1]), azimuth))
+            found.append(sample_prop(np.random.default_rng(seed), kind, (at[0], at[1]), azimuth))
     return tuple(found)
 
 
-def prop(rng: np.random.Generator, kind: str, at: tuple[float, float], heading: float) -> Prop:
+def sample_prop(
+    rng: np.random.Generator, kind: str, at: tuple[float, float], heading: float
+) -> Prop:
     """Draw a thing of a kind that stands at a point (x, z) and faces a heading in degrees.
 
     Raises: ValueError: if the kind is unknown.
