@@ -268,6 +268,7 @@ def _arm(m: Motion, phase: np.ndarray, side: str, out: float) -> dict[str, np.nd
     swing = swing * (1 + 0.3 * out * m["uneven"])
     ahead = -cos(phase + (0 if out > 0 else 180) - 12)  # the arm swings with the opposite leg
     breath = (1 - share) * 0.6 * cos(phase - 90) if _rests(m) else still
+    # On the weight-bearing side the hip pushes the arm outward.
     hip = max(out * m["weight"], 0.0) if m.speed == 0 else 0.0
     aside = aside + share * (m["arms_out"] + 4 * hip)
     elbow = elbow + share * m["elbow"] + (0.3 if running else 0.5) * swing * (1 + ahead) + breath

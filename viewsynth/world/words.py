@@ -122,9 +122,8 @@ def caption(identity: Identity) -> str:
         features.append(_beard(identity))
     if outfit.glasses:
         features.append("glasses" if outfit.glasses == "clear" else "sunglasses")
-    subject = " ".join(
-        [*(["bald"] if _bald(identity) else []), *_adjectives(identity), _sex(identity)]
-    )
+    bald = ["bald"] if _bald(identity) else []
+    subject = " ".join([*bald, *_adjectives(identity), _sex(identity)])
     sentence = f"{_article(subject).capitalize()} {subject}"
     if features:
         sentence += f" with {_list([_with_article(one) for one in features])}"
