@@ -154,12 +154,10 @@ def photograph(
     size = (int(box[3] - box[1]), int(box[2] - box[0]))
     things = [person, *(solids.moved(*other) for other in others)]
     things += props.sample_props(rng, station.azimuth, station.elevation)
-    metres_per_pixel = station.distance / float(frame.intrinsics[0, 0, 0])
     crop = frame.window(torch.from_numpy(box).float()[None], size)
     samples = solids.rasterize(things, frame, body, box, size)
     near = [thing for thing, used in zip(things, samples.near, strict=True) if used]
-    people = tuple(thing.keypoints for thing in near if hasattr(thing, "keypoints"))
-    light = lights.light(place, near, people, metres_per_pixel)
+    light = lights.light(place, near, station.distance / float(frame.intrinsics[0, 0, 0]))
     radiance, labels, share = solids.shade(things, samples, light, crop)
     angle = 1 / float(crop.intrinsics[0, 0, 0])  # radians between neighbouring pixels
     behind, _ = background.render(place, *_pixel_rays(crop), angle, light.ground)

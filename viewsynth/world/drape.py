@@ -65,21 +65,11 @@ def hang(
     turn = TURN + heading
     aim = np.stack([np.sin(turn), np.cos(turn)]).astype(np.float32)  # [2, A]
     heights = np.linspace(top, top - length, count).astype(np.float32)
-    step = length / (count - 1)
     flat = inner[:, [0, 2]]
     upper = np.abs(inner[:, 1] - top) < 0.05
     middle = (flat[upper].min(0) + flat[upper].max(0)) / 2
     reach = (flat - middle) @ aim  # [N, A]
-    support = np.empty((count, ANGLES), np.float32)
-    hem = np.abs(heights[:, None] - inner[None, :, 1])
-    for ring in range(count):
-        near = hem[ring] < max(0.03, 0.75 * step)
-        at = reach[near].max(0) + ROOM if near.any() else np.full(ANGLES, -1.0, np.float32)
-        if ring > 1:
-            at = np.maximum(at, support[ring - 1] + tube.flare * step)
-        if ring and length < SHORT:  # the hem of a shirt lies on a raised thigh, not around it
-            at = np.minimum(at, support[ring - 1] + LEAN * step)
-        support[ring] = at
+    support = _support(tube, length, heights, inner, reach)
     support[0] -= tube.tuck
     # From the support function of a convex outline to its radius in each direction.
     gap = turn[:, None] - turn[None]
@@ -94,3 +84,32 @@ def hang(
     points[..., [0, 2]] = middle + radius[..., None] * aim.T
     points[..., 1] = heights[:, None]
     return points.reshape(-1, 3)
+
+
+def _support(
+    tube: Tube, length: float, heights: np.ndarray, inner: np.ndarray, reach: np.ndarray
+) -> np.ndarray:
+    """Support function of the outline of each ring of a tube.
+
+    Args:
+        tube: The tube.
+        length: Length of the tube along the body, metres.
+        heights: Height of each ring, metres.  [R]
+        inner: Points that the tube must enclose.  [N, 3]
+        reach: Extent of each point in each direction, metres.  [N, ANGLES]
+
+    Returns:
+        Extent of the outline in each direction, metres.  [R, ANGLES]
+    """
+    step = length / (len(heights) - 1)
+    support = np.empty((len(heights), ANGLES), np.float32)
+    away = np.abs(heights[:, None] - inner[None, :, 1])
+    for ring in range(len(heights)):
+        near = away[ring] < max(0.03, 0.75 * step)
+        at = reach[near].max(0) + ROOM if near.any() else np.full(ANGLES, -1.0, np.float32)
+        if ring > 1:
+            at = np.maximum(at, support[ring - 1] + tube.flare * step)
+        if ring and length < SHORT:  # the hem of a shirt lies on a raised thigh, not around it
+            at = np.minimum(at, support[ring - 1] + LEAN * step)
+        support[ring] = at
+    return support

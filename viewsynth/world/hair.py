@@ -2,7 +2,7 @@
 """Geometry of hair and headwear.
 
 people, skull, garments -> this module -> character. Hair and hats are the grid of the skull, offset
-and cut along lines of rest coordinates, plus curtains (long hair, headscarf), tails, buns and brims.
+and cut along lines of rest coordinates, plus curtains (long hair, headscarf), tails, buns, brims.
 """
 
 from __future__ import annotations

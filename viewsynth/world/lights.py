@@ -124,16 +124,13 @@ class Light:
         return 1 - np.float32(0.62 / 3) * hidden
 
 
-def light(
-    place: scenes.Place, meshes: list, people: tuple[np.ndarray, ...], metres_per_pixel: float
-) -> Light:
+def light(place: scenes.Place, meshes: list, metres_per_pixel: float) -> Light:
     """Prepare the light of one image.
 
     Args:
         place: The place.
-        meshes: Everything that casts a shadow, the person first: objects with `vertices` and
-            `faces`.
-        people: Keypoints of the people among them.  [K, 3] each
+        meshes: Everything that casts a shadow, the person first: objects with `vertices`, `faces`
+            and, for people, `keypoints`.
         metres_per_pixel: Size of a pixel on the person; it limits the texels of the shadow map.
 
     Returns:
@@ -146,6 +143,7 @@ def light(
     if place.penumbra <= HARD:
         shadow = _shadow(vertices, faces, sun, place.penumbra, max(TEXEL, 0.7 * metres_per_pixel))
     heights, corner = _heights(meshes[0].vertices)
+    people = tuple(mesh.keypoints for mesh in meshes if hasattr(mesh, "keypoints"))
     return Light(place, sun, shadow, heights, corner, people)
 
 

@@ -51,9 +51,7 @@ def image_row(rendered: Picture, name: str, split: str, seed: int) -> dict:
     Returns:
         Plain JSON types.
     """
-    shot, photo, station = rendered.shot, rendered.photo, rendered.station
-    place, identity = shot.place, rendered.identity
-    height, width = photo.image.shape[:2]
+    shot, photo, identity = rendered.shot, rendered.photo, rendered.identity
     return {
         "file_name": name,
         "pid": rendered.pid,
@@ -63,18 +61,7 @@ def image_row(rendered: Picture, name: str, split: str, seed: int) -> dict:
         "split": split,
         "index": shot.index,
         "instant": shot.instant,
-        "elevation": _plain(station.elevation, 3),
-        "azimuth": _plain(station.azimuth, 3),
-        "distance": _plain(station.distance),
-        "altitude": _plain(rendered.altitude),
-        "target_height": _plain(photo.target_height),
-        "vfov": _plain(shot.lens.vfov),
-        "box": _plain(photo.box, 2),
-        "width": width,
-        "height": height,
-        "world_to_camera": _plain(photo.world_to_camera.ravel(), 7),
-        "intrinsics": _plain(photo.intrinsics.ravel(), 5),
-        "k1": _plain(photo.k1, 6),
+        **_camera(rendered),
         "keypoints": [
             [round(float(x), 2), round(float(y), 2), int(v)] for x, y, v in photo.keypoints
         ],
@@ -87,11 +74,31 @@ def image_row(rendered: Picture, name: str, split: str, seed: int) -> dict:
         "phenotype": _plain(identity.phenotype),
         "words": words.words(identity),
         "place": {
-            "ground": place.ground.kind,
-            "weather": place.weather,
-            "sun": _plain(place.own_sun()),
+            "ground": shot.place.ground.kind,
+            "weather": shot.place.weather,
+            "sun": _plain(shot.place.own_sun()),
         },
         "seed": seed,
+    }
+
+
+def _camera(rendered: Picture) -> dict:
+    """Fields of the camera and the crop."""
+    photo, station = rendered.photo, rendered.station
+    height, width = photo.image.shape[:2]
+    return {
+        "elevation": _plain(station.elevation, 3),
+        "azimuth": _plain(station.azimuth, 3),
+        "distance": _plain(station.distance),
+        "altitude": _plain(rendered.altitude),
+        "target_height": _plain(photo.target_height),
+        "vfov": _plain(rendered.shot.lens.vfov),
+        "box": _plain(photo.box, 2),
+        "width": width,
+        "height": height,
+        "world_to_camera": _plain(photo.world_to_camera.ravel(), 7),
+        "intrinsics": _plain(photo.intrinsics.ravel(), 5),
+        "k1": _plain(photo.k1, 6),
     }
 
 
