@@ -96,8 +96,8 @@ def test_a_pose_moves_the_body_as_the_body_model_does():
     """Without local changes, bare skin is where Anny puts it."""
     identity = people.identity(0, 1)
     identity = dataclasses.replace(identity, local=dict.fromkeys(identity.local, 0.0), scale=1.0)
-    m, made = mannequin(), character.Character(identity)
-    person = made.posed(walking())
+    m, dressed = mannequin(), character.Character(identity)
+    person = dressed.posed(walking())
     shape = torch.tensor([[identity.phenotype[name] for name in m.body.shapes]]).float()
     body = m.body.vertices(shape, walking()[None])[0].numpy()
     hands = np.flatnonzero(np.abs(person.rest[:, 0]) > 0.8)
@@ -111,8 +111,8 @@ def test_a_pose_moves_the_body_as_the_body_model_does():
 def uncovered(number: int, pose: torch.Tensor) -> tuple[int, int]:
     """Visible pixels of skin that should be under a garment, and pixels of garments."""
     identity = people.identity(0, number)
-    made, m = character.Character(identity), mannequin()
-    person, bad, all_ = made.posed(pose), 0, 0
+    dressed, m = character.Character(identity), mannequin()
+    person, bad, all_ = dressed.posed(pose), 0, 0
     on = garments.dress(m, identity.outfit, m.template(identity)[0])
     for elevation, azimuth in ((5, 0), (10, 120), (35, 210), (60, 300), (88, 0)):
         face, bary = seen(person, elevation, azimuth)
@@ -147,9 +147,9 @@ def test_legs_do_not_pass_through_skirts():
     ][:3]
     assert skirts
     for number in skirts:
-        made = character.Character(people.identity(0, number))
+        dressed = character.Character(people.identity(0, number))
         for phase in (0, 90, 250):
-            person = made.posed(walking(phase))
+            person = dressed.posed(walking(phase))
             tube = np.flatnonzero(person.piece == [p.name for p in person.pieces].index("skirt"))
             hem = person.vertices[person.faces[tube]][..., 1].min()
             for azimuth in (0, 90, 200):
@@ -206,10 +206,10 @@ def test_hair_covers_the_crown_and_not_the_face(kind):
 def test_carried_things_are_where_they_belong(kind):
     identity = people.identity(0, 1)
     thing = dataclasses.replace(identity.outfit.top, kind=kind)
-    made = character.Character(
+    dressed = character.Character(
         dataclasses.replace(identity, outfit=dataclasses.replace(identity.outfit, carried=(thing,)))
     )
-    person = made.posed(walking())
+    person = dressed.posed(walking())
     of = np.array([p.name == kind for p in person.pieces])[person.piece]
     points = person.vertices[np.unique(person.faces[of])]
     middle, tall = (points.min(0) + points.max(0)) / 2, person.vertices[:, 1].max()

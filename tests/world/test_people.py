@@ -218,8 +218,8 @@ def test_names_are_recovered_from_colours():
     for name, (_, percent) in colours.NAMED.items():
         assert colours.name(tuple(np.array(percent) / 100)) == name.replace("denim ", "")
     rng = np.random.default_rng(0)
-    drawn = [colours.family(colours.jitter(rng, colours.NAMED["red"][1])) for _ in range(200)]
-    assert drawn.count("red") > 170
+    families = [colours.family(colours.jitter(rng, colours.NAMED["red"][1])) for _ in range(200)]
+    assert families.count("red") > 170
 
 
 def test_captions_describe_what_is_visible(crowd):

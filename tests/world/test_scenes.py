@@ -134,6 +134,10 @@ def test_standing_moves_the_person_not_the_place():
     assert np.allclose(moved.turn() @ moved.own_sun(), place.sun, atol=1e-6)
 
 
+def evenly_lit(points):
+    return np.ones((len(points), 3), np.float32)
+
+
 def look(place, origin, target, count=41):
     """Background of a small camera that looks from one point at another, and its rays."""
     ahead = np.subtract(target, origin)
@@ -143,8 +147,7 @@ def look(place, origin, target, count=41):
     at = np.linspace(-0.3, 0.3, count)
     rays = ahead + at[None, :, None] * right + at[:, None, None] * down
     rays = (rays / np.linalg.norm(rays, axis=-1, keepdims=True)).reshape(-1, 3).astype(np.float32)
-    lit = lambda p: np.ones((len(p), 3), np.float32)  # noqa: E731
-    return background.render(place, np.float32(origin), rays, 0.6 / count, lit), rays
+    return background.render(place, np.float32(origin), rays, 0.6 / count, evenly_lit), rays
 
 
 def test_background_is_complete_and_meets_the_ground():
@@ -172,9 +175,8 @@ def test_rays_do_not_depend_on_each_other():
     origin, n = np.float32([0.5, 2.8, 8.0]), 900
     rays = rng(2).normal(0, 0.25, (n, 3)).astype(np.float32) + np.float32([0, -0.2, -1])
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    lit = lambda p: np.ones((len(p), 3), np.float32)  # noqa: E731
-    every, _ = background.render(place, origin, rays, 0.002, lit)
-    half, _ = background.render(place, origin, rays[::2], 0.002, lit)
+    every, _ = background.render(place, origin, rays, 0.002, evenly_lit)
+    half, _ = background.render(place, origin, rays[::2], 0.002, evenly_lit)
     assert np.allclose(every[::2], half, atol=1e-5)
 
 

@@ -32,37 +32,37 @@ def same(a: shots.Picture, b: shots.Picture) -> bool:
 
 
 def test_an_image_does_not_depend_on_other_images(people, planned):
-    plan, pictures = planned
-    assert same(shots.picture(3, 0, plan[3]), pictures[3])
+    plan, renderings = planned
+    assert same(shots.picture(3, 0, plan[3]), renderings[3])
     again = shots.draw(1, seed=3, shots=shots.SHOTS[1:], first=1)[0]
     assert same(again, people[3])
     assert not same(shots.one(1, 4, shots.SHOTS[1]), again)
-    assert same(shots.take(3, 0, plan[:1])[0], pictures[0])
+    assert same(shots.take(3, 0, plan[:1])[0], renderings[0])
 
 
 def test_keypoints_are_the_projected_joints(people, planned):
-    for picture in [*people, *planned[1]]:
-        photo = picture.photo
+    for rendered in [*people, *planned[1]]:
+        photo = rendered.photo
         crop = cameras.Cameras(
             torch.as_tensor(photo.world_to_camera)[None].float(),
             torch.as_tensor(photo.intrinsics)[None].float(),
             photo.image.shape[:2],
             k1=torch.tensor([float(photo.k1)]),
         )
-        pixels, _ = crop.project(torch.as_tensor(picture.joints)[None])
+        pixels, _ = crop.project(torch.as_tensor(rendered.joints)[None])
         assert np.allclose(pixels[0].numpy(), photo.keypoints[:, :2], atol=0.05)
         centre = -photo.world_to_camera[:3, :3].T @ photo.world_to_camera[:3, 3]
-        assert centre[1] == pytest.approx(picture.altitude, abs=1e-3 * picture.altitude)
+        assert centre[1] == pytest.approx(rendered.altitude, abs=1e-3 * rendered.altitude)
 
 
 def test_visible_keypoints_lie_on_the_person(people, planned):
-    for picture in [*people, *planned[1]]:
-        x, y, seen = picture.photo.keypoints.T
+    for rendered in [*people, *planned[1]]:
+        x, y, seen = rendered.photo.keypoints.T
         column, row = np.floor([x[seen > 0], y[seen > 0]]).astype(int)
-        grown = np.pad(picture.mask, 3)
+        grown = np.pad(rendered.mask, 3)
         touched = np.stack([grown[row + a, column + b] for a in (0, 3, 6) for b in (0, 3, 6)])
-        assert touched.any(0).mean() > 0.9, picture.shot.name
-        assert picture.mask.any() and picture.image.shape[:2] == picture.photo.labels.shape
+        assert touched.any(0).mean() > 0.9, rendered.shot.name
+        assert rendered.mask.any() and rendered.image.shape[:2] == rendered.photo.labels.shape
 
 
 @pytest.mark.parametrize("azimuth, right_in_image", [(0, "left"), (180, "right")])
@@ -84,11 +84,11 @@ def test_shots_of_one_moment_share_the_pose_and_elevation_foreshortens():
 
 
 def test_an_instant_shows_one_pose_and_one_light(planned):
-    plan, pictures = planned
-    joints = [picture.joints for picture in pictures[4:]]
+    plan, renderings = planned
+    joints = [rendered.joints for rendered in renderings[4:]]
     assert all(np.array_equal(joints[0], other) for other in joints[1:])
-    assert len({picture.photo.target_height for picture in pictures[4:]}) == 1
-    places = [rows.image_row(one, "a.jpg", "paired", 3)["place"] for one in pictures[4:]]
+    assert len({rendered.photo.target_height for rendered in renderings[4:]}) == 1
+    places = [rows.image_row(one, "a.jpg", "paired", 3)["place"] for one in renderings[4:]]
     assert all(place == places[0] for place in places)
 
 

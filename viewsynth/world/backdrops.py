@@ -324,7 +324,7 @@ def _coat(c: Car, part: str, point: np.ndarray, axis: np.ndarray):
         c: The car.
         part: "wheel", "hull" or "cabin".
         point: Points in the frame of the car, z along it, metres.  [N, 3]
-        axis: Normal axis of the face that each point lies on.  [N]
+        axis: Normal axis of the face of each point.  [N]
     """
     long, wide, tall = c.size
     base, there = np.tile(c.tone, (len(point), 1)), np.ones(len(point), bool)

@@ -227,7 +227,7 @@ class Character:
 
 
 def _skinned(moves: torch.Tensor, points: torch.Tensor, skin: torch.Tensor) -> np.ndarray:
-    """Linear blend skinning; `moves`: rotation and shift of each bone [C, 12], [N, 3] -> [N, 3]."""
+    """Linear blend skinning by the rotation and shift of each bone [C, 12], [N, 3] -> [N, 3]."""
     blend = skin @ moves
     turned = (blend[:, :9].unflatten(1, (3, 3)) * points[:, None]).sum(-1)
     return (turned + blend[:, 9:]).numpy()
@@ -242,7 +242,7 @@ def _hang(tube: Tube, length: float, height: np.ndarray, legs: np.ndarray, pelvi
 
 
 def _bare(m: Mannequin, template: np.ndarray, cover: list) -> Shell:
-    """The body, without what lies deep enough under a garment."""
+    """The body without the parts that garments cover."""
     used, faces = np.unique(m.skin_faces, return_inverse=True)
     body = Shell(template[used], m.rest[used], m.skin[used], faces.reshape(-1, 3))
     depth = np.max([field(body) for field in cover], axis=0)
@@ -268,7 +268,7 @@ def _levelled(m: Mannequin, template: np.ndarray, shell: Shell) -> Shell:
 
 
 def _outermost(on: garments.Dressing) -> list[tuple[Shell, Piece]]:
-    """The layers, each without what lies deep enough under a later layer of clothes."""
+    """The layers, each without the parts that later layers of clothes cover."""
     kept = []
     for number, (shell, piece) in enumerate(on.layers):
         keep = np.ones(len(shell.faces), bool)

@@ -276,8 +276,8 @@ def _on_head(skull: Skull, mesh: Mesh) -> Shell:
     return skull.m.bound(mesh, rest, "head")
 
 
-def _lumps(where: np.ndarray, seed: int) -> np.ndarray:
-    """A smooth function of direction in about [-1, 1]."""
+def _lumps(directions: np.ndarray, seed: int) -> np.ndarray:
+    """A smooth random function of direction, about [-1, 1], [N, 3] -> [N]."""
     rng = np.random.default_rng(seed)
     waves, phase = rng.normal(0, 1, (6, 3)), rng.uniform(0, 2 * np.pi, 6)
-    return np.sin(where @ waves.T + phase).sum(1) / 2.5
+    return np.sin(directions @ waves.T + phase).sum(1) / 2.5

@@ -22,7 +22,7 @@ from viewsynth.world import capture, gait, motions, of_person, people, scenes, s
 from viewsynth.world.character import Character, Dressed
 from viewsynth.world.mannequin import mannequin
 
-STRANGERS = 1_000_000  # numbers of people who only pass by start here
+STRANGERS = 1_000_000  # first number of people who appear only near other people
 ATTEMPTS = 50  # renderings of a simple shot until the person is not hidden
 # Posture of a shot: the kinds of motion that show it; "sit" is a standing person, seated.
 POSTURES = {

@@ -204,7 +204,7 @@ def _rocking(stride: Stride) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _smooth(at: np.ndarray, value: np.ndarray, where: np.ndarray) -> np.ndarray:
+def _smooth(at: np.ndarray, value: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Monotone cubic interpolation; equal neighbouring knots give a constant.
 
     Source: Fritsch and Butland, SIAM J. Sci. Stat. Comput. 5 (1984).
@@ -214,8 +214,8 @@ def _smooth(at: np.ndarray, value: np.ndarray, where: np.ndarray) -> np.ndarray:
     same = rise[1:] * rise[:-1] > 0
     mean = 2 * rise[1:] * rise[:-1] / np.where(same, rise[1:] + rise[:-1], 1)
     slope = np.concatenate([[0], np.where(same, mean, 0), [0]])
-    k = np.clip(np.searchsorted(at, where, side="right") - 1, 0, len(width) - 1)
-    u = (where - at[k]) / width[k]
+    k = np.clip(np.searchsorted(at, x, side="right") - 1, 0, len(width) - 1)
+    u = (x - at[k]) / width[k]
     return _hermite(u, value[k], slope[k] * width[k], value[k + 1], slope[k + 1] * width[k])
 
 
