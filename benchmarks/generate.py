@@ -152,7 +152,7 @@ def cameras(count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return elevations, tuple(360.0 * k / share for k in range(share))
 
 
-# ---- one worker ------------------------------------------------------------------------------
+# ---- one worker ----------------------------------------------------------------------------------
 
 
 def one_worker(root: Path, count: int, views: Views) -> dict[str, np.ndarray]:
@@ -214,7 +214,7 @@ def stages(root: Path, count: int, views: Views) -> None:
         print(f"{'':>18} {kind}{per_second}, {pictures / spent:.1f} views/s", flush=True)
 
 
-# ---- the whole command -----------------------------------------------------------------------
+# ---- the whole command ---------------------------------------------------------------------------
 
 
 def command(root: Path, output: Path, views: Views, device: str) -> list[str]:

@@ -32,8 +32,16 @@ FLAG_TEXT = {
 }
 FIT = ("error", "silhouette", "spread", "doubt", "aspect")  # flags of the fit, of equal weight
 SCORES = (
-    *("error", "silhouette", "spread", "vote", "presence"),
-    *("aspect", "overlap", "seen_texels", "pixels", "found"),
+    "error",
+    "silhouette",
+    "spread",
+    "vote",
+    "presence",
+    "aspect",
+    "overlap",
+    "seen_texels",
+    "pixels",
+    "found",
 )
 OTHER_WEIGHT = {"riding": 0.5, "sitting": 0.5, "cut": 0.7, "mixed": 0.5, "elevation": 0.8}
 

@@ -178,7 +178,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in text)[:200]
 
 
-# ---- the page --------------------------------------------------------------------------------
+# ---- the page ------------------------------------------------------------------------------------
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1400px; padding: 0 1em }

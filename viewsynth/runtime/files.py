@@ -147,14 +147,14 @@ def claim(folder: Path, ours: set[str], mark: str) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"output: cannot create the folder {folder}: {error.strerror}; give another --output"
+            f"output: cannot make the folder {folder}: {error.strerror}; give another --output"
         ) from error
     if (folder / mark).exists():
         return True
     names = sorted(path.name for path in folder.iterdir())
     if foreign := [name for name in names if name not in ours and not name.startswith(LEFTOVER)]:
         raise ValueError(
-            f"output: {folder} holds other files ({', '.join(foreign[:3])}) and no run; give an "
+            f"output: {folder} holds other things ({', '.join(foreign[:3])}) and no run; give an "
             "empty or a new folder"
         )
     return False

@@ -6,10 +6,26 @@ from __future__ import annotations
 import re
 
 # SPDX identifiers that allow commercial use.
-FREE = (
-    frozenset(["Apache-2.0", "MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "0BSD"])
-    | frozenset(["Unlicense", "Zlib", "PSF-2.0", "CC0-1.0", "ODC-By-1.0", "PDDL-1.0"])
-    | frozenset(["CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0"])
+FREE = frozenset(
+    [
+        "Apache-2.0",
+        "MIT",
+        "MIT-0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "ISC",
+        "0BSD",
+        "Unlicense",
+        "Zlib",
+        "PSF-2.0",
+        "CC0-1.0",
+        "CC-BY-3.0",
+        "CC-BY-4.0",
+        "CC-BY-SA-3.0",
+        "CC-BY-SA-4.0",
+        "ODC-By-1.0",
+        "PDDL-1.0",
+    ]
 )
 
 

@@ -14,8 +14,16 @@ from pathlib import Path
 from viewsynth import __version__
 
 PACKAGES = (
-    *("torch", "numpy", "scipy", "pillow", "safetensors"),
-    *("accelerate", "anny", "ai-edge-litert", "diffusers", "transformers"),
+    "torch",
+    "numpy",
+    "scipy",
+    "pillow",
+    "safetensors",
+    "accelerate",
+    "anny",
+    "ai-edge-litert",
+    "diffusers",
+    "transformers",
 )
 
 

@@ -127,8 +127,8 @@ def smplx_model(path: str | Path) -> Path:
     found = Path(path).expanduser()
     if not found.is_file():
         raise FileNotFoundError(
-            f"weights.smplx: there is no file {path}; give the path of your SMPLX_NEUTRAL.npz, or "
-            "use --body anny, which needs no file"
+            f"weights.smplx: {path} is not a file; expected your SMPLX_NEUTRAL.npz: give its path, "
+            "or leave it out (--body anny needs no file)"
         )
     return found.resolve()
 

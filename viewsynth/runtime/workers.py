@@ -135,7 +135,7 @@ def _cause_of_death(process) -> str:
     code = process.exitcode
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        hint = ", perhaps for lack of memory: use fewer --workers" if name == "SIGKILL" else ""
+        hint = "; out of memory? Use fewer --workers" if name == "SIGKILL" else ""
         return f"the worker was killed by {name}{hint}"
     return f"the worker exited with status {code}"
 
