@@ -49,6 +49,33 @@ def positions(
     needed = {*wanted, *map(_bare, wanted)}
     _refuse_duplicates(path, [name for name in relative if name in needed])
     rows = {name: row for row, name in enumerate(relative)}
+    at, missing, ambiguous = _match(names, wanted, exact, rows)
+    if missing:
+        lost = _missing(missing, known, _main_folder(known, wanted, roots))
+        raise ValueError(
+            f"features: {lost[0]} of {len(names)} samples are not in {path}: {lost[1]}; it has "
+            f"{len(listed)} names: {few(listed)}; write them as paths relative to the data set, or "
+            "as bare file names"
+        )
+    if ambiguous:
+        raise ValueError(
+            f"features: {path} names {len(ambiguous)} samples by file names that several have; "
+            f"give paths relative to the data set: {few(ambiguous)}"
+        )
+    return at, notes
+
+
+def _match(
+    names: Sequence[str], wanted: Sequence[str], exact: dict[str, int], rows: dict[str, int]
+) -> tuple[list[int], list[str], list[str]]:
+    """Rows of the samples, and the names of missing and of ambiguous samples.
+
+    Args:
+        names: Names of the samples.
+        wanted: Normalised names of the samples.
+        exact: Rows by their names in the file.
+        rows: Rows by their normalised names.
+    """
     full, bare = Counter(wanted), Counter(map(_bare, wanted))
     at, missing, ambiguous = [], [], []
     for name, normalised in zip(names, wanted, strict=True):
@@ -60,16 +87,7 @@ def positions(
             ambiguous.append(name)
         else:
             at.append(row)
-    most = _main_folder(known, wanted, roots) if missing else None
-    lost = [name for name in missing if f"{most}/{_normalised(name)}" not in known]
-    others = f" (the others are below {most or '/'})" if 0 < len(lost) < len(missing) else ""
-    _refuse_missing(path, listed, names, lost or missing, others)
-    if ambiguous:
-        raise ValueError(
-            f"features: {path} names {len(ambiguous)} samples by file names that several have; "
-            f"give paths relative to the data set: {few(ambiguous)}"
-        )
-    return at, notes
+    return at, missing, ambiguous
 
 
 def _normalised(name: str) -> str:
@@ -140,12 +158,9 @@ def _refuse_duplicates(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _refuse_missing(
-    path: Path, listed: Sequence[str], names: Sequence[str], missing: list[str], others: str
-) -> None:
-    if missing:
-        raise ValueError(
-            f"features: {len(missing)} of {len(names)} samples are not in {path}: "
-            f"{few(missing)}{others}; it has {len(listed)} names: {few(listed)}; write them as "
-            "paths relative to the data set, or as bare file names"
-        )
+def _missing(missing: list[str], known: set[str], folder: str | None) -> tuple[int, str]:
+    """Number and names of the missing samples, leaving out those in the folder of the others."""
+    lost = [name for name in missing if f"{folder}/{_normalised(name)}" not in known]
+    if 0 < len(lost) < len(missing):
+        return len(lost), f"{few(lost)} (the others are below {folder or '/'})"
+    return len(missing), few(missing)

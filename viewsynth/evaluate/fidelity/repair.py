@@ -70,17 +70,7 @@ class Repairer:
             seed: Seed of all random draws.
         Returns: Method -> prediction, one dict per drone view, in their order.
         """
-        views, sensors, seeds = [], [], []
-        for true, predictions in zip(drone, others, strict=True):
-            view_seed = seed_of(seed, true.row["file_name"])
-            sensor = _sensor(true)
-            images = compose([bodies[name] for name in WHOLE], true.camera, tools, view_seed)
-            for name, image in zip(WHOLE, images, strict=True):
-                noise = torch.Generator().manual_seed(view_seed)
-                exposed = expose(image, refine.optics(sensor), noise)
-                views.append(_view(person.pid, true.row, exposed, predictions[name]))
-                sensors.append(sensor)
-                seeds.append(seed_of(view_seed, "repair"))
+        views, sensors, seeds = _renderings(bodies, person.pid, drone, others, tools, seed)
         conditions = self._conditions(bodies, person, ground, drone, views, tools)
         repaired = self.refiner.sample(conditions, views, seeds)
         first = list(range(0, len(views), len(WHOLE)))
@@ -125,6 +115,24 @@ class Repairer:
             Sensor(),
             windows,
         )
+
+
+def _renderings(
+    bodies: dict[str, Body], pid: str, drone: list[Picture], others: list, tools: Tools, seed: int
+) -> tuple[list[View], list[Sensor], list[int]]:
+    """Views that are repaired, `WHOLE` of each drone view, with their sensor models and seeds."""
+    views, sensors, seeds = [], [], []
+    for true, predictions in zip(drone, others, strict=True):
+        view_seed = seed_of(seed, true.row["file_name"])
+        sensor = _sensor(true)
+        images = compose([bodies[name] for name in WHOLE], true.camera, tools, view_seed)
+        for name, image in zip(WHOLE, images, strict=True):
+            noise = torch.Generator().manual_seed(view_seed)
+            exposed = expose(image, refine.optics(sensor), noise)
+            views.append(_view(pid, true.row, exposed, predictions[name]))
+            sensors.append(sensor)
+            seeds.append(seed_of(view_seed, "repair"))
+    return views, sensors, seeds
 
 
 def load(found: refine.Found, options: Refine, device: str) -> Repairer:
