@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading a data set of CARGO's size, 108,563 pictures: seconds in all, and where they go.
+"""Time of loading a data set of CARGO's size, 108,563 images: total and per stage.
 
     python benchmarks/datasets.py [--folder DIR] [--repeats 3]
 
-Files of a few bytes are made in a temporary folder of DIR and removed afterwards: nothing is
-decoded when a data set is loaded, so their content does not matter. "cold" is the first load after
-the kernel was asked to forget what it knows of the disk, which it only does for root; else the
-files were just written and are known. The rest are repeats.
+Creates files of a few bytes in a temporary folder of DIR and removes them afterwards; their content
+is irrelevant, because loading decodes nothing. The first load is "cold" if the kernel's disk caches
+could be dropped, which needs root; else it is "warm", because the files were just written.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from render import machine
 from viewsynth import data
 from viewsynth.data import cargo, layout
 
-# The published split has 102,475 pictures; the gallery is filled up to all that CARGO has.
+# Images and people. The published split has 102,475 images; the gallery is filled up to all images.
 SIZES = {"train": (51_451, 2_500), "query": (312, 149), "gallery": (108_563 - 51_763, 2_500)}
-FORGET = Path("/proc/sys/vm/drop_caches")
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 STAGES = {  # stage: module and function
     "list the files": (layout, "scan"),
     "names to samples": (layout, "samples"),
@@ -44,26 +43,26 @@ class Options:
     """What to measure."""
 
     folder: Path | None = None
-    """Where the files are made; None = the system's folder for temporary files."""
+    """Parent folder of the files; None = the system's folder for temporary files."""
     repeats: int = 3
-    """Warm loads; the median is told."""
+    """Number of warm loads, whose median is printed."""
 
 
 def main(options: Options) -> None:
-    """Make the files, load them, print the table."""
-    logging.disable(logging.WARNING)  # no such release was published
+    """Create the files, load them and print the table."""
+    logging.disable(logging.WARNING)  # about the unknown number of images
     root = Path(tempfile.mkdtemp(prefix="viewsynth-datasets-", dir=options.folder))
     try:
         began = time.perf_counter()
-        count = make(root)
-        made = time.perf_counter() - began
-        cold = forget()
+        count = create(root)
+        created = time.perf_counter() - began
+        cold = drop_caches()
         loads = [load(root) for _ in range(options.repeats + 1)]
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(
-        f"{machine()}\n{count:,} files, made in {made:.1f} s; first load "
-        f"{'cold' if cold else 'warm: the kernel did not forget'}\n"
+        f"{machine()}\n{count:,} files, created in {created:.1f} s; first load "
+        f"{'cold' if cold else 'warm: disk caches could not be dropped'}\n"
     )
     print("| | first, s | again, s |\n|---|---|---|")
     for stage in loads[0]:
@@ -72,8 +71,8 @@ def main(options: Options) -> None:
     print(f"\nresident memory at the end: {psutil.Process().memory_info().rss / 2**20:.0f} MiB")
 
 
-def make(root: Path) -> int:
-    """CARGO's folders: every person in every camera in turn."""
+def create(root: Path) -> int:
+    """Create folders like those of CARGO, with people and cameras in turn; returns the count."""
     for split, (images, people) in SIZES.items():
         for camera in range(1, cargo.CAMERAS + 1):
             (root / split / f"Cam{camera}").mkdir(parents=True)
@@ -87,18 +86,18 @@ def make(root: Path) -> int:
     return sum(images for images, _ in SIZES.values())
 
 
-def forget() -> bool:
-    """Make the kernel read directories from the disk again; returns whether it does."""
+def drop_caches() -> bool:
+    """Drop the kernel's disk caches; returns whether that was possible."""
     try:
         os.sync()
-        FORGET.write_text("3")
+        DROP_CACHES.write_text("3")
     except OSError:
         return False
     return True
 
 
 def load(root: Path) -> dict[str, float]:
-    """Seconds of each stage, of the rest and of all."""
+    """Load the data set; returns the seconds of each stage, of the rest and in total."""
     seconds = dict.fromkeys(STAGES, 0.0)
     before = {stage: getattr(*place) for stage, place in STAGES.items()}
 
@@ -122,8 +121,8 @@ def load(root: Path) -> dict[str, float]:
         for stage, (module, name) in STAGES.items():
             setattr(module, name, before[stage])
     expected = sum(images for images, _ in SIZES.values())
-    assert len(dataset.samples) == expected and not dataset.rejects, "not all were found"
-    return seconds | {"rest": whole - sum(seconds.values()), "**all**": whole}
+    assert len(dataset.samples) == expected and not dataset.rejects, "files are missing"
+    return seconds | {"rest": whole - sum(seconds.values()), "**total**": whole}
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures per second of the view-aware diffusion, beside diffusers' plain image-to-image.
+"""Images per second of the view-aware diffusion, compared with diffusers' image-to-image pipeline.
 
     python benchmarks/diffusion.py [--device auto] [--models sd small] [--cases 1 4-guided 20]
-    python benchmarks/diffusion.py --quick          # a few channels: to see that it works
+    python benchmarks/diffusion.py --quick          # small networks, to check that it works
 
-Models: a UNet and an autoencoder of the size of Stable Diffusion 1.5 at 256 x 128, with the tiny
-decoder beside the full one; and the bundled model's class at 128 x 64, whose autoencoder is tiny.
-All weights are random. A table is a model, a dtype and a number of steps. It begins with
-`StableDiffusionImg2ImgPipeline` of the same weights, batch, dtype, scheduler and steps, at strength
-1 and with its prompt encoded already; then comes ours, first without what makes it fast, then with
-one more of that in each row. Every way is the whole way from pictures to pictures, ours with photo
-and rendering encoded and seen pixels set back. Before a clock starts, the UNets must predict the
-same, and so must our ways, but for the guidance that distillation leaves in the weights: a model of
-few steps needs no second prediction.
+Models: a UNet and an autoencoder of the size of Stable Diffusion 1.5 at 256 x 128, with the full
+and the tiny decoder; and the architecture of the bundled model at 128 x 64, with a tiny
+autoencoder. All weights are random. Each table is for one model, dtype and number of steps. Its
+first row, "plain", is `StableDiffusionImg2ImgPipeline` with the same weights, batch, dtype,
+scheduler and steps, at strength 1 and with an encoded prompt. Our pipeline follows, first without
+optimisations, then with one more optimisation per row. Every row includes encoding and decoding,
+and ours also the encoding of photo and rendering and the copying of seen pixels. Before timing, the
+predictions of the UNets and the outputs of our rows are checked to be equal, except for distilled
+guidance, which omits the second prediction.
 
-Rows take turns. "x plain" is a ratio of the medians of all rounds, "in a round" the least and the
-largest ratio of one round; CPU time is that of all threads; memory is what a call needs at its peak
-beside weights and whatever else lies there. On a CPU, cases above 4 steps have the first and the
+Rows are timed in turns. "x plain" is the ratio of the medians over all rounds, "in a round" the
+smallest and largest ratio within a round. CPU time is that of all threads. Memory is the peak of a
+call above the memory in use before it. On a CPU, cases with more than 4 steps have the first and
 last rows only. torch.compile has a row on a GPU, and on a CPU with `--compile`, where it takes
 minutes.
 """
@@ -35,12 +35,12 @@ import torch
 import tyro
 from img2img import Peak, Scene, Way, networks
 from render import machine
-from turns import Row, settled
+from turns import Row, idle_cpu_time
 
 from viewsynth.runtime.workers import cores
 
 GUIDANCE = 3.0
-LONG = 4  # steps; with more of them, a CPU takes minutes a row
+LONG = 4  # steps; with more, a row takes minutes on a CPU
 Case = Literal["1", "1-guided", "4", "4-guided", "20", "20-guided"]
 CASES: dict[str, tuple[Case, ...]] = {
     "cpu": ("1", "4-guided", "20"),
@@ -49,7 +49,7 @@ CASES: dict[str, tuple[Case, ...]] = {
 QUICK: tuple[Case, ...] = ("1", "1-guided")
 BATCH = {"cpu": {"sd": 2, "small": 16}, "cuda": {"sd": 64, "small": 256}}
 ROUNDS = {"cpu": {"sd": 1, "small": 3}, "cuda": {"sd": 5, "small": 5}}
-PHOTOS = 4  # views of a photo
+PHOTOS = 4  # views per photo
 
 
 @dataclass(frozen=True)
@@ -57,37 +57,39 @@ class Options:
     """What to measure."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the networks are."""
+    """Device of the networks."""
     models: tuple[Literal["sd", "small"], ...] = ("small", "sd")
-    """Which ones."""
+    """Models to measure."""
     dtype: Literal["auto", "float32", "bf16"] = "auto"
-    """Of the networks; auto = bf16 for the large one and on a GPU, else float32."""
+    """Type of the networks; auto = bf16 for the large model and on a GPU, else float32."""
     cases: tuple[Case, ...] = ()
-    """Steps, with or without guidance; () = those that suit the device."""
+    """Steps, with or without guidance; () = a selection for the device."""
     batch: int = 0
-    """Views at once; 0 = what suits the device. Four are of one photo."""
+    """Views per batch; 0 = a default for the device. Four views share a photo."""
     rounds: int = 0
-    """In each of which every row has its turn; 0 = what suits the device."""
+    """Rounds, in each of which every row is timed once; 0 = a default for the device."""
     threads: int = 0
-    """Of torch; 0 = all cores."""
+    """Threads of torch; 0 = all cores."""
     compile: bool = False
-    """A row of torch.compile on a CPU, too."""
+    """Add a row with torch.compile on a CPU."""
     quick: bool = False
-    """To see that it works: a few channels, two views, one round."""
+    """Check that it works, with small networks, two views and one round."""
 
 
 @dataclass(eq=False)
 class Timed(Row):
-    """A row, and how far memory rose in each of its turns, bytes."""
+    """A row, with the increase of memory in each of its turns, bytes."""
 
     peaks: list[int] = field(default_factory=list)
 
 
 def rows(scene: Scene, compiled: bool, ends: bool) -> list[Timed]:
-    """Plain, then ours with ever more of what makes it fast.
+    """Rows of a table: plain, then ours with one more optimisation in each row.
 
     Args:
-        ends: Only plain, and ours with all.
+        scene: Shared settings.
+        compiled: Whether to add a row with torch.compile.
+        ends: Whether to have only plain and ours with all optimisations.
     """
     way, ways = Way(), [Way()]
     steps = {
@@ -96,11 +98,11 @@ def rows(scene: Scene, compiled: bool, ends: bool) -> list[Timed]:
         "static": "+ static shapes",
         "last": "+ channels last",
         "tiny": "+ tiny autoencoder",
-        "learnt": "+ guidance distilled",
+        "distilled": "+ guidance distilled",
         "compiled": "+ torch.compile",
     }
-    skipped = {"one", "learnt"} if scene.guidance == 1 else set()
-    skipped |= {"learnt"} if scene.steps > LONG else set()
+    skipped = {"one", "distilled"} if scene.guidance == 1 else set()
+    skipped |= {"distilled"} if scene.steps > LONG else set()
     skipped |= set() if compiled else {"compiled"}
     skipped |= {"tiny"} if scene.parts["full"] is None else set()
     for key, name in steps.items():
@@ -120,26 +122,26 @@ def rows(scene: Scene, compiled: bool, ends: bool) -> list[Timed]:
     calls |= {way.name: scene.ours(way) for way in ways}
     found = []
     for name, call in calls.items():
-        call(1)  # compiles, and finds its kernels
+        call(1)  # compiles and selects kernels
         found.append(Timed(name, lambda call=call: call(scene.steps), []))
     return found
 
 
 def measure(found: list[Timed], rounds: int, device: str) -> None:
-    """Let the rows take turns."""
+    """Time all rows in turns."""
     for number in range(rounds):
         for row in found[number % len(found) :] + found[: number % len(found)]:
             with Peak(device) as peak:
-                before, began = settled(), time.perf_counter()
+                before, began = idle_cpu_time(), time.perf_counter()
                 row.step()
                 if device == "cuda":
                     torch.cuda.synchronize()
                 row.seconds.append(time.perf_counter() - began)
-                row.cpu.append(settled() - before)
+                row.cpu.append(idle_cpu_time() - before)
             row.peaks.append(peak.rise)
 
 
-def told(found: list[Timed], batch: int) -> None:
+def print_rows(found: list[Timed], batch: int) -> None:
     """Print the rows, compared with the first."""
     print("| | images/s | x plain | in a round | by CPU time | CPU s/image | MB at the peak |")
     print("|---|---|---|---|---|---|---|")
@@ -158,10 +160,10 @@ def told(found: list[Timed], batch: int) -> None:
 
 
 def table(model: str, options: Options) -> None:
-    """Measure and print all cases of a model. Runs in a process of its own."""
+    """Measure and print all cases of a model, in a separate process."""
     from diffusers.utils import logging
 
-    logging.set_verbosity_error()  # of configurations and dtypes that are as they should be
+    logging.set_verbosity_error()  # suppress warnings about intended settings
     torch.set_num_threads(options.threads or cores())
     device, small = options.device, model == "small"
     half = options.dtype == "bf16" or (options.dtype == "auto" and (device == "cuda" or not small))
@@ -188,7 +190,7 @@ def table(model: str, options: Options) -> None:
         ends = device == "cpu" and steps > LONG and not small
         found = rows(scene, device == "cuda" or options.compile, ends)
         measure(found, rounds, device)
-        told(found, batch)
+        print_rows(found, batch)
 
 
 def main(options: Options) -> None:
@@ -198,7 +200,7 @@ def main(options: Options) -> None:
         options = dataclasses.replace(options, device=device)
     print(f"{machine()}\n{options.threads or cores()} threads", flush=True)
     if options.device == "cpu":
-        print("skipped, for want of a GPU: large batches and, but for --compile, torch.compile")
+        print("skipped without a GPU: large batches and, without --compile, torch.compile")
     for model in options.models:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as one:
             one.submit(table, model, options).result()

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole chain: crops, people and views per second of `generate`, and where the time goes.
+"""Crops, people and views per second of `generate`, and time per stage.
 
     python benchmarks/generate.py [--people 128] [--views 8] [--cache DIR] [--memory 100 1000]
 
-People are drawn first, two crops each, and kept in the cache folder for the next time; drawing
-counts nowhere. Model files and the body are in place before any clock starts.
+People are rendered first, two crops each, and kept in the cache folder for later runs; this time is
+not counted. Model files and the body are loaded before any measurement.
 
-Time per stage is measured in one worker with one thread, with timers put round the library's
-functions from outside; what a function spends in another timed one counts there only. The rates are
-those of the whole command, from its start to the finished report, with all cores.
-`--memory 100 1000` makes runs of so many pictures and tells the peak of resident memory.
+Stages are timed in one worker with one thread, by wrapping functions of the library; time in a
+nested timed function counts for the inner one only. The rates are those of the whole command with
+all cores, from its start to the finished report. `--memory 100 1000` runs `generate` on 100 and on
+1,000 images and prints the peak of resident memory.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from viewsynth.config import to_dict
 from viewsynth.generate import chunk, worker
 from viewsynth.generate.options import Views
 from viewsynth.runtime import weights, workers
-from viewsynth.world import shots as drawn
+from viewsynth.world import shots
 
 ROOT = Path(__file__).resolve().parents[1]
-BESIDE = "encode + write"  # goes on in threads beside the rest
-# Stage -> functions that make it up, where they are looked up. A name that is gone is an error.
+PARALLEL = "encode + write"  # runs in threads in parallel to the other stages
+# Stage -> functions that it consists of, in the modules that call them. Missing names are an error.
 STAGES = {
     "read": ("data.images:read", "generate.chunk:sha256"),
     "find, crowd": ("reconstruct.find:find", "reconstruct.crowd:is_crowd"),
@@ -63,7 +63,7 @@ STAGES = {
     "render": ("render.shade:render",),
     "ground, shadow": ("render.scene:compose",),
     "frame, sensor": ("render.views:take",),
-    BESIDE: (
+    PARALLEL: (
         "generate.chunk:jpeg",
         "generate.chunk:png",
         "generate.chunk:strip",
@@ -74,13 +74,14 @@ STAGES = {
 
 
 def now() -> np.ndarray:
-    """Time elapsed and CPU time of this thread, seconds."""
+    """Elapsed time and CPU time of this thread, seconds."""
     return np.array([time.perf_counter(), time.thread_time()])
 
 
 class Clock:
-    """Seconds by stage, (elapsed, of CPU), each thread for itself; a stage inside another is taken
-    off that one. On a busy machine the CPU time is what can be compared.
+    """Accumulates elapsed and CPU seconds by stage and thread, without nested stages.
+
+    On a busy machine only the CPU times are comparable.
     """
 
     def __init__(self):
@@ -88,7 +89,7 @@ class Clock:
         self._lock, self._inside = threading.Lock(), threading.local()
 
     def around(self, stage: str, function):
-        """The function, timed."""
+        """Wrap a function with a timer."""
 
         @functools.wraps(function)
         def timed(*args, **kwargs):
@@ -108,7 +109,7 @@ class Clock:
         return timed
 
     def install(self, stages: dict[str, tuple[str, ...]]) -> None:
-        """Put a timer round every function of the stages."""
+        """Wrap all functions of the stages with timers."""
         for stage, places in stages.items():
             for place in places:
                 module, _, name = place.partition(":")
@@ -120,16 +121,16 @@ class Clock:
 
 
 def people_in(cache: Path, count: int) -> Path:
-    """A folder with so many drawn people, two crops each; made if it is not there."""
-    root = cache / f"drawn-{count}"
+    """Folder with `count` rendered people, two crops each; created if it is missing."""
+    root = cache / f"rendered-{count}"
     if not (root / "metadata.jsonl").exists():  # written last
-        print(f"drawing {count} people into {root}", flush=True)
-        drawn.write(root, count)
+        print(f"rendering {count} people into {root}", flush=True)
+        shots.write(root, count)
     return root
 
 
 def copies(root: Path, target: Path, pictures: int) -> Path:
-    """So many pictures in a new folder: the drawn people again and again under new names."""
+    """Fill a new folder with a number of images: repeated copies under new names."""
     samples = data.load("folder", root).samples
     pids = sorted({sample.pid for sample in samples})
     number = 0
@@ -146,19 +147,19 @@ def copies(root: Path, target: Path, pictures: int) -> Path:
 
 
 def cameras(count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """A grid of `count` cameras: elevations 30, 45, 60 and 90 as long as they divide it."""
+    """Grid of `count` cameras, with as many of the elevations 30, 45, 60 and 90 as divide it."""
     elevations = (30.0, 45.0, 60.0, 90.0)[: next(n for n in (4, 3, 2, 1) if count % n == 0)]
     share = count // len(elevations)
     return elevations, tuple(360.0 * k / share for k in range(share))
 
 
-# ---- one worker ------------------------------------------------------------------------------
+# ---- one worker ----------------------------------------------------------------------------------
 
 
 def one_worker(root: Path, count: int, views: Views) -> dict[str, np.ndarray]:
-    """Seconds by stage for `count` people of a folder, after one chunk to warm up.
+    """Seconds by stage for `count` people of a folder, after a warm-up with one chunk.
 
-    Runs in a process of its own, with one thread.
+    Runs in a separate process with one thread.
     """
     clock = Clock()
     clock.install(STAGES)
@@ -181,7 +182,7 @@ def one_worker(root: Path, count: int, views: Views) -> dict[str, np.ndarray]:
         total = now() - began
         for part in sorted(Path(folder, "parts").glob("*.jsonl")):
             lost = json.loads(part.read_text().splitlines()[0])["part"]["faults"]
-            assert not lost, f"{part.name}: {lost} faults; these figures would mean nothing"
+            assert not lost, f"{part.name}: {lost} faults; the measurement is invalid"
     return {**clock.seconds, "total": total}
 
 
@@ -195,8 +196,8 @@ def stages(root: Path, count: int, views: Views) -> None:
     for name in workers.ONE_THREAD:
         del os.environ[name]
     total = found.pop("total")
-    inline = {stage: found.get(stage, np.zeros(2)) for stage in STAGES if stage != BESIDE}
-    inline["all the rest"] = total - sum(inline.values())
+    inline = {stage: found.get(stage, np.zeros(2)) for stage in STAGES if stage != PARALLEL}
+    inline["other"] = total - sum(inline.values())
     pictures = count * len(views.names())
     print(f"\none worker, one thread, {2 * count} crops x {len(views.names())} views")
     print(f"{'stage':>18} {'s':>8} {'CPU s':>8} {'ms/crop':>8} {'ms/view':>8} {'share':>6}")
@@ -208,13 +209,13 @@ def stages(root: Path, count: int, views: Views) -> None:
     for stage, seconds in inline.items():
         row(stage, seconds, f"{seconds[0] / total[0]:.0%}")
     row("total", total, "100%")
-    row(BESIDE, found.get(BESIDE, np.zeros(2)), "beside")
+    row(PARALLEL, found.get(PARALLEL, np.zeros(2)), "parallel")
     for kind, spent in zip(("", "by CPU time: "), total, strict=True):
         per_second = f"{2 * count / spent:.2f} crops/s, {count / spent:.2f} people/s"
         print(f"{'':>18} {kind}{per_second}, {pictures / spent:.1f} views/s", flush=True)
 
 
-# ---- the whole command -----------------------------------------------------------------------
+# ---- the whole command ---------------------------------------------------------------------------
 
 
 def command(root: Path, output: Path, views: Views, device: str) -> list[str]:
@@ -227,7 +228,7 @@ def command(root: Path, output: Path, views: Views, device: str) -> list[str]:
 
 
 def whole(root: Path, views: Views, device: str) -> tuple[float, dict]:
-    """Seconds of the whole command, and the peaks of resident memory, GB (see `watch`)."""
+    """Run the whole command; returns its seconds and memory in GB, see `watch`."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         began = time.perf_counter()
@@ -243,8 +244,10 @@ def whole(root: Path, views: Views, device: str) -> tuple[float, dict]:
 
 
 def watch(process: subprocess.Popen, every: float = 0.5) -> dict:
-    """Resident memory of a run until it ends, GB: peak of the main process, peak of any worker, and
-    the median over the workers of every fifth of the run's time.
+    """Watch the resident memory of a run until it ends.
+
+    Returns: GB: peak of the main process, peak of any worker, and the median over workers in each
+        fifth of the running time.
     """
     main, worker, history = 0.0, 0.0, []
     while process.poll() is None:
@@ -254,7 +257,7 @@ def watch(process: subprocess.Popen, every: float = 0.5) -> dict:
             sizes = [_resident(child) for child in own.children(recursive=True)]
         except psutil.NoSuchProcess:
             break
-        sizes = [size for size in sizes if size > 0.2]  # no forked shells, no resource tracker
+        sizes = [size for size in sizes if size > 0.2]  # without shells and resource tracker
         worker = max([worker, *sizes])
         if sizes:
             history.append(statistics.median(sizes))
@@ -276,8 +279,8 @@ def _resident(process: psutil.Process) -> float:
 
 
 def rates(root: Path, count: int, views: Views) -> None:
-    """Print the rates of the whole command, on the CPU and, where there is one, on a GPU."""
-    print("\nthe whole command, start-up and report included")
+    """Print the rates of the whole command on the CPU and on a GPU if there is one."""
+    print("\nthe whole command, including start-up and report")
     cores = workers_of()
     devices = {"cpu": f"{cores} workers"}
     if torch.cuda.is_available():
@@ -296,8 +299,8 @@ def workers_of() -> int:
 
 def footprint(root: Path, sizes: tuple[int, ...], views: Views, cache: Path) -> None:
     """Print the peaks of resident memory for runs of several sizes."""
-    print("\nresident memory, GB; the fifths are medians over the workers in the course of a run")
-    print(f"{'pictures':>9} {'s':>8} {'worker':>7} {'main':>6}  fifths")
+    print("\nresident memory, GB; fifths: medians over the workers in each fifth of a run")
+    print(f"{'images':>9} {'s':>8} {'worker':>7} {'main':>6}  fifths")
     peaks = []
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=cache) as folder:
@@ -319,11 +322,11 @@ def main(
     """Print the tables.
 
     Args:
-        people: Drawn people, two crops each.
-        views: Views of each person.
-        stage_people: At most so many of them for the table of stages; 0 leaves it out.
-        cache: Folder for drawn people; None = a temporary one.
-        memory: Numbers of pictures; runs of these sizes instead of the two tables.
+        people: Number of rendered people, two crops each.
+        views: Views per person.
+        stage_people: Maximum number of people for the table of stages; 0 = no such table.
+        cache: Folder of the rendered people; None = a temporary one.
+        memory: Numbers of images; measure runs of these sizes instead of the two tables.
     """
     with tempfile.TemporaryDirectory() as folder:
         where = (cache or Path(folder)).expanduser().absolute()

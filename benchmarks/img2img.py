@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `diffusion.py` measures: networks of random weights, the ways to run them, their memory.
+"""Networks with random weights, pipeline variants and memory measurement for `diffusion.py`.
 
-All ways of a model share the storage of their weights, but for what another memory format or
-another number of input channels needs.
+All variants of a model share the storage of their weights, except for weights that need another
+memory format or number of input channels.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ WORDS = 77  # tokens of a prompt
 
 @dataclass(frozen=True)
 class Way:
-    """A way to run our pipeline.
+    """A variant of our pipeline.
 
     Args:
-        name: Of its row.
-        shared: Whether a photo is encoded once, not once a view.
-        one: Whether guidance is one call of the UNet, not two.
-        static: Whether every call has the same shape.
-        last: Whether pictures and weights lie channels last.
-        tiny: Whether the autoencoder is the tiny one.
-        learnt: Whether guidance is in the weights, as distillation leaves it: no second prediction.
+        name: Name of its row.
+        shared: Whether a photo is encoded once instead of once per view.
+        one: Whether guidance takes one call of the UNet instead of two.
+        static: Whether all calls have the same shape.
+        last: Whether images and weights are in the channels-last format.
+        tiny: Whether the tiny autoencoder is used.
+        distilled: Whether guidance is distilled into the weights, without a second prediction.
         compiled: Whether the networks are compiled.
     """
 
@@ -53,12 +53,12 @@ class Way:
     static: bool = False
     last: bool = False
     tiny: bool = False
-    learnt: bool = False
+    distilled: bool = False
     compiled: bool = False
 
 
 class TwoCalls(ViewDiffusionPipeline):
-    """Runs the UNet twice a guided step."""
+    """Calls the UNet twice per guided step."""
 
     def _denoise(self, noisy: Tensor, timestep, channels: Tensor, tokens: Tensor) -> Tensor:
         halves = zip(noisy.chunk(2), channels.chunk(2), tokens.chunk(2), strict=True)
@@ -70,20 +70,20 @@ class TwoCalls(ViewDiffusionPipeline):
 
 
 def networks(small: bool, quick: bool) -> dict:
-    """Components of our pipeline, of random weights, and "full": the large autoencoder, if any.
+    """Components of our pipeline with random weights, and "full", the large autoencoder or None.
 
     Args:
-        small: The class of the bundled model; else that of Stable Diffusion 1.5.
-        quick: A few channels.
+        small: Whether to use the architecture of the bundled model, else Stable Diffusion 1.5.
+        quick: Whether to use few channels.
     """
     if small:
         parts = adapt.small()
         first = parts["unet"].conv_in.weight.data
-        first[:, parts["unet"].config.out_channels :] = 0  # so that plain can predict the same
+        first[:, parts["unet"].config.out_channels :] = 0  # so that plain predicts the same
         return parts | {"full": None}
     torch.manual_seed(0)
     size, widths = (256, 128), (32, 64, 64, 64) if quick else (320, 640, 1280, 1280)
-    unet = UNet2DConditionModel(  # all the rest is SD-1.5's by default
+    unet = UNet2DConditionModel(  # other defaults are those of SD-1.5
         sample_size=(32, 16),
         block_out_channels=widths,
         cross_attention_dim=768,
@@ -115,36 +115,36 @@ def networks(small: bool, quick: bool) -> dict:
 
 
 def narrow(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """The UNet that was widened, with the same weights."""
+    """UNet without the additional input channels, with the same weights."""
     count = unet.config.out_channels
-    told = {**unet.config, "in_channels": count, "sample_size": 64}  # plain wants one number
+    config = {**unet.config, "in_channels": count, "sample_size": 64}  # plain needs a single number
     with torch.device("meta"):
-        plain = UNet2DConditionModel.from_config(told)
+        plain = UNet2DConditionModel.from_config(config)
     state = unet.state_dict()
     state["conv_in.weight"] = state["conv_in.weight"][:, :count].clone()
     plain.load_state_dict(state, assign=True)
     return plain.eval()
 
 
-def beside(module: nn.Module) -> nn.Module:
-    """A copy on the same storage, whose memory format can be another."""
+def share(module: nn.Module) -> nn.Module:
+    """Copy of a module that shares its storage and can have another memory format."""
     own = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     return copy.deepcopy(module, own)
 
 
-# ---- ways ----------------------------------------------------------------------------------------
+# ---- variants ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What the rows of a table share.
+    """Settings of a table, shared by its rows.
 
     Args:
-        parts: See `networks`, on their device, in their dtype.
-        batch: Views.
-        photos: Of which the views are made.
-        steps: Of the sampler.
-        guidance: 1 = none.
+        parts: See `networks`, with their final device and dtype.
+        batch: Number of views.
+        photos: Number of photos that the views show.
+        steps: Sampling steps.
+        guidance: Guidance scale; 1 = none.
     """
 
     parts: dict
@@ -155,7 +155,7 @@ class Scene:
 
     @cached_property
     def views(self) -> Conditions:
-        """Noise: how long the networks take does not hang on what they see."""
+        """Random conditions: the content does not affect the time."""
         draw = torch.Generator().manual_seed(0)
         size, unet = self.parts["conditioner"].config.size, self.parts["unet"]
 
@@ -174,7 +174,7 @@ class Scene:
         ).to(unet.device)
 
     def draws(self) -> list[torch.Generator]:
-        """The same noise for all rows."""
+        """Generators with the same noise for all rows."""
         return [torch.Generator().manual_seed(seed) for seed in range(self.batch)]
 
     def vae(self, tiny: bool) -> nn.Module:
@@ -182,10 +182,10 @@ class Scene:
         return self.parts["vae"] if tiny or full is None else full
 
     def ours(self, way: Way):
-        """Our pipeline, run in a way: steps -> pictures."""
+        """Function of a variant of our pipeline: steps -> images."""
         names = ("conditioner", "identity_encoder", "scheduler")
         parts = {name: copy.copy(self.parts[name]) for name in names}
-        parts |= {"unet": beside(self.parts["unet"]), "vae": beside(self.vae(way.tiny))}
+        parts |= {"unet": share(self.parts["unet"]), "vae": share(self.vae(way.tiny))}
         if way.last:
             for name in ("unet", "vae"):
                 parts[name].to(memory_format=torch.channels_last)
@@ -197,13 +197,13 @@ class Scene:
         if not way.shared:
             own = torch.arange(self.batch, device=given.person.device)
             given = replace(given, source=given.source[given.person], person=own)
-        batch, guidance = self.batch if way.static else 0, 1.0 if way.learnt else self.guidance
+        batch, guidance = self.batch if way.static else 0, 1.0 if way.distilled else self.guidance
         return lambda steps: pipe.sample(given, steps, guidance, self.draws(), batch=batch)
 
     def theirs(self, tiny: bool):
-        """The plain pipeline, its prompt being encoded already: steps -> pictures."""
+        """Function of the plain pipeline with an encoded prompt: steps -> images."""
         unet = narrow(self.parts["unet"])
-        # An offset of 1 is what plain insists on; it costs nothing.
+        # The plain pipeline requires an offset of 1, which costs no time.
         scheduler = DDIMScheduler.from_config(self.parts["scheduler"].config, steps_offset=1)
         pipe = StableDiffusionImg2ImgPipeline(
             self.vae(tiny), None, None, unet, scheduler, None, None, requires_safety_checker=False
@@ -231,7 +231,7 @@ class Scene:
 
     @torch.no_grad()
     def agree(self) -> None:
-        """Plain and ours must predict the same from the same, and our ways make the same."""
+        """Check that plain and ours predict the same, and that our variants agree."""
         wide = self.parts["unet"]
         draw, config = torch.Generator().manual_seed(0), wide.config
         shape = self.batch, config.in_channels, *config.sample_size
@@ -249,7 +249,7 @@ class Scene:
 
 
 class Peak:
-    """How far memory rises inside a `with`, bytes: allocated on a GPU, resident on a CPU."""
+    """Increase of memory inside a `with`, bytes: allocated on a GPU, resident on a CPU."""
 
     def __init__(self, device: str, every: float = 0.01):
         self.device, self.every, self.rise = device, every, 0
@@ -260,7 +260,7 @@ class Peak:
             self.before = torch.cuda.memory_allocated()
             return self
         if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-            trim(0)  # or what other rows gave back would still be resident
+            trim(0)  # release memory that other rows have freed
         self.process, self.over = psutil.Process(), threading.Event()
         self.before = self.most = self.process.memory_info().rss
         self.thread = threading.Thread(target=self._watch, daemon=True)

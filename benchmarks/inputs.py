@@ -1,45 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the checks of the input find, and whom they accuse wrongly; and how their numbers were made.
+"""Detection and false alarm rates of the checks of input images, and the fit of one of them.
 
-    python benchmarks/inputs.py report WORLD            every check, on a world of seed 0
-    python benchmarks/inputs.py fit WORLD [WORLD ...]   the coefficients of `reconstruct.foreign`
+    python benchmarks/inputs.py report WORLD            rates of all checks
+    python benchmarks/inputs.py fit WORLD [WORLD ...]   coefficients of `reconstruct.foreign`
 
 Worlds: `viewsynth world --people 200 --images-per-person 8 --instants 0 --seed 0` for the report,
-the same with `--seed 1`, and `--people 320 --images-per-person 6 --seed 2`, for the fit. Nobody who
-is reported on was fitted to. The report takes about ten minutes on two cores.
+the same with `--seed 1`, and `--people 320 --images-per-person 6 --seed 2`, for the fit, so that no
+person is in both. The report takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+import foreign_crops
 import numpy as np
+from foreign_crops import Crop, crops
 from PIL import Image
 
 from viewsynth.bodies import KEYPOINTS
-from viewsynth.data import images
-from viewsynth.reconstruct import crop_flags, crowd, find, foreign, quality
-from viewsynth.reconstruct.parse import Parse, parse
+from viewsynth.reconstruct import crop_flags, crowd, find, quality
+from viewsynth.reconstruct.parse import parse
 from viewsynth.reconstruct.tflite import Model
 from viewsynth.records import seed_of
-from viewsynth.reid import encoders, likeness
 from viewsynth.runtime import weights
-from viewsynth.world import of_person, shots
+from viewsynth.world import shots
 
-# Right crops that may stand alone. 2 % may be left out: of two that do not match, one is; of more,
-# half as many, because other worlds differ.
-SHARE = {"two": 0.02, "more": 0.01}
-RIDGE = 1e-3  # penalty of the coefficients
-CHUNK = 8  # people, as `generate` has it
-PAIRS = 40_000  # pairs of different people
-SAME_CAMERA = 0.4  # weight of a pair of one camera: it is easy
-APART = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)  # heights between two people in a crop
+APART = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)  # distance of two people in a crop, in heights
+# Size of the frame, people, and range of their heights in pixels.
 FRAMES = (
     ((1280, 720), 6, (80, 400)),
     ((1920, 1080), 8, (80, 500)),
@@ -48,163 +39,11 @@ FRAMES = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Crop:
-    """A ground picture of the world, its truth and its parse."""
-
-    row: dict
-    image: np.ndarray
-    mask: np.ndarray
-    parse: Parse
-
-    @property
-    def pid(self) -> str:
-        return self.row["pid"]
-
-
-def crops(world: Path, model: Model) -> list[Crop]:
-    """The ground pictures of a world."""
-    rows = map(json.loads, (world / "truth.jsonl").read_text(encoding="utf-8").splitlines())
-    found = []
-    for row in (row for row in rows if row["view"] == "ground"):
-        image = images.read(world / row["file_name"])
-        with Image.open(world / row["parts"]) as parts:
-            mask = of_person(np.asarray(parts))
-        found.append(Crop(row, image, mask, parse(image, model)))
-    return found
-
-
-# ---- foreign crops -------------------------------------------------------------------------------
-
-
-def fit(worlds: list[Path], model: Model) -> None:
-    """Fit the coefficients of the comparison and its limits, and write them."""
-    every = [(world.name, crop) for world in worlds for crop in crops(world, model)]
-    looks = [foreign.look(crop.image, crop.parse) for _, crop in every]
-    pids = np.array([f"{name}/{crop.pid}" for name, crop in every])
-    cameras = np.array([crop.row["camid"] for _, crop in every])
-    pairs, same = _pairs(pids)
-    values = np.array([foreign.features(looks[a], looks[b]) for a, b in pairs])
-    weight = np.where(same & (cameras[pairs[:, 0]] == cameras[pairs[:, 1]]), SAME_CAMERA, 1.0)
-    weight /= np.where(same, weight[same].sum(), weight[~same].sum())
-    limits = _limits(values, same, weight, pairs, pids)
-    factors, bias = _logistic(values, same, weight)
-    told = {"weights": factors.round(4).tolist(), "bias": round(bias, 4), "limits": limits}
-    foreign.COEFFICIENTS.write_text(json.dumps(told) + "\n", encoding="utf-8")
-    print(f"wrote {foreign.COEFFICIENTS}: limits {limits}")
-
-
-def _pairs(pids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of one person, and some of two.  int [N, 2], bool [N]"""
-    rng = np.random.default_rng(0)
-    same = [
-        pair
-        for pid in np.unique(pids)
-        for pair in itertools.combinations(np.flatnonzero(pids == pid), 2)
-    ]
-    others = rng.integers(0, len(pids), (PAIRS, 2))
-    others = others[pids[others[:, 0]] != pids[others[:, 1]]]
-    return np.concatenate([same, others]), np.arange(len(same) + len(others)) < len(same)
-
-
-def _logistic(values: np.ndarray, same: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Ridge logistic regression by Newton's method: factors of the values, and the bias."""
-    middle, scale = np.average(values, 0, weight), values.std(0) + 1e-6
-    columns = np.c_[(values - middle) / scale, np.ones(len(values))]
-    ridge = np.r_[np.full(values.shape[1], RIDGE), 1e-9]
-    share, beta = weight / weight.sum(), np.zeros(columns.shape[1])
-    for _ in range(40):
-        odds = 1 / (1 + np.exp(-np.clip(columns @ beta, -30, 30)))
-        slope = columns.T @ (share * (odds - same)) + ridge * beta
-        bend = (columns * (share * odds * (1 - odds))[:, None]).T @ columns + np.diag(ridge)
-        step = np.linalg.solve(bend, slope)
-        beta -= step
-        if np.abs(step).max() < 1e-6:
-            break
-    factors = beta[:-1] / scale
-    return factors, float(beta[-1] - factors @ middle)
-
-
-def _limits(values, same, weight, pairs, pids) -> dict[str, float]:
-    """Limits at which `SHARE` of the right crops stand alone, of people who were not fitted to."""
-    people = np.random.default_rng(3).permutation(np.unique(pids))
-    best: dict[str, list] = {"two": [], "more": []}
-    for fold in range(3):
-        out = np.isin(pids, people[fold::3])
-        mine = ~out[pairs].any(1)
-        factors, bias = _logistic(values[mine], same[mine], weight[mine])
-        held = same & out[pairs].all(1)
-        odds = dict(zip(map(tuple, pairs[held]), values[held] @ factors + bias, strict=True))
-        rng = np.random.default_rng(fold)
-        for pid in np.unique(pids[out]):
-            own = np.flatnonzero(pids == pid)
-            for count, name in ((2, "two"), (3, "more")):
-                for _ in range(4 * (len(own) >= count)):
-                    some = sorted(rng.permutation(own)[:count])
-                    for one in some:
-                        others = [odds[tuple(sorted((one, two)))] for two in some if two != one]
-                        best[name].append(max(others))
-    return {name: round(float(np.quantile(some, SHARE[name])), 2) for name, some in best.items()}
-
-
-def report_foreign(every: list[Crop], model: str | None) -> None:
-    """Crops of each person, one of them replaced by somebody else's; and right ones.
-
-    Args:
-        model: A ReID model that compares them, too, in chunks of people as `generate` does.
-    """
-    looks = {id(crop): foreign.look(crop.image, crop.parse) for crop in every}
-    alike = likeness.Likeness(encoders.load(model)) if model else None
-    pids, rng = np.array([crop.pid for crop in every]), np.random.default_rng(0)
-    print("\n## Foreign crops" + (f", with {Path(model).name}" if model else ""))
-    print("\n| crops | people | foreign found | person flagged | right crops left out |")
-    print("|---|---|---|---|---|")
-    for size in (3, 2):
-        for kind in ("right", "one foreign"):
-            sets, wrong = [], []
-            for pid in np.unique(pids):
-                own = np.flatnonzero(pids == pid)
-                if len(own) >= size:
-                    some = rng.permutation(own)[:size]
-                    wrong.append(int(rng.integers(size)) if kind != "right" else -1)
-                    if kind != "right":
-                        some[wrong[-1]] = rng.choice(np.flatnonzero(pids != pid))
-                    sets.append([every[k] for k in some])
-            choices = [
-                c
-                for k in range(0, len(sets), CHUNK)
-                for c in _choices(sets[k : k + CHUNK], looks, alike)
-            ]
-            pairs = list(zip(choices, wrong, strict=True))
-            found = sum(bad in one.out and not one.undecided for one, bad in pairs)
-            flagged = sum(one.undecided for one in choices)
-            lost = sum(k != bad for one, bad in pairs for k in one.out)
-            right = len(sets) * (size - (kind != "right"))
-            shares = [found / len(sets), flagged / len(sets), lost / right]
-            told = [f"{share:.1%}" for share in shares]
-            told[0] = told[0] if kind != "right" else ""
-            print(f"| {size}, {kind} | {len(sets)} | {' | '.join(told)} |")
-
-
-def _choices(sets: list[list[Crop]], looks: dict, alike) -> list[foreign.Choice]:
-    """What is kept of the crops of the people of a chunk."""
-    owners = np.repeat(np.arange(len(sets)), [len(some) for some in sets])
-    more = np.zeros((len(owners),) * 2)
-    if alike:
-        more = alike([crop.image for some in sets for crop in some], owners.tolist())
-    found = []
-    for owner, some in enumerate(sets):
-        rows = np.flatnonzero(owners == owner)
-        odds = foreign.log_odds([looks[id(crop)] for crop in some]) + more[np.ix_(rows, rows)]
-        found.append(foreign.decide(odds, [crop.parse.height for crop in some]))
-    return found
-
-
-# ---- people in a picture -------------------------------------------------------------------------
+# ---- people in an image --------------------------------------------------------------------------
 
 
 def cut_out(crop: Crop, tall: int) -> tuple[Image.Image, Image.Image, float]:
-    """The person alone at a height: picture, mask, and column of the trunk's middle."""
+    """Cut out a person at a given height: image, mask, and column of the trunk's middle."""
     rows, columns = np.nonzero(crop.mask)
     window = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
     image, mask = crop.image[window], crop.mask[window]
@@ -216,7 +55,7 @@ def cut_out(crop: Crop, tall: int) -> tuple[Image.Image, Image.Image, float]:
 
 
 def ground(rng: np.random.Generator, size: tuple[int, int], crop: Crop) -> Image.Image:
-    """A background: the borders of a picture, stretched, with noise."""
+    """Background image: the stretched borders of a crop, with noise."""
     edge = max(crop.image.shape[1] // 10, 2)
     strips = np.concatenate([crop.image[:, :edge], crop.image[:, -edge:]], 1)
     wide = np.asarray(Image.fromarray(strips).resize(size, Image.Resampling.BICUBIC), np.float32)
@@ -224,7 +63,7 @@ def ground(rng: np.random.Generator, size: tuple[int, int], crop: Crop) -> Image
 
 
 def composed(rng, people: list[Crop], apart: float, tall: int, squeezed: bool) -> np.ndarray:
-    """A crop of one or two people, their middles `apart` heights from each other."""
+    """Compose a crop of one or two people whose middles are `apart` heights from each other."""
     cuts = [cut_out(crop, round(tall * rng.uniform(0.93, 1.07))) for crop in people]
     lefts = [place * apart * tall - cut[2] for place, cut in enumerate(cuts)]
     order = rng.permutation(len(cuts)).tolist()
@@ -242,7 +81,7 @@ def composed(rng, people: list[Crop], apart: float, tall: int, squeezed: bool) -
 
 
 def report_crowd(every: list[Crop], model: Model, count: int = 30) -> None:
-    """Composed pairs and single people, natural and squeezed to 256x128."""
+    """Print the rate of crops classified as two people, in natural aspect and at 256x128."""
     rng, free = np.random.default_rng(1), [c for c in every if c.row["occlusion"] < 0.02]
     print("\n## Two people in a crop\n\n| | natural | squeezed to 256x128 |\n|---|---|---|")
     for apart in (None, *APART):
@@ -259,13 +98,13 @@ def report_crowd(every: list[Crop], model: Model, count: int = 30) -> None:
         print(f"| {name} | {' | '.join(shares)} |")
     some = [free[k] for k in rng.permutation(len(free))[:200]]
     hits = sum(crowd.is_crowd(crop.image, model) for crop in some)
-    print(f"\nOf {len(some)} crops of the world as they are, {hits} were called two people.")
+    print(f"\nOf {len(some)} unchanged crops of the world, {hits} were classified as two people.")
 
 
 def report_frames(every: list[Crop], model: Model, count: int = 2) -> None:
-    """People pasted into large frames."""
+    """Print how many people are found in large composed frames."""
     rng, free = np.random.default_rng(2), [c for c in every if c.row["occlusion"] < 0.02]
-    print("\n## People in frames\n\n| frame | people | heights | found | more than are there |")
+    print("\n## People in frames\n\n| frame | people | heights | found | false detections |")
     print("|---|---|---|---|---|")
     for size, people, heights in FRAMES:
         there = found = more = 0
@@ -302,7 +141,7 @@ def _holds(box: tuple, person: tuple) -> bool:
 
 
 def posed(seed: int, count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Posture and ground picture of people who ride, sit, run or walk, `count` of each."""
+    """Render people who ride, sit, run or walk, `count` of each: posture and ground image."""
     for posture in filter(None, shots.POSTURES):
         for number in range(count):
             rng = np.random.default_rng(seed_of(seed, "posed", posture, number))
@@ -320,12 +159,12 @@ def posed(seed: int, count: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def report_flags(every: list[Crop], model: Model, seed: int, count: int = 60) -> None:
-    """Riders and sitters, drawn for this, beside who walks, stands or runs."""
+    """Print the rates of flags for rendered postures and for crops of the world."""
     print("\n## Flags\n\n| people | crops | riding | sitting | cut | small |")
     print("|---|---|---|---|---|---|")
     groups: dict[str, list[tuple]] = {}
     for kind, image in posed(seed, count):
-        groups.setdefault(f"drawn: {kind}", []).append((image, parse(image, model)))
+        groups.setdefault(f"rendered: {kind}", []).append((image, parse(image, model)))
     for crop in every:
         kind = "cyclists" if crop.row["pose"]["kind"] == "cycle" else "others"
         hidden = "" if crop.row["occlusion"] < 0.05 else ", partly hidden"
@@ -375,23 +214,23 @@ def _shrunk(image: np.ndarray, tall: int) -> np.ndarray:
 
 
 def main() -> None:
-    """The two programs."""
+    """Print the report, or fit the coefficients."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("report", "fit"))
     parser.add_argument("worlds", nargs="+", type=Path)
-    parser.add_argument("--identity", help="a ReID model that compares crops, too")
+    parser.add_argument("--identity", help="a ReID model that compares crops as well")
     given = parser.parse_args()
     pose, detector = Model(weights.pose_model()), Model(weights.detector_model())
     if given.what == "fit":
-        fit(given.worlds, pose)
+        foreign_crops.fit(given.worlds, pose)
         return
     every = crops(given.worlds[0], pose)
     print(f"# {len(every)} ground crops of {len({crop.pid for crop in every})} people")
-    report_foreign(every, None)
+    foreign_crops.report(every, None)
     if given.identity:
-        report_foreign(every, given.identity)
+        foreign_crops.report(every, given.identity)
     report_crowd(every, pose)
     report_frames(every, detector)
     report_flags(every, pose, int(every[0].row["seed"]))

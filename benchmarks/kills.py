@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kill `generate` again and again, anywhere, and compare what is left with an undisturbed run.
+"""Kill `generate` at random times, resume it, and compare its output with an undisturbed run.
 
     python benchmarks/kills.py --kills 20 --processes 2 -- --data.root DIR --chunk 1
 
-Every file but `run.json` and `config.yaml` (which tell of hosts, times and this very command) must
-be the same, byte for byte. Prints the differences, or that there are none; exit status 0 or 1.
+All files except `run.json` and `config.yaml`, which contain host, times and command line, must be
+equal to the byte. Prints the differences; the exit status is 1 if there are any, else 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def command(processes: int, output: Path, options: list[str]) -> list[str]:
-    """`generate` with so many processes."""
+    """Command line of `generate` with a number of processes."""
     launch = [sys.executable]
     if processes > 1:
         launch += ["-m", "accelerate.commands.launch", "--multi_gpu"]
@@ -39,7 +39,7 @@ def start(argv: list[str]) -> subprocess.Popen:
 
 
 def content(output: Path) -> dict[str, bytes]:
-    """What must not differ."""
+    """Files that must be equal."""
     return {
         path.relative_to(output).as_posix(): path.read_bytes()
         for path in sorted(output.rglob("*"))
@@ -50,8 +50,8 @@ def content(output: Path) -> dict[str, bytes]:
 def compare(name: str, output: Path, expected: dict[str, bytes]) -> bool:
     found = content(output)
     names = {k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k)}
-    said = ", ".join(sorted(names)[:5]) or "no difference"
-    print(f"{name}: {len(found)} files, {len(names)} differ: {said}")
+    listed = ", ".join(sorted(names)[:5]) or "no difference"
+    print(f"{name}: {len(found)} files, {len(names)} differ: {listed}")
     return not names
 
 
@@ -62,15 +62,15 @@ def main() -> int:
     parser.add_argument("options", nargs="*", help="options of generate, after --")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        calm, wild = Path(folder) / "calm", Path(folder) / "wild"
+        undisturbed, killed = Path(folder) / "undisturbed", Path(folder) / "killed"
         began = time.perf_counter()
-        status = start(command(1, calm, args.options)).wait()
+        status = start(command(1, undisturbed, args.options)).wait()
         seconds = time.perf_counter() - began
         print(f"undisturbed, 1 process: {seconds:.1f} s, status {status}")
-        expected, same, kills, sessions = content(calm), True, 0, 0
+        expected, same, kills, sessions = content(undisturbed), True, 0, 0
         rng = random.Random(0)
         while kills < args.kills:
-            process = start(command(args.processes, wild, args.options))
+            process = start(command(args.processes, killed, args.options))
             sessions += 1
             try:
                 process.wait(rng.uniform(0.1, seconds))
@@ -79,11 +79,11 @@ def main() -> int:
                 process.wait()
                 kills += 1
                 continue
-            same &= compare(f"finished after {kills} kills in all", wild, expected)
-            shutil.rmtree(wild)
-        status = start(command(args.processes, wild, args.options)).wait()
+            same &= compare(f"finished after {kills} kills in total", killed, expected)
+            shutil.rmtree(killed)
+        status = start(command(args.processes, killed, args.options)).wait()
         same &= compare(
-            f"after {kills} kills, {sessions} sessions, status {status}", wild, expected
+            f"after {kills} kills, {sessions} sessions, status {status}", killed, expected
         )
     return 0 if same else 1
 

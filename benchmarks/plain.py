@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ReID training loop in the plain way, from the description of fast-reid. `train.py` times it.
+"""Plain ReID training loop, written after the description of fast-reid; `train.py` times it.
 
-Processes open, resize, pad, crop, flip, erase and normalise picture by picture, in float32; the
-loop moves them to the device, runs under autocast with a gradient scaler's calls, reads every loss
-and the accuracy in every step, cuts the gradient's norm, and moves the weights tensor by tensor.
+Loader processes open, resize, pad, crop, flip, erase and normalise single images in float32. The
+loop moves batches to the device, runs under autocast with a gradient scaler, reads every loss and
+the accuracy in every step, clips the gradient norm, and updates the weights tensor by tensor.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
 
-PAD, FLIP, ERASE = 10, 0.5, 0.5  # pixels of a picture 256 high; probabilities
+PAD, FLIP, ERASE = 10, 0.5, 0.5  # pixels at a height of 256; probabilities
 AREA, RATIO = (0.02, 0.33), (0.3, 3.3)
-COLOUR = (0.485, 0.456, 0.406)  # of what is erased
-CLIP = 5.0
+COLOUR = (0.485, 0.456, 0.406)  # fill of erased areas
+CLIP = 5.0  # maximum gradient norm
 
 
-class Pictures(torch.utils.data.Dataset):
-    """Pictures varied and normalised one by one, with their labels."""
+class Images(torch.utils.data.Dataset):
+    """Augmented and normalised images with their labels."""
 
     def __init__(
         self,
@@ -66,14 +66,14 @@ class Pictures(torch.utils.data.Dataset):
 
 
 class Network(nn.Module):
-    """A model of transformers and what turns its output into a feature, then a BNNeck."""
+    """A model of transformers, a function that extracts the feature, and a BNNeck."""
 
     def __init__(self, model: nn.Module, feature: Callable, neck: nn.Module):
         super().__init__()
         self.model, self.feature, self.neck = model, feature, neck
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits of normalised pictures."""
+        """Features and logits of normalised images."""
         features = self.feature(self.model(pixel_values=images))
         return features, self.neck(features)
 
@@ -94,13 +94,16 @@ def losses(features: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Tensor
 def loop(
     network: Network, optimizer: torch.optim.Optimizer, batches: Iterator, device: str, half: bool
 ) -> Iterator[dict[str, float]]:
-    """Steps without end; what each one tells.
+    """Train endlessly; yields the losses and the accuracy of each step.
 
     Args:
-        batches: Of `Pictures`.
-        half: Whether to compute in bf16 under autocast.
+        network: The network.
+        optimizer: Its optimiser.
+        batches: Batches of `Images`.
+        device: Device of the network.
+        half: Whether to use bf16 autocast.
     """
-    scaler = torch.amp.GradScaler(device, enabled=False)  # bf16 needs none, but it is asked
+    scaler = torch.amp.GradScaler(device, enabled=False)  # not needed for bf16, but called
     network.to(device).train()
     for batch in batches:
         images, labels = (value.to(device, non_blocking=True) for value in batch)
@@ -110,10 +113,10 @@ def loop(
             loss = sum(terms.values())
         optimizer.zero_grad()
         scaler.scale(loss).backward()
-        told = {name: value.item() for name, value in terms.items()}
-        told["accuracy"] = (logits.argmax(1) == labels).float().mean().item()
+        metrics = {name: value.item() for name, value in terms.items()}
+        metrics["accuracy"] = (logits.argmax(1) == labels).float().mean().item()
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         scaler.step(optimizer)
         scaler.update()
-        yield told
+        yield metrics

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds and memory of ranking at the size of MSMT17, beside two common ways to do it.
+"""Time and memory of ranking at the size of MSMT17, compared with two common implementations.
 
     python benchmarks/ranking.py [--queries 512] [--rerank]
     python benchmarks/ranking.py --query 1000 --gallery 8000 --people 300 --rerank   # in seconds
 
-One core. Features are random but clustered: people of one mean vector each, noise, 15 cameras. The
-rows: `metrics.Labels.rows`; a plain loop (argsort a query, mask, cumulative sum); and the Python
-path of fast-reid, written here from its description (argsort of the matrix, ordered identities and
-mask a query, precision by a list comprehension over the gallery). All get the same blocks of
-distances, and the matrix product is timed apart. The slow ones run on the first `--queries` and are
-scaled to all. Times are CPU seconds, which a busy machine spoils least. Every query's figures must
-agree where no match is tied with a non-match: these loops leave ties to their sort. Memory is that
-of a fresh process, above its imports and the features.
+Uses one core. Features are random and clustered: one mean vector per person, noise, 15 cameras. The
+rows are `metrics.Labels.rows`; a plain loop (argsort, mask and cumulative sum per query); and the
+Python path of fast-reid, written after its description (argsort of the matrix, ordered identities
+and a mask per query, precision by a list comprehension over the gallery). All receive the same
+blocks of distances; the matrix product is timed separately. The slow implementations process the
+first `--queries` queries and are extrapolated. Times are CPU seconds, which depend least on other
+load. The results of every query must agree, except where a match is tied with a non-match, because
+the loops leave the order of ties to the sort. Memory is that of a new process, above imports and
+features.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch count the cores
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are imported
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -39,7 +40,7 @@ Found = tuple[float, float, int] | None  # AP, INP, rank of the first match
 
 
 def crowd(query: int, gallery: int, people: int, width: int, noise: float) -> dict:
-    """Features and who is who; some people are harder than others."""
+    """Random features with person and camera ids; the noise differs between people."""
     rng = np.random.default_rng(0)
     means = rng.standard_normal((people, width), np.float32)
     spread = noise * rng.uniform(0.6, 1.4, people).astype(np.float32)
@@ -54,11 +55,11 @@ def crowd(query: int, gallery: int, people: int, width: int, noise: float) -> di
     return made
 
 
-# ---- the slow ways -------------------------------------------------------------------------------
+# ---- comparisons ---------------------------------------------------------------------------------
 
 
 def plain(distances: np.ndarray, who: dict, start: int) -> list[Found]:
-    """Sort the gallery of each query, and look where its person stands."""
+    """Rank the gallery of each query by argsort."""
     found = []
     for row, pid, camid in zip(distances, *_queries(who, start), strict=False):
         order = np.argsort(row)
@@ -74,7 +75,7 @@ def plain(distances: np.ndarray, who: dict, start: int) -> list[Found]:
 
 
 def listed(distances: np.ndarray, who: dict, start: int) -> list[Found]:
-    """The way of fast-reid without its compiled part, from its description."""
+    """Rank like fast-reid without its compiled extension, after its description."""
     found, orders, curves = [], np.argsort(distances, axis=1), []
     for order, pid, camid in zip(orders, *_queries(who, start), strict=False):
         removed = (who["gallery_pids"][order] == pid) & (who["gallery_camids"][order] == camid)
@@ -101,7 +102,7 @@ def _queries(who: dict, start: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rank(who: dict, queries: int) -> None:
-    """Print the rows of ranking."""
+    """Print the table of ranking."""
     total = len(who["query_pids"])
     seconds = {"ours": 0.0, "plain argsort loop": 0.0, "fast-reid, Python path": 0.0}
     ways = dict(zip(list(seconds)[1:], (plain, listed), strict=True))
@@ -127,7 +128,7 @@ def rank(who: dict, queries: int) -> None:
         f"mAP {found.mAP:.4f}, mINP {found.mINP:.4f}, rank-1 {found.cmc[0]:.4f}, "
         f"{found.valid_queries:,} valid queries, {found.tied_queries:,} tied\n"
     )
-    print(f"{'ranking':>24} {'queries':>8} {'ms/query':>9} {'s for all':>10} {'times ours':>11}")
+    print(f"{'ranking':>24} {'queries':>8} {'ms/query':>9} {'s for all':>10} {'x ours':>11}")
     each = {name: seconds[name] / len(slow.get(name, joined)) for name in seconds}
     for name, one in each.items():
         count = len(slow.get(name, joined))
@@ -143,7 +144,7 @@ def rank(who: dict, queries: int) -> None:
 
 
 def compare(name: str, rows: metrics.RankRows, other: list[Found]) -> None:
-    """Print how far other figures are from ours; raise if they are."""
+    """Print the differences of another implementation from ours; raise if there are any."""
     rows = rows[: len(other)]
     assert [found is not None for found in other] == rows.valid.tolist(), name
     theirs = np.array([found or (np.nan, np.nan, 0) for found in other])
@@ -169,7 +170,7 @@ def _ids(who: dict) -> list[np.ndarray]:
 
 
 def fresh(what: Callable, folder: str) -> dict:
-    """What a function returns in a new process."""
+    """Call a function in a new process; returns its result with time and memory."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_measured, args=(what, folder, queue))
@@ -189,7 +190,7 @@ def _measured(what: Callable, folder: str, queue) -> None:
 
 def peak() -> float:
     """Peak memory of this process so far, GB."""
-    status = Path("/proc/self/status")  # Linux hands a parent's `ru_maxrss` on to its children
+    status = Path("/proc/self/status")  # on Linux, children inherit `ru_maxrss` of their parent
     if status.exists():
         (line,) = (at for at in status.read_text().splitlines() if at.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e9
@@ -200,7 +201,7 @@ def peak() -> float:
 
 
 def chunked(who: dict) -> dict:
-    """Ranking from the features on, block by block."""
+    """Ranking from features, block by block."""
     return _ranked(who, metrics.blocks(who["query_features"], who["gallery_features"]))
 
 
@@ -234,12 +235,13 @@ def main(
     """Print the tables.
 
     Args:
-        query, gallery: Pictures.
-        people: Identities.
-        width: Values of a feature.
-        noise: Spread of a person's features over that of people.
-        queries: Queries that the slow rows do, rounded up to blocks.
-        rerank: Whether re-ranking is measured too (minutes at full size).
+        query: Number of query images.
+        gallery: Number of gallery images.
+        people: Number of identities.
+        width: Dimension of the features.
+        noise: Standard deviation within a person, relative to that between people.
+        queries: Queries of the slow implementations, rounded up to blocks.
+        rerank: Whether to measure re-ranking as well (minutes at full size).
     """
     torch.set_num_threads(1)
     print(machine())
@@ -251,7 +253,7 @@ def main(
             np.save(Path(folder) / f"{name}.npy", values)
         who.clear()
         heads = f"{'s':>8} {'CPU s':>8} {'GB before':>10} {'GB above':>9} {'mAP':>7}"
-        print(f"\n{'in a fresh process':>24} {heads}")
+        print(f"\n{'in a new process':>24} {heads}")
         for name, what in (("blocks + ranking", chunked), ("re-ranking + ranking", reranked)):
             if what is chunked or rerank:
                 found = fresh(what, folder)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views per second of the renderer with all its outputs, next to pytorch3d where that is installed.
+"""Views per second of the renderer with all its outputs, compared with pytorch3d if installed.
 
     python benchmarks/render.py [--people 8] [--views 8] [--seconds 4]
 
-One row = id, depth, weights, normal, uv, colour and seen of `people x views` pictures of the Anny
-body (27,420 triangles) that fill the canvas' height, elevations 0 to 90. "2 x 1" is two processes
-of one thread each, which is how a run of `generate` keeps two cores busy. `take` is the whole way
-to finished pictures of 128 pixels a person: 2x supersampling, ground, shadow, sensor, JPEG.
+A row is for triangle id, depth, barycentric weights, normal, uv, colour and seen map of
+`people x views` images of the Anny body (27,420 triangles) that fill the height of the canvas, at
+elevations from 0 to 90. "2 x 1" = two processes with one thread each, as in a run of `generate` on
+two cores. `take` renders finished views of 128 pixels per person: 2x supersampling, ground, shadow,
+sensor model and JPEG.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SIZES = ((256, 128), (512, 256))
 
 
 def scene(people: int, count: int, size: tuple[int, int], side: int, device: str) -> dict:
-    """Arguments of `shade.render`: `people` standing bodies, `count` cameras each."""
+    """Arguments of `shade.render`: `people` standing bodies with `count` cameras each."""
     body = bodies.load("anny", device)
     shape = body.shape_mean.expand(people, -1)
     vertices = bodies.stand(body.vertices(shape, body.pose_mean.expand(people, -1, -1)))
@@ -59,7 +60,7 @@ def scene(people: int, count: int, size: tuple[int, int], side: int, device: str
 
 
 def rate(call, pictures: int, seconds: float, device: str = "cpu") -> float:
-    """Pictures per second of a call: the best of the rounds that fit into `seconds`."""
+    """Images per second of a call: the best of all rounds within `seconds`."""
 
     def once() -> float:
         start = time.perf_counter()
@@ -107,7 +108,7 @@ def _worker(barrier, results, function, arguments) -> None:
 
 
 def side_by_side(function, *arguments) -> float:
-    """Two processes of one thread at the same time; the sum of their rates."""
+    """Sum of the rates of two processes with one thread that run at the same time."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()
     crew = [
@@ -123,7 +124,7 @@ def side_by_side(function, *arguments) -> float:
 
 
 def machine() -> str:
-    """The processor, its cores, and what else bears on the figures."""
+    """Description of the machine: processor, cores, load and versions."""
     info = Path("/proc/cpuinfo")
     names = [
         line.split(":", 1)[1].strip()
@@ -142,9 +143,9 @@ def main(people: int = 8, views: int = 8, seconds: float = 4.0) -> None:
     """Print the table.
 
     Args:
-        people: People in a batch.
+        people: People per batch.
         views: Cameras per person.
-        seconds: Time for each row.
+        seconds: Measuring time of each row.
     """
     print(machine())
     print(f"batch: {people} people x {views} views\n")

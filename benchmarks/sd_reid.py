@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SD-ReID's second stage: a training step from cached features beside one from pictures, and what a
-descriptor costs beside the encoder alone.
+"""Time of SD-ReID's second stage: training steps from cached features or images, and descriptors.
 
 python benchmarks/sd_reid.py [--encoder vit_b16] [--batch 16] [--rounds 3] [--bf16]
 
-Weights are random: time does not know. The rows of a table take turns within each round; the median
-of the rounds counts. "From pictures" encodes the batch in every step, as the method's release does.
+Weights are random, which does not affect the time. The variants are timed in turns; the median over
+all rounds is printed. "From images" encodes the batch in every step, like the released code. The
+cost of a fused descriptor is compared with that of the encoder alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ VIEWS = 2
 
 
 def encoder(name: str, device) -> nn.Module:
-    """The first stage, with random weights: a ViT-B/16 at 256 x 128, or the small one."""
+    """First stage with random weights: a ViT-B/16 at 256 x 128, or the small ViT at 128 x 64."""
     torch.manual_seed(0)
     if name == "vit_b16":
         half = (0.5, 0.5, 0.5)
@@ -51,7 +51,7 @@ def encoder(name: str, device) -> nn.Module:
 
 
 def generator(person: nn.Module, denoiser: str, device) -> Generator:
-    """A second stage; "sd15" is a UNet of Stable Diffusion's size whose weights are frozen."""
+    """Second stage; "sd15" = a frozen UNet of the size of Stable Diffusion 1.5."""
     width, tokens = person.backbone.width, len(person.backbone.blocks)
     wanted = "mlp" if denoiser == "sd15" else denoiser
     made = Generator(width, tokens, VIEWS, GeneratorShape(denoiser=wanted))
@@ -64,14 +64,14 @@ def generator(person: nn.Module, denoiser: str, device) -> Generator:
 
 
 def step(person, made: Generator, optimiser, images, cached: Cached | None, settings, bf16: bool):
-    """One training step, from the cache or from the pictures."""
+    """One training step, from cached features or, if `cached` is None, from images."""
     device = images.device
     count = len(images)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         if cached is None:
             with torch.no_grad():
                 found = person.encode(images)
-            cached = held(found, count)
+            cached = cache_of(found, count)
         losses = training.Denoising(made, cached, settings, device)
         draws = Draws(count, slice(None), 0, "step")
         loss = sum(losses(made, made, torch.arange(count).numpy(), draws).values())
@@ -82,8 +82,8 @@ def step(person, made: Generator, optimiser, images, cached: Cached | None, sett
         torch.cuda.synchronize()
 
 
-def held(found, count: int) -> Cached:
-    """What the encoder said, as a cache."""
+def cache_of(found, count: int) -> Cached:
+    """Output of the encoder as a cache."""
     twice = [
         torch.stack([t.float().cpu()] * 2) for t in (found.identity, found.condition, found.view)
     ]
@@ -92,7 +92,7 @@ def held(found, count: int) -> Cached:
 
 
 def timed(function, *given) -> float:
-    """Seconds."""
+    """Call a function; returns the seconds."""
     began = time.perf_counter()
     function(*given)
     return time.perf_counter() - began
@@ -110,31 +110,31 @@ def main() -> None:
     person = encoder(asked.encoder, device)
     images = torch.rand(asked.batch, 3, *person.backbone.size, device=device)
     with torch.no_grad():
-        cached = held(person.encode(images), asked.batch)
+        cached = cache_of(person.encode(images), asked.batch)
     settings = GeneratorOptimization()
     print(f"{asked.encoder}, batch {asked.batch}, {device}, {'bf16' if asked.bf16 else 'float32'}")
     print(
-        "| denoiser | step from pictures, s | from the cache, s | ratio | encoder, GFLOPs and ms "
-        "a picture | with 5 guided steps, 2 views | views and guidance apart, ms |"
+        "| denoiser | step from images, s | from the cache, s | ratio | encoder, GFLOPs and ms "
+        "per image | with 5 guided steps, 2 views | one call per view and branch, ms |"
     )
     print("|---|---|---|---|---|---|---|")
     for name in [n for n in asked.denoisers if n != "sd15" or asked.encoder == "vit_b16"]:
         made = generator(person, name, device)
-        learns = [p for p in made.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(learns, lr=1e-5)
-        times: dict[str, list[float]] = {"pictures": [], "cache": [], "apart": []}
+        trained = [p for p in made.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=1e-5)
+        times: dict[str, list[float]] = {"images": [], "cache": [], "separate": []}
         model = fused.Fused(person, made.eval(), 5, 2.0).eval()
         for round_ in range(asked.rounds + 1):
             made.train()
-            for way, source in (("pictures", None), ("cache", cached)):
+            for way, source in (("images", None), ("cache", cached)):
                 seconds = timed(step, person, made, optimiser, images, source, settings, asked.bf16)
                 times[way] += [seconds] if round_ else []
             made.eval()
-            seconds = timed(apart, model, images)
-            times["apart"] += [seconds] if round_ else []
-        told = cost.report(model, asked.batch)
-        slow, fast, split = (statistics.median(times[k]) for k in ("pictures", "cache", "apart"))
-        one, both = told["encoder"], told["fused"]
+            seconds = timed(separate, model, images)
+            times["separate"] += [seconds] if round_ else []
+        costs = cost.report(model, asked.batch)
+        slow, fast, split = (statistics.median(times[k]) for k in ("images", "cache", "separate"))
+        one, both = costs["encoder"], costs["fused"]
         print(
             f"| {name} | {slow:.3f} | {fast:.3f} | {slow / fast:.1f} | {one['gflops']:.2f}, "
             f"{one['milliseconds']:.1f} | {both['gflops']:.1f}, {both['milliseconds']:.1f} | "
@@ -144,8 +144,8 @@ def main() -> None:
 
 
 @torch.no_grad()
-def apart(model: fused.Fused, images: torch.Tensor) -> None:
-    """The same samples with a call of the denoiser for each view and branch of the guidance."""
+def separate(model: fused.Fused, images: torch.Tensor) -> None:
+    """Sample with separate calls of the denoiser for each view and branch of the guidance."""
     condition, own = model.person.encode(images).condition, model.generator
     noise = sampling.starts(own.views, len(images), own.grid.shape).to(images.device)
     inner = own.denoiser.forward

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: images per second of a step of the trainer, beside a plain loop, and its waiting.
+"""Images per second of the ReID trainer, compared with a plain training loop.
 
     python benchmarks/train.py [--device auto] [--batch 0] [--rounds 5] [--attention eager]
-    python benchmarks/train.py --quick              # two blocks, two rounds: to see that it works
+    python benchmarks/train.py --quick              # two blocks, two rounds: to check that it works
 
-Tables: a ViT-B/16 of random weights at 256 x 128, and the trainer's "small" at 128 x 64, whose step
-is so short that the pictures matter; both in float32 and in bf16. Each begins with the loop of
-`plain.py`, fast-reid's from its description. Then comes `viewsynth.reid.training`: first without what makes
-it fast, then with one more of that in each row. All rows of a table have the same weights, batches,
-precision and attention, and before a clock starts plain and ours must agree in the losses.
+Tables: a ViT-B/16 with random weights at 256 x 128, and the trainer's "small" network at 128 x 64,
+whose step is so short that loading images matters; both in float32 and in bf16. The first row is
+the loop of `plain.py`, after the description of fast-reid. `viewsynth.reid.training` follows, first
+without optimisations, then with one more optimisation per row. All rows of a table have the same
+weights, batches, precision and attention; before timing, the losses of plain and ours are checked
+to be equal.
 
-"x plain" and what follows it: see `turns.py`. "waits" is how long a step waits for its pictures.
-torch.compile has a row on a GPU, and on a CPU with `--compile`, where it takes minutes.
+For "x plain" and the further columns see `turns.py`. "waits" is the time that a step waits for its
+images. torch.compile has a row on a GPU, and on a CPU with `--compile`, where it takes minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import dataclasses
 import itertools
 import multiprocessing
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from accelerate import Accelerator
 from PIL import Image
 from render import machine
 from torch import Tensor, nn
-from turns import Row, measure, noted, settled, told
+from turns import Row, Stepper, idle_cpu_time, measure, print_rows, timed_items
 
 from viewsynth.records import Sample
 from viewsynth.reid import backbones, batches, methods, pool, training
@@ -46,10 +46,10 @@ from viewsynth.reid.sampler import Plan
 from viewsynth.runtime.workers import cores
 from viewsynth.training import loop
 
-PEOPLE, EACH = 64, 4  # of whom there are pictures, and how many of each
-PICTURES = 4  # of a person in a batch
+PEOPLE, EACH = 64, 4  # people of the data set, images of each
+PICTURES = 4  # images per person in a batch
 ENDLESS = 10**6  # steps
-WORKERS = {"cpu": 2, "cuda": 8}  # processes that load for the plain loop
+WORKERS = {"cpu": 2, "cuda": 8}  # loader processes of the plain loop
 Table = Literal["float32", "bf16", "small", "small-bf16"]
 
 
@@ -58,28 +58,28 @@ class Options:
     """What to measure."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model is."""
+    """Device of the model."""
     batch: int = 0
-    """Pictures in a batch of the ViT; 0 = 8 on a CPU, 128 on a GPU."""
+    """Images per batch of the ViT; 0 = 8 on a CPU, 128 on a GPU."""
     rounds: int = 5
-    """In each of which every row has its turn."""
+    """Rounds, in each of which every row is timed once."""
     threads: int = 0
-    """Of torch; 0 = all cores."""
+    """Threads of torch; 0 = all cores."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Of all rows."""
+    """Optimiser of all rows."""
     attention: Literal["sdpa", "eager"] = "sdpa"
-    """Of all rows."""
+    """Attention implementation of all rows."""
     tables: tuple[Table, ...] = ("float32", "bf16", "small", "small-bf16")
-    """Which ones."""
+    """Tables to print."""
     compile: bool = False
-    """A row of torch.compile on a CPU, too."""
+    """Add a row with torch.compile on a CPU."""
     quick: bool = False
-    """To see that it works: two blocks instead of twelve, two rounds."""
+    """Check that it works, with two blocks instead of twelve and two rounds."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """What the rows of a table share."""
+    """Settings and data of a table, shared by its rows."""
 
     options: Options
     half: bool
@@ -96,11 +96,11 @@ class Scene:
         return self.plan.people * self.plan.pictures
 
 
-# ---- pictures and networks -----------------------------------------------------------------------
+# ---- images and networks -------------------------------------------------------------------------
 
 
 def pictures(folder: Path) -> pool.Pool:
-    """JPEGs of the size of crops, soft with some grain, so that they compress like photos."""
+    """Create JPEGs of the size of crops, smooth with noise, so that they compress like photos."""
     rng, samples = np.random.default_rng(0), []
     for person, number in itertools.product(range(PEOPLE), range(EACH)):
         height = int(rng.integers(120, 360))
@@ -115,7 +115,7 @@ def pictures(folder: Path) -> pool.Pool:
 
 
 def networks(options: Options, size: tuple[int, int], folder: Path, classes: int, small: bool):
-    """Our method, and a plain network of the same weights."""
+    """Our method, and a plain network with the same weights."""
     if small:
         method = methods.build("baseline", backbones.load(backbones.SMALL, size), classes)
         tower = copy.deepcopy(method.backbone.model).to(memory_format=torch.contiguous_format)
@@ -142,7 +142,7 @@ def networks(options: Options, size: tuple[int, int], folder: Path, classes: int
 
 
 def agree(scene: Scene) -> None:
-    """Plain and ours must give the same losses for the same pictures, in float32."""
+    """Check that plain and ours have equal losses for the same images in float32."""
     device = scene.options.device
     untouched = Augmentation(pad=0, flip=0, erase=0)
     batch = next(batches.stream(scene.plan, scene.cached, untouched, [0], device=device))
@@ -159,17 +159,17 @@ def agree(scene: Scene) -> None:
 
 
 class Waited:
-    """Pixels that note how long each batch was waited for."""
+    """Pixels that record the waiting time for each batch."""
 
     def __init__(self, pixels: Pixels, waits: list[float]):
         self.samples, self.pixels, self.waits = pixels.samples, pixels, waits
 
     def prefetch(self, *wanted) -> Iterator[Tensor]:
-        return noted(self.pixels.prefetch(*wanted), self.waits)
+        return timed_items(self.pixels.prefetch(*wanted), self.waits)
 
 
 class Launched:
-    """An accelerator that leaves out, or adds, a way to be fast."""
+    """Accelerator with or without the fused optimiser and torch.compile."""
 
     def __init__(self, accelerator: Accelerator, fused: bool, compiled: bool):
         self.accelerator, self.fused, self.compiled = accelerator, fused, compiled
@@ -181,12 +181,8 @@ class Launched:
         chosen = {"fused": self.fused, "foreach": False}
         optimizer = type(optimizer)([group | chosen for group in optimizer.param_groups])
         model, optimizer = self.accelerator.prepare(model, optimizer)
-        # What accelerate does itself when it is launched with --dynamo_backend inductor.
+        # As accelerate does when it is launched with --dynamo_backend inductor.
         return torch.compile(model) if self.compiled else model, optimizer
-
-
-class Over(Exception):
-    """Training was interrupted."""
 
 
 def ours(
@@ -197,68 +193,40 @@ def ours(
     fused: bool = True,
     compiled: bool = False,
 ) -> Row:
-    """The trainer itself, in a thread that is held after each step."""
-    method = copy.deepcopy(scene.method)
+    """Row of our trainer."""
+    method, waits = copy.deepcopy(scene.method), []
     if change:
         change(method)
-    go, done, ended, waits = threading.Semaphore(0), threading.Semaphore(0), [], []
 
-    def tell(number: int, figures: dict) -> None:
-        done.release()
-        go.acquire()
-        if ended:
-            raise Over
-
-    def body() -> None:
+    def train(pause: Callable) -> None:
         torch.set_num_threads(scene.options.threads or cores())
-        try:
-            go.acquire()
-            task = training.ReIDTask(
-                scene.plan, Waited(pixels, waits), Augmentation(), scene.settings
-            )
-            launched = Launched(scene.accelerator, fused, compiled)
-            loop.learn(method, task, loop.Run(Path("no-checkpoint"), launched, ENDLESS, tell))
-        except Over:
-            pass
-        except Exception as error:
-            ended.append(error)
-        done.release()
+        task = training.ReIDTask(scene.plan, Waited(pixels, waits), Augmentation(), scene.settings)
+        launched = Launched(scene.accelerator, fused, compiled)
+        loop.learn(method, task, loop.Run(Path("no-checkpoint"), launched, ENDLESS, pause))
 
-    def step() -> None:
-        go.release()
-        done.acquire()
-        if ended:
-            raise ended[0]
-
-    def close() -> None:
-        ended.append(Over())
-        go.release()
-        thread.join()
-
-    thread = threading.Thread(target=body, daemon=True)
-    thread.start()
-    return Row(name, step, waits, close)
+    stepper = Stepper(train)
+    return Row(name, stepper.step, waits, stepper.close)
 
 
-def theirs(name: str, scene: Scene, half: bool) -> Row:
-    """The plain loop."""
+def plain_row(name: str, scene: Scene, half: bool) -> Row:
+    """Row of the plain loop."""
     network, waits, device = copy.deepcopy(scene.network), [], scene.options.device
     groups = methods.groups(network, scene.settings.decay)
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[scene.settings.optimizer]
     more = {"momentum": training.MOMENTUM} if kind is torch.optim.SGD else {}
     optimizer = kind(groups, lr=scene.settings.rate, foreach=False, fused=False, **more)
-    steps = plain.loop(network, optimizer, noted(loader(scene), waits), device, half)
+    steps = plain.loop(network, optimizer, timed_items(loader(scene), waits), device, half)
     return Row(name, lambda: next(steps), waits)
 
 
 def loader(scene: Scene) -> Iterator:
-    """The plain loop's pictures: the same batches of the same plan."""
+    """Loader of the plain loop, with the batches of our plan."""
     known, body = scene.plan.pool, scene.method.backbone
     paths = [sample.paths[0] for sample in known.samples]
     device = scene.options.device
     return iter(
         torch.utils.data.DataLoader(
-            plain.Pictures(paths, known.labels, body.size, body.mean, body.std),
+            plain.Images(paths, known.labels, body.size, body.mean, body.std),
             batch_sampler=[scene.plan.batch(step).tolist() for step in range(2000)],
             num_workers=WORKERS[device],
             pin_memory=device == "cuda",
@@ -266,29 +234,29 @@ def loader(scene: Scene) -> Iterator:
     )
 
 
-def whole(method: nn.Module) -> None:
-    """The last block computes every token."""
+def all_tokens(method: nn.Module) -> None:
+    """Let the last block compute every token."""
     method.backbone.blocks[-1].short = False
 
 
-def planes(method: nn.Module) -> None:
-    """Pictures and weights lie plane by plane."""
+def channels_first(method: nn.Module) -> None:
+    """Use the channels-first format for images and weights."""
     body = method.backbone
     body.model.to(memory_format=torch.contiguous_format)
     body.normalise = lambda images: (images - body._mean) / body._std
 
 
 def rows(scene: Scene) -> list[Row]:
-    """The plain loop, then ours with ever more of what makes it fast."""
-    found = [theirs("plain loop in float32", scene, False)] if scene.half else []
-    found.append(theirs("plain loop", scene, scene.half))
+    """The plain loop, then ours with one more optimisation per row."""
+    found = [plain_row("plain loop in float32", scene, False)] if scene.half else []
+    found.append(plain_row("plain loop", scene, scene.half))
     blocks = getattr(scene.method.backbone, "blocks", None)
     if blocks is None:
-        network, slow = "+ channels last", planes
+        network, slow = "+ channels last", channels_first
     else:
-        network, slow = "+ last block for one token", whole
-    found.append(ours("ours, pictures from files", scene, scene.files, slow, fused=False))
-    found.append(ours("+ cached pictures", scene, scene.cached, slow, fused=False))
+        network, slow = "+ last block for one token", all_tokens
+    found.append(ours("ours, images from files", scene, scene.files, slow, fused=False))
+    found.append(ours("+ cached images", scene, scene.cached, slow, fused=False))
     if blocks is None or getattr(blocks[-1], "short", False):
         found.append(ours(network, scene, scene.cached, fused=False))
     found.append(ours("+ fused optimiser", scene, scene.cached))
@@ -297,12 +265,12 @@ def rows(scene: Scene) -> list[Row]:
     return found
 
 
-# ---- the tables ---------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def loading(scene: Scene) -> str:
-    """What a picture costs when nobody trains."""
-    count, said = max(4, 256 // scene.batch), []
+    """CPU time of loading an image without training."""
+    count, parts = max(4, 256 // scene.batch), []
     for name, pixels in (("cached", scene.cached), ("from files", scene.files), ("plain", None)):
         if pixels is None:
             source = loader(scene)
@@ -312,16 +280,16 @@ def loading(scene: Scene) -> str:
                 scene.plan, pixels, Augmentation(), steps, device=scene.options.device
             )
         next(source)
-        before = settled()
+        before = idle_cpu_time()
         for _ in range(count):
             next(source)
-        cost = (settled() - before) / count / scene.batch
-        said.append(f"{name} {1e3 * cost:.2f} ms ({1 / cost:,.0f}/s a core)")
-    return "A picture, read and varied, costs CPU time: " + ", ".join(said) + "."
+        cost = (idle_cpu_time() - before) / count / scene.batch
+        parts.append(f"{name} {1e3 * cost:.2f} ms ({1 / cost:,.0f}/s per core)")
+    return "CPU time per image, loaded and augmented: " + ", ".join(parts) + "."
 
 
 def table(kind: Table, options: Options) -> None:
-    """Measure and print a table. Runs in a process of its own: one precision a process."""
+    """Measure and print a table, in a separate process, because accelerate fixes the precision."""
     torch.set_num_threads(options.threads or cores())
     small, half, cpu = "small" in kind, "bf16" in kind, options.device == "cpu"
     size = (128, 64) if small else (256, 128)
@@ -354,7 +322,7 @@ def table(kind: Table, options: Options) -> None:
         found = rows(scene)
         try:
             measure(found, rounds, steps, options.device)
-            told(found, found[half], scene.batch)
+            print_rows(found, found[half], scene.batch)
             print("\n" + loading(scene), flush=True)
         finally:
             for row in found:
@@ -368,10 +336,10 @@ def main(options: Options) -> None:
         options = dataclasses.replace(options, device=device)
     print(
         f"{machine()}\n{options.threads or cores()} threads; {options.attention} attention; 2 "
-        f"threads read for ours, {WORKERS[options.device]} processes for the plain loop"
+        f"loader threads for ours, {WORKERS[options.device]} loader processes for the plain loop"
     )
     if options.device == "cpu":
-        print("skipped, for want of a GPU: batch 128 in bf16 with torch.compile")
+        print("skipped without a GPU: batch 128 in bf16 with torch.compile")
     for kind in options.tables:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as one:
             one.submit(table, kind, options).result()

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a table that take turns, so that what else a machine does hurts all alike (`train.py`).
+"""Times training variants in turns, so that other load on the machine affects all of them alike.
 
-A turn is a step that is not timed, then some that are, from when every loader is idle and the row's
-own queue is full. "x plain" is a ratio of the medians of all rounds, "in a round" the least and the
-largest ratio of one round. CPU time is that of all threads and loader processes, until they have
-read as many batches as were used.
+`train.py` uses it. A turn is one untimed step and then timed ones, which start when all loaders are
+idle and the queue of the variant is full. "x plain" is the ratio of the medians over all rounds,
+"in a round" the smallest and largest ratio within a round. CPU time is that of all threads and
+loader processes, until they have read as many batches as were used.
 """
 
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import torch
 
 @dataclass(eq=False)
 class Row:
-    """A way to train: a step of it, how long it waited, and seconds of a step in each round."""
+    """A variant: function of one step, waiting times, and seconds per step in each round."""
 
     name: str
     step: Callable[[], object]
@@ -30,8 +31,53 @@ class Row:
     cpu: list[float] = field(default_factory=list)
 
 
-def noted(items: Iterator, waits: list[float]) -> Iterator:
-    """The same items; how long each was waited for is noted."""
+class StopTrainingError(Exception):
+    """Raised inside the trainer to stop it."""
+
+
+class Stepper:
+    """Runs the trainer in a thread, one step at a time.
+
+    Args:
+        train: Trains until its argument, called after each step, raises an exception.
+    """
+
+    def __init__(self, train: Callable[[Callable], None]):
+        self.train, self.error = train, None
+        self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def step(self) -> None:
+        self.go.release()
+        self.done.acquire()
+        if self.error:
+            raise self.error
+
+    def close(self) -> None:
+        self.error = StopTrainingError()
+        self.go.release()
+        self.thread.join()
+
+    def _run(self) -> None:
+        self.go.acquire()
+        try:
+            self.train(self._pause)
+        except StopTrainingError:
+            pass
+        except Exception as error:
+            self.error = error
+        self.done.release()
+
+    def _pause(self, number: int, losses: dict) -> None:
+        self.done.release()
+        self.go.acquire()
+        if self.error:
+            raise self.error
+
+
+def timed_items(items: Iterator, waits: list[float]) -> Iterator:
+    """Yield items and append the waiting time for each to `waits`."""
     while True:
         began = time.perf_counter()
         item = next(items, None)
@@ -42,9 +88,9 @@ def noted(items: Iterator, waits: list[float]) -> Iterator:
 
 
 def measure(rows: list[Row], rounds: int, steps: int, device: str) -> None:
-    """Let the rows take turns."""
+    """Time all rows in turns."""
     for row in rows:
-        row.step()  # compiles, and makes what is kept from step to step
+        row.step()  # compiles and allocates state
         row.waits.clear()
     for number in range(rounds):
         for row in rows[number % len(rows) :] + rows[: number % len(rows)]:
@@ -54,18 +100,18 @@ def measure(rows: list[Row], rounds: int, steps: int, device: str) -> None:
 
 
 def turn(row: Row, steps: int, device: str) -> tuple[float, float]:
-    """Seconds of some steps: of the clock, and of the CPU until the loader is idle again."""
-    row.step()  # untimed: memory and caches were the other rows'
-    before, began = settled(), time.perf_counter()
+    """Seconds of some steps: elapsed time, and CPU time until the loaders are idle again."""
+    row.step()  # untimed: memory and caches hold data of other rows
+    before, began = idle_cpu_time(), time.perf_counter()
     for _ in range(steps):
         row.step()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began, settled() - before
+    return time.perf_counter() - began, idle_cpu_time() - before
 
 
-def settled() -> float:
-    """CPU seconds of this process and its loaders, as soon as nobody reads ahead any more."""
+def idle_cpu_time() -> float:
+    """Wait until the loaders are idle; returns the CPU seconds of this process and its loaders."""
     spent = -1.0
     while True:
         children = [child.cpu_times() for child in psutil.Process().children()]
@@ -75,8 +121,8 @@ def settled() -> float:
         time.sleep(0.1)
 
 
-def told(rows: list[Row], base: Row, batch: int) -> None:
-    """Print the rows, compared with one of them; `batch` pictures make a step."""
+def print_rows(rows: list[Row], base: Row, batch: int) -> None:
+    """Print the rows, compared with `base`; a step processes `batch` images."""
     print("| | images/s | x plain | in a round | CPU ms/image | waits ms/step | longest |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The world: finished pictures per second of `viewsynth world`, and where the time goes.
+"""Images per second of `viewsynth world`, and time per stage.
 
     python benchmarks/world.py [--people 24] [--images 20] [--processes 0] [--memory 16 160]
 
-Time per stage is measured in one worker with one thread, with timers put round the library's
-functions from outside; what a function spends in another timed one counts there only. The rate is
-that of the whole command, from its start to the contact sheet. `--memory 16 160` makes worlds of so
-many people and tells the peak of resident memory.
+Stages are timed in one worker with one thread, by wrapping functions of the library; time in a
+nested timed function counts for the inner one only. The rate is that of the whole command, from its
+start to the contact sheet. `--memory 16 160` generates worlds of 16 and of 160 people and prints
+the peak of resident memory.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from viewsynth.runtime import workers
 from viewsynth.world import writer
 
 PROGRAM = "from viewsynth import cli; cli.main()"
-BESIDE = "encode + write"  # goes on in threads beside the rest
-# Stage -> functions that make it up, where they are looked up. A name that is gone is an error.
+PARALLEL = "encode + write"  # runs in threads in parallel to the other stages
+# Stage -> functions that it consists of, in the modules that call them. Missing names are an error.
 STAGES = {
-    "who is seen where": ("world.rig:plan", "world.rig:instant"),
+    "plan": ("world.rig:plan", "world.rig:instant"),
     "dress": ("world.character:Character.__init__", "world.people:identity"),
     "pose": ("world.shots:_posed",),
     "raster": ("world.capture:_draw",),
@@ -40,15 +40,15 @@ STAGES = {
     "shade people": ("world.capture:_shade",),
     "ground, backdrops": ("world.scenes:surroundings",),
     "sensor": ("world.sensor:sense",),
-    "rows": ("population:picture_row", "population:person_row"),
-    BESIDE: ("population:jpeg", "population:indexed", "chunks:write"),
+    "rows": ("world.writer:picture_row", "world.writer:person_row"),
+    PARALLEL: ("world.writer:jpeg", "world.writer:indexed", "runtime.writer:write"),
 }
 
 
 def one_worker(people: int, images: int) -> tuple[dict[str, np.ndarray], int]:
-    """Seconds by stage and number of pictures, after one person to warm up.
+    """Seconds by stage and number of images, after a warm-up with one person.
 
-    Runs in a process of its own, with one thread.
+    Runs in a separate process with one thread.
     """
     clock = Clock()
     clock.install(STAGES)
@@ -62,7 +62,7 @@ def one_worker(people: int, images: int) -> tuple[dict[str, np.ndarray], int]:
             do(task)
         total = now() - began
         _, lost = writer.join(Path(folder))
-        assert not lost, f"{lost[0]['reason']}: these figures would mean nothing"
+        assert not lost, f"{lost[0]['reason']}: the measurement is invalid"
     return {**clock.seconds, "total": total}, sum(task.count for task in tasks)
 
 
@@ -74,26 +74,26 @@ def stages(people: int, images: int) -> None:
     for name in workers.ONE_THREAD:
         del os.environ[name]
     total = found.pop("total")
-    inline = {stage: found.get(stage, np.zeros(2)) for stage in STAGES if stage != BESIDE}
-    inline["all the rest"] = total - sum(inline.values())
-    print(f"\none worker, one thread, {people} people, {pictures} pictures")
+    inline = {stage: found.get(stage, np.zeros(2)) for stage in STAGES if stage != PARALLEL}
+    inline["other"] = total - sum(inline.values())
+    print(f"\none worker, one thread, {people} people, {pictures} images")
     print(f"{'stage':>18} {'s':>8} {'CPU s':>8} {'ms':>7} {'CPU ms':>7} {'share':>6}")
 
     def row(stage: str, seconds: np.ndarray, share: str) -> None:
         each = 1000 * seconds / pictures
-        figures = f"{seconds[0]:8.2f} {seconds[1]:8.2f} {each[0]:7.1f} {each[1]:7.1f}"
-        print(f"{stage:>18} {figures} {share:>6}")
+        times = f"{seconds[0]:8.2f} {seconds[1]:8.2f} {each[0]:7.1f} {each[1]:7.1f}"
+        print(f"{stage:>18} {times} {share:>6}")
 
     for stage, seconds in inline.items():
         row(stage, seconds, f"{seconds[1] / total[1]:.0%}")
     row("total", total, "100%")
-    row(BESIDE, found.get(BESIDE, np.zeros(2)), "beside")
+    row(PARALLEL, found.get(PARALLEL, np.zeros(2)), "parallel")
     rates = [pictures / seconds for seconds in total]
     print(f"{'':>18} {rates[0]:.1f} images/s, by CPU time {rates[1]:.1f}", flush=True)
 
 
 def whole(people: int, images: int, processes: int) -> tuple[float, dict]:
-    """Seconds of the whole command, and what `watch` says of its memory."""
+    """Run the whole command; returns its seconds and memory, see `watch`."""
     with tempfile.TemporaryDirectory() as folder:
         options = {"people": people, "images-per-person": images, "workers": processes}
         argv = [sys.executable, "-c", PROGRAM, "world", "--output", f"{folder}/world"]
@@ -120,18 +120,19 @@ def main(
     """Print the tables.
 
     Args:
-        people: Of the world whose time is taken; each has an instant, too: 5 pictures more.
-        images: Of each person.
-        stage_people: People for the table of stages; 0 leaves it out.
-        processes: Workers; 0 = all cores.
-        memory: Numbers of people; worlds of these sizes instead of the two tables.
+        people: People of the timed world; each has one instant, i.e. 5 more images.
+        images: Images per person.
+        stage_people: People for the table of stages; 0 = no such table.
+        processes: Workers; 0 = one per core.
+        memory: Numbers of people; measure worlds of these sizes instead of the two tables.
     """
     print(machine(), flush=True)
     if stage_people and not memory:
         stages(stage_people, images)
-    print(f"\nthe whole command, {processes or workers_of()} workers, start-up and sheet included")
+    used = processes or workers_of()
+    print(f"\nthe whole command, {used} workers, including start-up and contact sheet")
     print(
-        f"{'people':>7} {'pictures':>9} {'s':>8} {'images/s':>9} {'kB each':>8} "
+        f"{'people':>7} {'images':>9} {'s':>8} {'images/s':>9} {'kB each':>8} "
         f"{'GB worker':>10} {'GB main':>8}"
     )
     for count in memory or (people,):

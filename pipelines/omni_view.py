@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photos of people -> bodies -> every view of them: an elevation x azimuth sheet and a GLB each.
+"""Reconstruct people and show them from all sides: a sheet of views and a GLB file per person.
 
 python pipelines/omni_view.py [preset.yaml] [--data.root DIR] [the options of generate.py]
 
-The whole 3D story on one page: `generate` with a dense grid of cameras, then `export body` and
-`export sheet`. Without --data.root it draws a few people of its own.
+Runs `generate` with a dense grid of cameras, then `export body` and `export sheet`. Without
+--data.root, `generate` renders a few people of its own demo.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AZIMUTHS = (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the story; returns the exit status of the first command that fails."""
+    """Run the pipeline; returns the exit status of the first command that fails, else 0."""
     asked = config.parse(generate.Config, argv, "omni_view.py")
     views = asked.views
     if views.sample is None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A diffusion that repairs what geometry could not see: made, used and measured.
+"""Train a view-aware diffusion model, repair rendered views with it, and measure the result.
 
 python pipelines/view_diffusion.py [--preset configs/diffusion/sd15.yaml] [--options]
 
-`world`, `train-diffusion` on its training people, `generate` with the model, and `fidelity` on the
-people that it never saw: <output>/fidelity/table.md. Run again to go on.
+Runs `world`, `train-diffusion` on its training people, `generate` with the model, and `fidelity` on
+the test people, which writes <output>/fidelity/table.md. Rerun to resume.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark import follow
+from chains import follow
 
 from viewsynth import config
 from viewsynth.commands import generate, piped, train_diffusion, world
@@ -21,7 +21,7 @@ from viewsynth.commands import generate, piped, train_diffusion, world
 
 @dataclass(frozen=True)
 class Config:
-    """The options of the commands; those of `train` count after the preset's."""
+    """The options of the commands; those of `train` override the preset."""
 
     preset: Path = Path("configs/diffusion/small.yaml")
     """Preset of train-diffusion."""
@@ -29,16 +29,16 @@ class Config:
     train: train_diffusion.Config = field(default_factory=train_diffusion.Config)
     generate: generate.Config = field(default_factory=generate.Config)
     people: int = 200
-    """Test people that are measured."""
+    """Number of test people that are measured."""
     output: Path = Path("outputs/view_diffusion")
-    """Folder of everything."""
+    """Folder of all outputs."""
 
     def __post_init__(self):
         config.within("people", self.people, 1, 1_000_000)
 
 
 def plan(asked: Config) -> list[list[str]]:
-    """The commands, one after the other."""
+    """Commands to run in sequence."""
     out, own = asked.output.as_posix(), config.flags
     data, model = f"{out}/world", f"{out}/diffusion/pipeline"
     train = [asked.preset.as_posix(), *own(asked.train), "--data.world", data]
@@ -53,7 +53,7 @@ def plan(asked: Config) -> list[list[str]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the story; returns the exit status of the first command that fails."""
+    """Run the pipeline; returns the exit status of the first command that fails, else 0."""
     return follow(plan(config.parse(Config, argv, "view_diffusion.py")))
 
 

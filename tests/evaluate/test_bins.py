@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No query vanishes from a table unsaid: the bins of a kind sum to the queries."""
+"""Bins of elevation and altitude: every query or view is in exactly one bin."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ angles = st.one_of(
     st.integers(-90, 120),
 )
 heights = st.one_of(st.none(), st.floats(), st.floats(-50, 200), st.just(1e6), st.just(2e7))
-seen = st.lists(
+query_lists = st.lists(
     st.tuples(angles, heights, st.sampled_from(["aerial", "aerial", "ground"]), st.booleans()),
     min_size=1,
     max_size=20,
 )
 
 
-def told(value) -> bool:
+def known(value) -> bool:
     return value is not None and math.isfinite(value)
 
 
 def ranked(queries):
-    """A protocol of such queries, and its rows; the last field says who has a match."""
+    """A protocol of such queries and its results; the last field = whether there is a match."""
     asked = [
         Sample(
             paths=(Path(f"{n}"),),
@@ -59,7 +59,7 @@ def ranked(queries):
     )
 
 
-@given(seen)
+@given(query_lists)
 def test_bins_sum_to_the_queries(queries):
     protocol, rows = ranked(queries)
     found = scoring.bins(protocol, rows)
@@ -70,8 +70,8 @@ def test_bins_sum_to_the_queries(queries):
         ("altitude", above),
     ):
         own = [part for part in found if part["by"] == by]
-        if by != "camera" and not any(told(getattr(protocol.query[n], by)) for n in above):
-            assert not own  # the data does not tell it at all
+        if by != "camera" and not any(known(getattr(protocol.query[n], by)) for n in above):
+            assert not own  # the data has no such values
             continue
         assert sum(part["queries"] for part in own) == len(everyone)
         assert sum(part["valid_queries"] for part in own) == rows.valid[list(everyone)].sum()
@@ -97,7 +97,7 @@ def test_bins_sum_to_the_queries(queries):
         (None, "unknown"),
     ],
 )
-def test_where_an_elevation_goes(angle, name):
+def test_bin_of_an_elevation(angle, name):
     protocol, rows = ranked([(angle, None, "aerial", True), (50, None, "aerial", True)])
     own = [part for part in scoring.bins(protocol, rows) if part["by"] == "elevation"]
     assert {part["bin"]: part["queries"] for part in own} == {name: 1, "40-55": 1}
@@ -109,7 +109,7 @@ def test_where_an_elevation_goes(angle, name):
     ("height", "name"),
     [(-5, "below 0"), (1e6, "80 and more"), (3e9, "80 and more"), (-math.inf, "unknown")],
 )
-def test_where_an_altitude_goes(height, name):
+def test_bin_of_an_altitude(height, name):
     protocol, rows = ranked([(None, height, "aerial", True), (None, 30, "aerial", True)])
     own = scoring.bins(protocol, rows)
     assert {p["bin"]: p["queries"] for p in own if p["by"] == "altitude"} == {name: 1, "20-40": 1}
@@ -143,7 +143,7 @@ def write_arm(folder: Path, arm: str, queries, rule: str = "camid") -> None:
     (run / "results.json").write_text(json.dumps({"notes": [], "results": [result]}))
 
 
-@given(seen)
+@given(query_lists)
 def test_bins_of_a_comparison_sum_to_the_queries(tmp_path_factory, queries):
     folder = tmp_path_factory.mktemp("arms")
     queries = [(50, None, "aerial", True), *queries]
@@ -164,11 +164,11 @@ def test_all_bins_of_a_comparison_are_shown(tmp_path):
     assert plots.elevations(found, {})
 
 
-def test_arms_of_other_camera_rules_are_not_compared(tmp_path):
+def test_arms_with_different_camera_rules_are_refused(tmp_path):
     queries = [(50, None, "aerial", True)]
     write_arm(tmp_path, "a", queries)
     write_arm(tmp_path, "f", queries, rule="none")
-    with pytest.raises(ValueError, match="other camera rules in ALL: camid and none; evaluate all"):
+    with pytest.raises(ValueError, match="different camera rules in ALL: camid and none; eval"):
         runs.read(tmp_path)
 
 
@@ -191,7 +191,7 @@ def test_bins_of_fidelity_sum_to_the_views(elevations):
     assert (f"## Elevation other ({people} people, {outside} views)" in shown) == bool(outside)
 
 
-def test_sets_outside_all_bins_are_shown():
+def test_image_sets_outside_all_bins_are_shown():
     rng = np.random.default_rng(0)
     rows = [
         {

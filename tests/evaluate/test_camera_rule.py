@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets without cameras or views: what can be computed, what cannot, and why."""
+"""Protocols of data sets without camera ids or views, and evaluation without camera rule."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DIRECTIONS = ["ALL", "G<->G", "A<->A", "A<->G", "A->G", "G->A"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """Makes a data set whose metadata have some columns; both views, three pictures of each."""
+    """Factory of data sets with given metadata columns: three images of both views per person."""
 
     def make(*columns: str, **values: str) -> Path:
         root, rows = tmp_path / "set", []
@@ -58,7 +58,7 @@ NO_CAMERA, NO_VIEW, NEITHER = ALL[:4], (*ALL[:3], "camid"), ALL[:3]
 
 
 def features_of(root: Path, seed: int = 0) -> tuple[Path, dict[str, np.ndarray]]:
-    """Features that find some people: a direction a person, and noise."""
+    """Features that match some people: one direction per person, plus noise."""
     rng = np.random.default_rng(seed)
     people = rng.normal(size=(100, 16))
     names = sorted(s.name for s in data.load("folder", root).samples)
@@ -68,7 +68,7 @@ def features_of(root: Path, seed: int = 0) -> tuple[Path, dict[str, np.ndarray]]
 
 
 def run(root: Path, *options: str) -> dict[str, dict]:
-    """The results of an evaluation by protocol."""
+    """Results of an evaluation by protocol, without re-ranked ones."""
     output = root.parent / "out"
     shutil.rmtree(output, ignore_errors=True)
     argv = ["--data.root", str(root), "--features", str(features_of(root)[0]), "--output"]
@@ -83,20 +83,20 @@ def notes(root: Path) -> str:
 
 
 def mean_ap(protocol: Protocol, rows: dict[str, np.ndarray], same) -> tuple[float, int]:
-    """MAP by plain loops, and how many queries count; `same` says whose match does not count."""
+    """Reference mAP with loops, and the number of valid queries; `same` excludes matches."""
     found = []
     for query in protocol.query:
-        left = [g for g in protocol.gallery if g.pid != query.pid or not same(query, g)]
-        likeness = [rows[g.name] @ rows[query.name] / np.linalg.norm(rows[g.name]) for g in left]
-        hits = [left[k].pid == query.pid for k in np.argsort(likeness)[::-1]]
-        places = [place for place, hit in enumerate(hits, 1) if hit]
-        if places:
-            found.append(np.mean([k / place for k, place in enumerate(places, 1)]))
+        gallery = [g for g in protocol.gallery if g.pid != query.pid or not same(query, g)]
+        scores = [rows[g.name] @ rows[query.name] / np.linalg.norm(rows[g.name]) for g in gallery]
+        hits = [gallery[k].pid == query.pid for k in np.argsort(scores)[::-1]]
+        ranks = [rank for rank, hit in enumerate(hits, 1) if hit]
+        if ranks:
+            found.append(np.mean([k / rank for k, rank in enumerate(ranks, 1)]))
     return float(np.mean(found)), len(found)
 
 
 def same_bytes(one: Sample, other: Sample) -> bool:
-    """Some of the little pictures are alike."""
+    """Whether two images are equal, as some of the small test images are."""
     return one.paths[0].read_bytes() == other.paths[0].read_bytes()
 
 
@@ -104,39 +104,39 @@ def same_bytes(one: Sample, other: Sample) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("columns", "values", "said"),
+    ("columns", "values", "reason"),
     [
         (NO_CAMERA, {}, "camid '0' (as a picture has whose camera is not given)"),
         (ALL, {"camid": ""}, "camid '0' (as a picture has whose camera is not given)"),
         (ALL, {"camid": "gate"}, "camid 'gate', so none has a match"),
     ],
 )
-def test_what_needs_no_camera_is_computed(folder, capsys, columns, values, said):
+def test_protocols_without_camera_rule_are_computed(folder, capsys, columns, values, reason):
     root = folder(*columns, **values)
     results = run(root)
     assert list(results) == ["A<->G"] and results["A<->G"]["valid_queries"] == 2 * PEOPLE
-    told = capsys.readouterr()
-    line = next(x for x in told.err.splitlines() if "not computed" in x)
+    output = capsys.readouterr()
+    line = next(x for x in output.err.splitlines() if "not computed" in x)
     assert line.startswith("folder: ALL, G<->G, A<->A, A->G, G->A are not computed: every picture")
-    assert said in line and "column camid" in line and "--camera-rule none" in line
-    assert line.removeprefix("folder: ") in told.out and line[8:] in notes(root)
+    assert reason in line and "column camid" in line and "--camera-rule none" in line
+    assert line.removeprefix("folder: ") in output.out and line[8:] in notes(root)
 
 
 @pytest.mark.parametrize("names", [["ALL", "A<->G"], ["A<->G", "A->G", "G->A"]])
-def test_of_several_named_ones_too(folder, capsys, names):
+def test_the_same_for_named_protocols(folder, capsys, names):
     assert list(run(folder(*NO_CAMERA), "--protocols", *names)) == ["A<->G"]
     others = ", ".join(name for name in names if name != "A<->G")
     assert f"{others} {'is' if len(names) == 2 else 'are'} not computed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names", [["ALL"], ["A->G"], ["G<->G", "A<->A"]])
-def test_none_left_is_an_error_with_reasons(folder, names):
+def test_no_computable_protocol_is_an_error_with_reasons(folder, names):
     message = r"no protocol of folder can be computed:\n.*not computed: every picture .*none$"
     with pytest.raises(ValueError, match=message):
         run(folder(*NO_CAMERA), "--protocols", *names)
 
 
-def test_every_reason_is_told():
+def test_every_reason_is_reported():
     def of(name, query, gallery, camera="camid"):
         path = Path("/none")
         sides = (
@@ -175,10 +175,10 @@ def test_every_reason_is_told():
         protocols.computable(dataset, every[1:], {})
 
 
-# ---- without a rule ------------------------------------------------------------------------------
+# ---- without camera rule -------------------------------------------------------------------------
 
 
-def test_without_a_camera_rule_all_is_computed(folder, capsys):
+def test_without_camera_rule_all_protocols_are_computed(folder, capsys):
     root = folder(*NO_CAMERA)
     results = run(root, "--camera-rule", "none", "--rerank")
     assert list(results) == DIRECTIONS
@@ -196,13 +196,13 @@ def test_without_a_camera_rule_all_is_computed(folder, capsys):
         assert one["camera_rule"] == ("view" if name == "A<->G" else "none")
         assert ("no camera rule" in one["direction"]) == (name != "A<->G")
         assert ("no camera rule" in one["leaderboard"]["protocol"]) == (name != "A<->G")
-    told = capsys.readouterr()
-    for text in (told.out, told.err, notes(root)):
+    output = capsys.readouterr()
+    for text in (output.out, output.err, notes(root)):
         assert "No camera rule (--camera-rule none)" in text and "A<->G keeps its rule" in text
-    assert "aerial queries, ground gallery; no camera rule |" in told.out
+    assert "aerial queries, ground gallery; no camera rule |" in output.out
 
 
-def test_a_rule_that_is_there_may_be_left_out(folder):
+def test_an_existing_camera_rule_can_be_disabled(folder):
     root = folder(*ALL)
     with_rule, without = run(root), run(root, "--camera-rule", "none")
     rows, protocol = features_of(root)[1], data.load("folder", root).protocols["ALL"]
@@ -216,7 +216,7 @@ def test_a_rule_that_is_there_may_be_left_out(folder):
 
 
 def test_a_copy_of_the_query_is_no_match(folder):
-    """The gallery has each query again, under another name: what is known to be there."""
+    """The gallery contains a copy of each query under another name, which must not count."""
     root = folder(*NO_CAMERA)
     with (root / "metadata.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -245,7 +245,7 @@ def test_a_copy_of_the_query_is_no_match(folder):
 
 
 def test_copies_alone_are_no_match(tmp_path):
-    """Query and gallery are the same pictures: whoever has one picture only cannot be found."""
+    """Query and gallery are equal images: people with a single image have no match."""
     samples = []
     for number, (pid, content) in enumerate([("1", b"x"), ("1", b"yy"), ("2", b"z"), ("3", b"z")]):
         for split in ("query", "gallery"):
@@ -257,7 +257,10 @@ def test_copies_alone_are_no_match(tmp_path):
     assert protocol.valid_queries == 2 and len(protocol.gallery) == 4
     rows = scoring.rank(protocol, np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32))
     assert rows.valid.tolist() == [True, True, False, False]
-    assert rows.rank.tolist()[:2] == [3, 3]  # the other one, behind equally far strangers
+    assert rows.rank.tolist()[:2] == [
+        3,
+        3,
+    ]  # after equally distant images of others
     views = Protocol(name="A<->G", query=query, gallery=gallery, camera="view")
     assert protocols.without_cameras(views) == views
 
@@ -281,29 +284,29 @@ def test_valid_queries_are_those_with_another_picture(people, asked, searched):
         assert scoring.rank(protocol, *arrays).valid.tolist() == expected
 
 
-# ---- without a column view -----------------------------------------------------------------------
+# ---- without view --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("columns", "values"), [(NO_VIEW, {}), (ALL, {"view": ""})])
-def test_a_missing_view_is_said(folder, capsys, columns, values):
+def test_a_missing_view_is_reported(folder, capsys, columns, values):
     root = folder(*columns, **values)
     assert list(run(root)) == ["ALL", "G<->G"]
-    told = capsys.readouterr()
-    assert "folder: view: no picture of query or gallery is said to be from above" in told.err
-    assert "A<->G, A<->A, A->G and G->A are not offered" in told.out
+    output = capsys.readouterr()
+    assert "folder: view: no picture of query or gallery is said to be from above" in output.err
+    assert "A<->G, A<->A, A->G and G->A are not offered" in output.out
     with pytest.raises(ValueError, match=r"no protocol 'A->G'; there are .*\. view: no picture"):
         run(root, "--protocols", "A->G")
 
 
-def test_nothing_is_said_where_nothing_is_missing(folder, capsys, release):
+def test_no_remarks_if_nothing_is_missing(folder, capsys, release):
     run(folder(*ALL))
-    told = capsys.readouterr()
-    assert "not computed" not in told.err + told.out and "from above" not in told.err
-    dataset = data.load("market1501", release("market1501"))  # never had two views
+    output = capsys.readouterr()
+    assert "not computed" not in output.err + output.out and "from above" not in output.err
+    dataset = data.load("market1501", release("market1501"))  # has one view by definition
     assert protocols.select(dataset, (), "protocol", {})[1] == []
 
 
-def test_neither_camera_nor_view(folder, capsys):
+def test_without_camera_and_view(folder, capsys):
     root = folder(*NEITHER)
     with pytest.raises(ValueError, match="can be computed:\nALL, G<->G are not computed: every"):
         run(root)
@@ -311,11 +314,11 @@ def test_neither_camera_nor_view(folder, capsys):
     assert "view: no picture" in capsys.readouterr().err
 
 
-# ---- pictures that cannot be read ----------------------------------------------------------------
+# ---- unreadable images ---------------------------------------------------------------------------
 
 
-def test_a_protocol_that_broken_pictures_leave_without_matches(folder, capsys):
-    """Told and left out, like one that never had any."""
+def test_protocols_without_matches_after_removing_unreadable_images(folder, capsys):
+    """Such protocols are reported and left out."""
     root = folder(*ALL)
     dataset = data.load("folder", root)
     chosen, _ = protocols.select(dataset, ("ALL", "A<->G"), "protocol", {})
@@ -332,13 +335,13 @@ def test_a_protocol_that_broken_pictures_leave_without_matches(folder, capsys):
     assert lines == [f"G<->G is not computed: it has an empty gallery in {root}"]
 
 
-def test_the_program_says_it_in_lines(folder, capsys):
+def test_the_command_prints_the_reasons(folder, capsys):
     root = folder(*NO_CAMERA)
     path, _ = features_of(root)
     argv = ["--data.root", str(root), "--features", str(path), "--output", str(root.parent / "o")]
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as caught:
         commands.main("evaluate", [*argv, "--protocols", "A->G"])
-    assert left.value.code == 2
-    said = capsys.readouterr().err.splitlines()
-    assert said[-2].endswith("error: no protocol of folder can be computed:")
-    assert said[-1].startswith("A->G is not computed: every picture")
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].endswith("error: no protocol of folder can be computed:")
+    assert lines[-1].startswith("A->G is not computed: every picture")

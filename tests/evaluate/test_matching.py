@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of samples, as other programs write them."""
+"""Names of samples in the spellings of other programs."""
 
 from __future__ import annotations
 
@@ -20,52 +20,52 @@ def rows(listed, names=NAMES, roots=(ROOT,)):
     return matching.positions(FILE, listed, names, roots)
 
 
-WAYS = {
-    "as they are": str,
+SPELLINGS = {
+    "unchanged": str,
     "./": lambda name: f"./{name}",
     ".//": lambda name: ".//" + name.replace("/", "//"),
     "/./ and /../": lambda name: name.replace("/", "/./x/../"),
     "backslashes": lambda name: name.replace("/", "\\"),
     ".\\": lambda name: ".\\" + name.replace("/", "\\"),
     "below the root": lambda name: f"{ROOT}/{name}",
-    "below another machine's": lambda name: f"/home/me/sets/CARGO/{name}",
-    "of Windows": lambda name: "D:\\sets\\CARGO\\" + name.replace("/", "\\"),
-    "of a share": lambda name: "\\\\server\\CARGO\\" + name.replace("/", "\\"),
-    "as given to a program": lambda name: f"../sets/CARGO/{name}",
-    "as an address": lambda name: f"file:///sets/CARGO/{name}",
-    "from the root on": lambda name: f"/{name}",
-    "decomposed": lambda name: unicodedata.normalize("NFD", name),
-    "with line ends": lambda name: f" {name}\r\n",
+    "below a folder of another machine": lambda name: f"/home/me/sets/CARGO/{name}",
+    "Windows path": lambda name: "D:\\sets\\CARGO\\" + name.replace("/", "\\"),
+    "network share": lambda name: "\\\\server\\CARGO\\" + name.replace("/", "\\"),
+    "relative to another folder": lambda name: f"../sets/CARGO/{name}",
+    "URL": lambda name: f"file:///sets/CARGO/{name}",
+    "from the root": lambda name: f"/{name}",
+    "decomposed Unicode": lambda name: unicodedata.normalize("NFD", name),
+    "with line endings": lambda name: f" {name}\r\n",
     "bare": lambda name: name.rpartition("/")[2],
     "bare, with ./": lambda name: "./" + name.rpartition("/")[2],
 }
-TOLD = {
-    "below another machine's",
-    "of Windows",
-    "of a share",
-    "as given to a program",
-    "as an address",
-    "from the root on",
+WITH_NOTE = {
+    "below a folder of another machine",
+    "Windows path",
+    "network share",
+    "relative to another folder",
+    "URL",
+    "from the root",
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_ways_to_write_a_name(way):
-    listed = [WAYS[way](name) for name in [*NAMES[::-1], "gallery/Cam9/more.jpg"]]
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_all_spellings_match(spelling):
+    listed = [SPELLINGS[spelling](name) for name in [*NAMES[::-1], "gallery/Cam9/more.jpg"]]
     assert len(set(listed)) == 5
     at, notes = rows(listed)
     assert at == [3, 2, 1, 0]
-    assert bool(notes) == (way in TOLD)
+    assert bool(notes) == (spelling in WITH_NOTE)
     assert all(note.startswith("the names in f.npz are read as paths below ") for note in notes)
 
 
-def test_ways_may_be_mixed():
-    ways = ["as they are", "below the root", "backslashes", "bare"]
-    listed = [WAYS[way](name) for way, name in zip(ways, NAMES, strict=True)]
+def test_spellings_may_be_mixed():
+    kinds = ["unchanged", "below the root", "backslashes", "bare"]
+    listed = [SPELLINGS[kind](name) for kind, name in zip(kinds, NAMES, strict=True)]
     assert rows(listed) == ([0, 1, 2, 3], [])
 
 
-def test_the_root_as_it_was_given():
+def test_names_below_the_root_as_given():
     listed = [f"sets/CARGO/{name}" for name in NAMES]
     assert rows(listed, roots=[Path("./sets/CARGO"), ROOT]) == ([0, 1, 2, 3], [])
 
@@ -79,17 +79,17 @@ def test_the_root_as_it_was_given():
     ),
     st.sampled_from(["", "./", "/", "/m/", "C:\\", "a/", "../a/"]),
 )
-def test_a_row_is_never_another_samples(names, start):
-    """Whatever the names look like, a row is the right one or there is an error."""
+def test_a_sample_never_gets_the_row_of_another(names, start):
+    """For any names, the result is the correct row or an error."""
     listed = [start + name for name in names]
     for some in (names, names[:1], names[::2]):
         try:
             at, notes = rows(listed, some, ())
         except ValueError:
-            assert start not in ("", "./")  # those are never in doubt
+            assert start not in ("", "./")  # these are never ambiguous
         else:
-            right = [names.index(name) for name in some]
-            assert at == right or (notes and start) or set(some) & set(listed)
+            expected = [names.index(name) for name in some]
+            assert at == expected or (notes and start) or set(some) & set(listed)
 
 
 @pytest.mark.parametrize(
@@ -107,15 +107,15 @@ def test_names_with_other_folders_do_not_match(listed):
 
 
 @pytest.mark.parametrize("folder", ["/home/me/CARGO", "C:/CARGO", ""])
-def test_the_one_that_is_missing_is_named_and_the_folder_of_the_others(folder):
+def test_error_names_the_missing_sample_and_the_folder_of_the_others(folder):
     listed = [f"{folder}/{name}" for name in NAMES[:-1]]
-    said = rf"1 of 4 .* not in f.npz: d.jpg \(the others are below {folder or '/'}\); it has"
-    with pytest.raises(ValueError, match=said):
+    message = rf"1 of 4 .* not in f.npz: d.jpg \(the others are below {folder or '/'}\); it has"
+    with pytest.raises(ValueError, match=message):
         rows(listed)
 
 
-def test_folders_of_the_data_set_are_no_place(tmp_path):
-    """Flat pictures, and features of another split whose file names are the same."""
+def test_folders_of_the_data_set_are_not_stripped(tmp_path):
+    """Features of another split with equal file names must not match."""
     (tmp_path / "train").mkdir()
     names = ["1.jpg", "2.jpg"]
     listed = [f"train/{name}" for name in names]
@@ -128,18 +128,18 @@ def test_folders_of_the_data_set_are_no_place(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("listed", "told"),
+    ("listed", "message"),
     [
         ([*NAMES, NAMES[0]], "names 1 samples twice: query/Cam1/a b.jpg"),
         (["./" + NAMES[0], NAMES[0].replace("/", "\\"), *NAMES[1:]], "names 1 samples twice"),
         ([f"/{m}/{name}" for m in "mn" for name in NAMES], "below several folders: /m, /n"),
     ],
 )
-def test_names_that_stand_twice(listed, told):
-    with pytest.raises(ValueError, match=told):
+def test_duplicate_names_are_refused(listed, message):
+    with pytest.raises(ValueError, match=message):
         rows(listed)
 
 
-def test_bare_names_of_several_samples():
+def test_ambiguous_bare_names_are_refused():
     with pytest.raises(ValueError, match="2 samples by file names that several have.*q/a.jpg"):
         rows([".\\a.jpg", "b.jpg"], ["q/a.jpg", "g/a.jpg", "g/b.jpg"])

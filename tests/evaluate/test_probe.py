@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The linear probe: finds what is there, finds nothing where nothing is, and forgets nobody."""
+"""The linear probe: accuracy with and without a signal, and which people are used."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from viewsynth.runtime.files import lines, sha256
 PEOPLE = 60
 
 
-def made(shift: float, width: int = 16, each: int = 4):
-    """Features of people, each with a place of his own; synthetic ones are shifted."""
+def generated(shift: float, width: int = 16, each: int = 4):
+    """Features with one cluster per person; those of synthetic images are shifted."""
     rng = np.random.default_rng(0)
     pids = np.repeat([f"p{n}" for n in range(PEOPLE)], 2 * each)
     kinds = np.tile(np.arange(2 * each) < each, PEOPLE)
@@ -29,20 +29,20 @@ def made(shift: float, width: int = 16, each: int = 4):
     return rows, kinds, pids.tolist()
 
 
-def test_what_is_not_there_is_not_found():
-    found = probe(*made(0.0))
+def test_accuracy_without_a_signal_is_chance():
+    found = probe(*generated(0.0))
     assert found.accuracy[1] < 0.5 < found.accuracy[2] and found.chance == 0.5
     assert (found.people, found.pictures) == (PEOPLE, 480)
 
 
-def test_what_is_there_is_found():
-    assert probe(*made(20.0)).accuracy[0] > 0.99
-    weak = probe(*made(3.0))
+def test_accuracy_grows_with_the_signal():
+    assert probe(*generated(20.0)).accuracy[0] > 0.99
+    weak = probe(*generated(3.0))
     assert 0.6 < weak.accuracy[1] < weak.accuracy[0] < weak.accuracy[2] < 0.95
 
 
-def test_people_are_not_told_by_heart():
-    """Features that name the person perfectly, and kinds that go by person but for one picture."""
+def test_identity_does_not_predict_the_kind():
+    """Features identify the person, and all but one image of a person are of one kind."""
     rng = np.random.default_rng(1)
     rows, pids = np.repeat(np.eye(PEOPLE), 4, 0), np.repeat(np.arange(PEOPLE), 4)
     kinds = np.repeat(rng.random(PEOPLE) < 0.5, 4)
@@ -51,17 +51,15 @@ def test_people_are_not_told_by_heart():
     assert abs(found.accuracy[0] - 0.5) < 0.1
 
 
-def test_a_rare_kind_counts_as_much():
-    rows, kinds, pids = made(0.0)
+def test_a_rare_kind_has_equal_weight():
+    rows, kinds, pids = generated(0.0)
     first = np.array([not kind or n % 8 == 0 for n, kind in enumerate(kinds)])
     found = probe(rows[first], kinds[first], np.array(pids)[first].tolist())
-    assert (
-        found.accuracy[1] < 0.5 < found.accuracy[2]
-    )  # to say "real" always would be right in 80 %
+    assert found.accuracy[1] < 0.5 < found.accuracy[2]  # always "real" would be right in 80 %
 
 
-def test_order_does_not_matter_and_the_lonely_are_left_out():
-    rows, kinds, pids = made(3.0)
+def test_order_is_irrelevant_and_people_of_one_kind_are_left_out():
+    rows, kinds, pids = generated(3.0)
     order = np.random.default_rng(2).permutation(len(pids))
     again = probe(rows[order], kinds[order], [pids[n] for n in order])
     assert again.accuracy == pytest.approx(probe(rows, kinds, pids).accuracy, abs=0.01)
@@ -79,7 +77,7 @@ def trained(tmp_path):
 
 
 def test_the_command(tmp_path, trained, capsys):
-    """Real pictures are dark, synthetic ones bright: any network shows it."""
+    """Real images are dark and synthetic ones bright, which features of any network show."""
     rng, rows = np.random.default_rng(0), []
 
     def draw(path, level):
@@ -88,7 +86,7 @@ def test_the_command(tmp_path, trained, capsys):
         Image.fromarray(noise.astype(np.uint8)).save(path)
 
     for who in range(6):
-        for camera in (1, 6):  # Cam1 flies
+        for camera in (1, 6):  # Cam1 is the drone
             for n in range(2):
                 name = f"Cam{camera}_day_{who:04d}_{n}.jpg"
                 draw(tmp_path / f"CARGO/train/Cam{camera}/{name}", 20)

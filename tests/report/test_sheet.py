@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contact sheet and page."""
+"""Contact sheet and HTML page of a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(pid="<b>p</b>"):
     ]
 
 
-def test_page_escapes_everything_and_links_relatively():
+def test_page_escapes_text_and_has_relative_links():
     reject = {"source": "<u>", "pid": "&", "stage": "s", "kind": "quality", "reason": "<script>"}
     page = sheet.page({"x": rows()}, [reject], 1)
     assert not re.search(r"<(b|i|u|script)>", page) and "&lt;script&gt;" in page
@@ -38,7 +38,7 @@ def test_page_escapes_everything_and_links_relatively():
     assert "../images/a%2520b/" in links  # the folder is called a%20b
 
 
-def test_draw_has_a_row_a_person_and_is_the_same_twice():
+def test_draw_has_a_row_per_person_and_is_reproducible():
     tile = sheet.Tile("30° / 0°", Image.new("RGB", (50, 100), "red"))
     one, two = sheet.draw([("p", [tile])]), sheet.draw([("p", [tile]), ("人", [tile, tile])])
     sizes = [Image.open(io.BytesIO(data)).size for data in (one, two)]
@@ -46,12 +46,12 @@ def test_draw_has_a_row_a_person_and_is_the_same_twice():
     assert Image.open(io.BytesIO(sheet.draw([]))).size[0] > 100
 
 
-def test_overlay_tells_seen_from_inferred():
+def test_overlay_distinguishes_seen_from_inferred():
     image, seen = Image.new("RGB", (3, 1), "grey"), Image.new("L", (3, 1))
     seen.putdata([255, 60, 0])
     green, red, off = sheet.overlay(image, seen).get_flattened_data()
     assert green[1] > green[0] and red[0] > red[1] and len(set(off)) == 1
 
 
-def test_title():
+def test_title_of_a_row():
     assert sheet.title(rows("p")) == "p   1 views   50% seen   fallback: walk"

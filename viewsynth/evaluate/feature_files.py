@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feature files: what any program may have written -> float32 rows and their names.
+"""Reads feature files of other programs: float32 rows and their names.
 
-`features.load` calls `read`, `matching` finds the samples' rows. A file is told by its bytes, not
-by what it is called:
+`features.load` calls `read`; `matching` then finds the samples' rows. The format is detected by
+content, not by file name:
 
-- safetensors: a tensor "features", metadata "names", a JSON list;
+- safetensors: a tensor "features" and metadata "names", a JSON list;
 - .npz: arrays "features" and "names"; .npy: the features alone;
 - .pt, .pth: a dict with "features" and "names", a dict name -> vector, or the features alone.
 
-Features alone get their names from a file of names (see `name_files`) that has their stem and lies
-beside them, or is given. No pickle is ever executed.
+Names that are not in the file are read from a name file (see `name_files`), which is given or lies
+in the same folder with the same stem. Pickled code is never executed.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from viewsynth.evaluate.name_files import LISTS, few
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 CONVERT = """
   import json; from safetensors.torch import save_file
-  names = [...]  # of each row, e.g. "query/Cam1/Cam1_day_0007_3.jpg", relative to the data set
+  names = [...]  # one per row, relative to the data set: "query/Cam1/Cam1_day_0007_3.jpg"
   save_file({"features": features.float().contiguous()}, "features.safetensors",
             metadata={"names": json.dumps(names)})"""
 PICKLE = """
-  import torch; data = torch.load("FILE", weights_only=False)  # or pickle.load; only your own files
-  features = torch.as_tensor(data["features"]); names = list(data["names"])  # or as it has them"""
+  import torch; data = torch.load("FILE", weights_only=False)  # or pickle.load; trusted files only
+  features = torch.as_tensor(data["features"]); names = list(data["names"])  # adapt the keys"""
 OWN_NAMES = {
     "safetensors": 'metadata "names", a JSON list of the samples\' names',
     "npz": 'an array "names", the samples\' names as texts',
-    "npy": "a file of the samples' names beside it",
+    "npy": "a file of the samples' names next to it",
     "pt": 'an entry "names", a list of the samples\' names',
 }
 
 
 @dataclass(frozen=True)
 class Read:
-    """What a file holds.
+    """Content of a feature file.
 
     Args:
-        rows: One a name.  float32 [N, D]
-        names: Of the rows, as they are written.
-        about: Other texts of the file, e.g. "model" and "parts".
-        notes: What was done to it, a line each.
+        rows: One row per name.  float32 [N, D]
+        names: Names of the rows, as written in the file.
+        about: Other metadata, e.g. "model" and "parts".
+        notes: Conversions that were applied, one line each.
     """
 
     rows: np.ndarray
@@ -66,16 +66,17 @@ class Read:
 
 
 def read(path: Path, listing: Path | None = None) -> Read:
-    """Features and names, as far as they can be checked alone.
+    """Read a feature file and check its shape, type and number of names.
 
     Args:
-        path: One of the forms above.
-        listing: A file of names, which counts before the names that `path` has; None = those, or a
-            file beside it.
+        path: File of one of the formats above.
+        listing: Name file, which takes precedence over names in `path`; None = names in `path`,
+            else a name file in the same folder.
 
     Raises:
-        FileNotFoundError: if there is no file `path` or `listing`.
-        ValueError: if it cannot be read, or is no [N, D] of floating-point numbers with N names.
+        FileNotFoundError: if `path` or `listing` does not exist.
+        ValueError: if the file cannot be read, or does not hold floating-point numbers [N, D] with
+            N names.
     """
     for what, file in (("features", path), ("names", listing)):
         if file is not None and not file.is_file():
@@ -84,21 +85,21 @@ def read(path: Path, listing: Path | None = None) -> Read:
     array, names, about = READERS[kind](path)
     notes: list[str] = []
     if listing is not None or names is None:
-        listing = listing or _beside(path, kind)
+        listing = listing or _find_listing(path, kind)
         notes = [f"the rows of {path.name} are named by {listing.name}"]
         names = name_files.read(listing)
-    rows, told = _single(path, array)
-    rows, more = _matrix(path, rows, names, f" in {listing}" if listing else "")
-    return Read(rows, names, about, [*notes, *told, *more])
+    rows, converted = _float32(path, array)
+    rows, reshaped = _matrix(path, rows, names, f" in {listing}" if listing else "")
+    return Read(rows, names, about, [*notes, *converted, *reshaped])
 
 
-# ---- the forms -----------------------------------------------------------------------------------
+# ---- formats -------------------------------------------------------------------------------------
 
 Content = tuple[np.ndarray | torch.Tensor, list[str] | None, dict[str, str]]
 
 
 def _kind(path: Path) -> str:
-    """Which form a file has, by its bytes."""
+    """Format of a file, detected by its content."""
     with path.open("rb") as file:
         head = file.read(9)
     if head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
@@ -113,10 +114,10 @@ def _kind(path: Path) -> str:
             raise _unreadable(path, ".npz or .pt", error) from error
         return "pt" if any(name.endswith("data.pkl") for name in inside) else "npz"
     if head[:1] == b"\x80":
-        return "pt"  # what torch wrote before it wrote zip files, or another pickle
+        return "pt"  # the format of torch before version 1.6, or another pickle
     raise ValueError(
-        f"features: {path} {'is empty' if not head else 'is none of the files that are read'}; "
-        "expected safetensors, .npy, .npz, .pt or .pth. Convert it where it was made:" + CONVERT
+        f"features: {path} {'is empty' if not head else 'is none of the supported formats'}; "
+        "expected safetensors, .npy, .npz, .pt or .pth. Convert it where it was created:" + CONVERT
     )
 
 
@@ -152,7 +153,7 @@ def _npz(path: Path) -> Content:
         with np.load(path, allow_pickle=False) as file:
             keys = file.files
             found = {key: file[key] for key in ("features", "names") if key in keys}
-    except Exception as error:  # whatever a broken or a hostile archive makes of zip, zlib, numpy
+    except Exception as error:  # damaged and hostile archives raise many types
         raise _unreadable(path, ".npz", error) from error
     if "features" not in found:
         raise ValueError(
@@ -167,18 +168,18 @@ def _npz(path: Path) -> Content:
 
 def _pt(path: Path) -> Content:
     try:
-        with warnings.catch_warnings(action="ignore"):  # of pickles that are refused anyway
+        with warnings.catch_warnings(action="ignore"):  # about pickles, which are refused anyway
             data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        what = re.search(r"GLOBAL (\S+)", str(error))
+        found = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
             f"features: {path} cannot be read without running code"
-            f"{f' ({what[1]})' if what else ''}: of pickles, tensors, numbers, texts, lists and "
-            "dicts alone are read. Convert it where it was made:"
+            f"{f' ({found[1]})' if found else ''}: only tensors, numbers, texts, lists and dicts "
+            "are read from pickles. Convert it where it was created:"
             + PICKLE.replace("FILE", path.name)
             + CONVERT.replace("  names = [...]  #", "  # names")
         ) from error
-    except Exception as error:  # whatever a broken file makes of it
+    except Exception as error:  # damaged files raise many types
         raise _unreadable(path, ".pt", error) from error
     if isinstance(data, torch.Tensor):
         return _dense(path, data), None, {}
@@ -192,13 +193,13 @@ def _pt(path: Path) -> Content:
         return torch.stack([_dense(path, row) for row in data.values()]), list(data), {}
     keys = f" of {few(list(map(str, data))) or 'nothing'}" if isinstance(data, dict) else ""
     raise ValueError(
-        f'features: {path} must hold a dict with "features", a tensor [N, D], and "names", a dict '
-        f"of a vector a name, or a tensor; it has a {type(data).__name__}{keys}"
+        f'features: {path} must hold a dict with "features", a tensor [N, D], and "names"; a dict '
+        f"name -> vector; or a tensor [N, D]; it has a {type(data).__name__}{keys}"
     )
 
 
 def _vectors(data: dict) -> bool:
-    """Whether it is a dict name -> vector, all of one length, and not, say, a model's weights."""
+    """Whether a dict maps names to vectors of one length, unlike e.g. the weights of a model."""
     if not all(isinstance(v, torch.Tensor) for v in data.values()):
         return False
     shapes = {(v.shape, v.dtype) for v in data.values()}
@@ -213,7 +214,7 @@ def _dense(path: Path, tensor: torch.Tensor) -> torch.Tensor:
     if tensor.layout is not torch.strided or tensor.device.type != "cpu":
         raise ValueError(
             f"features: {path} must hold dense tensors; got {tensor.layout} on {tensor.device}; "
-            "features.to_dense() makes them so"
+            "convert them with features.to_dense().cpu()"
         )
     return tensor.detach()
 
@@ -228,7 +229,7 @@ READERS: dict[str, Callable[[Path], Content]] = {
 
 def _texts(path: Path, names: object, kind: str) -> list[str]:
     return name_files.texts(
-        names, f"features: {path} must have {OWN_NAMES[kind]}", f". Write it like this:{CONVERT}"
+        names, f"features: {path} must have {OWN_NAMES[kind]}", f". Write it as follows:{CONVERT}"
     )
 
 
@@ -237,46 +238,46 @@ def _unreadable(path: Path, form: str, error: Exception) -> ValueError:
     hint = ""
     if "allow_pickle" in first or "Python objects" in first:
         first = "it holds Python objects, which can run code"
-        hint = "; save numbers as float32 and names as np.array(names), which makes texts"
+        hint = "; save numbers as float32 and names as np.array(names), an array of texts"
     return ValueError(
-        f"features: {path} is no {form} file that can be read ({first}){hint}. Copy it again, or "
-        f"convert it where it was made:{CONVERT}"
+        f"features: {path} is no readable {form} file ({first}){hint}. Copy it again, or convert "
+        f"it where it was created:{CONVERT}"
     )
 
 
-def _beside(path: Path, kind: str) -> Path:
-    """The file of names beside a file without names. Raises: ValueError: if there is not one."""
+def _find_listing(path: Path, kind: str) -> Path:
+    """Name file in the folder of a feature file. Raises: ValueError: unless there is one."""
     listed = [path.with_suffix(suffix) for suffix in LISTS]
     there = [file for file in listed if file != path and file.is_file()]
     if len(there) > 1:
         raise ValueError(
-            f"names: beside {path} there are {' and '.join(file.name for file in there)}; say "
-            "which one has its names by --names FILE"
+            f"names: next to {path} there are {' and '.join(file.name for file in there)}; say "
+            "which one has its names with --names FILE"
         )
     if not there:
         raise ValueError(
             f"features: {path} must have {OWN_NAMES[kind]}; or give the names in a file, in the "
-            f"order of the rows, by --names FILE or as {path.stem}.txt, .csv or .json beside it; "
-            f"or write all like this:{CONVERT}"
+            f"order of the rows, with --names FILE or as {path.stem}.txt, .csv or .json in the "
+            f"same folder; or write one file as follows:{CONVERT}"
         )
     return there[0]
 
 
-# ---- numbers -------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------
 
 
-def _single(path: Path, array: np.ndarray | torch.Tensor) -> tuple[np.ndarray, list[str]]:
-    """The numbers as float32; integers are refused: of what scale and zero they are, nobody says.
+def _float32(path: Path, array: np.ndarray | torch.Tensor) -> tuple[np.ndarray, list[str]]:
+    """Convert values to float32; integers are refused, because their scale is unknown.
 
-    Too large numbers become infinite, which `features.load` finds.
+    Values out of range become infinite, which `features.load` refuses.
     """
     kind = getattr(array.dtype, "name", str(array.dtype).removeprefix("torch."))
     if kind not in FLOATS:
-        bare = " (bare bytes: numpy writes bfloat16 so)" if kind.startswith("void") else ""
+        bare = " (raw bytes, as numpy stores bfloat16)" if kind.startswith("void") else ""
         raise ValueError(
             f"features: {path} must hold floating-point numbers, {', '.join(FLOATS)}; got {kind}"
-            f"{bare}, {list(array.shape)}; make them float32 where their meaning is known (of "
-            "quantised ones, the scale and the zero point)"
+            f"{bare}, {list(array.shape)}; convert them to float32 where they were created "
+            "(quantised values with their scale and zero point)"
         )
     if isinstance(array, torch.Tensor):
         rows = array.float().numpy()
@@ -289,9 +290,9 @@ def _single(path: Path, array: np.ndarray | torch.Tensor) -> tuple[np.ndarray, l
 def _matrix(
     path: Path, rows: np.ndarray, names: Sequence[str], where: str
 ) -> tuple[np.ndarray, list[str]]:
-    """The numbers as [N, D]; axes of size 1 are taken out.
+    """Reshape values to [N, D] by removing axes of size 1.
 
-    Raises: ValueError: says which axis is too many, or both counts.
+    Raises: ValueError: if there are further axes, or N differs from the number of names.
     """
     shape, count, notes = rows.shape, len(names), []
     if len(shape) > 2:
@@ -304,24 +305,24 @@ def _matrix(
             notes = [f"{path.name} is {list(shape)}: read as {list(rows.shape)}"]
     if rows.ndim != 2:
         raise ValueError(
-            f"features: {path} must be [N, D], one row a sample; got {list(shape)} for {count} "
-            f"names{where}; {_too_many(shape, count)}"
+            f"features: {path} must be [N, D], one row per sample; got {list(shape)} for {count} "
+            f"names{where}; {_wrong_axes(shape, count)}"
         )
     if len(rows) != count:
-        turned = (
+        hint = (
             "; it is [D, N], transposed: save features.T"
             if rows.shape[1] == count
             else "; each row needs one name, in the order of the rows"
         )
         raise ValueError(
             f"features: {path} has {len(rows)} rows but {count} names{where}"
-            f"{turned if rows.shape[1] else ''}"
+            f"{hint if rows.shape[1] else ''}"
         )
     return rows, notes
 
 
-def _too_many(shape: tuple[int, ...], count: int) -> str:
-    """Which axes of features make them no [N, D], and what to do."""
+def _wrong_axes(shape: tuple[int, ...], count: int) -> str:
+    """Explain which axes are missing or too many for [N, D], and how to change the shape."""
     if len(shape) < 2:
         return f"{'an axis is' if shape else 'two axes are'} missing: a row has several numbers"
     own = shape.index(count) if count in shape else 0
@@ -331,12 +332,12 @@ def _too_many(shape: tuple[int, ...], count: int) -> str:
             f"features.movedim({own}, 0), then one row a sample"
         )
     others = [axis for axis in range(1, len(shape)) if shape[axis] != 1]
-    # Frames or parts stand before the numbers of each, the height and width of a map behind them.
+    # Axes of frames or parts precede D, height and width of a feature map follow it.
     many = others[1:] if len(others) == 3 else others[:-1]
-    said = " and ".join(f"axis {axis} of size {shape[axis]}" for axis in many)
+    axes = " and ".join(f"axis {axis} of size {shape[axis]}" for axis in many)
     one = len(many) == 1
     return (
-        f"{said} {'is' if one else 'are'} too many (frames, parts, or places of a map?): take the "
+        f"{axes} {'is' if one else 'are'} too many (frames, parts or a feature map?): take the "
         f"mean, features.mean({many[0] if one else tuple(many)}), or flatten, "
         f"features.reshape({shape[0]}, -1)"
     )

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features: one vector a sample, made by an `Encoder` or elsewhere, in one file.
+"""Computes, stores and loads features: one vector per sample, from an `Encoder` or a file.
 
-`evaluation` reads them. Ours, which any other program may write as well, is safetensors (for other
-forms see `feature_files`) and holds
-- a tensor "features": float32 [N, D], one row a sample; the length of a row does not matter;
-- metadata "names": a JSON list of the N sample names, i.e. the paths of the pictures relative to
-  the data set's folder with "/" between, e.g. "query/Cam1/Cam1_day_0007_3.jpg" (for other ways to
-  write them see `matching`); "model", if given, is the name to print, "parts" JSON that names
-  columns of a row, such as {"identity": [0, 768]}:
+samples -> this module -> `scoring`. The native format is safetensors, which other programs can
+write as well (for further formats see `feature_files`). A file holds
+- a tensor "features": float32 [N, D], one row per sample, of any norm;
+- metadata "names": a JSON list of the N sample names, i.e. image paths relative to the folder of
+  the data set with "/" as separator, e.g. "query/Cam1/Cam1_day_0007_3.jpg" (for other spellings see
+  `matching`); optionally "model", the name to print, and "parts", JSON that names ranges of columns
+  such as {"identity": [0, 768]}:
 
     import json; from safetensors.torch import save_file
     save_file({"features": features.float().contiguous()}, "features.safetensors",
               metadata={"names": json.dumps(names), "model": "my model"})
 
-Blocks of `BLOCK` samples, in the order of their names, are the unit of work: each is computed whole
-by one thread of one process and written once, so the digits hang neither on the number of processes
-nor on kills, and a run that is started again goes on where it was.
+The unit of work is a block of `BLOCK` samples, sorted by name. One thread of one process computes a
+block and writes it once, so the features are independent of the number of processes and of
+interruptions, and a restarted run resumes after the finished blocks.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ from viewsynth.runtime.files import write
 from viewsynth.runtime.images import stretched
 
 BLOCK = 256
-REVISION = 2  # raise it when the same file gives other pixels
-READERS = 16  # threads that keep a GPU busy; more only wait for it
+REVISION = 2  # increase it when decoding or resizing changes
+READERS = 16  # maximum number of threads that read images for a GPU
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of some samples.
+    """Features of samples.
 
     Args:
-        rows: One a sample, in the order that was asked for.  float32 [N, D]
-        model: What made them, for people to read; "" = the file does not say.
+        rows: One row per sample, in the requested order.  float32 [N, D]
+        model: Name of the model for display; "" = not in the file.
         fingerprint: Hash of names and rows.
-        extra: Names in the file that were not asked for.
-        parts: Name of a part of a row -> its first column and the one after its last.
-        notes: What was done to the file's numbers and names to read them, a line each.
+        extra: Number of names in the file that were not requested.
+        parts: Named ranges of columns: name -> first column and the one after the last.
+        notes: Conversions of the file's values and names, one line each.
     """
 
     rows: np.ndarray
@@ -71,59 +71,66 @@ class Features:
     notes: tuple[str, ...] = ()
 
     def part(self, name: str) -> Features:
-        """A part of the features alone.
+        """Features restricted to a named range of columns.
 
-        Raises: ValueError: if they have no such part.
+        Args:
+            name: A key of `parts`.
+        Raises: ValueError: if there is no such part.
         """
         if name not in self.parts:
             raise ValueError(
                 f"part: these features have no part {name!r}; they have "
                 f"{', '.join(self.parts) or 'no parts'}"
             )
-        mark = hashlib.sha256(f"{self.fingerprint} {name}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self.fingerprint} {name}".encode()).hexdigest()
         rows = self.rows[:, slice(*self.parts[name])].copy()
-        return replace(self, rows=rows, fingerprint=mark)
+        return replace(self, rows=rows, fingerprint=digest)
 
 
-# ---- making them ---------------------------------------------------------------------------------
+# ---- computing -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Block:
-    """Samples that are computed together, where their features go, and what those hang on."""
+    """Samples that are computed together.
+
+    Args:
+        path: File of their features.
+        samples: The samples, sorted by name.
+        mark: Hash of everything that determines the features.
+    """
 
     path: Path
     samples: list[Sample]
     mark: str
 
     def done(self) -> bool:
-        """Whether the file is there, is of this very model, setting and pictures, and none of its
-        broken pictures can be read by now.
-        """
+        """Whether the file exists with this mark and its unreadable images still are unreadable."""
         try:
             with safe_open(self.path, "numpy") as file:
-                about = file.metadata() or {}
+                metadata = file.metadata() or {}
         except (OSError, SafetensorError):
             return False
-        if about.get("mark") != self.mark:
+        if metadata.get("mark") != self.mark:
             return False
-        broken = [each["source"] for each in json.loads(about["rejects"])]
-        again: list[Reject] = []
-        concerned = [s for s in self.samples if any(str(path) in broken for path in s.paths)]
-        deque(_frames(replace(self, samples=concerned), (1, 1), again), maxlen=0)
-        return [reject.source for reject in again] == broken
+        broken = [each["source"] for each in json.loads(metadata["rejects"])]
+        rejects: list[Reject] = []
+        affected = [s for s in self.samples if any(str(path) in broken for path in s.paths)]
+        deque(_frames(replace(self, samples=affected), (1, 1), rejects), maxlen=0)
+        return [reject.source for reject in rejects] == broken
 
 
 def blocks(
     samples: Sequence[Sample], wanted: set[str], folder: Path, encoder: Encoder, batch: int
 ) -> list[Block]:
-    """The blocks in which the wanted samples are.
+    """Blocks that contain the requested samples.
 
     Args:
-        samples: All that a data set is evaluated with, so that the blocks are always the same.
-        wanted: Names of those whose features are needed.
-        folder: Where the files of the blocks go.
-        batch: Pictures that the encoder gets at once; part of what decides the digits.
+        samples: All samples of the evaluation, which determine the division into blocks.
+        wanted: Names of the samples whose features are needed.
+        folder: Folder of the blocks' files.
+        encoder: Network that computes the features.
+        batch: Images per forward pass, which affects the last digits of the features.
     """
     ordered = sorted(samples, key=lambda sample: sample.name)
     parts = {n: ordered[n : n + BLOCK] for n in range(0, len(ordered), BLOCK)}
@@ -141,17 +148,21 @@ def blocks(
 
 
 def compute(todo: Sequence[Block], encoder: Encoder, batch: int, threads: int, bar: bool) -> None:
-    """Compute blocks, each by one of several threads: some read while others compute.
+    """Compute blocks in several threads, so that reading and computing overlap.
 
     Args:
-        threads: On a CPU each computes with one thread of torch; a GPU is used by one at a time.
-        bar: Whether to show progress.
-    Raises: ValueError: if the model returns something that is no number.
+        todo: Blocks to compute.
+        encoder: Network that computes the features.
+        batch: Images per forward pass.
+        threads: Number of threads. On a CPU each computes with one thread of torch; a GPU is used
+            by one thread at a time.
+        bar: Whether to show a progress bar.
+    Raises: ValueError: if the model returns NaN or infinity.
     """
     gpu = next(encoder.model.parameters()).device.type != "cpu"
     turn, before = Lock() if gpu else nullcontext(), torch.get_num_threads()
     precise, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-    torch.set_num_threads(1)  # sums hang on the number of threads
+    torch.set_num_threads(1)  # sums depend on the number of threads
     threads = min(threads, READERS) if gpu else threads
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     total = sum(len(block.samples) for block in todo)
@@ -168,15 +179,15 @@ def compute(todo: Sequence[Block], encoder: Encoder, batch: int, threads: int, b
 
 
 def _block(block: Block, encoder: Encoder, batch: int, turn) -> None:
-    """One block, from the pictures to the file."""
+    """Compute one block and write its file."""
     rejects: list[Reject] = []
     sums: dict[int, np.ndarray] = {}
-    pictures = _frames(block, encoder.size, rejects)
-    while some := list(islice(pictures, batch)):
-        pixels = torch.from_numpy(np.stack([image for _, image in some]))
+    stream = _frames(block, encoder.size, rejects)
+    while chunk := list(islice(stream, batch)):
+        pixels = torch.from_numpy(np.stack([image for _, image in chunk]))
         with turn:
             rows = encoder.encode(pixels).numpy()
-        for (number, _), row in zip(some, rows, strict=True):
+        for (number, _), row in zip(chunk, rows, strict=True):
             sample = block.samples[number]
             if not np.isfinite(row).all():
                 raise ValueError(f"{encoder.name} returns NaN or infinity for {sample.name}")
@@ -185,18 +196,18 @@ def _block(block: Block, encoder: Encoder, batch: int, turn) -> None:
                 row = sums.get(number, 0) + row / len(sample.paths)
             sums[number] = row
     features = np.stack([sums[n] for n in sorted(sums)]) if sums else np.zeros((0, 1), np.float32)
-    about = {
+    metadata = {
         "names": json.dumps([block.samples[n].name for n in sorted(sums)]),
         "rejects": json.dumps([asdict(reject) for reject in rejects]),
         "mark": block.mark,
     }
-    write(block.path, _file(features, about))
+    write(block.path, _file(features, metadata))
 
 
 def _frames(
     block: Block, size: tuple[int, int], rejects: list[Reject]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Number of the sample and picture, one by one; a broken one goes to the rejects."""
+    """Yield the number of the sample and each of its images; add unreadable ones to `rejects`."""
     for number, sample in enumerate(block.samples):
 
         def bad(path: Path, error: images.ImageError, pid: str = sample.pid) -> None:
@@ -207,57 +218,57 @@ def _frames(
 
 
 def outcome(every: Sequence[Block]) -> tuple[set[str], list[Reject]]:
-    """The samples of finished blocks that have features, and the pictures that were not read."""
+    """Names of the samples of finished blocks that have features, and unreadable images."""
     names, rejects = set(), []
     for block in every:
         with safe_open(block.path, "numpy") as file:
-            about = file.metadata()
-        names |= set(json.loads(about["names"]))
-        rejects += [Reject(**each) for each in json.loads(about["rejects"])]
+            metadata = file.metadata()
+        names |= set(json.loads(metadata["names"]))
+        rejects += [Reject(**each) for each in json.loads(metadata["rejects"])]
     return names, rejects
 
 
 def join(every: Sequence[Block], path: Path, encoder: Encoder) -> None:
-    """Make one file of finished blocks, at least one of which has features."""
+    """Join finished blocks, at least one of which has features, to one feature file."""
     names, rows = [], []
     for block in every:
         with safe_open(block.path, "numpy") as file:
             own = json.loads(file.metadata()["names"])
             rows += [file.get_tensor("features")] if own else []
             names += own
-    about = {"names": json.dumps(names), "model": encoder.name, "viewsynth": "1"}
+    metadata = {"names": json.dumps(names), "model": encoder.name, "viewsynth": "1"}
     if encoder.parts:
-        about["parts"] = json.dumps(encoder.parts)
-    write(path, _file(np.concatenate(rows), about))
+        metadata["parts"] = json.dumps(encoder.parts)
+    write(path, _file(np.concatenate(rows), metadata))
 
 
-def _file(rows: np.ndarray, about: dict[str, str]) -> bytes:
-    """A safetensors file, the same bytes for the same content (the library shuffles metadata)."""
+def _file(rows: np.ndarray, metadata: dict[str, str]) -> bytes:
+    """Content of a safetensors file with metadata in a fixed order, unlike the library's."""
     data = np.ascontiguousarray(rows, "<f4").tobytes()
     shape = {"dtype": "F32", "shape": list(rows.shape), "data_offsets": [0, len(data)]}
-    header = json.dumps({"__metadata__": about, "features": shape}).encode()
+    header = json.dumps({"__metadata__": metadata, "features": shape}).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data
 
 
-# ---- reading them --------------------------------------------------------------------------------
+# ---- loading -------------------------------------------------------------------------------------
 
 
 def load(
     path: Path, names: Sequence[str], listing: Path | None = None, roots: Sequence[Path] = ()
 ) -> Features:
-    """The features of some samples.
+    """Load the features of samples.
 
     Args:
-        path: A file as the head of this module describes it, or another of `feature_files`.
-        names: `Sample.name` of those samples.
-        listing: A file of the names of its rows, if they are not in it.
+        path: Feature file, in the format described above or another one of `feature_files`.
+        names: `Sample.name` of the requested samples.
+        listing: File with the names of the rows, if the feature file has none.
         roots: Folders that the names are relative to, see `matching.positions`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is another kind of file, a name is missing or stands twice, or a row of
-            the samples is zero or not finite.
+        FileNotFoundError: if a file is missing.
+        ValueError: if the format is not supported, a name is missing or ambiguous, or a requested
+            row is zero or not finite.
     """
     found = feature_files.read(path, listing)
     at, notes = matching.positions(path, found.names, names, roots)
@@ -268,8 +279,8 @@ def load(
     ):
         if bad.any():
             which = [names[n] for n in np.flatnonzero(bad)]
-            after = f" ({'; '.join(found.notes)})" if found.notes else ""
-            raise ValueError(f"features: {len(which)} rows of {path} {what}: {few(which)}{after}")
+            hint = f" ({'; '.join(found.notes)})" if found.notes else ""
+            raise ValueError(f"features: {len(which)} rows of {path} {what}: {few(which)}{hint}")
     digest = hashlib.sha256(json.dumps(list(names)).encode())
     digest.update(np.ascontiguousarray(rows))
     return Features(
@@ -283,7 +294,7 @@ def load(
 
 
 def _parts(path: Path, about: dict[str, str], rows: np.ndarray) -> dict[str, tuple[int, int]]:
-    """What the file says of the parts of a row. Raises: ValueError: if there can be none such."""
+    """Parse the metadata "parts" of a file. Raises: ValueError: if it is invalid."""
     try:
         parts = {
             str(k): (int(a), int(b)) for k, (a, b) in json.loads(about.get("parts", "{}")).items()

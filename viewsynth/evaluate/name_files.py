@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Name files: whose rows those of a features file are, in their order, where it does not say.
+"""Reads name files: the sample names of the rows of a feature file that has no names itself.
 
-.txt: a name a line; .csv: one column, or a heading with file_name, name or path; .json: a list;
-.npy: texts. UTF-8, with or without BOM, any line ends; empty lines do not count.
+.txt: one name per line; .csv: one column, or a header with file_name, name or path; .json: a list;
+.npy: an array of strings. UTF-8, with or without BOM, any line endings; empty lines are ignored.
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ import numpy as np
 
 LISTS = (".txt", ".csv", ".json", ".npy")
 COLUMNS = ("file_name", "name", "names", "path")
-MOST = 512 * 2**20  # bytes of a file of names
+MAX_BYTES = 512 * 2**20  # size limit of a name file
 
 
 def read(path: Path) -> list[str]:
-    """The names that a file lists.
+    """Read the names listed in a file, in order.
 
-    Raises: ValueError: if it cannot be read, or a row has no name.
+    Args:
+        path: Name file of one of the formats above.
+    Raises: ValueError: if the file cannot be parsed or a row has no name.
     """
     suffix = path.suffix.lower()
     if suffix not in LISTS:
         raise ValueError(f"names: {path} must be a file of names: {', '.join(LISTS)}")
-    if path.stat().st_size > MOST:
-        raise ValueError(f"names: {path} has more than {MOST >> 20} MiB; is it a list of names?")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(
+            f"names: {path} has more than {MAX_BYTES >> 20} MiB; give a file of names only"
+        )
     try:
         if suffix == ".npy":
             found = decoded(np.load(path, allow_pickle=False))
@@ -37,14 +41,14 @@ def read(path: Path) -> list[str]:
             found = PARSERS[suffix](path.read_text(encoding="utf-8-sig"))
     except (ValueError, csv.Error, RecursionError, EOFError) as error:
         raise ValueError(
-            f"names: {path} cannot be read as {suffix} of texts in UTF-8: {error}"
+            f"names: {path} cannot be read as {suffix} file of texts in UTF-8: {error}"
         ) from error
     found = found.get("names") if isinstance(found, dict) else found
     return texts(found, f'names: {path} must be a list of texts, or {{"names": [...]}}')
 
 
 def _column(text: str) -> list[str]:
-    """The names of a CSV: its one column, with or without a heading, or the one of `COLUMNS`."""
+    """Names of a CSV: its only column, with or without a header, or the one of `COLUMNS`."""
     head = text.partition("\n")[0]
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     first, *rest = [row for row in rows if any(cell.strip() for cell in row)] or [[]]
@@ -69,7 +73,7 @@ PARSERS = {
 
 
 def decoded(names: object) -> list | None:
-    """An array of texts as a list; None if it is none."""
+    """Convert an array of strings to a list; None if it is anything else."""
     if not isinstance(names, np.ndarray):
         return None
     if names.dtype.kind == "S":
@@ -81,10 +85,12 @@ def decoded(names: object) -> list | None:
 
 
 def texts(names: object, wanted: str, hint: str = "") -> list[str]:
-    """Names that are a list of texts.
+    """Check that names are a list of strings.
 
     Args:
-        wanted, hint: How the error begins and ends.
+        names: Value to check.
+        wanted: Beginning of the error message.
+        hint: End of the error message.
     Raises: ValueError: if they are anything else.
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -94,5 +100,5 @@ def texts(names: object, wanted: str, hint: str = "") -> list[str]:
 
 
 def few(names: Sequence[str]) -> str:
-    """The first names, for a message."""
+    """The first three names, for a message."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

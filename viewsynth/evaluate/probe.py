@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probe: can a linear model tell from the features where a picture comes from?
+"""Linear probe: how well the source of an image can be predicted from its features.
 
-features of training pictures -> `probe` -> how often it is right. A ReID model that has learnt
-"looks rendered" instead of who somebody is carries that in its features: the shortcut that
-synthetic training data invites. Nothing is trained but the probe.
+features of training images -> `probe` -> balanced accuracy. A ReID model that uses "looks rendered"
+as a shortcut for identity shows this in its features. Only the probe is trained.
 """
 
 from __future__ import annotations
@@ -19,18 +18,19 @@ from viewsynth import metrics
 from viewsynth.records import seed_of
 
 FOLDS = 5
-DECAY = 1e-3  # of the squared weights, beside the mean loss
+DECAY = 1e-3  # weight of the squared weights in the loss
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a probe found.
+    """Result of a probe.
 
     Args:
-        accuracy: Balanced: both kinds count half. Mean over people, and its 95 % interval.
-        chance: What guessing gives.
-        people: How many have pictures of both kinds; only they are used.
-        pictures: Of them.
+        accuracy: Balanced accuracy (both kinds have equal weight): mean over people and its 95 %
+            interval.
+        chance: Accuracy of guessing.
+        people: Number of people with images of both kinds; only these are used.
+        pictures: Number of their images.
     """
 
     accuracy: tuple[float, float, float]
@@ -42,23 +42,23 @@ class Found:
 def probe(
     features: np.ndarray, kinds: np.ndarray, pids: Sequence[str], seed: int = 0, folds: int = FOLDS
 ) -> Found:
-    """Cross-validated accuracy of a logistic regression; no person is in both halves.
+    """Cross-validated accuracy of a logistic regression, with disjoint people in its folds.
 
     Source: linear probes of Alain and Bengio, 2016 (arXiv 1610.01644).
 
     Args:
-        features: Frozen.  float [N, D]
-        kinds: Which of two kinds each picture is.  bool [N]
-        pids: Whose picture it is.  [N]
-        seed: Of the folds.
-        folds: Parts that the people are dealt to, each once for testing.
-    Raises: ValueError: if fewer people than folds have pictures of both kinds.
+        features: Features of the images.  float [N, D]
+        kinds: Kind of each image, e.g. whether it is synthetic.  bool [N]
+        pids: Identity in each image.  [N]
+        seed: Seed of the division into folds.
+        folds: Number of folds; people are assigned to folds, and each fold is tested once.
+    Raises: ValueError: if fewer people than folds have images of both kinds.
     """
     kinds, names = np.asarray(kinds, bool), np.asarray(pids)
     both = np.intersect1d(names[kinds], names[~kinds])
     if len(both) < folds:
         raise ValueError(
-            f"a probe needs {folds} people or more with pictures of both kinds, got {len(both)}"
+            f"a probe needs {folds} people or more with images of both kinds, got {len(both)}"
         )
     used = np.isin(names, both)
     rows, kinds, names = np.asarray(features, np.float64)[used], kinds[used], names[used]
@@ -80,7 +80,7 @@ def probe(
 
 
 def _fit(rows: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """Weights and offset of a logistic regression in which both kinds count alike.  [D + 1]"""
+    """Weights and bias, [D + 1], of a logistic regression with equal weight of both kinds."""
     signs = np.where(kinds, 1.0, -1.0)
     share = np.where(kinds, 0.5 / kinds.mean(), 0.5 / (1 - kinds.mean())) / len(rows)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Protocols: which ones of a data set are evaluated, which cannot be, and why.
+"""Selects the protocols of a data set to evaluate and explains why others cannot be computed.
 
-Before anything is computed: `select` -> protocols whose numbers mean something -> `evaluation`.
+data set -> `select`, before features are computed -> protocols with valid queries -> `scoring`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from viewsynth.records import Dataset, Protocol, Sample
 from viewsynth.runtime.files import sha256
 
-UNTOLD = Sample.camid  # of a picture whose camera the data does not say
+UNKNOWN_CAMERA = Sample.camid  # camera id of images without one in the data
 NO_RULE = (
     "No camera rule (--camera-rule none): matches from the query's own camera count, the query's "
     "own picture alone is left out. Such figures are higher than those with the rule, and not "
@@ -27,15 +27,17 @@ VIEW_RULE = (
 
 
 def select(
-    dataset: Dataset, names: Sequence[str], camera_rule: str, learnt: dict[str, str]
+    dataset: Dataset, names: Sequence[str], camera_rule: str, trained_on: dict[str, str]
 ) -> tuple[list[Protocol], list[str]]:
-    """The protocols that are computed, and what should be told about them, a line each.
+    """Select the protocols to compute.
 
     Args:
-        names: Of protocols; none = all.
-        camera_rule: "protocol" = each one's own; "none" = only a query's own picture is removed,
-            but in "A<->G", which the view defines.
-        learnt: See `computable`.
+        dataset: Data set.
+        names: Names of protocols; empty = all.
+        camera_rule: "protocol" = the rule of each protocol; "none" = only the query's own image is
+            removed from the gallery, except in "A<->G", which is defined by the view.
+        trained_on: See `computable`.
+    Returns: The protocols, and remarks for the report, one line each.
     Raises: ValueError: see `named` and `computable`.
     """
     chosen, notes = named(dataset, names), one_view(dataset)
@@ -44,26 +46,29 @@ def select(
         notes += [NO_RULE] if "camid" in cameras else []
         notes += [VIEW_RULE] if "view" in cameras else []
         chosen = [without_cameras(protocol) for protocol in chosen]
-    kept, lines = computable(dataset, chosen, learnt)
+    kept, lines = computable(dataset, chosen, trained_on)
     return kept, notes + lines
 
 
 def named(dataset: Dataset, names: Sequence[str]) -> list[Protocol]:
-    """The protocols of these names; none = all.
+    """Look up protocols by name.
 
-    Raises: ValueError: if there is none, or none of that name.
+    Args:
+        dataset: Data set.
+        names: Names of protocols; empty = all.
+    Raises: ValueError: if the data set has no protocols, or none of a given name.
     """
     known = ", ".join(f'"{name}"' for name in dataset.protocols)
     if not known:
         raise ValueError(
-            f"data: {dataset.root} offers no protocol: evaluation needs a query and a gallery; see "
-            f"what there is with `viewsynth data {dataset.name} ROOT`"
+            f"data: {dataset.root} offers no protocol: evaluation needs a query and a gallery; "
+            f"check the data set with `viewsynth data {dataset.name} ROOT`"
         )
     for name in names:
         if name not in dataset.protocols:
             hint = (
-                '; quote the names, as in --protocols "A->G": the shell takes an unquoted > (or <) '
-                "for a redirection, and what follows it for a file"
+                '; quote the names, as in --protocols "A->G": the shell interprets an unquoted > '
+                "or < as a redirection"
                 if name.rstrip("-") in "AGCW"
                 else "".join(f". {n}" for n in one_view(dataset))
             )
@@ -74,8 +79,8 @@ def named(dataset: Dataset, names: Sequence[str]) -> list[Protocol]:
 
 
 def one_view(dataset: Dataset) -> list[str]:
-    """A line if nobody's own pictures are said to be from above, so that there is one view."""
-    tested = [s for p in dataset.protocols.values() for some in (p.query, p.gallery) for s in some]
+    """Remark, as a list, if a user's own data set has no aerial images; else empty."""
+    tested = [s for p in dataset.protocols.values() for side in (p.query, p.gallery) for s in side]
     if dataset.name != "folder" or any(sample.view == "aerial" for sample in tested):
         return []
     return [
@@ -86,10 +91,10 @@ def one_view(dataset: Dataset) -> list[str]:
 
 
 def without_cameras(protocol: Protocol) -> Protocol:
-    """A protocol of cameras without its camera rule; others as they are.
+    """Remove the camera rule of a protocol that has one; other protocols stay unchanged.
 
-    Pictures of a person with the same bytes count as one, whatever they are called: a gallery that
-    holds copies of the queries would be searched for what is known to be there.
+    Images of a person with equal bytes count as one image, independent of their names. Otherwise
+    copies of the queries in the gallery would be trivial matches.
     """
     if protocol.camera != "camid":
         return protocol
@@ -100,8 +105,8 @@ def without_cameras(protocol: Protocol) -> Protocol:
             alike.setdefault((sample.pid, sizes), []).append(sample)
     first: dict[tuple, Sample] = {}
     paths = {}
-    for (pid, _), some in alike.items():
-        for sample in some if len(some) > 1 else ():
+    for (pid, _), samples in alike.items():
+        for sample in samples if len(samples) > 1 else ():
             content = tuple(map(sha256, sample.paths))
             paths[sample.name] = first.setdefault((pid, content), sample).paths
     query, gallery = (
@@ -112,7 +117,7 @@ def without_cameras(protocol: Protocol) -> Protocol:
 
 
 def without(protocol: Protocol, lost: set[str]) -> Protocol:
-    """The protocol without some samples, by name."""
+    """Remove samples from a protocol by name."""
     return replace(
         protocol,
         query=[sample for sample in protocol.query if sample.name not in lost],
@@ -120,26 +125,29 @@ def without(protocol: Protocol, lost: set[str]) -> Protocol:
     )
 
 
-# ---- what cannot be computed ---------------------------------------------------------------------
+# ---- checks --------------------------------------------------------------------------------------
 
 
 def computable(
-    dataset: Dataset, protocols: Sequence[Protocol], learnt: dict[str, str]
+    dataset: Dataset, protocols: Sequence[Protocol], trained_on: dict[str, str]
 ) -> tuple[list[Protocol], list[str]]:
-    """Those that can be computed, and a line for each reason why others cannot.
+    """Keep the protocols that can be computed.
 
     Args:
-        learnt: Identities that the model has learnt from -> where that is said.
-    Raises: ValueError: if query or gallery holds what is synthetic or was learnt from, or if no
-        protocol can be computed, with each one's reason.
+        dataset: Data set of the protocols.
+        protocols: Protocols to check.
+        trained_on: Identities that the model was trained on -> the file that lists them.
+    Returns: The protocols, and a line for each reason why others cannot be computed.
+    Raises: ValueError: if a query or gallery contains synthetic images or training identities, or
+        if no protocol can be computed.
     """
-    learnt = learnt | {sample.pid: "the split train" for sample in dataset.train}
+    trained_on = trained_on | {sample.pid: "the split train" for sample in dataset.train}
     kept, reasons = [], {}
     for protocol in protocols:
         if reason := _impossible(dataset, protocol):
             reasons.setdefault(reason, []).append(protocol.name)
             continue
-        _refuse(dataset, protocol, learnt)
+        _refuse(dataset, protocol, trained_on)
         kept.append(protocol)
     lines = [
         f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not computed: {reason}"
@@ -150,28 +158,28 @@ def computable(
     return kept, lines
 
 
-def _refuse(dataset: Dataset, protocol: Protocol, learnt: dict[str, str]) -> None:
-    """Raise ValueError where the numbers would be those of something else."""
+def _refuse(dataset: Dataset, protocol: Protocol, trained_on: dict[str, str]) -> None:
+    """Raise ValueError if a protocol contains synthetic images or training identities."""
     where = f"the protocol {protocol.name} of {dataset.name}"
     for what in ("query", "gallery"):
         samples: Sequence[Sample] = getattr(protocol, what)
-        made = [sample.name for sample in samples if sample.source != "real"]
-        if made:
+        synthetic = [sample.name for sample in samples if sample.source != "real"]
+        if synthetic:
             raise ValueError(
-                f"{where} has {len(made)} synthetic pictures in its {what}, e.g. {made[0]}: "
-                "real pictures only are evaluated; move them to train"
+                f"{where} has {len(synthetic)} synthetic pictures in its {what}, e.g. "
+                f"{synthetic[0]}: only real images are evaluated; move them to the split train"
             )
-        shared = sorted({sample.pid for sample in samples if sample.pid in learnt})
+        shared = sorted({sample.pid for sample in samples if sample.pid in trained_on})
         if shared:
             raise ValueError(
                 f"{where}: {len(shared)} identities of the {what} were learnt from, e.g. "
-                f"{', '.join(shared[:3])}, by {learnt[shared[0]]}; train and test must not "
-                "share any"
+                f"{', '.join(shared[:3])}, by {trained_on[shared[0]]}; training and test data must "
+                "not share identities"
             )
 
 
 def _impossible(dataset: Dataset, protocol: Protocol) -> str:
-    """Why a protocol has nothing to average, and what to do; "" if it has."""
+    """Reason why a protocol has no valid query, with a remedy; "" if it has one."""
     for what in ("query", "gallery"):
         if not getattr(protocol, what):
             return f"it has an empty {what} in {dataset.root}"
@@ -185,9 +193,9 @@ def _impossible(dataset: Dataset, protocol: Protocol) -> str:
     camids = {sample.camid for sample in (*protocol.query, *protocol.gallery)}
     if protocol.camera == "camid" and len(camids) == 1:
         camid = camids.pop()
-        untold = " (as a picture has whose camera is not given)" if camid == UNTOLD else ""
+        unknown = " (as a picture has whose camera is not given)" if camid == UNKNOWN_CAMERA else ""
         return (
-            f"every picture of query and gallery has the camid {camid!r}{untold}, so none has a "
+            f"every picture of query and gallery has the camid {camid!r}{unknown}, so none has a "
             "match in the gallery with another camid. Give the metadata a column camid, or "
             "evaluate without a camera rule: --camera-rule none"
         )
@@ -199,17 +207,21 @@ def _impossible(dataset: Dataset, protocol: Protocol) -> str:
     return f"{none} with another {protocol.camera}{other}"
 
 
-# ---- who was learnt from -------------------------------------------------------------------------
+# ---- training identities -------------------------------------------------------------------------
 
 
 def learnt_from(paths: Iterable[Path], dataset: str) -> dict[str, str]:
-    """Identities that manifests name, and which manifest does.
+    """Read the identities that a model was trained on.
 
     Args:
-        paths: metadata.jsonl of a run (or its folder), rows with "pid"; or text, a pid a line,
-            with or without the data set's name before it.
+        paths: metadata.jsonl files or their folders, with rows that have a "pid"; or text files
+            with one pid per line, with or without the data set's name as a prefix.
         dataset: Name of the data set.
-    Raises: FileNotFoundError, ValueError: if one cannot be read or names nobody.
+    Returns: Identity -> the file that lists it.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file cannot be parsed or lists no identity.
     """
     found: dict[str, str] = {}
     for path in paths:
@@ -224,10 +236,10 @@ def learnt_from(paths: Iterable[Path], dataset: str) -> dict[str, str]:
                 pids = [pid for row in rows if row for pid in {row, f"{dataset}/{row}"}]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f'trained_on: {file} must have rows {{"pid": ...}} (.jsonl) or a pid a line '
+                f'trained_on: {file} must have rows {{"pid": ...}} (.jsonl) or one pid per line '
                 f"(text): {type(error).__name__} {error}"
             ) from error
         if not pids:
-            raise ValueError(f"trained_on: {file} names nobody")
+            raise ValueError(f"trained_on: {file} lists no pid; give a file that lists some")
         found |= dict.fromkeys(pids, str(file))
     return found

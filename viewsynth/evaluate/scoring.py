@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation: protocols x features -> results that say what they are results of.
+"""Scoring: ranks queries by their features and reports rates by protocol, camera and elevation.
 
-`protocols`, `features` -> here -> `viewsynth evaluate`. A result carries its whole key (data set
-and its fingerprint, protocol, direction, camera rule, re-ranking, tie rule, model) and counts the
-queries, since numbers with another key are not comparable. All rates are fractions in [0, 1], but
-those of the leaderboard rows, which are per cent as the field prints them.
+`protocols`, `features` -> this module -> `viewsynth evaluate`. A result carries everything that it
+depends on (data set and its fingerprint, protocol, direction, camera rule, re-ranking, tie rule,
+model) and its numbers of queries: results that differ in these are not comparable. All rates are
+fractions in [0, 1], except in leaderboard rows, which are in per cent.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from viewsynth.records import Dataset, Protocol
 
 RANKS = (1, 5, 10)
 RERANKING = {"k1": 20, "k2": 6, "weight": 0.3}  # see `metrics.rerank`
-# Edges of the bins of queries from above, degrees and metres, and the names of the bins: what is
-# below the first edge, between two, from the last one on.
+# Bins of aerial queries: their edges in degrees and metres, and their names. The first bin lies
+# below the first edge, the last one begins at the last edge.
 EDGES = {"elevation": (0, 25, 40, 55, 70, 90.001), "altitude": (0, 20, 40, 60, 80)}
 BINS = {
     "elevation": ("below 0", "0-25", "25-40", "40-55", "55-70", "70-90", "above 90"),
     "altitude": ("below 0", "0-20", "20-40", "40-60", "60-80", "80 and more"),
 }
-UNKNOWN = "unknown"  # the bin of what has no such value
+UNKNOWN = "unknown"  # bin of queries without a value
 UNITS = {"camera": "", "elevation": "°", "altitude": " m"}
 # Names and directions of github.com/kailashhambarde/Aerial-Ground-Person-ReID, data/datasets.yaml.
 LEADERBOARD = (
@@ -52,7 +52,7 @@ PRINTED = {
 }
 
 
-# ---- the numbers ---------------------------------------------------------------------------------
+# ---- metrics -------------------------------------------------------------------------------------
 
 
 def rank(
@@ -64,13 +64,17 @@ def rank(
     processes: int = 1,
     gather: Callable[[list], list] = list,
 ) -> metrics.RankRows:
-    """Where each query finds its person; blocks of queries are shared among processes.
+    """Rank the gallery for each query; blocks of queries are distributed over processes.
 
     Args:
-        query, gallery: Features, in the order of the protocol.  float32 [Q, D], [G, D]
-        process, processes: Which one of how many this is.
+        protocol: Query, gallery and camera rule.
+        query: Features of the queries, in the order of the protocol.  float32 [Q, D]
+        gallery: Features of the gallery, likewise.  float32 [G, D]
+        reranking: Whether to apply k-reciprocal re-ranking with `RERANKING`.
+        process: Index of this process.
+        processes: Number of processes.
         gather: Joins the lists of all processes, e.g. `accelerate.utils.gather_object`.
-    Returns: the rows of all queries, in their order, the same in every process.
+    Returns: Rows of all queries, in their order, the same in every process.
     """
     sides = (protocol.query, protocol.gallery)
     people = [[sample.pid for sample in side] for side in sides]
@@ -94,9 +98,12 @@ def rank(
 
 
 def summary(rows: metrics.RankRows) -> dict:
-    """Counts and rates of some queries; a rate is [value, low, high], bootstrapped by query.
+    """Counts and rates of a set of queries.
 
-    Without a valid query it is None.
+    Args:
+        rows: Ranking results of the queries.
+    Returns: Counts, and mAP, mINP and rank-k rates as [value, low, high] with the 95 % bootstrap
+        interval over queries; a rate is None if no query is valid.
     """
     valid = rows.valid
     rates = {"mAP": rows.ap[valid], "mINP": rows.inp[valid]}
@@ -113,11 +120,16 @@ def summary(rows: metrics.RankRows) -> dict:
 
 
 def bins(protocol: Protocol, rows: metrics.RankRows) -> list[dict]:
-    """The same by the camera of the query, and by elevation and altitude of queries from above.
+    """Counts and rates by camera, and by elevation and altitude of aerial queries.
 
-    A query belongs to the bin that it was taken in, and keeps the whole gallery. Each is in one bin
-    of cameras and, from above, in one of every kind that the data tells at all. Queries from the
-    ground have no elevation that tells anything: they are in the bins of their cameras only.
+    Bins split the queries; the gallery is always complete. Every query is in one camera bin. Aerial
+    queries are also in one bin of elevation and of altitude, if the data set has such values; the
+    elevation of ground queries is not informative.
+
+    Args:
+        protocol: Query and gallery.
+        rows: Ranking results of its queries.
+    Returns: One dict per bin: `by`, `bin` and the keys of `summary`.
     """
     found = []
     cameras = np.array([sample.camid for sample in protocol.query])
@@ -133,13 +145,14 @@ def bins(protocol: Protocol, rows: metrics.RankRows) -> list[dict]:
 def binned(
     by: str, values: Iterable[float | None], above: np.ndarray
 ) -> list[tuple[str, np.ndarray]]:
-    """The bins of queries from above, in order; each of them is in exactly one.
+    """Assign aerial queries to bins, each to exactly one.
 
     Args:
         by: A key of `EDGES`.
-        values: Of all queries; None, NaN and infinity = not known.
-        above: Which queries are from above.  bool [Q]
-    Returns: names and masks, bool [Q], of the bins that have any; none if no value is known.
+        values: Elevation or altitude of all queries; None, NaN and infinity = unknown.
+        above: Which queries are aerial.  bool [Q]
+    Returns: Name and mask, bool [Q], of every bin that is not empty, in order; no bins if all
+        values are unknown.
     """
     known = np.array([np.nan if value is None else value for value in values], np.float64)
     where = np.where(np.isfinite(known), np.digitize(known, EDGES[by]), len(BINS[by]))
@@ -149,7 +162,7 @@ def binned(
 
 
 def bin_words(by: str, name: str) -> str:
-    """A bin with its unit, e.g. "25-40°"."""
+    """Name of a bin with its unit, e.g. "25-40°"."""
     return name if name == UNKNOWN else name + UNITS[by]
 
 
@@ -161,11 +174,15 @@ def result(
     reranking: bool,
     left_out: int,
 ) -> dict:
-    """One result with its key.
+    """Result of one protocol, with everything that it depends on.
 
     Args:
+        dataset: Data set of the protocol.
+        protocol: Query and gallery.
+        features: Features that were ranked.
+        rows: Ranking results of the queries.
         reranking: Whether the rows were re-ranked.
-        left_out: Pictures of the protocol that could not be read, and are in none of the counts.
+        left_out: Images of the protocol that could not be read and are not counted.
     """
     tracklets = any(map(several, (*protocol.query, *protocol.gallery)))
     return {
@@ -188,25 +205,29 @@ def result(
 
 
 def queries(protocol: Protocol, rows: metrics.RankRows, reranking: bool) -> list[dict]:
-    """What each query found, for who compares models query by query.
+    """Results of the single queries, for comparing models query by query.
 
-    Returns: one a query, in the order of the protocol; `elevation` in degrees, None where the data
-        does not say; `ap` and `inp` in [0, 1] and `rank` of the first match, from 1, None where the
-        query has no match (`valid`).
+    Args:
+        protocol: Query and gallery.
+        rows: Ranking results of the queries.
+        reranking: Whether the rows were re-ranked.
+    Returns: One dict per query, in the order of the protocol: `elevation` in degrees, None =
+        unknown; `valid` = has a match; `ap` and `inp` in [0, 1] and the `rank` of the first match,
+        from 1, which are None for invalid queries.
     """
     found = []
     for n, sample in enumerate(protocol.query):
         valid = bool(rows.valid[n])
-        figures = (float(rows.ap[n]), float(rows.inp[n]), int(rows.rank[n]))
-        known = {key: getattr(sample, key) for key in ("name", "pid", "camid", "view", "elevation")}
-        told = dict(zip(("ap", "inp", "rank"), figures if valid else [None] * 3, strict=True))
+        values = (float(rows.ap[n]), float(rows.inp[n]), int(rows.rank[n]))
+        query = {key: getattr(sample, key) for key in ("name", "pid", "camid", "view", "elevation")}
+        scores = dict(zip(("ap", "inp", "rank"), values if valid else [None] * 3, strict=True))
         key = {"protocol": protocol.name, "reranking": reranking}
-        found.append(key | known | {"valid": valid} | told)
+        found.append(key | query | {"valid": valid} | scores)
     return found
 
 
 def direction(protocol: Protocol) -> str:
-    """Who looks for whom, in words: a bare "A-G" has meant different things."""
+    """Views of query and gallery in words, because "A-G" is ambiguous in the literature."""
     query, gallery = (
         " and ".join(sorted({sample.view for sample in some}))
         for some in (protocol.query, protocol.gallery)
@@ -220,11 +241,16 @@ def direction(protocol: Protocol) -> str:
 
 
 def leaderboard(found: dict, method: str, backbone: str) -> dict:
-    """A result as a row in the schema of the field's leaderboards.
+    """Format a result as a leaderboard row.
 
-    Source: github.com/kailashhambarde/Aerial-Ground-Person-ReID, leaderboards/README.md.
-    Returns: text under `LEADERBOARD`; rates in per cent; `source`, the address of the result, is
-        for whoever publishes it to fill in.
+    Source: schema of github.com/kailashhambarde/Aerial-Ground-Person-ReID, leaderboards/README.md.
+
+    Args:
+        found: Result, see `result`.
+        method: Name of the method.
+        backbone: Name of the backbone.
+    Returns: Texts by the keys of `LEADERBOARD`; rates in per cent. `source`, the address of the
+        published result, is left empty.
     """
     two_way = found["protocol"] == "A<->G"
     arrow = "A2G and G2A" if two_way else found["protocol"].replace("<->", "2").replace("->", "2")
@@ -244,11 +270,16 @@ def leaderboard(found: dict, method: str, backbone: str) -> dict:
     return dict(zip(LEADERBOARD, values, strict=True))
 
 
-# ---- the table -----------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def table(results: list[dict], notes: list[str]) -> str:
-    """The results in Markdown, in per cent; every row says what it is of."""
+    """Results as a Markdown table, in per cent.
+
+    Args:
+        results: Results of one data set and model.
+        notes: Remarks printed above the table.
+    """
     names = ["mAP", "mINP", *(f"rank{k}" for k in RANKS)]
     head = ["protocol", "direction", "valid / queries", "gallery", "tied", "re-ranking"]
     lines = [f"# {results[0]['dataset']}: {results[0]['model']}", ""]
@@ -265,7 +296,7 @@ def table(results: list[dict], notes: list[str]) -> str:
 
 
 def details(results: list[dict]) -> str:
-    """The bins of the results in Markdown."""
+    """Bins of the results as a Markdown table, in per cent."""
     lines = ["", "## By camera, elevation and altitude of the query", ""]
     lines += [_row(["protocol", "re-ranking", "query", "valid / queries", "mAP", "rank1"])]
     lines += [_row(["---"] * 6)]

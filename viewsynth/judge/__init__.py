@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judge: the only place that decides keep, weight or reject, with reasons.
+"""Judge: decides whether a person or a view is kept, with which weight, or rejected and why.
 
-Reconstruction measures and flags; `rules` reads its measurements. The weight of a view says how far
-training may trust it.
+Reconstruction measures and flags; only `rules` decides, by the quality of the fitted body and the
+share of it that was observed. The weight of a view scales its loss in training.
 """
 
 from __future__ import annotations
@@ -11,7 +11,5 @@ from viewsynth.runtime.lazy import lazy
 
 __getattr__, __dir__, __all__ = lazy(
     __name__,
-    {
-        "rules": ["FLAG_TEXT", "judge_person", "judge_view", "refusal", "resolution"],
-    },
+    {"rules": ["FLAG_TEXT", "judge_person", "judge_view", "refusal", "resolution"]},
 )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A reconstructed person as a GLB file: one textured mesh that opens in any viewer.
+"""Exports a reconstructed person as a GLB file: one textured mesh for any glTF viewer.
 
-glTF's convention is ours: metres, y up, the front towards +z. Its v runs down, ours up; trimesh
-turns it round on writing.
+glTF uses our conventions: metres, y up, front towards +z. Only its texture coordinate v points down
+and ours up, which trimesh converts on export.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ SYNTHETIC = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeSynthetic"
 
 
 def write(person: Person, poser, mode: str = "relaxed") -> bytes:
-    """The person, standing as the pictures of the run show him, as a GLB file.
+    """Encode a person as GLB, in the pose of the run's views.
 
     Args:
+        person: Reconstructed person.
         poser: See `viewsynth.reconstruct.posing.Poser`.
-        mode: See `viewsynth.reconstruct.posing.posed`.
-    Returns: the bytes, the same for the same person.
+        mode: Pose, see `viewsynth.reconstruct.posing.posed`.
+    Returns: Content of the file; equal people give equal bytes.
     """
     import trimesh
     from trimesh.visual.material import PBRMaterial
@@ -56,9 +57,9 @@ def write(person: Person, poser, mode: str = "relaxed") -> bytes:
 
 
 def _split(faces: np.ndarray, face_uvs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A vertex at a seam of the atlas becomes several: glTF has one texture coordinate a vertex.
+    """Split vertices at the seams of the atlas: glTF has one texture coordinate per vertex.
 
-    Returns: (vertex, texture coordinate) of every new vertex [N, 2], and the new faces [F, 3].
+    Returns: Old vertex and texture coordinate of every new vertex [N, 2], and new faces [F, 3].
     """
     pairs = np.stack([faces.reshape(-1), face_uvs.reshape(-1)], 1)
     corner, place = np.unique(pairs, axis=0, return_inverse=True)

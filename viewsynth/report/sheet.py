@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contact sheet and the page of a run: look before you train.
+"""Contact sheet and HTML page of a run, for inspection before training.
 
-Made from what lies on the disk (parts, pictures, `report/fit`), so `viewsynth report RUN` can make
-both again. A sheet is rows of labelled tiles, one person a row; a new column is a new tile.
+Both are generated from the files of the run (parts, images, `report/fit`), so
+`viewsynth report RUN` can recreate them. A sheet has rows of labelled tiles, one row per person.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from viewsynth import manifest
 from viewsynth.judge import FLAG_TEXT
 from viewsynth.runtime.files import inside, stem_of, write
 
-PEOPLE = 24  # on a sheet
-VIEWS = 16  # of a person
-CROPS = 2  # source pictures of a person
-REJECTS = 1000  # on the page
-HEIGHT, GAP, LINE = 150, 6, 15  # pixels: of a tile, between tiles, of a line of text
+PEOPLE = 24  # rows of a sheet
+VIEWS = 16  # views in a row
+CROPS = 2  # source images in a row
+REJECTS = 1000  # rows of a table on the page
+HEIGHT, GAP, LINE = 150, 6, 15  # pixels: height of a tile, gap between tiles, height of a text line
 SEEN, INVENTED = np.array([40, 170, 70]), np.array([220, 60, 50])  # green, red
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of the sheet and the line under it."""
+    """An image of the sheet and its caption."""
 
     label: str
     image: Image.Image
@@ -42,7 +42,12 @@ class Tile:
 def write_report(run: Path) -> None:
     """Write `contact_sheet.png` and `report/index.html` of a run.
 
-    Raises: FileNotFoundError, ValueError: if `run` is no run.
+    Args:
+        run: Folder of the run.
+
+    Raises:
+        FileNotFoundError: if `run` is not the folder of a run.
+        ValueError: if its files cannot be parsed.
     """
     frozen = manifest.read(run)
     rows, rejects = manifest.read_rows(run, frozen)
@@ -55,7 +60,11 @@ def write_report(run: Path) -> None:
 
 
 def title(views: list[dict]) -> str:
-    """What stands above the row of a person."""
+    """Heading of a person's row.
+
+    Args:
+        views: Rows of `metadata.jsonl` of the person.
+    """
     row = views[0]
     seen = np.mean([view["seen_ratio"] for view in views])
     notes = [row["pid"], row["outfit"], f"{len(views)} views", f"{seen:.0%} seen"]
@@ -66,13 +75,18 @@ def title(views: list[dict]) -> str:
 
 
 def tiles(run: Path, views: list[dict]) -> Iterator[Tile]:
-    """The row of a person: source | mask | fit | seen overlay | views."""
+    """Tiles of a person's row: source, mask and fit of each crop, seen overlay, views.
+
+    Args:
+        run: Folder of the run.
+        views: Rows of `metadata.jsonl` of the person.
+    """
     stem = stem_of(views[0]["pid"], views[0]["outfit"])
     for number in range(CROPS):
         path = inside(run, f"report/fit/{stem}_{number}.jpg")
         if path.is_file():
             labels = ("source", "mask", "fit")
-            for label, image in zip(labels, _parted(_open(path), len(labels)), strict=True):
+            for label, image in zip(labels, _split(_open(path), len(labels)), strict=True):
                 yield Tile(label, image)
     views = sorted(views, key=lambda row: (row["elevation"], row["azimuth"], row["file_name"]))
     chosen = views[:: -(-len(views) // VIEWS)]
@@ -92,15 +106,19 @@ def _open(path: Path, mode: str = "RGB") -> Image.Image:
         return image.convert(mode)
 
 
-def _parted(strip: Image.Image, count: int) -> list[Image.Image]:
+def _split(strip: Image.Image, count: int) -> list[Image.Image]:
     edges = [round(strip.width * k / count) for k in range(count + 1)]
     return [strip.crop((a, 0, b, strip.height)) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 def overlay(image: Image.Image, seen: Image.Image) -> Image.Image:
-    """A picture with what was seen in green, what was invented in red, by degrees.
+    """Tint an image by its seen map: green = observed, red = inferred, in proportion.
 
-    Pixels of value 0 are invented or off the person: they stay as they are, a little greyer.
+    Pixels of value 0 are invented or belong to the background: they are only faded to grey.
+
+    Args:
+        image: RGB image of a view.
+        seen: Seen map, of mode "L".
     """
     pixels = np.asarray(image, np.float32)
     share = np.asarray(seen.resize(image.size), np.float32)[..., None] / 255
@@ -110,10 +128,11 @@ def overlay(image: Image.Image, seen: Image.Image) -> Image.Image:
 
 
 def draw(rows: list[tuple[str, list[Tile]]]) -> bytes:
-    """Rows of labelled tiles as one PNG.
+    """Draw rows of labelled tiles.
 
     Args:
-        rows: A title and the tiles of each row.
+        rows: Heading and tiles of each row.
+    Returns: PNG.
     """
     font = ImageFont.load_default(12)
     scaled = [
@@ -139,7 +158,7 @@ def draw(rows: list[tuple[str, list[Tile]]]) -> bytes:
 
 
 def _fitted(image: Image.Image) -> Image.Image:
-    """A picture no higher than a tile; smaller ones stay as they are."""
+    """Scale an image down to the height of a tile; smaller images stay unchanged."""
     if image.height <= HEIGHT:
         return image
     size = (max(round(image.width * HEIGHT / image.height), 1), HEIGHT)
@@ -155,11 +174,11 @@ def _width(tile: Tile, font) -> int:
 
 
 def _printable(text: str) -> str:
-    """What the built-in font has; the page has the rest."""
+    """Replace characters that the built-in font lacks; the HTML page shows them."""
     return "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in text)[:200]
 
 
-# ---- the page --------------------------------------------------------------------------------
+# ---- the page ------------------------------------------------------------------------------------
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1400px; padding: 0 1em }
@@ -170,15 +189,38 @@ img { max-width: 100% } .sheet { overflow-x: auto } .sheet img { max-width: none
 
 
 def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
-    """The page of a run: numbers, sheet, people, rejects. All links are relative."""
-    e = html.escape
+    """HTML page of a run: counts, contact sheet, people and rejects; all links are relative.
+
+    Args:
+        people: Rows of `metadata.jsonl` by person.
+        rejects: Rows of `rejects.jsonl`.
+        count: Number of views.
+    """
     every = [view for views in people.values() for view in views]
     repaired = any("refine" in view.get("engine", {}) for view in every)
-    reasons = Counter((r["stage"], r["kind"], r["reason"]) for r in rejects).most_common()
     summary = _table(
         ("people", "views", "rejects"), [(str(len(people)), str(count), str(len(rejects)))]
     )
-    who = _table(
+    why, each = _reject_tables(rejects)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>viewsynth</title>'
+        f"<style>{STYLE}</style></head><body>\n<h1>Aerial views</h1>\n"
+        "<p>Every view is synthetic: a body model with the texture of the source pictures"
+        f"{', repaired by a diffusion model' if repaired else ''}.</p>\n"
+        f"{summary}\n<h2>Contact sheet</h2>\n<p>Captions: elevation / azimuth in degrees. In the "
+        "seen overlay green was seen, red was inferred, grey was invented or is ground.</p>\n"
+        '<p class="sheet"><a href="../contact_sheet.png"><img src="../contact_sheet.png" '
+        f'alt="contact sheet"></a></p>\n<h2>People</h2>\n{_people_table(people)}\n'
+        f"<h2>Rejects</h2>\n{why}\n{each}\n"
+        '<p><a href="../metadata.jsonl">metadata.jsonl</a> · '
+        '<a href="../rejects.jsonl">rejects.jsonl</a> · <a href="../config.yaml">config.yaml</a> · '
+        '<a href="../run.json">run.json</a></p>\n</body></html>\n'
+    )
+
+
+def _people_table(people: dict[str, list[dict]]) -> str:
+    e = html.escape
+    return _table(
         ("person", "views", "seen", "weight", "flags", "fallback", "sources"),
         [
             (
@@ -194,6 +236,12 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
             for views in list(people.values())[:REJECTS]
         ],
     )
+
+
+def _reject_tables(rejects: list[dict]) -> tuple[str, str]:
+    """Tables of the reasons with their counts and of the single rejects."""
+    e = html.escape
+    reasons = Counter((r["stage"], r["kind"], r["reason"]) for r in rejects).most_common()
     why = _table(
         ("count", "stage", "kind", "reason"),
         [(str(n), e(s), e(k), e(r)) for (s, k, r), n in reasons[:REJECTS]],
@@ -202,26 +250,15 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
         ("source", "person", "stage", "reason"),
         [(e(r["source"]), e(r["pid"]), e(r["stage"]), e(r["reason"])) for r in rejects[:REJECTS]],
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>viewsynth</title>'
-        f"<style>{STYLE}</style></head><body>\n<h1>Aerial views</h1>\n"
-        "<p>Every view is synthetic: a body model with the texture of the source pictures"
-        f"{', repaired by a diffusion model' if repaired else ''}.</p>\n"
-        f"{summary}\n<h2>Contact sheet</h2>\n<p>Captions: elevation / azimuth in degrees. In the "
-        "seen overlay green was seen, red was inferred, grey was invented or is ground.</p>\n"
-        '<p class="sheet"><a href="../contact_sheet.png"><img src="../contact_sheet.png" '
-        f'alt="contact sheet"></a></p>\n<h2>People</h2>\n{who}\n<h2>Rejects</h2>\n{why}\n{each}\n'
-        '<p><a href="../metadata.jsonl">metadata.jsonl</a> · '
-        '<a href="../rejects.jsonl">rejects.jsonl</a> · <a href="../config.yaml">config.yaml</a> · '
-        '<a href="../run.json">run.json</a></p>\n</body></html>\n'
-    )
+    return why, each
 
 
 def remarks(rows: list[dict]) -> list[str]:
-    """What a user should know of the people of some rows, a sentence each.
+    """Warnings about the people of a run, for the terminal.
 
     Args:
-        rows: Of `metadata.jsonl`.
+        rows: Rows of `metadata.jsonl`.
+    Returns: One sentence per kind of warning.
     """
     people = {row["person"]: row for row in rows}.values()
     found = {
@@ -230,13 +267,13 @@ def remarks(rows: list[dict]) -> list[str]:
         for source in row["sources"]
     }
     several = [count for count in found.values() if count > 1]
-    said = [
-        f"{len(several)} pictures show several people: {sum(several)} were found, each is a person "
-        "of its own; look whether others were missed"
+    crowds = [
+        f"{len(several)} images show several people: {sum(several)} were found, and each became a "
+        "separate person; check whether others were missed"
     ]
-    flags = Counter(flag for row in people for flag in _flags(row))
-    told = [f"{n} x flag {flag}: {FLAG_TEXT.get(flag, '')}" for flag, n in flags.most_common()]
-    return said * bool(several) + told
+    counts = Counter(flag for row in people for flag in _flags(row))
+    flags = [f"{n} x flag {flag}: {FLAG_TEXT.get(flag, '')}" for flag, n in counts.most_common()]
+    return crowds * bool(several) + flags
 
 
 def _flags(row: dict) -> list[str]:
@@ -244,9 +281,13 @@ def _flags(row: dict) -> list[str]:
 
 
 def reasons(rejects: list[dict]) -> list[tuple[str, int]]:
-    """Why something was rejected and how often: the most frequent first, what was skipped last.
+    """Reasons of rejects with their counts, most frequent first and skipped inputs last.
 
-    Reasons of a stage that differ in numbers or in what they quote count as one, told as the first.
+    Reasons of a stage that differ only in numbers or quoted names are counted together, under the
+    text of the first.
+
+    Args:
+        rejects: Rows of `rejects.jsonl`.
     """
     groups: dict[tuple[bool, str], list[str]] = {}
     for reject in rejects:
@@ -262,7 +303,7 @@ def _folder(row: dict) -> str:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """An HTML table; the cells are HTML already."""
+    """HTML table of cells that are HTML already."""
     if not rows:
         return "<p>none</p>"
     lines = ["".join(f"<th>{cell}</th>" for cell in head)]

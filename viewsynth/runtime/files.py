@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and their names: how anything that a run leaves gets onto the disk.
+"""File names, atomic writes and checksums for everything that a run stores on disk.
 
-Every file is written aside and renamed, so readers see a whole file or none.
+Every file is written under a temporary name and renamed, so readers see a complete file or none.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ import shutil
 import uuid
 from pathlib import Path, PurePosixPath
 
-LEFTOVER = ".tmp-"  # how the names of unfinished files begin
-LONGEST = 180  # bytes of a folder name before it is cut; file systems allow 255
+LEFTOVER = ".tmp-"  # prefix of the names of unfinished files
+LONGEST = 180  # bytes of a folder name before it is shortened; file systems allow 255
 
 
 def folder_of(pid: str, longest: int = LONGEST) -> str:
-    """The folder name of a person: percent-encoded, `/` as `__`.
+    """Folder name of a person: the percent-encoded pid, with `/` as `__`.
 
-    Different pids get different names; `pid_of` reads all but very long ones (cut, with a hash)
-    back. Never hidden, never `.` or `..`, only [A-Za-z0-9._%~-].
+    Different pids have different names. Names longer than `longest` are shortened and end with a
+    hash; `pid_of` inverts all others. A name is never hidden, `.` or `..`, and uses only
+    [A-Za-z0-9._%~-].
+
+    Args:
+        pid: Identity, not empty.
+        longest: Length limit of the name, bytes.
     Raises: ValueError: if the pid is empty.
     """
     if not pid:
-        raise ValueError("a pid must not be empty, got ''; give the person a name")
+        raise ValueError("pid must not be empty, got ''; give the person a name")
     name = "".join(
         _encode(letter, pid[i - 1 : i] + pid[i + 1 : i + 2]) for i, letter in enumerate(pid)
     )
@@ -42,50 +47,63 @@ def _encode(letter: str, neighbours: str) -> str:
     if letter == "/":
         return "__"
     plain = letter.isascii() and (letter.isalnum() or letter in ".-")
-    # `__` stands for `/` only, so an underscore beside another one or beside a `/` is encoded.
+    # `__` stands for `/` only, so an underscore next to another one or next to a `/` is encoded.
     if plain or (letter == "_" and not set(neighbours) & {"_", "/"}):
         return letter
     return "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogatepass"))
 
 
 def pid_of(folder: str) -> str:
-    """The inverse of `folder_of`. Raises: ValueError: for a name that was cut."""
+    """Identity that belongs to a folder name: the inverse of `folder_of`.
+
+    Args:
+        folder: Name, as `folder_of` returns it.
+    Raises: ValueError: if the name was shortened.
+    """
     if "~" in folder:
-        raise ValueError(f"the folder name {folder!r} was cut; the rows have the true pid")
+        raise ValueError(
+            f"the folder name {folder!r} was shortened; read the pid from metadata.jsonl"
+        )
     data = folder.replace("__", "/").encode()
     data = re.sub(rb"%([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), data)
     return data.decode("utf-8", "surrogatepass")
 
 
 def stem_of(pid: str, outfit: str = "") -> str:
-    """The file name, without suffix, of a person in one outfit."""
+    """File name, without suffix, of a person in one outfit."""
     return folder_of(pid) + (f"+{folder_of(outfit, 60)}" if outfit else "")
 
 
 def inside(root: Path, name: str) -> Path:
-    """The file `name` of a manifest, if it lies in `root` and no symlink leads to it.
+    """Path of a file named in a manifest, checked to lie inside `root`.
 
-    Raises: ValueError: if it does not.
+    Args:
+        root: Folder that the name is relative to.
+        name: POSIX path from the manifest.
+    Raises: ValueError: if the path is absolute, leaves `root` or goes through a symlink.
     """
     pure = PurePosixPath(name)
     path = root / pure
     links = [p for p in [path, *path.parents] if p != root and p.is_relative_to(root)]
     if pure.is_absolute() or ".." in pure.parts or any(p.is_symlink() for p in links):
         raise ValueError(
-            f"{name!r} leads out of {root} or through a symlink; it was not opened: put the file "
-            "itself into that folder, and name it relative to the folder"
+            f"{name!r} leads out of {root} or through a symlink, and was not opened; put the file "
+            "itself into that folder and give its path relative to the folder"
         )
     return path
 
 
 class WriteError(OSError):
-    """A file of the run could not be written; what was finished before is safe."""
+    """A file of the run could not be written; chunks finished earlier are complete."""
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file aside, then rename it into place: readers see all of it or nothing.
+    """Write a file atomically: under a temporary name, then renamed into place.
 
-    Raises: WriteError: if the disk is full, read-only or broken.
+    Args:
+        path: Destination; missing parent folders are created.
+        data: Content of the file.
+    Raises: WriteError: if the disk is full, read-only or faulty.
     """
     temporary = path.with_name(f"{LEFTOVER}{uuid.uuid4().hex}")
     try:
@@ -99,15 +117,15 @@ def write(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise WriteError(
-            f"cannot write {path}: {error.strerror or error}; finished chunks are safe: make room "
-            "or mend the folder, then run the same command again"
+            f"cannot write {path}: {error.strerror or error}; finished chunks are complete: free "
+            "disk space or fix the folder's permissions, then run the same command again"
         ) from error
 
 
 def settle(folders: set[Path]) -> None:
-    """Make the renames in these folders outlive a power cut."""
+    """Flush renames in these folders to disk, so that they survive a power failure."""
     for folder in sorted(folders):
-        with contextlib.suppress(OSError):  # not every file system can
+        with contextlib.suppress(OSError):  # some file systems cannot sync a folder
             handle = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(handle)
@@ -116,13 +134,14 @@ def settle(folders: set[Path]) -> None:
 
 
 def claim(folder: Path, ours: set[str], mark: str) -> bool:
-    """Take a folder for a run: make it, or see that it is empty or holds a run.
+    """Create the output folder of a run, or check that it is empty or holds a run.
 
     Args:
-        ours: Names of what a run leaves; other things are refused where there is no run.
-        mark: Name of the file that a run has.
-    Returns: whether it holds a run.
-    Raises: ValueError: if it cannot be made, or holds something else.
+        folder: Output folder.
+        ours: Names of the files and folders of a run; without a run, other names are an error.
+        mark: Name of the file that identifies a run.
+    Returns: Whether the folder holds a run.
+    Raises: ValueError: if the folder cannot be created or holds other files.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +161,12 @@ def claim(folder: Path, ours: set[str], mark: str) -> bool:
 
 
 def clean(run: Path) -> int:
-    """Remove what a killed run left unfinished; returns how many files and folders that were."""
+    """Remove unfinished files and folders of an interrupted run.
+
+    Args:
+        run: Output folder; may be missing.
+    Returns: Number of files and folders removed.
+    """
     leftovers = list(run.rglob(f"{LEFTOVER}*")) if run.is_dir() else []
     for path in leftovers:
         if path.is_dir():
@@ -153,12 +177,12 @@ def clean(run: Path) -> int:
 
 
 def lines(rows: list[dict]) -> bytes:
-    """JSON lines in plain ASCII, the same bytes for the same rows."""
+    """Rows as JSON lines in ASCII; equal rows give equal bytes."""
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file in hex, "" if it cannot be read."""
+    """SHA-256 of a file in hex; "" if the file cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -167,7 +191,7 @@ def sha256(path: Path) -> str:
 
 
 def ignores_case(folder: Path) -> bool:
-    """Whether the file system of a folder takes `A` and `a` for one."""
+    """Whether the file system of a folder ignores the case of names."""
     probe = folder / f"{LEFTOVER}case-{uuid.uuid4().hex}"
     probe.touch()
     try:

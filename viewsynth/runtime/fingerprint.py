@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fingerprints: which files a run or a cache was made of, to the byte.
+"""Fingerprints of input files: detects whether the inputs of a run or a cache have changed.
 
-A file is known by its SHA-256. It is read once: as long as its size and its times are as they were,
-it is taken for the same. So a file that was touched, or copied to its place again, is the same
-file, and one that was replaced is another one. Times are two: of the last change of the content,
-which tools restore (`cp -p`, `rsync -t`), and of the last change of anything, which none can set.
+A file is identified by its SHA-256. It is hashed once and not read again while its size and its
+modification and status-change times stay the same. A file that was touched or copied to the same
+place again is therefore hashed again and found equal; a replaced one is found changed. Both times
+are needed: tools restore the modification time (`cp -p`, `rsync -t`), but none can set the other.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from pathlib import Path
 from viewsynth.config import differences
 from viewsynth.runtime.files import lines, sha256, write
 
-RECORD = "inputs.jsonl"  # what a run leaves
+RECORD = "inputs.jsonl"  # file in the folder of a run
 THREADS = 8
-FEW = 3  # names in a message
+FEW = 3  # names listed in a message
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Known:
-    """A file as it was found.
+    """Recorded state of an input file.
 
     Args:
-        size: Bytes; -1 = there was none.
-        modified_ns: When its content was last changed, as it says itself.
-        changed_ns: When anything of it was last changed.
-        sha256: Of its content; "" = it could not be read.
-        about: What else is learnt of it, as JSON types.
+        size: Bytes; -1 = there was no file.
+        modified_ns: Modification time (mtime), nanoseconds.
+        changed_ns: Status-change time (ctime), nanoseconds.
+        sha256: Hash of the content; "" = the file could not be read.
+        about: Properties that the run uses with the file, e.g. its pid, as JSON types.
     """
 
     size: int
@@ -47,21 +47,21 @@ class Known:
 
     @property
     def state(self) -> tuple[int, int, int]:
-        """What tells, without reading it, that nothing has happened to it."""
+        """Size and times: equal values mean that the file need not be read again."""
         return self.size, self.modified_ns, self.changed_ns
 
 
 def digests(paths: Sequence[Path], folder: Path) -> list[str]:
-    """SHA-256 of files; only those are read that are not known, or to which something happened.
+    """SHA-256 of files, reading only files that are new or have changed since the last call.
 
     Args:
-        paths: Of the files.
-        folder: Where a list of them is kept, one for each choice of paths.
-    Returns: one a path, "" if it cannot be read.
+        paths: Files to hash.
+        folder: Folder of the stored hashes; each selection of paths has its own list.
+    Returns: One hash per path; "" if the file cannot be read.
     """
     files = {path.absolute().as_posix(): path for path in paths}
-    choice = "\n".join(files).encode("utf-8", "surrogatepass")
-    store = folder / f"{hashlib.sha256(choice).hexdigest()[:32]}.jsonl"
+    selection = "\n".join(files).encode("utf-8", "surrogatepass")
+    store = folder / f"{hashlib.sha256(selection).hexdigest()[:32]}.jsonl"
     before = _read(store)
     now = _look({name: (path, {}) for name, path in files.items()}, before)
     if now != before:
@@ -72,14 +72,15 @@ def digests(paths: Sequence[Path], folder: Path) -> list[str]:
 def compare(
     run: Path, files: Mapping[str, tuple[Path, dict]], begun: bool, fixed: bool = True
 ) -> dict[str, Known]:
-    """What a run learns from, for `keep`, once it is clear that it is what it was begun with.
+    """Check that the inputs of a run have not changed since it was begun.
 
     Args:
-        run: Its folder.
-        files: By name: where each lies, and what else is learnt of it, as JSON types.
-        begun: Whether it has learnt from them already.
-        fixed: Whether more or fewer may not be asked for than before.
-    Raises: ValueError: if files are not those that the run was begun with; names them.
+        run: Folder of the run.
+        files: Path and properties of each input by its name; properties as JSON types.
+        begun: Whether the run has used its inputs already.
+        fixed: Whether the set of inputs must stay the same; else inputs may be added or left out.
+    Returns: State of the inputs, for `keep`.
+    Raises: ValueError: if the run was begun with other inputs; the message names them.
     """
     before = _read(run / RECORD)
     now = _look(files, before)
@@ -87,21 +88,21 @@ def compare(
         _refuse_others(run, before, now, fixed)
     elif begun and files:
         logger.warning(
-            "%s is not there or cannot be read: whether the files are those that the run was begun "
-            "with cannot be told; they are taken as they are",
+            "%s is not there or cannot be read: the inputs cannot be compared with those that the "
+            "run was begun with, and are used unchecked",
             run / RECORD,
         )
     return now if fixed or not begun else before | now
 
 
 def keep(run: Path, known: Mapping[str, Known]) -> None:
-    """Write down what a run learns from, in its folder, as `RECORD`."""
+    """Write the state of the inputs to the folder of a run, as `RECORD`."""
     if known != _read(run / RECORD):
         _write(run / RECORD, known)
 
 
 def _look(files: Mapping[str, tuple[Path, dict]], before: Mapping[str, Known]) -> dict[str, Known]:
-    """The files as they are; read are those that are not as they were."""
+    """Current state of the files; only those whose size or times changed are read."""
     states = {name: _state(path) for name, (path, _) in files.items()}
     same = {
         name
@@ -115,7 +116,7 @@ def _look(files: Mapping[str, tuple[Path, dict]], before: Mapping[str, Known]) -
         name: Known(
             *states[name],
             before[name].sha256 if name in same else read[path],
-            json.loads(json.dumps(about)),  # as it will be read
+            json.loads(json.dumps(about)),  # as it will be read back
         )
         for name, (path, about) in files.items()
     }
@@ -132,7 +133,7 @@ def _state(path: Path) -> tuple[int, int, int]:
 def _refuse_others(
     run: Path, before: Mapping[str, Known], now: Mapping[str, Known], fixed: bool
 ) -> None:
-    """Raise ValueError if something else is to be learnt than before."""
+    """Raise ValueError if the inputs differ from those that the run was begun with."""
     there = [name for name, known in before.items() if known.sha256]
     here = [name for name, known in now.items() if known.sha256]
     both = [name for name in there if name in now and now[name].sha256]
@@ -160,7 +161,7 @@ def _refuse_others(
 
 
 def _readable(known: Known) -> bool | None:
-    """What a run said of a picture, see `reid.pool.inputs`; None = nothing."""
+    """Whether the run could read an image, see `reid.pool.inputs`; None = not recorded."""
     return known.about.get("readable")
 
 
@@ -169,7 +170,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _read(path: Path) -> dict[str, Known]:
-    """What was written; nothing if it is not there, or is no such file."""
+    """Stored states; empty if there is no file or it cannot be parsed."""
     try:
         rows = [json.loads(row) for row in path.read_text(encoding="utf-8").splitlines()]
         return {row.pop("name"): Known(**row) for row in rows}

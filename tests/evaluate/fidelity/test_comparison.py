@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fidelity on one real person of the world, without and with a diffusion that repairs."""
+"""Fidelity on one person of a world, without and with a diffusion model."""
 
 from __future__ import annotations
 
@@ -28,25 +28,23 @@ from viewsynth.evaluate.fidelity import (
     text,
 )
 from viewsynth.runtime import weights
+from viewsynth.runtime.files import lines
 from viewsynth.runtime.writer import Writer
 from viewsynth.world import truth, writer
 
-# ---- one person of the world ---------------------------------------------------------------------
+# ---- without a diffusion model -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Person 1, a test person, at one instant."""
+    """Person 1, a test person, in one instant."""
     folder = tmp_path_factory.mktemp("world")
     with ThreadPoolExecutor(1) as pool:
         files = Writer(folder, pool)
         person, rows = writer._person(writer.Want(1, (0, 0), (0, 1)), 0, files.put)
         files.finish()
-    write = lambda name, some: (folder / name).write_text(  # noqa: E731
-        "".join(json.dumps(row) + "\n" for row in some)
-    )
-    write("people.jsonl", [{**person, "split": "test"}])
-    write("truth.jsonl", rows)
+    (folder / "people.jsonl").write_bytes(lines([{**person, "split": "test"}]))
+    (folder / "truth.jsonl").write_bytes(lines(rows))
     return folder
 
 
@@ -69,10 +67,10 @@ def comparer(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(world, comparer):
-    """The rows of that person, through the files."""
+    """Rows of that person, read from the part."""
     chunk = comparison.chunks(truth.instants(world, 1))[0]
     assert comparison.part(comparer.job, chunk) is None
-    comparer.do(chunk)
+    comparer.compute(chunk)
     return comparison.part(comparer.job, chunk)["rows"]
 
 
@@ -87,27 +85,27 @@ def test_the_instant_has_two_ground_and_three_drone_views(world):
     points = torch.tensor(moment.drone[0]["joints"])[None]
     pixels, _ = picture.camera.project(points)
     stored = np.array(moment.drone[0]["keypoints"])[:, :2]
-    assert np.abs(pixels[0].numpy() - stored).max() < 0.5, "camera and key points agree"
+    assert np.abs(pixels[0].numpy() - stored).max() < 0.5, "camera and keypoints disagree"
     with pytest.raises(ValueError, match="1 test people, so after skipping 1 there are 0"):
         truth.instants(world, 1, skip=1)
     with pytest.raises(FileNotFoundError, match="no world"):
         truth.instants(world / "paired", 1)
 
 
-def test_the_observer_learns_from_training_people_only(world, tmp_path):
+def test_the_observer_is_trained_on_training_people_only(world, tmp_path):
     with pytest.raises(ValueError, match="no training pictures"):
         truth.training(world)
     rows = [json.loads(line) for line in (world / "truth.jsonl").read_text().splitlines()]
     other = [{**row, "pid": "0002", "file_name": f"train/{k}.jpg"} for k, row in enumerate(rows)]
     people = [{"pid": "0001", "split": "test"}, {"pid": "0002", "split": "train"}]
-    for name, some in (("people.jsonl", people), ("truth.jsonl", rows + other)):
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in some))
+    (tmp_path / "people.jsonl").write_bytes(lines(people))
+    (tmp_path / "truth.jsonl").write_bytes(lines(rows + other))
     assert {row["pid"] for row in truth.training(tmp_path)} == {"0002"}
     assert len(truth.training(tmp_path)) == 5
 
 
-def test_methods_rank_as_they_must(compared):
-    """The nearer to the truth a body is made, the better its outline; baselines come last."""
+def test_methods_have_the_expected_order(compared):
+    """The more of the ground truth a body uses, the better its mask; baselines come last."""
     assert {row["method"] for row in compared} == set(methods.METHODS)
     mean = {name: of(compared, name, "iou").mean() for name in methods.METHODS if name != "true"}
     assert mean["ceiling"] > 0.7 and mean["ceiling"] > mean["ours"] + 0.05
@@ -120,7 +118,7 @@ def test_methods_rank_as_they_must(compared):
         assert len(row["embedding"]) == observer.EMBEDDING
 
 
-def test_a_view_alone_has_the_same_figures_and_another_mark_is_refused(world, comparer, compared):
+def test_rows_are_independent_of_other_views_and_other_marks_are_refused(world, comparer, compared):
     (chunk,) = comparison.chunks(truth.instants(world, 1))
     moment = dataclasses.replace(chunk.moments[0], drone=chunk.moments[0].drone[:1])
     again = comparison.Comparer(
@@ -128,7 +126,7 @@ def test_a_view_alone_has_the_same_figures_and_another_mark_is_refused(world, co
         comparer.tools,
         comparer.network,
     )
-    again.do(dataclasses.replace(chunk, moments=(moment,)))
+    again.compute(dataclasses.replace(chunk, moments=(moment,)))
     alone = comparison.part(again.job, chunk)["rows"]
     together = [row for row in compared if row["view"] == moment.drone[0]["file_name"]]
     for row, other in zip(alone, together, strict=True):
@@ -153,7 +151,7 @@ def test_the_report(world, comparer, compared, capsys):
     assert "## All elevations (1 people, 3 views)" in text and "| mean_body" in text
     assert "PSNR dB unseen" in text
     for absent in ("repair", "KID", "ReID", "IoU possible"):
-        assert absent not in text  # one person is no set, and no engine was asked for
+        assert absent not in text  # too few people for KID, and no diffusion model
     rows = (config.output / "fidelity.jsonl").read_text().splitlines()
     assert len(rows) == 3 * len(methods.METHODS)
     assert not {"embedding", "features"} & json.loads(rows[0]).keys()
@@ -162,7 +160,7 @@ def test_the_report(world, comparer, compared, capsys):
         assert sheet.width > 1000
 
 
-def test_whole_pictures_and_ground_pictures_have_features(world, comparer, compared):
+def test_whole_images_and_ground_images_have_features(world, comparer, compared):
     whole = {row["method"] for row in compared if "features" in row}
     assert whole == {"true", *methods.WHOLE}
     part = comparison.part(comparer.job, comparison.chunks(truth.instants(world, 1))[0])
@@ -171,30 +169,30 @@ def test_whole_pictures_and_ground_pictures_have_features(world, comparer, compa
         assert len(row["features"]["observer"]) == observer.WIDTHS[-1]
 
 
-# ---- with an engine ------------------------------------------------------------------------------
+# ---- with a diffusion model ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def repaired(world, comparer, tmp_path_factory):
-    """The same person with a random diffusion and a second space of features; one drone view."""
+    """One drone view of that person with a random diffusion model and a second feature space."""
     options = Refine(engine="tiny", steps=2)
     repairer = repair.Repairer(refine.Refiner(tiny_views.pipeline(), options))
     job = dataclasses.replace(
         comparer.job, output=tmp_path_factory.mktemp("repaired"), mark="e", refine=options
     )
 
-    def mean(pictures):
-        return np.stack([picture.mean((0, 1)) for picture in pictures])
+    def mean(images):
+        return np.stack([image.mean((0, 1)) for image in images])
 
     spaces = {"observer": features.of_observer(comparer.network), "reid": mean}
     engine = comparison.Comparer(job, comparer.tools, comparer.network, repairer, spaces)
     moment = truth.instants(world, 1)[0]
     chunk = comparison.Chunk(moment.pid, (dataclasses.replace(moment, drone=moment.drone[:1]),))
-    engine.do(chunk)
+    engine.compute(chunk)
     return job, chunk, comparison.part(job, chunk)
 
 
-def test_an_engine_adds_rows_and_changes_no_other(compared, repaired):
+def test_a_diffusion_model_adds_rows_and_changes_no_others(compared, repaired):
     rows = {row["method"]: row for row in repaired[2]["rows"]}
     assert set(rows) == {*methods.METHODS, *repair.METHODS}
     ours = next(row for row in compared if row["method"] == "ours")
@@ -205,11 +203,11 @@ def test_an_engine_adds_rows_and_changes_no_other(compared, repaired):
         assert rows[name]["psnr_unseen"] != rows[base]["psnr_unseen"]
         assert 0 < rows[name]["iou_possible"] <= 1
         assert ("iou_grown" in rows[name]) == (name != "source_only")
-    assert rows["repair"]["iou"] > 0.2  # random weights, but about the person that was drawn
+    assert rows["repair"]["iou"] > 0.2  # random weights, but near the rendered person
     assert rows["repair"]["features"]["reid"] != rows["source_only"]["features"]["reid"]
 
 
-def test_the_report_of_an_engine(world, repaired, capsys):
+def test_the_report_with_a_diffusion_model(world, repaired, capsys):
     job, chunk, part = repaired
     config = command.Config(
         world=world,
@@ -220,7 +218,7 @@ def test_the_report_of_an_engine(world, repaired, capsys):
     )
     command._report(config, [part], list(chunk.moments))
     text = capsys.readouterr().out
-    for said in (
+    for expected in (
         "- `repair`:",
         "IoU possible",
         "repair − ours",
@@ -228,7 +226,7 @@ def test_the_report_of_an_engine(world, repaired, capsys):
         "Whole pictures in the ReID model",
         "Diffusion tiny: steps 4",
     ):
-        assert said in text
+        assert expected in text
     tables = json.loads((job.output / "table.json").read_text())
     cells = {(c["method"], c["baseline"], c["bin"], c["measure"]): c for c in tables["repaired"]}
     cell = cells["repair", "ours", "all", "psnr_unseen"]
@@ -239,7 +237,7 @@ def test_the_report_of_an_engine(world, repaired, capsys):
         assert sheet.width > 500
 
 
-def test_what_is_no_engine_is_refused_at_once(world, tmp_path):
+def test_invalid_models_are_refused_immediately(world, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         command.run(
             command.Config(
@@ -253,37 +251,37 @@ def test_what_is_no_engine_is_refused_at_once(world, tmp_path):
         command.run(command.Config(world=world, people=1, output=tmp_path, reid=tmp_path))
 
 
-def test_engine_and_reid_model_join_the_mark(world, tmp_path):
+def test_the_mark_depends_on_the_models(world, tmp_path):
     assert command._judges(command.Config(world=world)) == ({}, [])
     tiny_views.pipeline().save_pretrained(tmp_path / "engine")
     marks = []
     for steps in (4, 5):
         asked = Refine(engine=str(tmp_path / "engine"), steps=steps)
-        job, told = command._judges(command.Config(world=world, refine=asked, device="cpu"))
+        job, names = command._judges(command.Config(world=world, refine=asked, device="cpu"))
         assert job["engine"].folder == tmp_path / "engine" and job["device"] == "cpu"
-        marks.append(told)
+        marks.append(names)
     assert marks[0] != marks[1] and comparison.code(True) != comparison.code()
 
 
-# ---- identity, paired differences and sets -------------------------------------------------------
+# ---- identity, paired differences and KID --------------------------------------------------------
 
 
 def scored(shift: dict[str, float], people: int = 12) -> list[dict]:
-    """Two views a person; features are the person's own direction plus the method's shift."""
+    """Two views per person; features are the person's direction plus the shift of the method."""
     rng = np.random.default_rng(0)
     who = rng.normal(0, 1, (people, 6))
     rows = []
-    for method, far in shift.items():
+    for method, offset in shift.items():
         for person in range(people):
             for view in range(2):
-                vector = who[person] + rng.normal(0, 0.1, 6) + far
+                vector = who[person] + rng.normal(0, 0.1, 6) + offset
                 rows.append(
                     {
                         "pid": str(person),
                         "view": f"{person}_{view}",
                         "method": method,
                         "elevation": 30.0 + 30 * view,
-                        "psnr_unseen": 20 - far,
+                        "psnr_unseen": 20 - offset,
                         "features": {"reid": list(vector)},
                     }
                 )
@@ -302,7 +300,7 @@ def test_repair_is_paired_with_its_rendering():
     assert not any(c["method"] == "repair_true" for c in table.repaired(rows))
 
 
-def test_sets_rank_methods_between_floor_and_ceiling():
+def test_kid_ranks_methods_between_floor_and_ground():
     rows = scored({"true": 0, "ours": 1.0, "repair": 0.2})
     ground = [row for row in scored({"far": 2.0}) if row["view"].endswith("_0")]
     found = sets.compare(rows, ground)
@@ -314,4 +312,4 @@ def test_sets_rank_methods_between_floor_and_ceiling():
     assert cells["ours", "", "55-70"]["pictures"] == 12 and ("ours", "", "40-55") not in cells
     text_of = "\n".join(text._sets(found))
     assert "gain of repair over ours" in text_of and "true ground pictures" in text_of
-    assert sets.compare(rows[: 2 * 3], ground) == []  # three people are no set
+    assert sets.compare(rows[: 2 * 3], ground) == []  # too few people

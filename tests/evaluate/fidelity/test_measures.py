@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fidelity on pictures with known answers: baselines, measures, outlines, the table."""
+"""Baselines, measures, segmentation and tables of fidelity on images with known results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SKIN, TOP, TROUSERS = (LABELS.index(name) for name in ("face", "top", "bottom"))
 
 
 def scene(elevation=5.0, azimuth=20.0, size=(120, 80), distance=8.0):
-    """A camera that looks at a person-sized target, and a picture of noise in a mask."""
+    """A camera that looks at a person-sized target, and a noise image with a mask."""
     angles = (torch.tensor([v]) for v in (elevation, azimuth, distance, 0.9))
     matrix = pinhole(torch.tensor([focal_length(16, size[0])]), size)
     camera = Cameras(orbit(*angles), matrix, size, torch.zeros(1))
@@ -48,7 +48,7 @@ def parsed(picture) -> Parse:
     )
 
 
-def test_a_warp_to_its_own_camera_changes_nothing():
+def test_warp_to_the_same_camera_is_the_identity():
     picture = scene()
     layers = baselines.warped(picture, picture, parsed(picture), lean=0.0)
     inner = np.zeros(picture.mask.shape, bool)
@@ -59,7 +59,7 @@ def test_a_warp_to_its_own_camera_changes_nothing():
     assert np.median(apart) < 2
 
 
-def test_the_leaning_board_is_as_high_as_a_body_at_every_elevation():
+def test_the_leaning_board_has_the_height_of_a_body_at_every_elevation():
     """A box of a body's proportions, 1.75 x 0.42 m, against the board's upper and lower edge."""
     source = scene()
     for elevation in (30.0, 50.0, 70.0, 89.0):
@@ -83,13 +83,13 @@ def test_the_resized_crop_fills_the_true_box():
     assert baselines.bounds((layers[3] > 0.5).numpy()) == (30, 10, 90, 60)
 
 
-def test_the_nearest_azimuth_is_nearest_round_the_circle():
+def test_the_nearest_azimuth_wraps_around():
     ground = [scene(azimuth=a) for a in (180.0, 350.0)]
     assert baselines.nearest(scene(azimuth=20.0), ground) == 1
     assert baselines.nearest(scene(azimuth=120.0), ground) == 0
 
 
-def test_regions_follow_the_skeleton():
+def test_body_parts_follow_the_skeleton():
     picture = scene()
     found = parsed(picture)
     at = {name: k for k, name in enumerate(bodies.KEYPOINTS)}
@@ -108,7 +108,7 @@ def test_regions_follow_the_skeleton():
     for name, y in heights.items():
         for side, x in (("left", 46), ("right", 34)):
             found.points[at[f"{side}_{name}"]] = x, y
-    part = baselines.regions(found)
+    part = baselines.body_parts(found)
     assert part[22, 40] == "hair" and part[33, 40] == "face" and part[52, 40] == "torso"
     assert part[75, 46] == "thigh" and part[90, 34] == "shank" and part[103, 46] == "foot"
     assert part[5, 5] == ""
@@ -117,13 +117,13 @@ def test_regions_follow_the_skeleton():
 # ---- measures ------------------------------------------------------------------------------------
 
 
-def made_of(picture, **changes) -> methods.Made:
+def prediction_of(picture, **changes) -> methods.Prediction:
     image = np.where(picture.mask[..., None], picture.image, np.uint8(methods.GREY))
-    return methods.Made(image=image, mask=picture.mask, **changes)
+    return methods.Prediction(image=image, mask=picture.mask, **changes)
 
 
 def flat(colours: dict[int, tuple[int, int, int]]):
-    """A person of three plain parts, and something in front of its feet."""
+    """A person of three parts in uniform colours, with an occluder in front of the feet."""
     picture = scene()
     image, labels = picture.image.copy(), 0 * picture.labels
     for k, (label, colour) in enumerate(colours.items()):
@@ -136,20 +136,22 @@ def flat(colours: dict[int, tuple[int, int, int]]):
 PLAIN = {SKIN: (200, 150, 130), TOP: (160, 30, 30), TROUSERS: (30, 40, 90)}
 
 
-def test_the_truth_against_itself_is_perfect():
+def test_the_truth_has_no_error():
     picture = flat(PLAIN)
-    row = measures.compare(picture, made_of(picture))
+    row = measures.compare(picture, prediction_of(picture))
     assert row["iou"] == 1 and row["psnr"] == metrics.BEST_PSNR and row["missing"] == 0
     assert row["ssim"] == pytest.approx(1)
     assert max(row[key] for key in row if key.startswith(("de", "dp"))) < 1e-6
 
 
-def test_a_wrong_part_is_found_where_it_is():
+def test_a_wrong_colour_counts_for_its_part_only():
     picture = flat(PLAIN)
     image = picture.image.copy()
     image[picture.labels == TOP] = (30, 30, 160)
     seen = np.where(picture.labels == TOP, 0.3, 1.0).astype(np.float32)
-    row = measures.compare(dataclasses.replace(picture), methods.Made(image, picture.mask, seen))
+    row = measures.compare(
+        dataclasses.replace(picture), methods.Prediction(image, picture.mask, seen)
+    )
     expected = float(
         metrics.delta_e(*(metrics.lab(np.array(c)) for c in ((160, 30, 30), (30, 30, 160))))
     )
@@ -159,18 +161,18 @@ def test_a_wrong_part_is_found_where_it_is():
     assert row["de"] == pytest.approx(expected * share)
 
 
-def test_another_exposure_costs_nothing_after_the_gain():
+def test_exposure_is_removed_by_the_gain():
     picture = flat(PLAIN)
     dark = dataclasses.replace(picture, image=(picture.image * 0.6).astype(np.uint8))
-    row = measures.compare(picture, made_of(dark))
+    row = measures.compare(picture, prediction_of(dark))
     assert row["de"] > 8 and row["de_tone"] < 0.7
 
 
-def test_a_bare_part_counts_as_what_is_shown_there():
+def test_a_missing_part_counts_as_background_colour():
     picture = flat(PLAIN)
     mask = picture.mask & (picture.labels != TROUSERS)
     image = np.where(mask[..., None], picture.image, np.uint8(methods.GREY))
-    row = measures.compare(picture, methods.Made(image, mask))
+    row = measures.compare(picture, methods.Prediction(image, mask))
     grey = metrics.lab(np.full(3, methods.GREY))
     assert row["de_bottom"] == pytest.approx(
         float(metrics.delta_e(metrics.lab(np.array(PLAIN[TROUSERS])), grey))
@@ -178,46 +180,46 @@ def test_a_bare_part_counts_as_what_is_shown_there():
     assert row["missing"] == pytest.approx((picture.labels == TROUSERS).sum() / picture.mask.sum())
 
 
-def test_what_stands_in_front_is_left_out():
+def test_occluded_pixels_are_ignored():
     picture = flat(PLAIN)
     mask = picture.mask | (picture.labels == truth.OCCLUDER)
     image = np.where(picture.mask[..., None], picture.image, np.uint8(0))
-    row = measures.compare(picture, methods.Made(image, mask))
+    row = measures.compare(picture, methods.Prediction(image, mask))
     assert row["iou"] == 1 and row["de"] < 1e-6 and row["psnr"] == metrics.BEST_PSNR
 
 
 def test_seen_and_unseen_pixels_are_those_of_the_rendering():
-    """A repaired picture with an outline of its own is judged on the same pixels."""
+    """A repaired view with another mask is measured on the same pixels."""
     picture = flat(PLAIN)
-    seen = np.where(picture.labels == TOP, 0.5, 1.0).astype(np.float32)  # mirrored is not seen
+    seen = np.where(picture.labels == TOP, 0.5, 1.0).astype(np.float32)  # mirrored, not observed
     mask = picture.mask & (picture.labels != TROUSERS)
-    base = methods.Made(
+    base = methods.Prediction(
         np.where(mask[..., None], picture.image, np.uint8(methods.GREY)), mask, seen
     )
-    drawn = measures.compare(picture, base)
-    assert drawn["psnr_seen"] == drawn["psnr_unseen"] == metrics.BEST_PSNR
-    assert drawn["ssim_unseen"] == pytest.approx(1)
+    rendered = measures.compare(picture, base)
+    assert rendered["psnr_seen"] == rendered["psnr_unseen"] == metrics.BEST_PSNR
+    assert rendered["ssim_unseen"] == pytest.approx(1)
     whole = picture.image.copy()
     whole[picture.labels == TOP] += np.uint8(10)
-    whole[~mask] = 255  # neither background nor what the rendering lacks counts
-    empty = methods.Made(whole, np.zeros_like(mask), seen, whole=whole)
+    whole[~mask] = 255  # background and pixels outside the rendering are ignored
+    empty = methods.Prediction(whole, np.zeros_like(mask), seen, whole=whole)
     row = measures.compare(picture, empty, base)
     assert row["psnr_unseen"] == pytest.approx(20 * np.log10(25.5))
     assert row["psnr_seen"] == metrics.BEST_PSNR and row["de_seen"] == 0 < row["de_unseen"]
-    assert row["ssim_seen"] > 0.99 and row["seen"] == drawn["seen"] == pytest.approx(0.5)
+    assert row["ssim_seen"] > 0.99 and row["seen"] == rendered["seen"] == pytest.approx(0.5)
     assert row["iou"] == 0 and row["missing"] == 1
 
 
-def test_bins():
+def test_elevation_bins():
     names = [measures.bin_of(angle) for angle in (25, 39.9, 40, 69, 70, 90, 10)]
     assert names == ["25-40", "25-40", "40-55", "55-70", "70-90", "70-90", "other"]
 
 
-# ---- outlines ------------------------------------------------------------------------------------
+# ---- segmentation --------------------------------------------------------------------------------
 
 
-def somebody(height=96, width=64):
-    """A person in two colours on a noisy ground, and the mask."""
+def person(height=96, width=64):
+    """A person in two colours on a noisy background, and the mask."""
     rng = np.random.default_rng(0)
     image = rng.normal(150, 8, (height, width, 3))
     y, x = np.mgrid[:height, :width]
@@ -227,8 +229,8 @@ def somebody(height=96, width=64):
     return (image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8), mask
 
 
-def test_the_outline_is_found_from_a_wrong_start():
-    image, mask = somebody()
+def test_a_wrong_initial_mask_is_corrected():
+    image, mask = person()
     for start in (np.roll(mask, (3, 2), (0, 1)), np.roll(mask, -3, 1)):
         assert metrics.iou(start, mask) < 0.85
         assert metrics.iou(outline.outline(image, start), mask) > 0.93
@@ -236,8 +238,8 @@ def test_the_outline_is_found_from_a_wrong_start():
     assert metrics.iou(outline.ellipse(mask.shape), mask) < 0.75 < metrics.iou(found, mask)
 
 
-def test_a_mask_is_grown_evenly():
-    _, mask = somebody()
+def test_resized_grows_and_shrinks_evenly():
+    _, mask = person()
     for area in (mask.sum() // 2, mask.sum(), mask.sum() * 3 // 2):
         found = outline.resized(mask, int(area))
         assert area <= found.sum() < 1.15 * area
@@ -245,8 +247,8 @@ def test_a_mask_is_grown_evenly():
     assert np.array_equal(outline.resized(mask, int(mask.sum())), mask)
 
 
-def test_where_colours_say_nothing_the_start_stays():
-    _, mask = somebody()
+def test_without_colour_differences_the_initial_mask_stays():
+    _, mask = person()
     flat = np.full((*mask.shape, 3), 90, np.uint8)
     assert metrics.iou(outline.outline(flat, mask), mask) > 0.97
     for plain in (np.zeros_like(mask), np.ones_like(mask)):
@@ -256,11 +258,11 @@ def test_where_colours_say_nothing_the_start_stays():
     assert outline.outline(flat, dot).sum() < 30
 
 
-# ---- the table -----------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def rows_of(methods_values: dict[str, list[float]]) -> list[dict]:
-    """Two views of every person; `iou` is the value, the embedding a direction per person."""
+    """Two views per person with the given `iou` and one embedding direction per person."""
     rows = []
     for method, values in methods_values.items():
         for person, value in enumerate(values):
@@ -282,7 +284,7 @@ def rows_of(methods_values: dict[str, list[float]]) -> list[dict]:
     return rows
 
 
-def test_identity_is_found_in_other_pictures_only():
+def test_identity_is_matched_in_other_images_only():
     rows = rows_of({"true": [1] * 5, "ours": [0.6] * 5, "warped": [0.5] * 5})
     table.identify(rows)
     assert all(row["map"] == 1 and row["rank1"] == 1 for row in rows if row["method"] == "ours")
@@ -291,10 +293,10 @@ def test_identity_is_found_in_other_pictures_only():
     assert all(row["rank1"] == 0 and row["map"] < 0.6 for row in wrong)
     assert all(row["cosine"] > 0.95 for row in rows if row["method"] == "ours")
     assert max(row["own_view"] for row in wrong) < 0.6
-    assert "cosine" not in rows[0], "the truth is like itself: that says nothing"
+    assert "cosine" not in rows[0], "true views have no similarity to themselves"
 
 
-def test_summary_and_differences():
+def test_summary_and_paired_differences():
     rng = np.random.default_rng(0)
     base = rng.uniform(0.3, 0.7, 8)
     rows = rows_of(

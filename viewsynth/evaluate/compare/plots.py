@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots: a summary as PNG, the same bytes for the same figures and the same matplotlib."""
+"""Plots of a comparison as PNG; equal values and matplotlib versions give equal bytes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ import io
 from viewsynth.evaluate.compare.table import SHOWN
 from viewsynth.evaluate.scoring import bin_words
 
-DPI, WIDE = 110, 0.8  # of the place of a group that its bars or points take
+DPI = 110
+WIDTH = 0.8  # share of a group's space that its bars or points take
 
 
 def bars(found: dict, words: dict[str, str]) -> bytes:
-    """MAP and Rank-1 of every arm, with intervals, in groups by protocol."""
+    """Bar charts of mAP and Rank-1 of every arm, with intervals, grouped by protocol.
+
+    Args:
+        found: See `summary.summary`.
+        words: Descriptions of the arms by name.
+    Returns: PNG.
+    """
     tasks, arms = found["tasks"], found["arms"]
     figure = _figure(max(6.0, 1.2 + 0.32 * len(arms) * len(tasks)), 6.0)
     for place, axes in zip(SHOWN, figure.subplots(2, 1, sharex=True), strict=True):
         for n, arm in enumerate(arms):
             values = [task["arms"][n][place] for task in tasks]
-            at = [k + WIDE * ((n + 0.5) / len(arms) - 0.5) for k in range(len(tasks))]
+            at = [k + WIDTH * ((n + 0.5) / len(arms) - 0.5) for k in range(len(tasks))]
             heights, errors = _errors(values)
             axes.bar(
                 at,
                 heights,
-                WIDE / len(arms),
+                WIDTH / len(arms),
                 color=_colour(n),
-                label=_named(arm, words),
+                label=_label(arm, words),
                 yerr=errors,
                 error_kw={"elinewidth": 1, "capsize": 2},
             )
@@ -37,7 +44,13 @@ def bars(found: dict, words: dict[str, str]) -> bytes:
 
 
 def elevations(found: dict, words: dict[str, str]) -> bytes | None:
-    """MAP of every arm over the elevation of the aerial query; None if no data set tells it."""
+    """Line charts of mAP of every arm over the elevation of aerial queries.
+
+    Args:
+        found: See `summary.summary`.
+        words: Descriptions of the arms by name.
+    Returns: PNG; None if the elevation of the queries is unknown.
+    """
     tasks = [task for task in found["tasks"] if task["bins"]]
     if not tasks:
         return None
@@ -46,7 +59,7 @@ def elevations(found: dict, words: dict[str, str]) -> bytes | None:
     every = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
     for task, axes in zip(tasks, every, strict=True):
         for n, arm in enumerate(found["arms"]):
-            shift = WIDE / 2 * ((n + 0.5) / arms - 0.5)
+            shift = WIDTH / 2 * ((n + 0.5) / arms - 0.5)
             at = [k + shift for k in range(len(task["bins"]))]
             heights, errors = _errors([part["arms"][n]["mAP"] for part in task["bins"]])
             axes.errorbar(
@@ -54,7 +67,7 @@ def elevations(found: dict, words: dict[str, str]) -> bytes | None:
                 heights,
                 errors,
                 color=_colour(n),
-                label=_named(arm, words),
+                label=_label(arm, words),
                 marker="o",
                 markersize=3,
                 linewidth=1.2,
@@ -67,32 +80,32 @@ def elevations(found: dict, words: dict[str, str]) -> bytes | None:
         axes.set_xticks(range(len(names)), names)
         axes.set_title(task["protocol"])
         axes.grid(axis="y", alpha=0.3)
-    every[0].set_ylim(bottom=0)  # of all; earlier it would freeze the top as well
+    every[0].set_ylim(bottom=0)  # for all axes; setting it earlier would fix the upper limit too
     every[0].set_ylabel("mAP, %")
     return _png(figure, every[0])
 
 
 def _figure(width: float, height: float):
-    from matplotlib.figure import Figure  # without pyplot there is neither a window nor a state
+    from matplotlib.figure import Figure  # pyplot would keep a global state
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def _errors(values: list[list[float]]) -> tuple[list[float], list[list[float]]]:
-    """Per cent, and how far the intervals reach down and up."""
+    """Values in per cent, and the lower and upper lengths of the error bars."""
     heights = [100 * value for value, _, _ in values]
     down = [100 * max(value - low, 0) for value, low, _ in values]
     return heights, [down, [100 * max(high - value, 0) for value, _, high in values]]
 
 
 def _colour(number: int) -> tuple:
-    """Ten dark colours, then their ten light ones."""
+    """Colour of an arm: ten dark colours, then their ten light variants."""
     from matplotlib import colormaps
 
     return colormaps["tab20"]((2 * number + number // 10) % 20)
 
 
-def _named(arm: str, words: dict[str, str]) -> str:
+def _label(arm: str, words: dict[str, str]) -> str:
     return f"{arm}: {words[arm]}" if arm in words else arm
 
 
@@ -100,6 +113,6 @@ def _png(figure, axes) -> bytes:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     out = io.BytesIO()
-    # tight: a legend that is wider than the axes is shown whole
+    # tight: a legend that is wider than the axes is not cropped
     figure.savefig(out, format="png", bbox_inches="tight", metadata={"Software": None})
     return out.getvalue()

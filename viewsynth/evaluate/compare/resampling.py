@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resampling: how far figures would move with other people in front of the cameras, other seeds.
+"""Bootstrap over people and seeds: confidence intervals of means, differences and gap closures.
 
-runs -> `drawn` -> summary. All arms are drawn alike, so whatever is made of the draws of several
-arms (a difference, a gap closure) is paired: by query and by seed.
+runs -> `resample` -> summary. All arms use the same resamples, so a difference or gap closure that
+is computed from the resampled means of several arms is paired by query and by seed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from viewsynth.metrics.intervals import DRAWS, PART
 BOUNDS = (2.5, 97.5)  # per cent
 
 
-def drawn(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
+def resample(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
     """Means over resampled seeds and resampled groups of queries.
 
     Source: percentile bootstrap of Efron, Annals of Statistics 1979, over both factors at once
-    (Owen, Annals of Applied Statistics 2007). Few seeds make it somewhat too narrow: the spread of
-    S of them comes out smaller by the factor sqrt((S - 1) / S).
+    (Owen, Annals of Applied Statistics 2007). With few seeds the intervals are somewhat too narrow:
+    the standard deviation over S seeds is underestimated by the factor sqrt((S - 1) / S).
 
     Args:
-        values: One a query, in every arm and seed.  float64 [A, S, Q]
-        groups: What is drawn as one, e.g. all queries of a person; numbers from 0 on, without
-            gaps.  int64 [Q]
-        seed: Of the draws: the same seed, seeds and groups are the same draws.
+        values: Value of each query, in every arm and seed.  float64 [A, S, Q]
+        groups: Group of each query, e.g. its person, numbered from 0 without gaps; queries of a
+            group are resampled together.  int64 [Q]
+        seed: Seed of the bootstrap; equal seeds, numbers of seeds and groups give equal resamples.
     Returns: float64 [DRAWS, A]
     """
     rng = np.random.default_rng(seed)
@@ -41,27 +41,27 @@ def drawn(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def interval(value: float, draws: np.ndarray) -> list[float]:
-    """A figure with the 95 % interval of its draws: [value, low, high]."""
+    """Combine a value with the 95 % interval of its resamples: [value, low, high]."""
     return [float(value), *map(float, np.percentile(draws, BOUNDS))]
 
 
-def half(found: list[float]) -> float:
-    """Half the width of an interval."""
+def half_width(found: list[float]) -> float:
+    """Half the width of an interval [value, low, high]."""
     return (found[2] - found[1]) / 2
 
 
-def closure(plain: tuple[float, float, float], draws: np.ndarray) -> list[float]:
-    """Which share of the way from the floor to the ceiling an arm goes: (x - floor) / (c - floor).
+def gap_closure(means: tuple[float, float, float], draws: np.ndarray) -> list[float]:
+    """Share of the gap between floor and ceiling that an arm closes: (x - floor) / (c - floor).
 
-    Draws in which the ceiling is not above the floor have no such share and are left out; where the
-    ceiling is well above the floor there are none.
+    Resamples in which the ceiling is not above the floor are left out; there are none if the gap is
+    clear.
 
     Args:
-        plain: The means of floor, arm and ceiling.
-        draws: Likewise.  float64 [D, 3]
-    Returns: [value, low, high], 1 = the whole gap; can be negative, or more than 1.
+        means: Means of floor, arm and ceiling.
+        draws: Resampled means of floor, arm and ceiling.  float64 [D, 3]
+    Returns: [value, low, high], 1 = the whole gap; can be negative or more than 1.
     """
-    floor, arm, ceiling = plain
+    floor, arm, ceiling = means
     above = draws[draws[:, 2] > draws[:, 0]]
     shares = (above[:, 1] - above[:, 0]) / (above[:, 2] - above[:, 0])
     return interval((arm - floor) / (ceiling - floor), shares)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs: what `evaluate` found for every arm and seed, query by query, side by side.
+"""Reads the results of `evaluate` for every arm and seed of a comparison.
 
 `FOLDER/<arm>/seed<k>/{queries.jsonl, results.json}` -> `read` -> `summary`. All arms must have been
-asked the same: one data set, the same seeds, protocols and queries.
+evaluated with the same data set, seeds, protocols and queries.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import numpy as np
 
 QUERIES, RESULTS = "queries.jsonl", "results.json"
 SEED = re.compile(r"seed(\d+)", re.ASCII)
-AGAIN = " re-ranked"
+RERANKED = " re-ranked"
 
 Rows = dict[str, dict[str, dict]]  # task -> name of a query -> row
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One protocol, with or without re-ranking, in all arms and seeds; valid queries only.
+    """Valid queries of one protocol, with or without re-ranking, in all arms and seeds.
 
     Args:
-        name: Of the protocol, with " re-ranked" where it is.
-        direction: Who looks for whom, in words.
-        queries: Their names, sorted.  [Q]
-        people: Whose picture each query is, as a number.  int64 [Q]
-        above: Which queries are from above.  bool [Q]
-        elevation: Of the queries, degrees; NaN where the data does not say.  float64 [Q]
+        name: Name of the protocol, with the suffix `RERANKED` after re-ranking.
+        direction: Views of query and gallery, in words.
+        queries: Names of the queries, sorted.  [Q]
+        people: Number of the person in each query.  int64 [Q]
+        above: Which queries are aerial.  bool [Q]
+        elevation: Elevation of the queries, degrees; NaN = unknown.  float64 [Q]
         ap: Average precision, in [0, 1].  float64 [A, S, Q]
-        hit: Whether the first rank is right, 0 or 1.  float64 [A, S, Q]
+        hit: Whether the first rank is a match, 0 or 1.  float64 [A, S, Q]
     """
 
     name: str
@@ -49,12 +49,13 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """All arms and seeds of an experiment.
+    """Results of all arms and seeds.
 
     Args:
-        arms, seeds: What the first two axes of every task's arrays are.
-        tasks: In the order in which `evaluate` had them.
-        notes: What `evaluate` said of data set and backbones.
+        arms: Names of the arms, the first axis of the arrays of a task.
+        seeds: Seeds, the second axis of the arrays of a task.
+        tasks: Tasks in the order of `evaluate`.
+        notes: Remarks of `evaluate` about data set and backbones.
     """
 
     arms: list[str]
@@ -64,15 +65,15 @@ class Runs:
 
 
 def read(folder: Path, arms: Sequence[str] = ()) -> Runs:
-    """The outputs of `evaluate` in a folder.
+    """Read the outputs of `evaluate` in a folder.
 
     Args:
-        folder: Holds `<arm>/seed<k>`.
-        arms: Which of them, in the order of the table; none = all, sorted.
+        folder: Folder that contains `<arm>/seed<k>`.
+        arms: Names of the arms, in the order of the table; empty = all, sorted.
 
     Raises:
-        FileNotFoundError: if an arm, or a file of one, is not there.
-        ValueError: if the arms were not asked the same, naming what differs.
+        FileNotFoundError: if an arm or one of its files is missing.
+        ValueError: if the arms were not evaluated alike; the message names the difference.
     """
     found = _find(folder, arms)
     seeds = sorted(next(iter(found.values())))
@@ -80,8 +81,8 @@ def read(folder: Path, arms: Sequence[str] = ()) -> Runs:
     for arm, own in found.items():
         if sorted(own) != seeds:
             raise ValueError(
-                f"arm {arm} has the seeds {_few(sorted(own))}, arm {first} has {_few(seeds)}: "
-                "arms are compared over the same seeds; train and evaluate what is missing"
+                f"arm {arm} has the seeds {_few(sorted(own))}, arm {first} has {_few(seeds)}: all "
+                "arms need the same seeds; train and evaluate the missing ones"
             )
     rows = {(arm, seed): _rows(own[seed]) for arm, own in found.items() for seed in seeds}
     results = {(arm, seed): _results(own[seed]) for arm, own in found.items() for seed in seeds}
@@ -93,13 +94,15 @@ def read(folder: Path, arms: Sequence[str] = ()) -> Runs:
     return Runs(list(found), seeds, tasks, _notes(results))
 
 
-# ---- finding and reading -------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def _find(folder: Path, arms: Sequence[str]) -> dict[str, dict[int, Path]]:
-    """Arm -> seed -> folder of its evaluation."""
+    """Folders of the evaluations: arm -> seed -> folder."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder} with the outputs of evaluate")
+        raise FileNotFoundError(
+            f"there is no folder {folder}; give the folder with the outputs of evaluate"
+        )
     there = sorted(path.name for path in folder.iterdir() if _seeds(path))
     if not there:
         raise FileNotFoundError(
@@ -113,17 +116,17 @@ def _find(folder: Path, arms: Sequence[str]) -> dict[str, dict[int, Path]]:
 
 
 def _seeds(arm: Path) -> dict[int, Path]:
-    """Seed -> folder of its evaluation."""
+    """Folders of the evaluations of an arm: seed -> folder."""
     paths = sorted(arm.iterdir()) if arm.is_dir() else []
     return {int(match[1]): path for path in paths if (match := SEED.fullmatch(path.name))}
 
 
 def _task(row: dict) -> str:
-    return row["protocol"] + (AGAIN if row["reranking"] else "")
+    return row["protocol"] + (RERANKED if row["reranking"] else "")
 
 
 def _rows(run: Path) -> Rows:
-    """The valid queries of a run."""
+    """Valid queries of a run."""
     found: Rows = {}
     for number, line in enumerate(_text(run / QUERIES).splitlines(), 1):
         try:
@@ -152,15 +155,15 @@ def _results(run: Path) -> dict:
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: run evaluate for it until it ends")
+        raise FileNotFoundError(f"there is no {path}: run evaluate to the end for this seed")
     return path.read_text(encoding="utf-8")
 
 
-# ---- the same for all ----------------------------------------------------------------------------
+# ---- checks --------------------------------------------------------------------------------------
 
 
 def _check_same(rows: dict[tuple[str, int], Rows], results: dict[tuple[str, int], dict]) -> None:
-    """Raise ValueError where a run was asked something else than the first one."""
+    """Raise ValueError if a run was not evaluated like the first one."""
     first = next(iter(rows))
     for run, own in rows.items():
         key = [
@@ -169,39 +172,41 @@ def _check_same(rows: dict[tuple[str, int], Rows], results: dict[tuple[str, int]
         ]
         if key[0] != key[1]:
             raise ValueError(
-                f"{_said(first)} and {_said(run)} are of different data sets or states of one: "
-                f"{key[0]} and {key[1]}; evaluate all on the same"
+                f"{_path(first)} and {_path(run)} are of different data sets, or of different "
+                f"versions of one: {key[0]} and {key[1]}; evaluate all on the same data"
             )
         rules = [_rules(results[which]) for which in (first, run)]
         for task in rules[0].keys() & rules[1].keys():
             if rules[0][task] != rules[1][task]:
                 raise ValueError(
-                    f"{_said(first)} and {_said(run)} have other camera rules in {task}: "
+                    f"{_path(first)} and {_path(run)} have different camera rules in {task}: "
                     f"{rules[0][task]} and {rules[1][task]}; evaluate all with one --camera-rule"
                 )
         if set(own) != set(rows[first]):
             raise ValueError(
-                f"{_said(run)} has the protocols {_few(own)}, {_said(first)} has "
+                f"{_path(run)} has the protocols {_few(own)}, {_path(first)} has "
                 f"{_few(rows[first])}: evaluate all with the same --protocols"
             )
         for task, queries in own.items():
             for less, more in ((run, first), (first, run)):
                 if lost := sorted(set(rows[more][task]) - set(rows[less][task])):
                     raise ValueError(
-                        f"{_said(less)} lacks {len(lost)} queries of {task} that {_said(more)} "
-                        f"has: {_few(lost)}; evaluate both on the same pictures (see their "
+                        f"{_path(less)} lacks {len(lost)} queries of {task} that {_path(more)} "
+                        f"has: {_few(lost)}; evaluate both on the same images (see their "
                         "rejects.jsonl)"
                     )
             if not queries:
-                raise ValueError(f"{_said(run)} has no valid query of {task}")
+                raise ValueError(
+                    f"{_path(run)} has no valid query of {task}; leave it out of --protocols"
+                )
 
 
 def _rules(result: dict) -> dict[str, str]:
-    """The camera rule of each task."""
+    """Camera rule of each task."""
     return {_task(one): one.get("camera_rule", "") for one in result["results"]}
 
 
-def _said(run: tuple[str, int]) -> str:
+def _path(run: tuple[str, int]) -> str:
     return f"{run[0]}/seed{run[1]}"
 
 
@@ -211,10 +216,10 @@ def _few(names) -> str:
 
 
 def _join(task: str, direction: str, rows, arms: list[str], seeds: list[int]) -> Task:
-    asked = rows[arms[0], seeds[0]][task]
-    names = sorted(asked)
-    pids = [asked[name]["pid"] for name in names]
-    angles = [asked[name]["elevation"] for name in names]
+    first = rows[arms[0], seeds[0]][task]
+    names = sorted(first)
+    pids = [first[name]["pid"] for name in names]
+    angles = [first[name]["elevation"] for name in names]
     ap, hit = (
         np.array(
             [
@@ -231,13 +236,13 @@ def _join(task: str, direction: str, rows, arms: list[str], seeds: list[int]) ->
         ap=ap,
         hit=hit,
         people=np.unique(pids, return_inverse=True)[1],
-        above=np.array([asked[name]["view"] == "aerial" for name in names]),
+        above=np.array([first[name]["view"] == "aerial" for name in names]),
         elevation=np.array([np.nan if a is None else a for a in angles], np.float64),
     )
 
 
 def _notes(results: dict[tuple[str, int], dict]) -> list[str]:
-    """What evaluate noted, each once; and which backbones."""
+    """Distinct remarks of all runs, and the backbones."""
     notes = dict.fromkeys(note for tree in results.values() for note in tree.get("notes", ()))
     backbones = {one["leaderboard"]["backbone"] for t in results.values() for one in t["results"]}
     return [*notes, f"backbone: {', '.join(sorted(backbones))}"]

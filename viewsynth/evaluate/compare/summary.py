@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Summary: arms and seeds, query by query -> means, differences and gap closures with intervals.
+"""Summarises a comparison: means, differences and gap closures of arms with intervals.
 
-runs -> `summary` -> table.json, `table`, `plots`. Figures are fractions in [0, 1]; one with an
+runs -> `summary` -> table.json, `table`, `plots`. Rates are fractions in [0, 1]; a value with its
 interval is [value, low, high].
 """
 
@@ -17,19 +17,21 @@ from viewsynth.evaluate.compare import resampling
 from viewsynth.evaluate.compare.runs import Runs, Task
 from viewsynth.evaluate.scoring import binned
 
-MEASURES = {"mAP": "ap", "rank1": "hit"}  # and the field of a task
-CLEAR = 2  # half-widths by which the ceiling must be above the floor
+MEASURES = {"mAP": "ap", "rank1": "hit"}  # name of the metric -> field of a task
+CLEAR = 2  # minimum gap between floor and ceiling, in half-widths of its interval
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Which arms play a part, and by what the set-up is judged.
+    """Roles of the arms, and how the comparison is evaluated.
 
     Args:
-        floor, ceiling, treated: Names of arms; ceiling or treated = "" for none.
-        protocol: The one whose mAP must tell the ceiling from the floor.
-        unit: What is drawn again: people with all their queries, or queries as if each were
-            another person's, which is too narrow where people have several.
+        floor: Name of the arm without the treatment.
+        ceiling: Name of the arm with the best possible data; "" = none.
+        treated: Name of the arm that is evaluated; "" = none.
+        protocol: Protocol whose mAP must separate the ceiling from the floor.
+        unit: Unit of the bootstrap: people with all their queries, or single queries, which gives
+            too narrow intervals if people have several.
     """
 
     floor: str
@@ -40,12 +42,15 @@ class Parts:
 
 
 def summary(runs: Runs, parts: Parts) -> dict:
-    """All figures, as JSON types.
+    """Compute all values of a comparison, as JSON types.
 
-    Returns: `verdict` (does the set-up measure anything; None without a ceiling), then `tasks`,
-        each with `arms`, `differences` of all pairs, `gap` (ceiling - floor, if there is one), and
-        the same again in `bins` of elevation.
-    Raises: ValueError: if an arm or the protocol is not there.
+    Args:
+        runs: Results of all arms and seeds.
+        parts: Roles of the arms.
+    Returns: `verdict` (whether the gap between floor and ceiling is clear; None without a ceiling)
+        and `tasks`, each with `arms`, `differences` of all pairs, `gap` (ceiling - floor, if there
+        is a ceiling), and the same for each of its `bins` of elevation.
+    Raises: ValueError: if an arm or the protocol is missing.
     """
     for part in ("floor", "ceiling", "treated"):
         arm = getattr(parts, part)
@@ -73,14 +78,14 @@ def summary(runs: Runs, parts: Parts) -> dict:
 def _task(task: Task, runs: Runs, parts: Parts) -> dict:
     bins = []
     for name, inside in binned("elevation", task.elevation, task.above):
-        bins.append({"bin": name, **_compared(task, inside, runs, parts)})
-    everyone = np.ones(len(task.queries), bool)
+        bins.append({"bin": name, **_compare(task, inside, runs, parts)})
+    all_queries = np.ones(len(task.queries), bool)
     head = {"protocol": task.name, "direction": task.direction}
-    return {**head, **_compared(task, everyone, runs, parts), "bins": bins}
+    return {**head, **_compare(task, all_queries, runs, parts), "bins": bins}
 
 
-def _compared(task: Task, which: np.ndarray, runs: Runs, parts: Parts) -> dict:
-    """The figures of some queries."""
+def _compare(task: Task, which: np.ndarray, runs: Runs, parts: Parts) -> dict:
+    """Values of a subset of the queries."""
     count = int(which.sum())
     people = np.unique(task.people[which], return_inverse=True)[1]
     groups = people if parts.unit == "person" else np.arange(count)
@@ -91,7 +96,7 @@ def _compared(task: Task, which: np.ndarray, runs: Runs, parts: Parts) -> dict:
     gap = {}
     for measure, key in MEASURES.items():
         values = getattr(task, key)[:, :, which]
-        means, draws = values.mean((1, 2)), resampling.drawn(values, groups)
+        means, draws = values.mean((1, 2)), resampling.resample(values, groups)
         for n, arm in enumerate(arms):
             arm[measure] = resampling.interval(means[n], draws[:, n])
             arm[f"{measure}_by_seed"] = values[n].mean(1).tolist()
@@ -103,13 +108,13 @@ def _compared(task: Task, which: np.ndarray, runs: Runs, parts: Parts) -> dict:
         for n, arm in enumerate(arms):
             if gap[measure]["clear"] and n not in place:
                 three = [place[0], n, place[1]]
-                arm[f"{measure}_closure"] = resampling.closure(means[three], draws[:, three])
+                arm[f"{measure}_closure"] = resampling.gap_closure(means[three], draws[:, three])
     counts = {"queries": count, "people": int(people.max()) + 1}
     return {**counts, "arms": arms, "gap": gap, "differences": differences}
 
 
 def _gap(means: np.ndarray, draws: np.ndarray, floor: int, ceiling: int) -> dict:
-    """Ceiling - floor, and whether it is more than twice its interval's half-width."""
+    """Ceiling - floor, and whether it exceeds `CLEAR` half-widths of its interval."""
     found = resampling.interval(means[ceiling] - means[floor], draws[:, ceiling] - draws[:, floor])
-    half = resampling.half(found)
+    half = resampling.half_width(found)
     return {"difference": found, "half": half, "clear": bool(found[0] > CLEAR * half)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table: a summary in Markdown, in per cent. What the set-up can tell at all comes first."""
+"""Markdown tables of a comparison, in per cent, with the verdict first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNITS = {
     "person": "people, each with all their queries, × seeds",
     "query": "queries × seeds",
 }
-# Of a row of a probe, and their headings.
+# Columns of the probe table and their headings.
 PROBES = {
     "arm": "model of arm",
     "apart": "told apart",
@@ -25,12 +25,13 @@ PROBES = {
 
 
 def markdown(found: dict, words: dict[str, str], probes: list[dict]) -> str:
-    """The whole table.
+    """Write the tables of a comparison.
 
     Args:
         found: See `summary.summary`.
-        words: What an arm is, in words, by its name.
-        probes: Rows of `PROBES`, see `commands.compare`; none = no such section.
+        words: Descriptions of the arms by name.
+        probes: Rows with the keys of `PROBES`, see `commands.compare`; empty = no such section.
+    Returns: Markdown.
     """
     parts, seeds = found["parts"], found["seeds"]
     text = [f"# Arms {', '.join(found['arms'])}: what each finds", "", *_verdict(found), ""]
@@ -57,13 +58,13 @@ def markdown(found: dict, words: dict[str, str], probes: list[dict]) -> str:
 
 
 def _verdict(found: dict) -> list[str]:
-    """Whether the ceiling is far enough above the floor, and what the treated arm makes of it."""
+    """Whether the gap between floor and ceiling is clear, and the treated arm's share of it."""
     gap, parts = found["verdict"], found["parts"]
     if gap is None:
         return [f"Floor: {parts['floor']}. There is no ceiling."]
     said = (
         f"({parts['ceiling']}) − ({parts['floor']}) in {gap['protocol']} mAP: "
-        f"{_signed(gap['difference'])}, half-width {100 * gap['half']:.1f}"
+        f"{_signed_with_interval(gap['difference'])}, half-width {100 * gap['half']:.1f}"
     )
     if not gap["clear"]:
         return [
@@ -77,7 +78,7 @@ def _verdict(found: dict) -> list[str]:
         task = next(t for t in found["tasks"] if t["protocol"] == gap["protocol"])
         arm = next(a for a in task["arms"] if a["arm"] == parts["treated"])
         if closed := arm.get("mAP_closure"):
-            text += ["", f"**Gap closure of ({parts['treated']}): {_plain(closed, 0)} %**"]
+            text += ["", f"**Gap closure of ({parts['treated']}): {_with_interval(closed, 0)} %**"]
     return text
 
 
@@ -96,12 +97,12 @@ def _arms(task: dict, parts: dict) -> list[str]:
     lines = [_row(heads), _row(["---"] * len(heads))]
     for arm in task["arms"]:
         name = arm["arm"]
-        cells = [name, *(_plain(arm[key]) for key in SHOWN)]
+        cells = [name, *(_with_interval(arm[key]) for key in SHOWN)]
         for one, other in pairs:
             difference = by.get((one or name, other or name))
-            cells.append(_signed(difference["mAP"]) if difference else "")
+            cells.append(_signed_with_interval(difference["mAP"]) if difference else "")
         closed = [arm.get(f"{key}_closure") for key in SHOWN] if ceiling else []
-        cells += [_plain(share, 0) if share else "" for share in closed]
+        cells += [_with_interval(share, 0) if share else "" for share in closed]
         lines.append(_row(cells))
     return lines
 
@@ -115,8 +116,8 @@ def _bins(task: dict, parts: dict) -> list[str]:
     for part in task["bins"]:
         by = {(d["one"], d["other"]): d["mAP"] for d in part["differences"]}
         where = bin_words("elevation", part["bin"])
-        cells = [where, part["queries"], *(_plain(arm["mAP"]) for arm in part["arms"])]
-        lines.append(_row([*cells, *(_signed(by[pair]) for pair in ends)]))
+        cells = [where, part["queries"], *(_with_interval(arm["mAP"]) for arm in part["arms"])]
+        lines.append(_row([*cells, *(_signed_with_interval(by[pair]) for pair in ends)]))
     return lines
 
 
@@ -131,7 +132,10 @@ def _probes(probes: list[dict]) -> list[str]:
         _row(["---"] * len(PROBES)),
     ]
     for probe in probes:
-        shown = probe | {"accuracy": _plain(probe["accuracy"]), "chance": _cent(probe["chance"])}
+        shown = probe | {
+            "accuracy": _with_interval(probe["accuracy"]),
+            "chance": _percent(probe["chance"]),
+        }
         lines.append(_row(shown[key] for key in PROBES))
     return lines
 
@@ -140,15 +144,15 @@ def _row(cells: Iterable) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _cent(value: float) -> str:
+def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _plain(found: list[float], digits: int = 1) -> str:
+def _with_interval(found: list[float], digits: int = 1) -> str:
     value, low, high = (f"{100 * number:.{digits}f}" for number in found)
     return f"{value} [{low}, {high}]"
 
 
-def _signed(found: list[float]) -> str:
+def _signed_with_interval(found: list[float]) -> str:
     value, low, high = (f"{100 * number:+.1f}" for number in found)
     return f"{value} [{low}, {high}]"

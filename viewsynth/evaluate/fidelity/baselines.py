@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Baselines: what one gets from a ground crop without reconstructing anybody.
+"""Baselines that transform a ground crop without reconstructing the person.
 
-They are given more than our own methods are: the true box (resized) or both true cameras and with
-them the person's size (warped). Outlines in the ground crops come from the pose model's mask.
+They receive more information than our methods: the true bounding box (resized), or both true
+cameras and thereby the person's size (warped). Masks of the ground crops come from the pose model.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from viewsynth.reconstruct.texture import GROUPS, Atlas
 from viewsynth.render import scene, zbuffer
 from viewsynth.world.truth import Picture
 
-LEAN = 14.0  # degrees that the board leans back: its picture is then as high as a body's at every
-# elevation, for a body is about a quarter as deep as it is high (tan 14 degrees = 0.25)
-FINE = 3  # samples along a side of a pixel of the board
-# The part of each line between two joints; the nearest line names a pixel's part.
+# Angle by which the board leans back, degrees. A body is about a quarter as deep as it is high, and
+# tan 14 degrees = 0.25, so board and body have the same height in the image at every elevation.
+LEAN = 14.0
+SUPERSAMPLING = 3  # samples along each side of a pixel of the board
+# Body part of each line between two joints; a pixel belongs to the part of the nearest line.
 LINES = (
     ("torso", "left_shoulder", "left_hip"),
     ("torso", "right_shoulder", "right_hip"),
@@ -44,18 +45,18 @@ LINES = (
 
 
 def parse_all(ground: list[Picture], tools: Tools) -> list[Parse]:
-    """What our own pose model says of the ground pictures."""
+    """Keypoints and masks of the ground images from the pose model."""
     return [parse(picture.image, tools.pose_model) for picture in ground]
 
 
 def nearest(true: Picture, ground: list[Picture]) -> int:
-    """Which ground picture was taken from the most similar azimuth."""
+    """Index of the ground image with the most similar azimuth."""
     turn = [(g.row["azimuth"] - true.row["azimuth"] + 180) % 360 - 180 for g in ground]
     return int(np.argmin(np.abs(turn)))
 
 
 def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Box around a mask: left, top, right, bottom; the whole picture where it is empty."""
+    """Bounding box of a mask: left, top, right, bottom; the whole image for an empty mask."""
     rows, columns = np.nonzero(mask)
     if len(rows) == 0:
         return 0, 0, mask.shape[1], mask.shape[0]
@@ -63,9 +64,13 @@ def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def resized(true: Picture, source: Picture, parsed: Parse) -> Tensor:
-    """The person of the ground crop, resized to fill the true person's box.
+    """The person of a ground crop, resized to the true bounding box.
 
-    Returns: layers as of a drawn body, see `methods.finished`.  float32 [5, H, W]
+    Args:
+        true: Drone image with the true mask.
+        source: Ground crop.
+        parsed: Result of the pose model for the crop.
+    Returns: Layers like those of a rendered body, see `methods.on_grey`.  float32 [5, H, W]
     """
     left, top, right, bottom = bounds(parsed.mask > 0.5)
     cut = _layers(source.image, parsed.mask)[:, top:bottom, left:right]
@@ -79,29 +84,34 @@ def resized(true: Picture, source: Picture, parsed: Parse) -> Tensor:
 
 
 def warped(true: Picture, source: Picture, parsed: Parse, lean: float = LEAN) -> Tensor:
-    """The ground crop on a flat board in the world, seen by the drone: a planar homography.
+    """The ground crop on a flat board in the scene, seen by the drone: a planar homography.
 
-    Source: ours; the warp that cross-view papers compare with. The crop is put on an upright board
-    through the person's axis that faces the ground camera. The board is then turned to face the
-    drone and leans back by `lean` degrees about its middle, or nothing would be left of it from
-    above.
-    Returns: layers as of a drawn body.  float32 [5, H, W]
+    Source: ours; similar to the warps that cross-view papers compare with. The crop is projected to
+    an upright board through the person's axis that faces the ground camera. The board is then
+    turned to face the drone and leans back about its middle, so that it stays visible from above.
+
+    Args:
+        true: Drone image with the true camera.
+        source: Ground crop with the true camera.
+        parsed: Result of the pose model for the crop.
+        lean: Angle by which the board leans back, degrees.
+    Returns: Layers like those of a rendered body.  float32 [5, H, W]
     """
-    half, height = 1.2, 2.4  # metres of board
+    half, height = 1.2, 2.4  # of the board, metres
     across, up = torch.meshgrid(
         torch.linspace(-half, half, 25), torch.linspace(-0.2, height, 27), indexing="ij"
     )
     flat = torch.stack([across.reshape(-1), up.reshape(-1)], 1)
-    facing = np.deg2rad([source.row["azimuth"], true.row["azimuth"]])
-    right = torch.tensor([[np.cos(a), 0, -np.sin(a)] for a in facing]).float()
-    towards = torch.tensor([[np.sin(a), 0, np.cos(a)] for a in facing]).float()
+    azimuth_rad = np.deg2rad([source.row["azimuth"], true.row["azimuth"]])
+    right = torch.tensor([[np.cos(a), 0, -np.sin(a)] for a in azimuth_rad]).float()
+    towards = torch.tensor([[np.sin(a), 0, np.cos(a)] for a in azimuth_rad]).float()
     upright = torch.tensor([0.0, 1.0, 0.0])
     photo, _ = source.camera.project((flat[:, :1] * right[0] + flat[:, 1:] * upright)[None])
     middle = float(true.row["target_height"])
     lean_rad = np.deg2rad(lean)
     top = np.cos(lean_rad) * upright - np.sin(lean_rad) * towards[1]
     board = flat[:, :1] * right[1] + middle * upright + (flat[:, 1:] - middle) * top
-    size = tuple(FINE * side for side in true.camera.size)
+    size = tuple(SUPERSAMPLING * side for side in true.camera.size)
     box = torch.tensor([[0.0, 0.0, true.camera.size[1], true.camera.size[0]]])
     pixels, depth = true.camera.window(box, size).project(board[None])
     hit = zbuffer.rasterize(pixels, depth, _grid(25, 27), size)
@@ -109,14 +119,14 @@ def warped(true: Picture, source: Picture, parsed: Parse, lean: float = LEAN) ->
     place = (photo[0][corner] * hit.bary[0][..., None]).sum(-2)
     seen = _layers(source.image, parsed.mask)
     span = torch.tensor([seen.shape[2], seen.shape[1]])
-    picture = torch.nn.functional.grid_sample(
+    image = torch.nn.functional.grid_sample(
         seen[None], (place / span * 2 - 1)[None], align_corners=False, padding_mode="zeros"
     )
-    return scene.shrink(picture * (hit.face[0] >= 0), FINE)[0]
+    return scene.shrink(image * (hit.face[0] >= 0), SUPERSAMPLING)[0]
 
 
 def _grid(wide: int, tall: int) -> Tensor:
-    """Triangles of a grid of vertices numbered column by column."""
+    """Triangles of a grid whose vertices are numbered column by column."""
     i, j = torch.meshgrid(torch.arange(wide - 1), torch.arange(tall - 1), indexing="ij")
     one = (i * tall + j).reshape(-1)
     right, above = one + tall, one + 1
@@ -126,22 +136,24 @@ def _grid(wide: int, tall: int) -> Tensor:
 
 
 def _layers(image: np.ndarray, mask: np.ndarray) -> Tensor:
-    """RGB times coverage, coverage, and coverage again for seen.  float32 [5, H, W]"""
+    """Layers, float32 [5, H, W]: RGB times coverage, coverage, and coverage as seen map."""
     share = torch.from_numpy((mask > 0.5).astype(np.float32))[None]
     colour = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
     return torch.cat([colour * share, share, share])
 
 
-def painted(ground: list[Picture], parsed: list[Parse], atlas: Atlas) -> np.ndarray:
-    """An atlas in which every part has its mean colour in the ground crops.
+def mean_colours(ground: list[Picture], parsed: list[Parse], atlas: Atlas) -> np.ndarray:
+    """Texture in which every body part has its mean colour in the ground crops.
 
-    A pixel belongs to the nearest limb of the skeleton; above the shoulders it is hair where it
-    lies above the eyes or the person faces away, else skin.
-    Returns: uint8 [T, T, 3].
+    Args:
+        ground: Ground crops.
+        parsed: Results of the pose model for the crops.
+        atlas: UV atlas of the body.
+    Returns: Texture.  uint8 [T, T, 3]
     """
     total: dict[str, np.ndarray] = {}
     for picture, found in zip(ground, parsed, strict=True):
-        part = regions(found)
+        part = body_parts(found)
         for name in set(part[part != ""]):
             pixels = picture.image[part == name].astype(np.float64)
             total[name] = total.get(name, 0) + np.append(pixels.sum(0), len(pixels))
@@ -155,9 +167,15 @@ def painted(ground: list[Picture], parsed: list[Parse], atlas: Atlas) -> np.ndar
     return texel[atlas.gutter].reshape(side, side, 3).round().astype(np.uint8)
 
 
-def regions(found: Parse) -> np.ndarray:
-    """The part of every pixel of a parsed crop: a name of `GROUPS`, "hair", "face", or "" off the
-    person.  str [H, W]
+def body_parts(found: Parse) -> np.ndarray:
+    """Body part of every pixel of a crop.
+
+    A pixel belongs to the nearest limb of the skeleton. Above the shoulders it is hair if it lies
+    above the eyes or the person faces away, else face.
+
+    Args:
+        found: Result of the pose model for the crop.
+    Returns: A name of `GROUPS`, "hair", "face", or "" outside the person.  str [H, W]
     """
     at = dict(zip(KEYPOINTS, found.points, strict=True))
     inside = ndimage.binary_erosion(found.mask > 0.5)
@@ -178,7 +196,7 @@ def regions(found: Parse) -> np.ndarray:
 
 
 def _to_line(point: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Distance of points to the line between two joints.  [N, 2] -> [N]"""
+    """Distance of points, [N, 2], to the line between two joints, [N]."""
     along = b - a
     share = np.clip((point - a) @ along / max(float(along @ along), 1e-6), 0, 1)
     return np.linalg.norm(point - a - share[:, None] * along, axis=1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Comparison: the people of one chunk, from the world's files to rows of figures.
+"""Compares predicted and true drone views for one chunk of people of a world.
 
-`Comparer` is loaded once per worker; a chunk is computed whole, so its rows depend on nothing but
-its people. Its part is written last, and is what a second run trusts.
+A worker creates one `Comparer` and computes whole chunks, so the rows of a chunk depend on its
+people only. The part of a chunk is written last; a restarted run skips chunks with a part.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from viewsynth.world import truth
 from viewsynth.world.truth import Instant, Picture
 
 CHUNK = 4  # people
-# Folders and files of the code that decides the figures.
+# Folders and files of the code that determines the results.
 CODE = (
     "bodies",
     "reconstruct",
@@ -39,25 +39,25 @@ CODE = (
     "records.py",
     "runtime/weights.py",
 )
-ENGINE, REID = ("diffusion",), ("reid",)  # those of what need not be there
+ENGINE, REID = ("diffusion",), ("reid",)  # the same for the optional models
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know.
+    """Settings of a worker.
 
     Args:
         world: Folder of the world.
         output: Folder of the comparison.
-        observer: Its file.
+        observer: File of the observer.
         models: Name -> file of each model, "pose" and "detector".
-        mark: Fingerprint of everything that decides the figures; a part carries it.
-        seed: Of the sensor's noise.
-        shown: Pids whose pictures are kept for the sheet.
-        engine: The diffusion that repairs, see `refine.find`; None = there is none.
-        refine: How it is used.
-        reid: Folder of a ReID model that `viewsynth train` saved, or None.
-        device: Where those two compute.
+        mark: Fingerprint of everything that determines the results; stored in every part.
+        seed: Seed of the sensor noise.
+        shown: Pids whose images are kept for the contact sheet.
+        engine: Diffusion model that repairs the views, see `refine.find`; None = none.
+        refine: Options of the diffusion model.
+        reid: Folder of a ReID model of `viewsynth train`; None = none.
+        device: Device of the diffusion and ReID models.
     """
 
     world: Path
@@ -82,28 +82,36 @@ class Chunk:
 
     @property
     def pids(self) -> list[str]:
-        """Who they are, in order."""
+        """Identities of the chunk, in order."""
         return list(dict.fromkeys(moment.pid for moment in self.moments))
 
 
 def chunks(moments: list[Instant]) -> list[Chunk]:
-    """The instants in chunks of `CHUNK` people, in their order."""
+    """Divide the instants into chunks of `CHUNK` people, in their order."""
     pids = list(dict.fromkeys(moment.pid for moment in moments))
     return [
-        Chunk(some[0], tuple(m for m in moments if m.pid in some))
-        for some in (pids[k : k + CHUNK] for k in range(0, len(pids), CHUNK))
+        Chunk(people[0], tuple(m for m in moments if m.pid in people))
+        for people in (pids[k : k + CHUNK] for k in range(0, len(pids), CHUNK))
     ]
 
 
 def code(engine: bool = False, reid: bool = False) -> str:
-    """Of what decides the figures: what was edited must be computed again."""
+    """Hash of the code that determines the results.
+
+    Args:
+        engine: Whether a diffusion model is used.
+        reid: Whether a ReID model is used.
+    """
     return provenance.code(*CODE, *(ENGINE if engine else ()), *(REID if reid else ()))
 
 
 def part(job: Job, chunk: Chunk) -> dict | None:
-    """What was found for a chunk, None where that is still to be done.
+    """Stored results of a chunk; None if it must be computed.
 
-    Raises: ValueError: if the folder holds another comparison.
+    Args:
+        job: Settings of the comparison.
+        chunk: People of the chunk.
+    Raises: ValueError: if the folder holds the results of another comparison.
     """
     path = part_path(job, chunk)
     if not path.is_file():
@@ -111,20 +119,24 @@ def part(job: Job, chunk: Chunk) -> dict | None:
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["mark"] != job.mark:
         raise ValueError(
-            f"{job.output} holds a comparison of another world, observer, engine, ReID model, seed "
-            "or version of the code; give --output a new folder, so that both can be looked at "
-            "side by side"
+            f"{job.output} holds a comparison with another world, observer, engine, ReID model, "
+            "seed or version of the code; give --output a new folder"
         )
     return found if found["pids"] == chunk.pids else None
 
 
 def part_path(job: Job, chunk: Chunk) -> Path:
-    """Where the part of a chunk lies."""
+    """Path of the part of a chunk."""
     return job.output / "parts" / f"{chunk.name}.json"
 
 
 def start(job: Job) -> Callable[[Chunk], None]:
-    """Load the tools of a worker, and return the function that does one chunk."""
+    """Load the models of a worker.
+
+    Args:
+        job: Settings of the comparison.
+    Returns: Function that computes one chunk.
+    """
     import torch
 
     torch.set_num_threads(1)  # sums depend on the number of threads
@@ -133,18 +145,18 @@ def start(job: Job) -> Callable[[Chunk], None]:
     tools = reconstruct.load(bodies.load("anny"), job.models["pose"], job.models["detector"])
     repairer = repair.load(job.engine, job.refine, job.device) if job.engine else None
     spaces = features.load(job.observer, job.reid, job.device)
-    return Comparer(job, tools, observer.load(job.observer), repairer, spaces).do
+    return Comparer(job, tools, observer.load(job.observer), repairer, spaces).compute
 
 
 class Comparer:
-    """What a worker holds.
+    """Computes chunks with the models of a worker.
 
     Args:
+        job: Settings of the comparison.
         tools: See `reconstruct.load`.
         network: The observer.
-        repairer: The engine, if there is one.
-        spaces: What makes features of whole pictures, by name, see `features.load`; None = the
-            observer alone.
+        repairer: Diffusion model; None = none.
+        spaces: Feature spaces of whole images, see `features.load`; None = the observer only.
     """
 
     def __init__(
@@ -158,7 +170,7 @@ class Comparer:
         self.job, self.tools, self.network, self.repairer = job, tools, network, repairer
         self.spaces = spaces or {"observer": features.of_observer(network)}
 
-    def do(self, chunk: Chunk) -> None:
+    def compute(self, chunk: Chunk) -> None:
         """Compute a chunk and write its part."""
         ground = [[truth.read(self.job.world, row) for row in m.ground] for m in chunk.moments]
         outcomes = reconstruct.reconstruct(
@@ -166,35 +178,35 @@ class Comparer:
             [[picture.image for picture in pictures] for pictures in ground],
             self.tools,
         )
-        rows, rejects, beside = [], [], []
+        rows, rejects, ground_rows = [], [], []
         for moment, pictures, outcome in zip(chunk.moments, ground, outcomes, strict=True):
-            if why := judge.refusal(outcome.person, outcome.rejects):
-                rejects.append({"pid": moment.pid, "instant": moment.name, "reason": why})
+            if reason := judge.refusal(outcome.person, outcome.rejects):
+                rejects.append({"pid": moment.pid, "instant": moment.name, "reason": reason})
             else:
                 rows += self._rows(moment, outcome.person, pictures)
                 found = features.rows([picture.image for picture in pictures], self.spaces)
-                beside += [{"pid": moment.pid, "features": each} for each in found]
+                ground_rows += [{"pid": moment.pid, "features": each} for each in found]
         part = {
             "mark": self.job.mark,
             "pids": chunk.pids,
             "rows": rows,
-            "ground": beside,
+            "ground": ground_rows,
             "rejects": rejects,
         }
         write(part_path(self.job, chunk), json.dumps(part).encode())
 
     def _rows(self, moment: Instant, person: Person, ground: list[Picture]) -> list[dict]:
-        """A row for every drone view and method of an instant."""
+        """Results of every drone view and method of an instant."""
         drone = [truth.read(self.job.world, row) for row in moment.drone]
         drone = [true for true in drone if true.mask.any()]
         moment = dataclasses.replace(moment, drone=tuple(true.row for true in drone))
         if not drone:
             return []
-        made = self._made(moment, person, ground, drone)
+        predictions = self._predict(moment, person, ground, drone)
         if moment.pid in self.job.shown:
-            self._keep(moment, ground, drone, made)
-        rows, seen = [], []
-        for true, views in zip(drone, made, strict=True):
+            self._keep(moment, ground, drone, predictions)
+        rows, inputs = [], []
+        for true, views in zip(drone, predictions, strict=True):
             for name, view in views.items():
                 rows.append(
                     {
@@ -205,37 +217,38 @@ class Comparer:
                         "elevation": true.row["elevation"],
                         "occlusion": true.row.get("occlusion", 0.0),
                         "fallback": person.fallback,
-                        **_rounded(_figures(true, name, views)),
+                        **_rounded(_measure(true, name, views)),
                     }
                 )
-                seen.append(observer.letterbox(view.image, view.mask))
-        embedding, degrees = observer.look(self.network, np.stack(seen))
+                inputs.append(observer.letterbox(view.image, view.mask))
+        embedding, degrees = observer.predict(self.network, np.stack(inputs))
         for row, vector, angle in zip(rows, embedding, degrees, strict=True):
             row["elevation_error"] = round(abs(float(angle) - row["elevation"]), 3)
             row["embedding"] = [round(float(value), 4) for value in vector]
-        whole = [view.whole for views in made for view in views.values()]
-        having = [row for row, picture in zip(rows, whole, strict=True) if picture is not None]
-        found = features.rows([picture for picture in whole if picture is not None], self.spaces)
-        for row, vectors in zip(having, found, strict=True):
+        whole = [view.whole for views in predictions for view in views.values()]
+        with_whole = [row for row, image in zip(rows, whole, strict=True) if image is not None]
+        found = features.rows([image for image in whole if image is not None], self.spaces)
+        for row, vectors in zip(with_whole, found, strict=True):
             row["features"] = vectors
         return rows
 
-    def _made(self, moment: Instant, person: Person, ground, drone) -> list[dict]:
-        """Every method's picture of every drone view."""
-        parsed = baselines.parse_all(ground, self.tools)
-        drawn = methods.bodies_of(moment, person, ground, parsed, self.tools)
-        made = methods.make(drawn, ground, parsed, drone, self.tools, self.job.seed)
+    def _predict(self, moment: Instant, person: Person, ground, drone) -> list[dict]:
+        """Predictions of all methods for every drone view."""
+        tools, seed = self.tools, self.job.seed
+        parsed = baselines.parse_all(ground, tools)
+        bodies = methods.posed_bodies(moment, person, ground, parsed, tools)
+        predictions = methods.predict(bodies, ground, parsed, drone, tools, seed)
         if self.repairer is None:
-            return made
-        more = self.repairer.make(drawn, person, ground, drone, made, self.tools, self.job.seed)
-        return [views | others for views, others in zip(made, more, strict=True)]
+            return predictions
+        repaired = self.repairer.predict(bodies, person, ground, drone, predictions, tools, seed)
+        return [views | more for views, more in zip(predictions, repaired, strict=True)]
 
-    def _keep(self, moment: Instant, ground, drone, made) -> None:
-        """Keep the pictures of a person for the sheet."""
+    def _keep(self, moment: Instant, ground, drone, predictions) -> None:
+        """Write the images of a person for the contact sheet."""
         folder = shown_folder(self.job.output, moment.pid, moment.name)
         for number, picture in enumerate(ground):
             write(folder / f"ground_{number}.png", png(picture.image))
-        for number, (true, views) in enumerate(zip(drone, made, strict=True)):
+        for number, (true, views) in enumerate(zip(drone, predictions, strict=True)):
             write(folder / f"{number}_photo.png", png(true.image))
             for name, view in views.items():
                 write(folder / f"{number}_{name}.png", png(view.image))
@@ -244,18 +257,18 @@ class Comparer:
 
 
 def shown_folder(output: Path, pid: str, name: str) -> Path:
-    """Where the pictures of an instant lie that the sheet shows."""
+    """Folder of the images of an instant for the contact sheet."""
     return output / "pictures" / f"{pid}_{name}"
 
 
-def _figures(true: Picture, name: str, views: dict[str, methods.Made]) -> dict[str, float]:
-    """The figures of one method's picture."""
+def _measure(true: Picture, name: str, views: dict[str, methods.Prediction]) -> dict[str, float]:
+    """Measures of one method's prediction."""
     if name == "true":
         return {}
     if name not in repair.METHODS:
         return measures.compare(true, views[name])
     base = views[repair.BASE[name]]
-    return measures.compare(true, views[name], base) | repair.outlines(true, name, views)
+    return measures.compare(true, views[name], base) | repair.reference_ious(true, name, views)
 
 
 def _rounded(row: dict[str, float]) -> dict[str, float]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features: whole pictures, background and all, as networks see them.
+"""Features of whole images, including the background, from the observer and a ReID model.
 
-comparison -> here -> `sets` (KID) and `table` (identity). The spaces are the observer's, and that
-of a ReID model which never saw the people who are measured, where one was given.
+comparison -> this module -> `sets` (KID) and `table` (identity). The ReID model is optional and
+must not have been trained on the people who are measured.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 from viewsynth.evaluate.fidelity import observer
 from viewsynth.runtime.images import stretched
 
-BATCH = 32  # pictures at once
-# Pictures of any sizes, uint8 [h, w, 3] each -> float [N, D]
+BATCH = 32  # images per call
+# Feature space: images of any sizes, uint8 [h, w, 3] each -> float [N, D]
 Spaces = dict[str, Callable[[Sequence[np.ndarray]], np.ndarray]]
 
 
 def load(path: Path, reid: Path | None = None, device: str = "cpu") -> Spaces:
-    """The spaces by name: "observer" and, if there is a model, "reid".
+    """Load the feature spaces "observer" and, if a model is given, "reid".
 
     Args:
         path: File of the observer.
-        reid: Folder of a model that `viewsynth train` saved.
-        device: Of that model.
+        reid: Folder of a ReID model of `viewsynth train`; None = none.
+        device: Device of the ReID model.
     """
     spaces = {"observer": of_observer(observer.load(path))}
     if reid is None:
@@ -36,30 +36,35 @@ def load(path: Path, reid: Path | None = None, device: str = "cpu") -> Spaces:
 
     encoder = encoders.load(str(reid), device=device)
 
-    def encode(pictures: Sequence[np.ndarray]) -> np.ndarray:
-        sized = np.stack([stretched(picture, encoder.size) for picture in pictures])
-        return encoder.encode(torch.from_numpy(sized)).numpy()
+    def encode(images: Sequence[np.ndarray]) -> np.ndarray:
+        resized = np.stack([stretched(image, encoder.size) for image in images])
+        return encoder.encode(torch.from_numpy(resized)).numpy()
 
     return spaces | {"reid": encode}
 
 
 def of_observer(network: observer.Network) -> Callable:
-    """The observer's pooled features of pictures that nothing was cut out of."""
+    """The observer's pooled features of whole images."""
 
     @torch.no_grad()
-    def encode(pictures: Sequence[np.ndarray]) -> np.ndarray:
-        whole = [observer.letterbox(one, np.ones(one.shape[:2], bool)) for one in pictures]
+    def encode(images: Sequence[np.ndarray]) -> np.ndarray:
+        whole = [observer.letterbox(image, np.ones(image.shape[:2], bool)) for image in images]
         return network(torch.from_numpy(np.stack(whole)))[0].numpy()
 
     return encode
 
 
-def rows(pictures: Sequence[np.ndarray], spaces: Spaces) -> list[dict[str, list[float]]]:
-    """The features of each picture by space, of five digits each."""
-    found: list[dict] = [{} for _ in pictures]
+def rows(images: Sequence[np.ndarray], spaces: Spaces) -> list[dict[str, list[float]]]:
+    """Features of each image by space, rounded to five digits.
+
+    Args:
+        images: Images of any sizes.  uint8 [h, w, 3] each
+        spaces: Feature spaces.
+    """
+    found: list[dict] = [{} for _ in images]
     for name, encode in spaces.items():
-        for first in range(0, len(pictures), BATCH):
-            vectors = encode(pictures[first : first + BATCH])
+        for first in range(0, len(images), BATCH):
+            vectors = encode(images[first : first + BATCH])
             for row, vector in zip(found[first : first + BATCH], vectors, strict=True):
                 row[name] = [float(f"{value:.5g}") for value in vector]
     return found

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures: one method's picture against the true one -> one row of figures.
+"""Measures of one predicted view against the true image.
 
-Where something stands before the person nothing is measured. The colour of a part is compared on
-the pixels that are that part in truth and the person in the method's picture. Where the method
-covers less than a tenth of a part, what it shows there counts, mostly the grey around it: a part
-that is not there cannot be right. Seen and unseen pixels are those of the rendering, where it shows
-the person and the person truly is: the same ones for a rendering and for what was made of it.
+Occluded pixels are ignored. The colour of a part is compared on the pixels that show this part in
+the true image and the person in the predicted one. If less than a tenth of a part is covered, all
+its pixels are compared, so that a missing part counts as an error. Seen and unseen pixels are those
+of the rendering that lie on the true person; a repaired view is measured on the same pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 
 from viewsynth import metrics
 from viewsynth.evaluate.fidelity.baselines import bounds
-from viewsynth.evaluate.fidelity.methods import GREY, Made
+from viewsynth.evaluate.fidelity.methods import GREY, Prediction
 from viewsynth.world import LABELS
 from viewsynth.world.truth import OCCLUDER, Picture
 
@@ -28,108 +27,115 @@ PARTS = {
     "carried": ("carried",),
 }
 BINS = ((25, 40), (40, 55), (55, 70), (70, 90.001))  # degrees of elevation
-OTHER = "other"  # outside all of them
-LEAST, COVERED = 8, 0.1  # pixels of a part that are worth a figure; share that is covered
-SEEN = 0.75  # a pixel whose seen value is at least this was seen: 1 is, 0.5 is a mirror image
+OTHER = "other"  # name of the bin for all other elevations
+MIN_PIXELS = 8  # smallest number of pixels that is measured
+COVERED = 0.1  # minimum share of a part that the prediction must cover
+SEEN = 0.75  # threshold of the seen map: 1 = observed, 0.5 = from mirror symmetry
 
 
 def bin_of(elevation: float) -> str:
-    """The elevation bin of a view, e.g. "25-40"; "other" outside all."""
+    """Name of the elevation bin of a view, e.g. "25-40", or "other"."""
     for low, high in BINS:
         if low <= elevation < high:
             return f"{low}-{int(high)}"
     return OTHER
 
 
-def compare(true: Picture, made: Made, base: Made | None = None) -> dict[str, float]:
-    """Figures of one picture.
+def compare(
+    true: Picture, predicted: Prediction, base: Prediction | None = None
+) -> dict[str, float]:
+    """Measure one predicted view.
 
     Args:
-        base: The rendering whose seen pixels count; None = the picture is one itself.
+        true: True image of the drone.
+        predicted: View of a method.
+        base: Rendering that defines the seen pixels; None = `predicted` itself.
 
     Returns:
-        iou: of the outlines.
-        psnr, ssim: in the person's box, both on mid-grey; decibels and at most 1.
-        de: mean of the parts' colour errors, weighted by the parts' true size; CIEDE2000.
-        de_tone: the same after the best gain a channel, so without what exposure and white
-            balance of the drone do.
-        de_pixel: mean colour error over the pixels that both have.
-        de_<part>: colour error of a part's mean colour; dp_<part>: mean over its pixels.
-        psnr_seen, ssim_seen, de_seen: over the pixels where the texture was seen; psnr_unseen,
-            ssim_unseen, de_unseen: elsewhere on the body.
-        seen: share of the rendering's pixels that was seen.
-        missing: share of the true person that the method leaves bare.
-        height_error: per cent of the true size, signed.
+        iou: IoU of the masks.
+        psnr, ssim: inside the person's box, both on mid-grey; PSNR in decibels.
+        de: mean colour error of the parts, weighted by their true size; CIEDE2000.
+        de_tone: the same after the best gain of each channel, which removes differences in
+            exposure and white balance.
+        de_pixel: mean colour error over the pixels of the person in both images.
+        de_<part>: error of a part's mean colour; dp_<part>: mean error over its pixels.
+        psnr_seen, ssim_seen, de_seen: over the pixels with observed texture; psnr_unseen,
+            ssim_unseen, de_unseen: over the other pixels of the body.
+        seen: share of observed pixels in the rendering.
+        missing: share of the true person that the prediction does not cover.
+        height_error: error of the body size, per cent of the true size, signed.
     """
     valid = true.labels != OCCLUDER
-    mine, theirs = made.mask & valid, true.mask
-    both = mine & theirs
-    truth, own = (metrics.lab(image) for image in (true.image, made.image))
-    apart = metrics.delta_e(truth, own)
-    row = {"iou": metrics.iou(mine, theirs), **_similar(true, made, valid)}
-    row["missing"] = float((theirs & ~mine).sum() / max(theirs.sum(), 1))
-    row |= _by_part(true, made, both, truth, own, apart)
+    mask = predicted.mask & valid
+    both = mask & true.mask
+    true_lab, lab = (metrics.lab(image) for image in (true.image, predicted.image))
+    error = metrics.delta_e(true_lab, lab)
+    row = {"iou": metrics.iou(mask, true.mask), **_similarity(true, predicted, valid)}
+    row["missing"] = float((true.mask & ~mask).sum() / max(true.mask.sum(), 1))
+    row |= _by_part(true, predicted, both, true_lab, lab, error)
     if both.any():
-        row["de_pixel"] = float(apart[both].mean())
-    row |= _split(true, made, base or made, valid)
-    if made.height_error is not None:
-        row["height_error"] = made.height_error
+        row["de_pixel"] = float(error[both].mean())
+    row |= _by_observation(true, predicted, base or predicted, valid)
+    if predicted.height_error is not None:
+        row["height_error"] = predicted.height_error
     return row
 
 
-def _split(true: Picture, made: Made, base: Made, valid: np.ndarray) -> dict[str, float]:
-    """Figures of the pixels that the rendering had from a photo, and of the others.
+def _by_observation(
+    true: Picture, predicted: Prediction, base: Prediction, valid: np.ndarray
+) -> dict[str, float]:
+    """Measures of the pixels whose texture was observed in a photo, and of the others.
 
-    No outline of the made picture is needed: these pixels are the person's.
+    The mask of the predicted view is not needed: these pixels belong to the person.
     """
-    mine = base.mask & valid
-    shared = mine & true.mask
+    mask = base.mask & valid
+    shared = mask & true.mask
     if base.seen is None or not shared.any():
         return {}
-    known = base.seen >= SEEN
-    row = {"seen": float(known[mine].mean())}
-    picture = made.image if made is base else made.whole
-    images = [np.where(shared[..., None], image, np.uint8(GREY)) for image in (true.image, picture)]
-    apart = metrics.delta_e(*(metrics.lab(image) for image in images))
+    observed = base.seen >= SEEN
+    row = {"seen": float(observed[mask].mean())}
+    image = predicted.image if predicted is base else predicted.whole
+    images = [np.where(shared[..., None], one, np.uint8(GREY)) for one in (true.image, image)]
+    error = metrics.delta_e(*(metrics.lab(one) for one in images))
     reach = metrics.WINDOW // 2
-    around = [
-        np.pad(image, ((reach,) * 2, (reach,) * 2, (0, 0)), constant_values=GREY)
-        for image in images
+    padded = [
+        np.pad(one, ((reach,) * 2, (reach,) * 2, (0, 0)), constant_values=GREY) for one in images
     ]
-    alike = metrics.ssim_map(*around)
-    for name, where in (("seen", shared & known), ("unseen", shared & ~known)):
-        if where.sum() >= LEAST:
-            row[f"psnr_{name}"] = metrics.psnr(*(image[where] for image in images))
-            row[f"ssim_{name}"] = float(alike[where].mean())
-            row[f"de_{name}"] = float(apart[where].mean())
+    ssim = metrics.ssim_map(*padded)
+    for name, where in (("seen", shared & observed), ("unseen", shared & ~observed)):
+        if where.sum() >= MIN_PIXELS:
+            row[f"psnr_{name}"] = metrics.psnr(*(one[where] for one in images))
+            row[f"ssim_{name}"] = float(ssim[where].mean())
+            row[f"de_{name}"] = float(error[where].mean())
     return row
 
 
-def _similar(true: Picture, made: Made, valid: np.ndarray) -> dict[str, float]:
-    """PSNR and SSIM on mid-grey in the true person's box."""
-    reach = metrics.WINDOW // 2  # grey around the box, so that every pixel of it has its window
+def _similarity(true: Picture, predicted: Prediction, valid: np.ndarray) -> dict[str, float]:
+    """PSNR and SSIM on mid-grey inside the true person's box."""
+    reach = metrics.WINDOW // 2  # grey margin, so that every pixel of the box has a full window
     left, top, right, bottom = bounds(true.mask)
     images = []
-    for image, mask in ((true.image, true.mask), (made.image, made.mask & valid)):
+    for image, mask in ((true.image, true.mask), (predicted.image, predicted.mask & valid)):
         cut = np.where(mask[..., None], image, GREY)[top:bottom, left:right].astype(np.uint8)
         images.append(np.pad(cut, ((reach,) * 2, (reach,) * 2, (0, 0)), constant_values=GREY))
     inner = [image[reach:-reach, reach:-reach] for image in images]
     return {"psnr": metrics.psnr(*inner), "ssim": metrics.ssim(*images)}
 
 
-def _by_part(true: Picture, made: Made, both, truth, own, apart) -> dict[str, float]:
+def _by_part(true: Picture, predicted: Prediction, both, true_lab, lab, error) -> dict[str, float]:
+    """Colour errors of the body parts, and their weighted means."""
     row, sizes, tones = {}, {}, []
     for name, labels in PARTS.items():
         whole = np.isin(true.labels, [LABELS.index(label) for label in labels])
-        if whole.sum() < LEAST:
+        if whole.sum() < MIN_PIXELS:
             continue
         shared = whole & both
-        if shared.sum() < max(COVERED * whole.sum(), LEAST / 2):
+        if shared.sum() < max(COVERED * whole.sum(), MIN_PIXELS / 2):
             shared = whole
         sizes[name] = int(whole.sum())
-        row[f"de_{name}"] = float(metrics.delta_e(truth[shared].mean(0), own[shared].mean(0)))
-        row[f"dp_{name}"] = float(apart[shared].mean())
-        tones.append((true.image[shared].mean(0), made.image[shared].mean(0), sizes[name]))
+        row[f"de_{name}"] = float(metrics.delta_e(true_lab[shared].mean(0), lab[shared].mean(0)))
+        row[f"dp_{name}"] = float(error[shared].mean())
+        tones.append((true.image[shared].mean(0), predicted.image[shared].mean(0), sizes[name]))
     if sizes:
         weight = np.array(list(sizes.values()), np.float64)
         row["de"] = float(np.average([row[f"de_{name}"] for name in sizes], weights=weight))

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods: pictures of a reconstructed person at the true camera of a drone.
+"""Views of a reconstructed person at the true camera of a drone, by all methods.
 
-`METHODS` lists the rows of the table. Bodies are drawn here, baselines that only move pixels come
-from `viewsynth.evaluate.fidelity.baselines`. Every picture is the person alone on mid-grey: the true one
-with the true mask, a method's with its own, so that neither background nor a leaked outline
-decides. All are lit by an overcast sky (the true sun is nobody's to know) and finished by the same
-sensor as in `generate`. What `generate` would write, ground, sun and all, stands beside it for the
-measures of whole pictures.
+`METHODS` lists the methods, i.e. the rows of the table. This module renders bodies; baselines that
+only transform pixels come from `baselines`. Every view shows the person alone on mid-grey: the true
+image with the true mask, a prediction with its own, so that neither the background nor a true mask
+affects the measures. All are rendered under an overcast sky, because the true sun is unknown, and
+with the sensor model of `generate`. Measures of whole images use the view that `generate` would
+write, with ground and sun.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ METHODS = {
     "warped": "that crop on a board that faces the drone and leans back, true cameras and size",
     "mean_body": "mean body, walking, each part in its mean colour in the ground crops",
 }
-WHOLE = ("ours", "true_pose")  # those that are drawn with a background, too
+WHOLE = ("ours", "true_pose")  # methods that are also rendered with a background
 GREY = 128
 
 
 @dataclass(frozen=True)
-class Made:
-    """A method's picture of one drone view.
+class Prediction:
+    """A method's prediction of one drone view.
 
     Args:
-        image: On mid-grey.  uint8 [H, W, 3]
-        mask: bool [H, W]
-        seen: How much of each pixel was really seen, [0, 1].  float32 [H, W]; None = not known
-        height_error: Of the body's size, per cent of the true one, signed; None = has no size
-        whole: With its background, as `generate` would write it.  uint8 [H, W, 3]; None = the
-            method makes none
+        image: The person on mid-grey.  uint8 [H, W, 3]
+        mask: Mask of the person.  bool [H, W]
+        seen: Seen map, in [0, 1].  float32 [H, W]; None = unknown.
+        height_error: Error of the body size, per cent of the true size, signed; None = unknown.
+        whole: The view with its background, as `generate` would write it.  uint8 [H, W, 3]; None =
+            the method renders none.
     """
 
     image: np.ndarray
@@ -67,7 +67,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Body:
-    """One body to draw: where it stands, what is painted on it."""
+    """A body to render: vertices in the world, texture, seen map and error of its size."""
 
     vertices: Tensor  # [V, 3]
     texture: np.ndarray
@@ -75,83 +75,90 @@ class Body:
     height_error: float
 
 
-def make(
-    drawn: dict[str, Body],
+def predict(
+    bodies: dict[str, Body],
     ground: list[Picture],
     parsed: list[Parse],
     drone: list[Picture],
     tools: Tools,
     seed: int,
-) -> list[dict[str, Made]]:
-    """Every method's picture of every drone view of one instant.
+) -> list[dict[str, Prediction]]:
+    """Predict every drone view of one instant with every method.
 
     Args:
-        drawn: See `bodies_of`.
-        parsed: Of the ground pictures, see `baselines.parse_all`.
-        seed: Of the ground and of the sensor's noise, which are one for all methods.
-    Returns: method -> picture, one dict a drone view, in their order.
+        bodies: See `posed_bodies`.
+        ground: Ground images.
+        parsed: Results of the pose model for the ground images, see `baselines.parse_all`.
+        drone: True images of the drones.
+        tools: See `reconstruct.load`.
+        seed: Seed of ground and sensor noise, which are the same for all methods.
+    Returns: Method -> prediction, one dict per drone view, in their order.
     """
     out = []
     for true in drone:
-        layers = dict(zip(drawn, _draw(list(drawn.values()), true.camera, tools), strict=True))
+        rendered = _render(list(bodies.values()), true.camera, tools)
+        layers = dict(zip(bodies, rendered, strict=True))
         nearest = baselines.nearest(true, ground)
         layers["resized"] = baselines.resized(true, ground[nearest], parsed[nearest])
         layers["warped"] = baselines.warped(true, ground[nearest], parsed[nearest])
         mask = torch.from_numpy(true.mask).float()[None]
         layers["true"] = torch.cat([_floats(true.image) * mask, mask, mask])
-        finish = seed_of(seed, true.row["file_name"])
-        composed = compose([drawn[name] for name in WHOLE], true.camera, tools, finish)
+        view_seed = seed_of(seed, true.row["file_name"])
+        composed = compose([bodies[name] for name in WHOLE], true.camera, tools, view_seed)
         wholes = {
-            name: expose(picture, Sensor(), torch.Generator().manual_seed(finish))
-            for name, picture in zip(WHOLE, composed, strict=True)
+            name: expose(image, Sensor(), torch.Generator().manual_seed(view_seed))
+            for name, image in zip(WHOLE, composed, strict=True)
         } | {"true": true.image}
-        made = {}
+        predictions = {}
         for name in METHODS:
-            body = drawn.get(name)
-            one = finished(layers[name], None if name == "true" else finish)
-            made[name] = dataclasses.replace(
+            body = bodies.get(name)
+            one = on_grey(layers[name], None if name == "true" else view_seed)
+            predictions[name] = dataclasses.replace(
                 one,
                 seen=one.seen if body and body.seen is not None else None,
                 height_error=body.height_error if body else None,
                 whole=wholes.get(name),
             )
-        out.append(made)
+        out.append(predictions)
     return out
 
 
 @torch.no_grad()
-def compose(drawn: list[Body], camera: Cameras, tools: Tools, seed: int) -> Tensor:
-    """People on a ground and in a light of their own, as `generate` draws them, before the sensor.
+def compose(bodies: list[Body], camera: Cameras, tools: Tools, seed: int) -> Tensor:
+    """Render bodies with ground and light like `generate`, without the sensor model.
 
     Args:
-        seed: Of ground and light, one for all.
+        bodies: Bodies, each rendered in its own image.
+        camera: One camera for all images.
+        tools: See `reconstruct.load`.
+        seed: Seed of ground and light, the same for all images.
     Returns: RGB in [0, 1].  float32 [N, 3, H, W]
     """
     height, width = camera.size
-    vertices = torch.stack([body.vertices for body in drawn])
-    textures, seens = _painted(drawn)
+    vertices = torch.stack([body.vertices for body in bodies])
+    textures, seens = _maps(bodies)
     fine = bare.stretched(
-        cameras.join([camera] * len(drawn)), (height * SUPERSAMPLE, width * SUPERSAMPLE)
+        cameras.join([camera] * len(bodies)), (height * SUPERSAMPLE, width * SUPERSAMPLE)
     )
     buffers = shade.render(
         vertices,
         tools.body.faces,
         fine,
-        torch.arange(len(drawn)),
+        torch.arange(len(bodies)),
         tools.body.uvs,
         tools.body.face_uvs,
         *(torch.from_numpy(np.stack(maps)) for maps in (textures, seens)),
     )
-    places = [scene.place(seed)] * len(drawn)
+    places = [scene.place(seed)] * len(bodies)
     return scene.compose(buffers, fine, vertices, tools.body.faces, places, SUPERSAMPLE)
 
 
-def finished(layers: Tensor, seed: int | None) -> Made:
-    """The person on mid-grey as a sensor stores him.
+def on_grey(layers: Tensor, seed: int | None) -> Prediction:
+    """Compose the person on mid-grey and apply the sensor model.
 
     Args:
-        layers: RGB times coverage, coverage, seen times coverage, [0, 1].  float32 [5, H, W]
-        seed: Of the noise; None = the picture went through a sensor already.
+        layers: RGB times coverage, coverage, seen map times coverage, [0, 1].  float32 [5, H, W]
+        seed: Seed of the sensor noise; None = do not apply the sensor model.
     """
     share = layers[3:4]
     image = layers[:3] + (1 - share) * GREY / 255
@@ -162,20 +169,25 @@ def finished(layers: Tensor, seed: int | None) -> Made:
         stored = expose(image, Sensor(), torch.Generator().manual_seed(seed))
     stored[~mask] = GREY
     seen = (layers[4] / share[0].clamp_min(1e-6)).numpy() * mask
-    return Made(stored, mask, seen)
+    return Prediction(stored, mask, seen)
 
 
 def _floats(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
 
 
-def bodies_of(
+def posed_bodies(
     moment: Instant, person: Person, ground: list[Picture], parsed: list[Parse], tools: Tools
 ) -> dict[str, Body]:
-    """The bodies that are drawn, by method.
+    """Bodies of the methods that render one.
 
     Args:
-        person: Reconstructed from the ground pictures.
+        moment: The instant, with the true pose.
+        person: Person reconstructed from the ground images.
+        ground: Ground images.
+        parsed: Results of the pose model for the ground images.
+        tools: See `reconstruct.load`.
+    Returns: Method -> body.
     """
     row = moment.drone[0]
     joints = true_joints(row)
@@ -194,16 +206,16 @@ def bodies_of(
         scale=1.0,
         quality={**person.quality, "bald": False},
     )
-    paint = baselines.painted(ground, parsed, tools.atlas)
+    colours = baselines.mean_colours(ground, parsed, tools.atlas)
     walking = posing.posed([mean], tools.poser, "walk")[0]
     size = 100 * (stature(joints_of(mean, tools)) / stature(joints) - 1)
-    found["mean_body"] = Body(walking, paint, None, size)
+    found["mean_body"] = Body(walking, colours, None, size)
     return found
 
 
 @dataclass(frozen=True)
 class _TrueView:
-    """The true ground cameras in the form that `texture.project` asks for."""
+    """Adapter of the true ground cameras for `texture.project`."""
 
     cameras: list[Cameras]
     elevation: Tensor
@@ -211,11 +223,11 @@ class _TrueView:
 
     def project(self, vertices: Tensor, crops: Tensor) -> tuple[Tensor, Tensor]:
         pixels, depth = self.cameras[int(crops[0])].project(vertices)
-        return pixels, depth - 10  # `texture` takes depths about the person
+        return pixels, depth - 10  # `texture` expects depths relative to the person
 
 
 def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
-    """Body and projection from the truth, clothing offsets and texture as ever."""
+    """Body with the true shape, pose and cameras, but our clothing offsets and texture."""
     shape = np.float32([row["phenotype"][name] for name in tools.body.shapes])
     true = dataclasses.replace(person, shape=shape, scale=1.0)
     vertices = in_true_pose([true], [row], tools, true_size=True)[0]
@@ -223,7 +235,7 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
         [picture.camera for picture in ground],
         *(torch.tensor([float(p.row[k]) for p in ground]) for k in ("elevation", "azimuth")),
     )
-    paints, _, _ = texture.project(
+    projected, _, _ = texture.project(
         tools.body,
         tools.atlas,
         view,
@@ -231,27 +243,27 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
         [picture.image for picture in ground],
         [picture.mask.astype(np.float32) for picture in ground],
     )
-    toned = texture.harmonise(paints, tools.atlas, [1.0] * len(paints))
+    toned = texture.harmonise(projected, tools.atlas, [1.0] * len(projected))
     colours, seen, _ = fill.complete(texture.fuse(toned), tools.atlas)
     return Body(vertices, colours, seen, 0.0)
 
 
-def _draw(drawn: list[Body], camera: Cameras, tools: Tools) -> list[Tensor]:
-    """Layers of every body at one camera: RGB, coverage, seen, all times coverage. [5, H, W]"""
+def _render(bodies: list[Body], camera: Cameras, tools: Tools) -> list[Tensor]:
+    """Layers of every body at one camera, [5, H, W]: RGB and seen map times coverage, coverage."""
     layers = bare.layers(
-        torch.stack([body.vertices for body in drawn]),
+        torch.stack([body.vertices for body in bodies]),
         tools.body,
-        *_painted(drawn),
-        torch.arange(len(drawn)),
-        cameras.join([camera] * len(drawn)),
+        *_maps(bodies),
+        torch.arange(len(bodies)),
+        cameras.join([camera] * len(bodies)),
     )
     return list(layers[:, :5])
 
 
-def _painted(drawn: list[Body]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Textures and seen maps; nothing was seen of a body that has none."""
-    empty = np.zeros(drawn[0].texture.shape[:2], np.uint8)
+def _maps(bodies: list[Body]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Textures and seen maps; a body without seen map gets zeros."""
+    empty = np.zeros(bodies[0].texture.shape[:2], np.uint8)
     return (
-        [body.texture for body in drawn],
-        [empty if body.seen is None else body.seen for body in drawn],
+        [body.texture for body in bodies],
+        [empty if body.seen is None else body.seen for body in bodies],
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The observer: a small network that tells who is in a picture and how high the camera stood.
+"""The observer: a small network that predicts the identity and elevation of a view.
 
-It is the judge of identity and elevation in `viewsynth.evaluate.fidelity`: trained from scratch on the
-training people of a world, never on those who are measured, and on true pictures only. It sees a
-person alone on grey (`letterbox`), so no background can help it.
+`viewsynth.evaluate.fidelity` measures predicted views with it. It is trained from scratch on true
+images of the training people of a world, never on the people who are measured. Its input shows the
+person alone on grey (`letterbox`), so that the background has no influence.
 """
 
 from __future__ import annotations
@@ -23,44 +23,46 @@ from torch.nn import functional
 from viewsynth.records import seed_of
 from viewsynth.runtime.files import write
 
-REVISION = 1  # goes into the fingerprint; raise it when the same pictures would train another one
-SIDE, GREY = 96, 128  # pixels of the input; what lies around the person
-MARGIN = 0.04  # of the person's longer side, around it
+REVISION = 1  # part of the fingerprint; increase it when the training changes
+SIDE, GREY = 96, 128  # side of the input, pixels; value of the background
+MARGIN = 0.04  # around the person, share of its longer side
 WIDTHS, EMBEDDING = (32, 64, 128, 192), 192
-CHUNK = 64  # pictures in one pass when nothing is learnt
+CHUNK = 64  # images per forward pass in inference
 ELEVATION_SCALE = 90.0  # degrees
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an observer is trained."""
+    """Training settings of an observer."""
 
     epochs: int = 12
     least: int = 800
-    """Steps at least, for small worlds."""
+    """Minimum number of steps, for small worlds."""
     people: int = 16
-    """People in a batch."""
+    """People per batch."""
     pictures: int = 4
-    """Pictures of each of them."""
+    """Images per person in a batch."""
     rate: float = 2e-3
+    """Learning rate."""
     decay: float = 0.02
+    """Weight decay."""
     smoothing: float = 0.1
-    """Of the identity labels."""
+    """Label smoothing of the identity loss."""
     triplet: float = 0.5
-    """Weight of the triplet loss beside cross-entropy."""
+    """Weight of the triplet loss; the identity loss has weight 1."""
     elevation: float = 3.0
-    """Weight of the elevation's loss."""
+    """Weight of the elevation loss."""
     threads: int = 1
-    """Sums depend on it, so it is part of the fingerprint."""
+    """Threads of torch, which affect the order of sums and therefore the fingerprint."""
 
 
 def letterbox(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The observer's input: the person on grey, scaled into a square by the longer side.
+    """Input of the observer: the person on grey, scaled to fit a square.
 
     Args:
         image: RGB.  uint8 [H, W, 3]
-        mask: The person.  bool [H, W]
-    Returns: uint8 [SIDE, SIDE, 3]; plain grey where the mask is empty.
+        mask: Mask of the person.  bool [H, W]
+    Returns: uint8 [SIDE, SIDE, 3]; uniform grey for an empty mask.
     """
     square = np.full((SIDE, SIDE, 3), GREY, np.uint8)
     rows, columns = np.nonzero(mask)
@@ -78,7 +80,7 @@ def letterbox(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 class _Block(nn.Module):
-    """Two convolutions; the second is around a short cut."""
+    """Two convolutions, the second with a residual connection."""
 
     def __init__(self, before: int, after: int, stride: int):
         super().__init__()
@@ -97,7 +99,7 @@ def _convolution(before: int, after: int, size: int, stride: int) -> nn.Sequenti
 
 
 class Network(nn.Module):
-    """Convolutions, then an embedding of the identity and the camera's elevation."""
+    """Convolutional network that predicts an identity embedding and the elevation."""
 
     def __init__(self):
         super().__init__()
@@ -106,54 +108,53 @@ class Network(nn.Module):
         self.blocks = nn.Sequential(_Block(a, b, 2), _Block(b, c, 2), _Block(c, d, 1))
         self.neck = nn.BatchNorm1d(EMBEDDING)
         self.elevation = nn.Linear(d, 1)
-        nn.init.constant_(self.elevation.bias, 0.4)  # a middling camera
+        nn.init.constant_(self.elevation.bias, 0.4)  # 36 degrees
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features [N, E], embedding after the neck [N, E], elevation in degrees [N].
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Predict identity and elevation.
 
         Args:
-            pictures: uint8 [N, SIDE, SIDE, 3].
+            images: Images from `letterbox`.  uint8 [N, SIDE, SIDE, 3]
+        Returns: Pooled features [N, E], embedding after the neck [N, E], elevation in degrees [N].
         """
-        return self.judge(_normal(pictures))
+        return self.from_normalised(_normalise(images))
 
-    def judge(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `forward`, of float [N, 3, SIDE, SIDE] that `_normal` made."""
+    def from_normalised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Same as `forward`, for the output of `_normalise`, float [N, 3, SIDE, SIDE]."""
         x = self.blocks(functional.relu(self.stem(x)))
         pooled = x.amax((2, 3)) + x.mean((2, 3))
         neck = self.neck(pooled)
         return pooled, neck, ELEVATION_SCALE * self.elevation(neck)[:, 0]
 
 
-def _normal(pictures: Tensor) -> Tensor:
-    channels_last = torch.channels_last  # a fifth faster on a CPU
-    return ((pictures.permute(0, 3, 1, 2).float() - GREY) / 64).contiguous(
+def _normalise(images: Tensor) -> Tensor:
+    channels_last = torch.channels_last  # 20 % faster on a CPU
+    return ((images.permute(0, 3, 1, 2).float() - GREY) / 64).contiguous(
         memory_format=channels_last
     )
 
 
 @torch.no_grad()
-def look(network: Network, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Identity and elevation of pictures.
+def predict(network: Network, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predict identity embedding and elevation of images.
 
     Args:
-        pictures: From `letterbox`.  uint8 [N, SIDE, SIDE, 3]
-    Returns: unit vectors float32 [N, E], whose products are cosine similarities, and elevations in
-        degrees float32 [N].
+        network: The observer.
+        images: Images from `letterbox`.  uint8 [N, SIDE, SIDE, 3]
+    Returns: Embeddings of unit norm, float32 [N, E], and elevations in degrees, float32 [N].
     """
-    found = [
-        network(torch.from_numpy(pictures[k : k + CHUNK])) for k in range(0, len(pictures), CHUNK)
-    ]
+    found = [network(torch.from_numpy(images[k : k + CHUNK])) for k in range(0, len(images), CHUNK)]
     embedding = torch.cat([functional.normalize(neck, dim=1) for _, neck, _ in found])
     return embedding.numpy(), torch.cat([degrees for *_, degrees in found]).numpy()
 
 
 def train(
-    pictures: np.ndarray,
+    images: np.ndarray,
     people: np.ndarray,
     elevation: np.ndarray,
     settings: Settings,
     seed: int,
-    tell: Callable[[int, dict], None] = lambda step, losses: None,
+    report: Callable[[int, dict], None] = lambda step, losses: None,
 ) -> Network:
     """Train an observer.
 
@@ -161,11 +162,13 @@ def train(
         (Bag of Tricks, CVPR Workshops 2019) and Hermans et al. (arXiv 1703.07737, 2017).
 
     Args:
-        pictures: From `letterbox`.  uint8 [N, SIDE, SIDE, 3]
-        people: Who each shows, 0, 1, ...  int64 [N]
-        elevation: Of each camera, degrees.  float [N]
-        tell: Called after every step with its number and the losses.
-    Returns: The network, in evaluation mode. The same for the same arguments and threads.
+        images: Images from `letterbox`.  uint8 [N, SIDE, SIDE, 3]
+        people: Number of the person in each image, from 0.  int64 [N]
+        elevation: Elevation of each camera, degrees.  float [N]
+        settings: Training settings.
+        seed: Seed of weights, batches and augmentation.
+        report: Called after every step with its number and the losses.
+    Returns: The network in evaluation mode; equal arguments and threads give equal weights.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
@@ -175,13 +178,13 @@ def train(
             torch.manual_seed(seed_of(seed, "observer weights"))
             network = Network().to(memory_format=torch.channels_last)
             classifier = nn.Linear(EMBEDDING, int(people.max()) + 1, bias=False)
-        _learn(network, classifier, pictures, people, elevation, settings, rng, tell)
+        _optimise(network, classifier, images, people, elevation, settings, rng, report)
     finally:
         torch.set_num_threads(before)
     return network.eval()
 
 
-def _learn(network, classifier, pictures, people, elevation, settings: Settings, rng, tell):
+def _optimise(network, classifier, images, people, elevation, settings: Settings, rng, report):
     parameters = [*network.parameters(), *classifier.parameters()]
     size = settings.people * settings.pictures
     steps = max(settings.epochs * len(people) // size, settings.least)
@@ -195,14 +198,13 @@ def _learn(network, classifier, pictures, people, elevation, settings: Settings,
         rows = next(order)
         who = torch.from_numpy(people[rows])
         height = torch.from_numpy(elevation[rows]).float()
-        features, neck, degrees = network.judge(
-            _varied(_normal(torch.from_numpy(pictures[rows])), rng)
-        )
+        augmented = _augment(_normalise(torch.from_numpy(images[rows])), rng)
+        features, neck, degrees = network.from_normalised(augmented)
         losses = {
             "identity": functional.cross_entropy(
                 classifier(neck), who, label_smoothing=settings.smoothing
             ),
-            "triplet": settings.triplet * _hardest(features, who),
+            "triplet": settings.triplet * _triplet_loss(features, who),
             "elevation": settings.elevation
             * functional.smooth_l1_loss(
                 degrees / ELEVATION_SCALE, height / ELEVATION_SCALE, beta=0.1
@@ -213,13 +215,18 @@ def _learn(network, classifier, pictures, people, elevation, settings: Settings,
         nn.utils.clip_grad_norm_(parameters, 5.0)
         optimiser.step()
         schedule.step()
-        tell(step, {"steps": steps, **{name: value.item() for name, value in losses.items()}})
+        report(step, {"steps": steps, **{name: value.item() for name, value in losses.items()}})
 
 
 def batches(people: np.ndarray, count: int, each: int, rng: np.random.Generator):
-    """Endless batches of `each` pictures of `count` people; who has fewer shows some twice.
+    """Endless batches of `each` images of `count` people, repeating images of people with fewer.
 
-    Yields: rows.  int64 [count * each]
+    Args:
+        people: Number of the person in each image, from 0.  int64 [N]
+        count: People per batch.
+        each: Images per person.
+        rng: Generator of the random choice.
+    Yields: Row numbers.  int64 [count * each]
     """
     rows = [np.flatnonzero(people == person) for person in range(int(people.max()) + 1)]
     rows = [one for one in rows if len(one)]
@@ -234,8 +241,8 @@ def batches(people: np.ndarray, count: int, each: int, rng: np.random.Generator)
         yield np.concatenate(batch)
 
 
-def _varied(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """Flipped, moved, scaled, in another light, partly covered: what differs between cameras."""
+def _augment(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Random flip, shift, scale, colour gain and erasing."""
     count = len(x)
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
@@ -263,7 +270,7 @@ def _varied(x: Tensor, rng: np.random.Generator) -> Tensor:
     return x * ~hole[:, None]
 
 
-def _hardest(features: Tensor, who: Tensor) -> Tensor:
+def _triplet_loss(features: Tensor, who: Tensor) -> Tensor:
     """Batch-hard triplet loss with a soft margin."""
     distance = torch.cdist(functional.normalize(features), functional.normalize(features))
     same = who[:, None] == who[None]
@@ -276,17 +283,25 @@ def _hardest(features: Tensor, who: Tensor) -> Tensor:
 
 
 def fingerprint(rows: list[dict], settings: Settings, seed: int) -> str:
-    """Hash of everything that makes an observer what it is.
+    """Hash of everything that determines the weights of an observer.
 
     Args:
-        rows: The pictures that it learns from, plain values.
+        rows: Description of the training images, as JSON types.
+        settings: Training settings.
+        seed: Seed of the training.
     """
     text = json.dumps([REVISION, SIDE, WIDTHS, asdict(settings), seed, rows], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def save(network: Network, path: Path, mark: str) -> None:
-    """Write an observer as safetensors, with its fingerprint in the file's metadata."""
+    """Write an observer as safetensors.
+
+    Args:
+        network: The observer.
+        path: Destination.
+        mark: Fingerprint, stored in the metadata.
+    """
     from safetensors.torch import save as to_bytes
 
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
@@ -294,24 +309,29 @@ def save(network: Network, path: Path, mark: str) -> None:
 
 
 def load(path: Path, mark: str | None = None) -> Network:
-    """Read an observer that `save` wrote.
+    """Load an observer that was written by `save`.
 
     Args:
-        mark: The fingerprint that it must have; None = any.
-    Raises: ValueError: if the file is no observer, or another one.
+        path: File of the observer.
+        mark: Expected fingerprint; None = any.
+    Raises: ValueError: if the file is not an observer or has another fingerprint.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="pt") as file:
             found = (file.metadata() or {})["observer"]
-            state = {key: file.get_tensor(key) for key in file}
+            names = list(file.keys())  # `safe_open` itself is not iterable
+            state = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} is not an observer of viewsynth: {error}") from error
+        raise ValueError(
+            f"{path} is not an observer of viewsynth ({error}); give another --observer file"
+        ) from error
     if mark is not None and found != mark:
         raise ValueError(
-            f"{path} was trained on another world or with other settings ({found[:12]}, expected "
-            f"{mark[:12]}); give another --observer file, or delete this one to train it anew"
+            f"{path} was trained on another world or with other settings (fingerprint "
+            f"{found[:12]}, expected {mark[:12]}); give another --observer file, or delete this "
+            "one to train a new observer"
         )
     network = Network()
     network.load_state_dict(state)

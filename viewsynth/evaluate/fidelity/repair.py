@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repair: what a view-aware diffusion makes of the drawn people, at the true cameras of drones.
+"""Views repaired by a view-aware diffusion model, at the true cameras of drones.
 
-methods (drawn bodies) -> `viewsynth.diffusion.refine`, as `generate` uses it -> pictures like those of the
-other methods. Their outline is looked for in what was made, see `outline`, and never in the truth.
+methods (rendered bodies) -> `viewsynth.diffusion.refine`, used as in `generate` -> predictions like
+those of the other methods. Their masks are estimated from the repaired view, see `outline`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from viewsynth import cameras, metrics
 from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
 from viewsynth.diffusion.refine import Refiner
-from viewsynth.evaluate.fidelity.methods import GREY, WHOLE, Body, Made, compose
+from viewsynth.evaluate.fidelity.methods import GREY, WHOLE, Body, Prediction, compose
 from viewsynth.evaluate.fidelity.outline import outline, resized
 from viewsynth.reconstruct import Tools
 from viewsynth.records import Person, View, seed_of
@@ -34,7 +34,7 @@ BASE = {"repair": "ours", "source_only": "ours", "repair_true": "true_pose"}
 
 
 class Repairer:
-    """A model and how it is used.
+    """Predicts drone views with a diffusion model.
 
     Args:
         refiner: See `refine.load`.
@@ -42,65 +42,60 @@ class Repairer:
 
     def __init__(self, refiner: Refiner):
         self.refiner = refiner
-        # Without geometry nobody knows where the drawn ground would have to end.
-        alone = dataclasses.replace(
+        # Without geometry the border between person and rendered ground is unknown.
+        options = dataclasses.replace(
             refiner.options, background="generated", keep_seen=0.0, strength=1.0
         )
-        self.alone = Refiner(refiner.pipeline, alone)
+        self.source_only = Refiner(refiner.pipeline, options)
 
-    def make(
+    def predict(
         self,
-        drawn: dict[str, Body],
+        bodies: dict[str, Body],
         person: Person,
         ground: list[Picture],
         drone: list[Picture],
-        made: list[dict[str, Made]],
+        others: list[dict[str, Prediction]],
         tools: Tools,
         seed: int,
-    ) -> list[dict[str, Made]]:
-        """The pictures of `METHODS` of every drone view of one instant.
+    ) -> list[dict[str, Prediction]]:
+        """Predict every drone view of one instant with each of `METHODS`.
 
         Args:
-            drawn: See `methods.bodies_of`.
-            person: Reconstructed from the ground pictures.
-            made: What the other methods made of each view.
-            seed: Of everything random.
-        Returns: method -> picture, one dict a drone view, in their order.
+            bodies: See `methods.posed_bodies`.
+            person: Person reconstructed from the ground images.
+            ground: Ground images.
+            drone: True images of the drones.
+            others: Predictions of the other methods for each view.
+            tools: See `reconstruct.load`.
+            seed: Seed of all random draws.
+        Returns: Method -> prediction, one dict per drone view, in their order.
         """
-        views, sensors, seeds = [], [], []
-        for true, pictures in zip(drone, made, strict=True):
-            own = seed_of(seed, true.row["file_name"])
-            sensor = _sensor(true)
-            grounds = compose([drawn[name] for name in WHOLE], true.camera, tools, own)
-            for name, picture in zip(WHOLE, grounds, strict=True):
-                noise = torch.Generator().manual_seed(own)
-                shown = expose(picture, refine.optics(sensor), noise)
-                views.append(_view(person.pid, true.row, shown, pictures[name]))
-                sensors.append(sensor)
-                seeds.append(seed_of(own, "repair"))
-        given = self._conditions(drawn, person, ground, drone, views, tools)
-        repaired = self.refiner.sample(given, views, seeds)
+        views, sensors, seeds = _renderings(bodies, person.pid, drone, others, tools, seed)
+        conditions = self._conditions(bodies, person, ground, drone, views, tools)
+        repaired = self.refiner.sample(conditions, views, seeds)
         first = list(range(0, len(views), len(WHOLE)))
-        some = given.take(torch.tensor(first))
-        free = self.alone.sample(
-            some, [views[k] for k in first], [seeds[k] for k in first], ("source", "camera")
+        without_render = self.source_only.sample(
+            conditions.take(torch.tensor(first)),
+            [views[k] for k in first],
+            [seeds[k] for k in first],
+            ("source", "camera"),
         )
         out = []
-        for k, pictures in enumerate(made):
+        for k, predictions in enumerate(others):
             found = {}
             for name, base in BASE.items():
                 row = first[k] + WHOLE.index(base)
                 if name == "source_only":
-                    whole = self.alone.finish(free[k], views[row], sensors[row], seeds[row])
+                    refiner, sample, start = self.source_only, without_render[k], None
                 else:
-                    whole = self.refiner.finish(repaired[row], views[row], sensors[row], seeds[row])
-                start = None if name == "source_only" else pictures[base].mask
-                found[name] = alone(whole, start, pictures[base].seen)
+                    refiner, sample, start = self.refiner, repaired[row], predictions[base].mask
+                whole = refiner.finish(sample, views[row], sensors[row], seeds[row])
+                found[name] = person_only(whole, start, predictions[base].seen)
             out.append(found)
         return out
 
-    def _conditions(self, drawn, person: Person, ground, drone, views, tools: Tools):
-        """What the model is told: of the person what the photos say, of the camera the truth."""
+    def _conditions(self, bodies, person: Person, ground, drone, views, tools: Tools):
+        """Conditions of the model: the person from the photos, the true camera."""
         by_name = {picture.row["file_name"]: picture.image for picture in ground}
         photos = [self.refiner.fitted(by_name[one["file"]]) for one in refine.used(person)]
         windows = cameras.join(
@@ -115,39 +110,70 @@ class Repairer:
             list(range(len(WHOLE))) * len(drone),
             [person] * len(WHOLE),
             [photos] * len(WHOLE),
-            torch.stack([drawn[name].vertices for name in WHOLE]),
+            torch.stack([bodies[name].vertices for name in WHOLE]),
             tools.body,
             Sensor(),
             windows,
         )
 
 
+def _renderings(
+    bodies: dict[str, Body], pid: str, drone: list[Picture], others: list, tools: Tools, seed: int
+) -> tuple[list[View], list[Sensor], list[int]]:
+    """Views that are repaired, `WHOLE` of each drone view, with their sensor models and seeds."""
+    views, sensors, seeds = [], [], []
+    for true, predictions in zip(drone, others, strict=True):
+        view_seed = seed_of(seed, true.row["file_name"])
+        sensor = _sensor(true)
+        images = compose([bodies[name] for name in WHOLE], true.camera, tools, view_seed)
+        for name, image in zip(WHOLE, images, strict=True):
+            noise = torch.Generator().manual_seed(view_seed)
+            exposed = expose(image, refine.optics(sensor), noise)
+            views.append(_view(pid, true.row, exposed, predictions[name]))
+            sensors.append(sensor)
+            seeds.append(seed_of(view_seed, "repair"))
+    return views, sensors, seeds
+
+
 def load(found: refine.Found, options: Refine, device: str) -> Repairer:
-    """Load a model that `refine.find` found."""
+    """Load a diffusion model.
+
+    Args:
+        found: Result of `refine.find`.
+        options: How the model is used.
+        device: Device of the model.
+    """
     return Repairer(refine.load(found.folder, options, device))
 
 
-def alone(whole: np.ndarray, start: np.ndarray | None, seen: np.ndarray | None = None) -> Made:
-    """A made picture in the form of the other methods: the person on mid-grey.
+def person_only(
+    whole: np.ndarray, start: np.ndarray | None, seen: np.ndarray | None = None
+) -> Prediction:
+    """Segment the person in a repaired view and put it on mid-grey.
 
     Args:
         whole: RGB.  uint8 [H, W, 3]
-        start: Where the person was drawn; None = nobody knows.  bool [H, W]
-        seen: Of the rendering.
+        start: Mask of the rendered person; None = unknown.  bool [H, W]
+        seen: Seen map of the rendering.
     """
     mask = outline(whole, start)
     image = np.where(mask[..., None], whole, np.uint8(GREY))
-    return Made(image, mask, seen, whole=whole)
+    return Prediction(image, mask, seen, whole=whole)
 
 
-def outlines(true: Picture, name: str, views: dict[str, Made]) -> dict[str, float]:
-    """What the IoU of a method's outline is to be seen against.
+def reference_ious(true: Picture, name: str, views: dict[str, Prediction]) -> dict[str, float]:
+    """Reference values for the IoU of a repaired view.
+
+    Args:
+        true: True image of the drone.
+        name: One of `METHODS`.
+        views: Predictions of all methods for the view.
 
     Returns:
-        iou_possible: that of the same search in the true picture: as good as the search can be.
-        iou_grown: that of the rendering's outline, plainly grown or shrunk to the area that was
-            found: a drawn body is thinner than a dressed one, so that any growth helps. Not of
-            source_only.
+        iou_possible: IoU of the same segmentation applied to the true image, an upper limit.
+        iou_grown: IoU of the rendering's mask, grown or shrunk evenly to the area of the repaired
+            person. A rendered body is thinner than a clothed one, so that any growth increases the
+            IoU. Missing for source_only.
     """
     valid, base = true.labels != OCCLUDER, views[BASE[name]].mask
     start = None if name == "source_only" else base
@@ -159,19 +185,19 @@ def outlines(true: Picture, name: str, views: dict[str, Made]) -> dict[str, floa
 
 
 def _sensor(true: Picture) -> Sensor:
-    """Our sensor with the lens of the true camera."""
+    """Sensor model with the focal length of the true camera."""
     focal, vfov_rad = float(true.row["intrinsics"][0]), np.deg2rad(true.row["vfov"])
     height = round(float(2 * focal * np.tan(vfov_rad / 2)))
     return Sensor(vfov=true.row["vfov"], picture_height=height)
 
 
-def _view(pid: str, row: dict, image: np.ndarray, drawn: Made) -> View:
-    """A drawn picture at a true camera, as `generate` hands it to a refiner."""
+def _view(pid: str, row: dict, image: np.ndarray, rendered: Prediction) -> View:
+    """A rendering at a true camera as a view, the input of a refiner."""
     return View(
         pid=pid,
         image=image,
-        mask=drawn.mask,
-        seen=(drawn.seen * 255).round().astype(np.uint8),
+        mask=rendered.mask,
+        seen=(rendered.seen * 255).round().astype(np.uint8),
         **{
             name: row[name]
             for name in ("elevation", "azimuth", "distance", "target_height", "vfov")

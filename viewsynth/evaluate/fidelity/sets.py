@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets: whether all made pictures together look like drone pictures, background and all.
+"""Compares sets of predicted and true drone images, including their background, by KID.
 
-rows with the features of their whole pictures -> KID by space of features, method and elevation
-bin. The floor is what two halves of the true people differ by, the ceiling how far the true ground
-pictures of the same people are from the true drone pictures.
+rows with the features of their whole images -> KID by feature space, method and elevation bin. As a
+reference, "floor" compares two halves of the true people, and "ground" compares the true ground
+images with the true drone images of the same people.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from viewsynth import metrics
 from viewsynth.evaluate.fidelity.measures import bin_of
 from viewsynth.evaluate.fidelity.table import ALL, NAMES, REPAIRS, better
 
-LEAST = 8  # people of a bin that are worth a figure
-MADE = ("ours", "true_pose", "repair", "source_only", "repair_true")
+MIN_PEOPLE = 8  # smallest number of people in a bin
+PREDICTED = ("ours", "true_pose", "repair", "source_only", "repair_true")
 
 
 def compare(rows: list[dict], ground: list[dict], seed: int = 0) -> list[dict]:
-    """KID of every method's whole pictures against the true drone pictures of the same views.
+    """KID of every method's whole images against the true drone images of the same views.
 
     Args:
-        rows: Those with "features" have a whole picture: space -> vector.
-        ground: pid and features of true ground pictures.
-        seed: Of the subsets.
-    Returns: dicts of space, method ("floor" and "ground" are true pictures), baseline, bin, mean,
-        low, high, people, pictures. Where there is a baseline the figure is the gain over it,
-        positive = nearer to the truth, and `better` as in `table.against`.
+        rows: Rows of the comparison; those of whole images have "features", space -> vector.
+        ground: Pid and features of the true ground images.
+        seed: Seed of the subsets.
+    Returns: Dicts of space, method ("floor" and "ground" are true images), baseline, bin, mean,
+        low, high, people, pictures. With a baseline, the value is the gain over it, positive =
+        closer to the truth, and there is `better` as in `table.against`.
     """
     rows = [row for row in rows if "features" in row]
     found = []
@@ -40,7 +40,7 @@ def compare(rows: list[dict], ground: list[dict], seed: int = 0) -> list[dict]:
                 {"space": space, "bin": name, **cell}
                 for cell in _bin(chosen, ground, space, scale, seed)
             ]
-    order = {(method, ""): k for k, method in enumerate(("floor", *MADE, "ground"))}
+    order = {(method, ""): k for k, method in enumerate(("floor", *PREDICTED, "ground"))}
     return sorted(found, key=lambda c: (c["space"], order.get((c["method"], c["baseline"]), 99)))
 
 
@@ -51,11 +51,11 @@ def _bin(rows: list[dict], ground: list[dict], space: str, scale: float, seed: i
     true = by_method.get("true", {})
     views = sorted(true)
     people = [true[view]["pid"] for view in views]
-    if len(set(people)) < LEAST:
+    if len(set(people)) < MIN_PEOPLE:
         return []
 
-    def stacked(some: list[dict]) -> np.ndarray:
-        return np.array([row["features"][space] for row in some], np.float64) * scale
+    def stacked(chosen: list[dict]) -> np.ndarray:
+        return np.array([row["features"][space] for row in chosen], np.float64) * scale
 
     real = stacked([true[view] for view in views])
     who = set(people)
@@ -65,17 +65,18 @@ def _bin(rows: list[dict], ground: list[dict], space: str, scale: float, seed: i
     if others:
         far = metrics.kid(real, stacked(others), people, [row["pid"] for row in others], seed)
         cells.append(_cell("ground", far, about, len(others)))
-    made = {
+    predicted = {
         method: stacked([by_method[method][view] for view in views])
-        for method in MADE
+        for method in PREDICTED
         if set(by_method.get(method, {})) == set(views)
     }
-    for method, features in made.items():
+    for method, features in predicted.items():
         value = metrics.kid(real, features, people, people, seed)
         cells.append(_cell(method, value, about, len(views)))
     for method, baseline in REPAIRS:
-        if method in made and baseline in made:
-            gain = metrics.kid_difference(real, made[method], made[baseline], people, seed)
+        if method in predicted and baseline in predicted:
+            pair = predicted[method], predicted[baseline]
+            gain = metrics.kid_difference(real, *pair, people, seed)
             cell = _cell(method, gain, about | {"baseline": baseline}, len(views))
             cells.append(cell | {"better": better(*gain[1:])})
     return cells
@@ -87,7 +88,5 @@ def _cell(method: str, value: tuple[float, float, float], about: dict, pictures:
 
 
 def _scale(features: list[list[float]]) -> float:
-    """What makes the mean square of the true features 1: the kernel's 1 then means the same in
-    every space.
-    """
+    """Factor that normalises the mean square of the true features to 1 in every space."""
     return float(1 / np.sqrt(np.square(np.array(features, np.float64)).mean()))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table: rows of figures -> means with 95 % intervals by method, elevation bin and measure.
+"""Summarises the rows of a comparison: means with 95 % intervals by method, bin and measure.
 
-A person is the unit: the mean of the person's pictures in a bin is one value, and the intervals
-are bootstraps over people. Whether one method is better than another is a paired difference.
-`text` writes it down; `sets` compares whole sets of pictures.
+rows -> this module -> `text`. The unit is a person: the mean over the person's views in a bin is
+one value, and intervals are bootstrapped over people. Methods are compared by paired differences.
+`sets` compares whole sets of images.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from viewsynth import metrics
 from viewsynth.evaluate.fidelity.measures import BINS, OTHER, PARTS, bin_of
 
-# name: (heading, whether higher is better, decimals); in the order of their rank
+# name: (heading, whether higher is better, decimals), most important first
 MEASURES = {
     "de": ("ΔE parts", False, 1),
     "de_tone": ("ΔE after gain", False, 1),
@@ -62,22 +62,23 @@ NAMES = (*(f"{low}-{int(high)}" for low, high in BINS), OTHER)
 
 
 def identify(rows: list[dict], space: str = "") -> None:
-    """Add what a network says of identity to every row, in place, from the rows' vectors.
+    """Add identity measures to every row, in place, from the rows' feature vectors.
 
-    The gallery is every true drone view. For `map` and `rank1` a query's own true view is left out
-    of it, so it has to find the person in pictures from other cameras; for `own_view` it has to
-    find that very view among those of all other people. `cosine` is the likeness to that view.
+    The gallery consists of all true drone views. For `map` and `rank1` the true view of the query
+    is left out, so that the match must be an image from another camera; for `own_view` the match is
+    the true view, among the views of all other people. `cosine` is the similarity to the true view.
 
     Args:
-        space: "" = the observer, from "embedding". "reid" = the ReID model, from "features", of
-            the rows that have them; its figures are called `reid_map` and so on.
+        rows: Rows of the comparison.
+        space: "" = the observer, with vectors in "embedding"; "reid" = the ReID model, with vectors
+            in "features" of some rows, whose measures have the prefix `reid_`.
     """
     rows = [row for row in rows if not space or space in row.get("features", {})]
     if not rows:
         return
     vectors = [row["features"][space] if space else row["embedding"] for row in rows]
     vectors = np.array(vectors, np.float32)
-    if space:  # the observer's are unit vectors
+    if space:  # the observer's vectors are normalised already
         vectors = metrics.normalise(vectors, "features of the ReID model").numpy()
     is_true = np.array([row["method"] == "true" for row in rows])
     gallery = vectors[is_true]
@@ -100,9 +101,9 @@ def identify(rows: list[dict], space: str = "") -> None:
 
 
 def _find(similarity: np.ndarray, match: np.ndarray) -> tuple[float, bool]:
-    """Average precision of one query, and whether its nearest picture is a match.  [G] each"""
-    apart = np.ones(len(match), int)  # no picture is left out for its camera
-    found = metrics.rank_rows(-similarity[None], [True], match, [0], apart)
+    """Average precision of a query, and whether the first rank is a match; arguments [G] each."""
+    cameras = np.ones(len(match), int)  # other than the query's, so that no image is left out
+    found = metrics.rank_rows(-similarity[None], [True], match, [0], cameras)
     return float(found.ap[0]), bool(found.rank[0] == 1)
 
 
@@ -110,8 +111,8 @@ def summary(rows: list[dict]) -> list[dict]:
     """Mean and interval of every measure by method and elevation bin.
 
     Args:
-        rows: After `identify`.
-    Returns: dicts of method, bin, measure, mean, low, high, people, pictures.
+        rows: Rows of the comparison, after `identify`.
+    Returns: Dicts of method, bin, measure, mean, low, high, people, pictures.
     """
     for row in rows:
         if "height_error" in row:
@@ -140,19 +141,22 @@ def summary(rows: list[dict]) -> list[dict]:
 
 
 def against(rows: list[dict]) -> list[dict]:
-    """How much better ours is than each baseline, paired by person.
+    """Gains of our method over each baseline, paired by person.
 
-    Returns: dicts of method ("ours"), baseline, bin, measure, mean, low, high, people and `better`:
-        True, False, or None where the interval holds zero. Positive = ours is better, whatever the
-        measure.
+    Args:
+        rows: Rows of the comparison, after `identify`.
+    Returns: Dicts of method ("ours"), baseline, bin, measure, mean, low, high, people and `better`:
+        True, False, or None if the interval contains zero. Positive = better, for every measure.
     """
     return _paired(rows, [("ours", baseline) for baseline in BASELINES], MEASURES)
 
 
 def repaired(rows: list[dict]) -> list[dict]:
-    """How much better the diffusion's pictures are than the renderings, paired by person.
+    """Gains of repaired views over the renderings, paired by person.
 
-    Returns: as `against`, of the pairs of `REPAIRS`; empty where no engine made anything.
+    Args:
+        rows: Rows of the comparison, after `identify`.
+    Returns: As `against`, for the pairs of `REPAIRS`; empty without a diffusion model.
     """
     return _paired(rows, REPAIRS, {**MEASURES, **SPLIT, **REID})
 
@@ -168,7 +172,7 @@ def _paired(rows: list[dict], pairs, measures: dict) -> list[dict]:
                 both = sorted(set(one) & set(other))
                 if not both:
                     continue
-                pair = [np.array([which[pid] for pid in both]) for which in (one, other)]
+                pair = [np.array([values_of[pid] for pid in both]) for values_of in (one, other)]
                 mean, low, high = metrics.difference(*(pair if higher else pair[::-1]))
                 found.append(
                     {
@@ -187,12 +191,12 @@ def _paired(rows: list[dict], pairs, measures: dict) -> list[dict]:
 
 
 def better(low: float, high: float) -> bool | None:
-    """Whether an interval lies above zero (True), below (False) or on it (None)."""
+    """Whether an interval lies above zero (True), below zero (False) or contains it (None)."""
     return True if low > 0 else False if high < 0 else None
 
 
 def _by_person(rows: list[dict]) -> dict[tuple[str, str, str], dict[str, float]]:
-    """(method, bin, measure) -> person -> mean over the person's pictures."""
+    """(method, bin, measure) -> person -> mean over the person's views."""
     lists: dict[tuple, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for measure in EVERY:

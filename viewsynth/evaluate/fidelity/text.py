@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text: the tables of `table` and `sets` as Markdown whose columns line up in a terminal, too."""
+"""Formats the results of `table` and `sets` as Markdown with aligned columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from viewsynth.evaluate.fidelity.table import (
 )
 
 METHODS = {**methods.METHODS, **repair.METHODS}
-THREE = ("ours", "repair", "source_only", "true_pose", "repair_true")  # of the seen pixels
+SPLIT_METHODS = ("ours", "repair", "source_only", "true_pose", "repair_true")
 SETS = {"floor": "true, two halves of the people", "ground": "true ground pictures"}
 
 
@@ -31,14 +31,14 @@ def markdown(
     repaired: list[dict] = (),
     sets: list[dict] = (),
 ) -> str:
-    """The tables as Markdown.
+    """Write all tables as Markdown.
 
     Args:
-        found: From `table.summary`.
-        differences: From `table.against`.
-        notes: Lines that stand above the tables.
-        repaired: From `table.repaired`.
-        sets: From `sets.compare`.
+        found: Result of `table.summary`.
+        differences: Result of `table.against`.
+        notes: Lines above the tables.
+        repaired: Result of `table.repaired`.
+        sets: Result of `sets.compare`.
     """
     cells = {(c["method"], c["bin"], c["measure"]): c for c in found}
     present = {c["method"] for c in found}
@@ -86,7 +86,7 @@ def _grid(cells: dict, name: str, which: dict) -> list[str]:
 
 def _split(cells: dict) -> list[str]:
     rows = [["method", "elevation", *(heading for heading, *_ in SPLIT.values())]]
-    for method in THREE:
+    for method in SPLIT_METHODS:
         for name in (*NAMES, ALL):
             row = [_cell(cells.get((method, name, m)), about) for m, about in SPLIT.items()]
             if any(row):
@@ -157,7 +157,7 @@ def _mark(cell: dict | None) -> str:
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """A Markdown table whose columns line up in a terminal too."""
+    """Markdown table with aligned columns."""
     width = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(c.ljust(w) for c, w in zip(row, width, strict=True)) + " |"
