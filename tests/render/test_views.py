@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a simple person: framing, independence, seen maps, ground, shadow and sensor."""
+"""Views of a simple person: framing, independence, seen maps, ground, shadow and sensor."""
 
 import dataclasses
 

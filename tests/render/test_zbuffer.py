@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The z-buffer against a slow one that can be read in a minute."""
+"""The z-buffer against a slow and simple reference implementation."""
 
 import numpy as np
 import pytest
@@ -114,7 +114,7 @@ def test_neighbours_share_no_pixel_and_leave_no_gap(corners):
         for row, column in (~a & ~b).nonzero().tolist():
             centre = torch.tensor([column + 0.5, row + 0.5])
             inside = side(centre) == 0 and (pixels[0, 0] - centre).dot(pixels[0, 2] - centre) < 0
-            assert not inside, "a pixel centre on the shared edge belongs to nobody"
+            assert not inside, "a pixel centre on the shared edge is covered by neither triangle"
 
 
 def test_equal_depth_goes_to_the_lower_id():

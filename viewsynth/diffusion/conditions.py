@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conditions: everything that a batch of views is made from, on the way into the pipeline.
 
-`render.bare` and `photo` make them for generation, `pairs` for training; `pipeline.encode` takes
+`render.foreground` and `photo` make them for generation, `pairs` for training; `pipeline.encode` takes
 them. Sources and renderings are stretched to the one size of the model, whatever their own aspect,
 as every ReID trainer does; the crop's true aspect is one of the camera's numbers.
 """

@@ -50,7 +50,7 @@ def conditions_of(
             raise ValueError("seen and normals belong to a rendering: give render too, or neither")
         return conditions_from_photo(images, elevation, azimuth, distance, size)
     if seen is None or normals is None:
-        raise ValueError("render needs seen and normals of the same view (render.bare.draw)")
+        raise ValueError("render needs seen and normals of the same view (render.foreground.render)")
     views = _each(render, "render")
     person, highs, turns = matched(len(images), elevation, azimuth, len(views))
     metres = distance
@@ -143,7 +143,7 @@ def conditions_from_photo(
     """
     from viewsynth import cameras
     from viewsynth.reconstruct import posing
-    from viewsynth.render import bare, views
+    from viewsynth.render import foreground, views
 
     images = [image] if isinstance(image, Image.Image) else list(image)
     person, elevations, azimuths = matched(len(images), elevation, azimuth)
@@ -157,8 +157,8 @@ def conditions_from_photo(
         views.frame(solid[k], views.Shot(k, high, turn, "photo"), sensor, np.full(4, sensor.margin))
         for k, high, turn in zip(person, elevations, azimuths, strict=True)
     ]
-    windows = cameras.join([bare.window(frame, size, sensor.picture_height) for frame in frames])
-    drawn = bare.draw(
+    windows = cameras.join([foreground.crop_camera(frame, size, sensor.picture_height) for frame in frames])
+    drawn = foreground.render(
         vertices,
         tools.body,
         [one.texture for one in people],

@@ -26,7 +26,7 @@ from viewsynth.cameras import Cameras
 from viewsynth.config import within
 from viewsynth.diffusion.options import Refine
 from viewsynth.records import Person, View, seed_of
-from viewsynth.render import bare
+from viewsynth.render import foreground
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
 from viewsynth.runtime import hub
@@ -259,8 +259,8 @@ class Refiner:
         needed = sorted(set(nearest))
         if windows is None:
             size, tall = self.pipeline.size, sensor.picture_height
-            windows = cameras.join([bare.window(view, size, tall) for view in views])
-        drawn = bare.draw(
+            windows = cameras.join([foreground.crop_camera(view, size, tall) for view in views])
+        drawn = foreground.render(
             vertices,
             body,
             [one.texture for one in people],

@@ -18,7 +18,7 @@ from viewsynth import judge, reconstruct
 from viewsynth.diffusion.pairs.parts import Made, Pair, camera, nearest
 from viewsynth.diffusion.pairs.true_pose import in_true_pose
 from viewsynth.records import seed_of
-from viewsynth.render import bare
+from viewsynth.render import foreground
 from viewsynth.world import truth
 from viewsynth.world.truth import Instant, Picture
 
@@ -89,7 +89,7 @@ def make(
             best = used[nearest(true.row["azimuth"], [one["azimuth"] for one in used])]
             at = {truth.sample(world, own[p].row).name: p for p in chosen}[best["file"]]
             row = _row(true, own[at], best, split) | {"photos": len(used)}
-            window = bare.stretched(true.camera, size)
+            window = foreground.resize_canvas(true.camera, size)
             made.pairs.append(
                 Pair(vertices, person, window, first + at, true.image, true.mask, row)
             )

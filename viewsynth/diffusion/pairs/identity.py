@@ -22,7 +22,7 @@ from viewsynth.data.frames import several
 from viewsynth.diffusion.pairs.parts import Made, Pair, camera, nearest
 from viewsynth.reconstruct import posing
 from viewsynth.records import Dataset, Person, Sample, seed_of
-from viewsynth.render import bare
+from viewsynth.render import foreground
 from viewsynth.render.options import Sensor
 from viewsynth.render.views import Frame, Shot, frame
 from viewsynth.runtime.images import stretched
@@ -137,7 +137,7 @@ def make(subjects: list[Subject], size: tuple[int, int], tools) -> Made:
             }
             made.pairs.append(
                 Pair(
-                    vertices, person, bare.window(view, size), at[source["file"]], image, None, row
+                    vertices, person, foreground.crop_camera(view, size), at[source["file"]], image, None, row
                 )
             )
     return made
@@ -175,7 +175,7 @@ def _match(targets: list, vertices: Tensor, person: Person, tools) -> list[tuple
         [view.size[1] / view.size[0] / aspects[k] for view, k in zip(frames, owner, strict=True)]
     )
     frames = [_widened(view, aspects[k]) for view, k in zip(frames, owner, strict=True)]
-    windows = cameras.join([bare.window(view, SMALL) for view in frames])
+    windows = cameras.join([foreground.crop_camera(view, SMALL) for view in frames])
     drawn = _drawn(vertices, person, windows, tools)
     wanted = torch.stack(shown)[torch.tensor(owner)].movedim(-1, 1).float() / 255
     error = (misfit(drawn, wanted) + SHAPE * off.log2().abs()).tolist()
@@ -199,7 +199,7 @@ def _widened(view: Frame, aspect: float) -> Frame:
 def _drawn(vertices: Tensor, person: Person, windows: Cameras, tools) -> Tensor:
     """RGB times coverage, and coverage.  [N, 4, h, w]"""
     mesh = torch.zeros(len(windows), dtype=torch.int64)
-    found = bare.layers(vertices[None], tools.body, [person.texture], [person.seen], mesh, windows)
+    found = foreground.layers(vertices[None], tools.body, [person.texture], [person.seen], mesh, windows)
     return found[:, :4]
 
 

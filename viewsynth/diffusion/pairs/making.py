@@ -26,7 +26,7 @@ from viewsynth.diffusion.pairs import exact, identity, stored
 from viewsynth.diffusion.pairs.parts import Made
 from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.records import Dataset
-from viewsynth.render import bare
+from viewsynth.render import foreground
 from viewsynth.runtime import fingerprint, provenance, weights
 from viewsynth.runtime.files import claim, clean, lines, settle, stem_of, write
 from viewsynth.runtime.images import stretched
@@ -289,7 +289,7 @@ def do(chunk: Chunk, job: Job, tools: reconstruct.Tools) -> None:
 def _drawn(made: Made, name: str, size: tuple[int, int], tools) -> tuple[dict, list[dict]]:
     """The arrays of a shard and its rows; only photos that some pair uses are kept."""
     some = made.pairs
-    found = bare.draw(
+    found = foreground.render(
         torch.stack([pair.vertices for pair in some]),
         tools.body,
         [pair.person.texture for pair in some],

@@ -25,7 +25,7 @@ from viewsynth.evaluate.fidelity import baselines
 from viewsynth.reconstruct import Tools, fill, posing, texture
 from viewsynth.reconstruct.parse import Parse
 from viewsynth.records import Person, seed_of
-from viewsynth.render import bare, scene, shade
+from viewsynth.render import foreground, scene, shade
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
 from viewsynth.render.views import SUPERSAMPLE
@@ -130,7 +130,7 @@ def compose(drawn: list[Body], camera: Cameras, tools: Tools, seed: int) -> Tens
     height, width = camera.size
     vertices = torch.stack([body.vertices for body in drawn])
     textures, seens = _painted(drawn)
-    fine = bare.stretched(
+    fine = foreground.resize_canvas(
         cameras.join([camera] * len(drawn)), (height * SUPERSAMPLE, width * SUPERSAMPLE)
     )
     buffers = shade.render(
@@ -238,7 +238,7 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
 
 def _draw(drawn: list[Body], camera: Cameras, tools: Tools) -> list[Tensor]:
     """Layers of every body at one camera: RGB, coverage, seen, all times coverage. [5, H, W]"""
-    layers = bare.layers(
+    layers = foreground.layers(
         torch.stack([body.vertices for body in drawn]),
         tools.body,
         *_painted(drawn),
