@@ -137,7 +137,13 @@ def make(subjects: list[Subject], size: tuple[int, int], tools) -> Made:
             }
             made.pairs.append(
                 Pair(
-                    vertices, person, foreground.crop_camera(view, size), at[source["file"]], image, None, row
+                    vertices,
+                    person,
+                    foreground.crop_camera(view, size),
+                    at[source["file"]],
+                    image,
+                    None,
+                    row,
                 )
             )
     return made
@@ -199,7 +205,9 @@ def _widened(view: Frame, aspect: float) -> Frame:
 def _drawn(vertices: Tensor, person: Person, windows: Cameras, tools) -> Tensor:
     """RGB times coverage, and coverage.  [N, 4, h, w]"""
     mesh = torch.zeros(len(windows), dtype=torch.int64)
-    found = foreground.layers(vertices[None], tools.body, [person.texture], [person.seen], mesh, windows)
+    found = foreground.layers(
+        vertices[None], tools.body, [person.texture], [person.seen], mesh, windows
+    )
     return found[:, :4]
 
 
