@@ -45,7 +45,7 @@ def test_a_row_is_the_same_alone_and_in_a_batch(pipe, kind, guidance):
         alone = mine.sample(given.take(torch.tensor([row])), 3, guidance, rows(1, row), 0.5)
         assert torch.allclose(alone[0], whole[row], atol=1e-4)
         levels = ((alone[0] * 255).round() - (whole[row] * 255).round()).abs()
-        assert levels.max() <= 1 and levels.mean() < 1e-3  # where rounding decided
+        assert levels.max() <= 1 and levels.mean() < 1e-3  # differences of rounding
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -69,24 +69,24 @@ def test_neither_order_nor_batches_change_an_image(pipe):
     assert torch.allclose(parts, whole, atol=1e-4)
 
 
-def test_without_an_identity_encoder_null_tokens_stand_in():
+def test_without_an_identity_encoder_null_tokens_are_used():
     whole = tiny.pipeline()
     made = ViewDiffusionPipeline(whole.vae, whole.unet, whole.conditioner, whole.scheduler, None)
     assert made.sample(views(2), 2, 1.0, rows(2)).isfinite().all()
 
 
-def test_seeds_decide(pipe):
+def test_seeds_determine_the_images(pipe):
     given = views(2)
     first = pipe.sample(given, 2, generators=rows(2))
     assert torch.equal(first, pipe.sample(given, 2, generators=rows(2)))
     assert not torch.equal(first, pipe.sample(given, 2, generators=rows(2, 7)))
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    unsaid = pipe.sample(given, 2)
+    default = pipe.sample(given, 2)
     assert torch.equal(torch.get_rng_state(), state)  # the global generator is not used
-    assert torch.equal(unsaid, pipe.sample(given, 2))
+    assert torch.equal(default, pipe.sample(given, 2))
     one = [pipe.sample(given, 2, generators=torch.Generator().manual_seed(3)) for _ in range(2)]
-    assert torch.equal(*one) and not torch.equal(one[0], unsaid)
+    assert torch.equal(*one) and not torch.equal(one[0], default)
 
 
 def test_noise_in_the_steps_comes_from_the_rows(pipe):
@@ -198,7 +198,7 @@ def test_without_geometry_the_rendering_has_no_effect(pipe):
         pipe.sample(given, 2, kept=("render",))
 
 
-def test_predict_trains_the_unet_and_the_conditioner_alone():
+def test_only_unet_and_conditioner_get_gradients():
     mine = tiny.pipeline()
     encoded = mine.encode(views(2))
     found = mine.predict(

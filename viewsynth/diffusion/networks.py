@@ -153,12 +153,12 @@ class ViewConditioner(ModelMixin, ConfigMixin):
         shape = (len(camera), -1, like.shape[1])
         seen_from = self.camera(fourier(camera).to(like.dtype)).view(shape)
         seen_from = torch.where(kept[:, CAMERA_KEPT, None, None], seen_from, self.no_camera)
-        who = self.no_identity.expand(len(camera), -1, -1)
+        person = self.no_identity.expand(len(camera), -1, -1)
         if self.identity is not None and identity.shape[1]:  # else there is no identity encoder
             unit = functional.normalize(identity.float(), dim=1) * math.sqrt(identity.shape[1])
             found = self.identity(unit.to(like.dtype)).view(shape)
-            who = torch.where(kept[:, SOURCE, None, None], found, self.no_identity)
-        return self.norm(torch.cat([seen_from, who], 1))
+            person = torch.where(kept[:, SOURCE, None, None], found, self.no_identity)
+        return self.norm(torch.cat([seen_from, person], 1))
 
     def channels(
         self, source: Tensor, render: Tensor, seen: Tensor, normals: Tensor, kept: Tensor

@@ -3,7 +3,7 @@
 
 posed vertices + textures + cameras -> colour, seen map, normals and coverage on canvases of one
 size: the conditions of the diffusion model. `crop_camera` gives the camera of a finished view's
-crop, so that what is rendered here lies where the view shows the person.
+crop, so that the rendered person is aligned with the view.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ def place(seed: int, kind: str | None = None) -> Place:
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
     rng = np.random.default_rng(seed)
-    drawn = str(rng.choice(KINDS))
-    kind = kind or drawn
+    sampled = str(rng.choice(KINDS))
+    kind = kind or sampled
 
     def tone(name: str) -> tuple[float, float, float]:
         base = np.array(TONES[name][rng.integers(len(TONES[name]))])
@@ -139,14 +139,14 @@ def compose(
     height, width = share.shape[2:]
     whole = torch.tensor([[0.0, 0.0, cameras.size[1], cameras.size[0]]], device=vertices.device)
     coarse = cameras.window(whole.repeat(len(places), 1), (height, width))
-    pictures = []
+    images = []
     for n, site in enumerate(places):
         # `paving` is already filtered to the pixel size, so the ground needs no supersampling.
         ground = _ground(coarse, n, site, shadow[n]).permute(2, 0, 1)
         person = buffers.colour[n] * light(buffers.normal[n], site)[..., None]
         person = shrink(person.clamp(0, 1).permute(2, 0, 1)[None], supersample)[0]
-        pictures.append(person + ground * (1 - share[n]))
-    return torch.stack(pictures)
+        images.append(person + ground * (1 - share[n]))
+    return torch.stack(images)
 
 
 def shrink(image: Tensor, factor: int) -> Tensor:
@@ -203,8 +203,8 @@ def shadow_maps(vertices: Tensor, faces: Tensor, places: list[Place]) -> Tensor:
     scale = MAP / (2 * REACH)
     both = (torch.cat([foot, straight]) - middle.repeat(2, 1, 1)) * scale + MAP / 2
     height = vertices[..., 1].clamp_min(0) + 1
-    drawn = rasterize(both, height.repeat(2, 1), faces, (MAP, MAP))
-    cast, under = (drawn.depth - 1).chunk(2)
+    fragments = rasterize(both, height.repeat(2, 1), faces, (MAP, MAP))
+    cast, under = (fragments.depth - 1).chunk(2)
     light = []
     for n, site in enumerate(places):
         shade = cast[n].isfinite().float()[None, None]

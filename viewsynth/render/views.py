@@ -155,10 +155,10 @@ def _layers(
     buffers = shade.render(
         some, body.faces, cameras, mesh, body.uvs, body.face_uvs, textures, seen_maps
     )
-    picture = scene.compose(buffers, cameras, some[mesh], body.faces, places, SUPERSAMPLE)
+    image = scene.compose(buffers, cameras, some[mesh], body.faces, places, SUPERSAMPLE)
     coverage = scene.shrink((buffers.face >= 0).float()[:, None], SUPERSAMPLE)
     seen = scene.shrink(buffers.seen[:, None], SUPERSAMPLE) / coverage.clamp_min(1e-6)
-    return torch.cat([picture, seen, coverage], dim=1).cpu()
+    return torch.cat([image, seen, coverage], dim=1).cpu()
 
 
 def frame(points: Tensor, shot: Shot, sensor: Sensor, room: np.ndarray) -> Frame:

@@ -70,9 +70,9 @@ def make(
         tools: `reconstruct.Tools`.
         seed: Seed of the choice of photos.
     """
-    made = ChunkPairs()
-    ground = [_read(world, moment.ground, made) for moment in moments]
-    drone = [_read(world, _visible(moment, made), made) for moment in moments]
+    chunk = ChunkPairs()
+    ground = [_read(world, moment.ground, chunk) for moment in moments]
+    drone = [_read(world, _visible(moment, chunk), chunk) for moment in moments]
     choices = [
         [_choose_photos(true, len(own), split, seed) for true in some] if own else []
         for own, some in zip(ground, drone, strict=True)
@@ -85,18 +85,18 @@ def make(
     )
     found = dict(zip(wanted, outcomes, strict=True))
     for k, own in enumerate(ground):
-        first = len(made.photos)
-        made.photos += [picture.image for picture in own]
+        first = len(chunk.photos)
+        chunk.photos += [picture.image for picture in own]
         accepted = []
         for true, photos in zip(drone[k] if own else [], choices[k], strict=True):
             outcome = found[k, photos]
             if why := judge.refusal(outcome.person, outcome.rejects):
-                made.reject(true.row["pid"], true.row["file_name"], why)
+                chunk.reject(true.row["pid"], true.row["file_name"], why)
             else:
                 accepted.append((true, outcome.person))
         if accepted:
-            made.pairs += _pairs(accepted, own, first, split, size, tools)
-    return made
+            chunk.pairs += _pairs(accepted, own, first, split, size, tools)
+    return chunk
 
 
 def _pairs(
@@ -143,31 +143,31 @@ def _choose_photos(true: Picture, count: int, split: str, seed: int) -> tuple[in
     return (one,) if split == "train" and share < ALONE else tuple(range(count))
 
 
-def _visible(moment: Instant, made: ChunkPairs) -> list[dict]:
+def _visible(moment: Instant, chunk: ChunkPairs) -> list[dict]:
     """Rows of the drone images in which enough of the person is visible."""
     rows = []
     for row in moment.drone:
         hidden = float(row.get("occlusion") or 0.0)
         if hidden > HIDDEN:
-            made.reject(moment.pid, row["file_name"], f"{hidden:.0%} of the person is hidden")
+            chunk.reject(moment.pid, row["file_name"], f"{hidden:.0%} of the person is hidden")
         else:
             rows.append(row)
     return rows
 
 
-def _read(world: Path, rows: Sequence[dict], made: ChunkPairs) -> list[Picture]:
+def _read(world: Path, rows: Sequence[dict], chunk: ChunkPairs) -> list[Picture]:
     """The images that can be read and show the person."""
     found = []
     for row in rows:
         try:
             picture = truth.read(world, row)
         except (OSError, ValueError) as error:
-            made.reject(row["pid"], row["file_name"], f"cannot be read: {error}", "fault")
+            chunk.reject(row["pid"], row["file_name"], f"cannot be read: {error}", "fault")
             continue
         if picture.mask.any():
             found.append(picture)
         else:
-            made.reject(row["pid"], row["file_name"], "the person is not visible")
+            chunk.reject(row["pid"], row["file_name"], "the person is not visible")
     return found
 
 

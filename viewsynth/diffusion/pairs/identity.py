@@ -100,8 +100,8 @@ def make(subjects: list[Subject], size: tuple[int, int], tools) -> ChunkPairs:
         size: Height and width of the model's images, pixels.
         tools: `reconstruct.Tools`.
     """
-    made = ChunkPairs()
-    photos = [_read(subject, subject.ground, made) for subject in subjects]
+    chunk = ChunkPairs()
+    photos = [_read(subject, subject.ground, chunk) for subject in subjects]
     outcomes = reconstruct.reconstruct(
         [[sample for sample, _ in some] for some in photos],
         [[image for _, image in some] for some in photos],
@@ -109,22 +109,22 @@ def make(subjects: list[Subject], size: tuple[int, int], tools) -> ChunkPairs:
     )
     for subject, some, outcome in zip(subjects, photos, outcomes, strict=True):
         for reject in outcome.rejects:
-            made.reject(subject.pid, reject.source, reject.reason)
+            chunk.reject(subject.pid, reject.source, reject.reason)
         why = "no photo can be read"
         if some:
             why = judge.refusal(outcome.person, outcome.rejects)
         if why:
-            made.reject(subject.pid, "", why)
+            chunk.reject(subject.pid, "", why)
             continue
-        first = len(made.photos)
-        made.photos += [image for _, image in some]
+        first = len(chunk.photos)
+        chunk.photos += [image for _, image in some]
         places = {sample.name: first + k for k, (sample, _) in enumerate(some)}
-        _add_pairs(made, subject, outcome.person, places, size, tools)
-    return made
+        _add_pairs(chunk, subject, outcome.person, places, size, tools)
+    return chunk
 
 
 def _add_pairs(
-    made: ChunkPairs,
+    chunk: ChunkPairs,
     subject: Subject,
     person: Person,
     places: dict[str, int],
@@ -134,21 +134,21 @@ def _add_pairs(
     """Add the pairs of one person.
 
     Args:
-        made: Pairs of the chunk, changed in place.
+        chunk: Pairs of the chunk, changed in place.
         subject: The person's samples.
         person: The reconstructed person.
-        places: Name of a source image -> its index in `made.photos`.
+        places: Name of a source image -> its index in `chunk.photos`.
         size: Height and width of the model's images, pixels.
         tools: `reconstruct.Tools`.
     """
     used = [source for source in person.sources if source["used"]]
     vertices = posing.posed([person], tools.poser, "relaxed")[0]
-    targets = _read(subject, subject.aerial, made)
+    targets = _read(subject, subject.aerial, chunk)
     matches = _match(targets, vertices, person, tools)
     for (sample, image), (view, error) in zip(targets, matches, strict=True):
         if error > WORST:
             reason = f"no rendered view is similar enough (misfit {error:.2f}, limit {WORST:g})"
-            made.reject(subject.pid, sample.name, reason)
+            chunk.reject(subject.pid, sample.name, reason)
             continue
         source = used[nearest(view.azimuth, [one["azimuth"] for one in used])]
         angles = source["elevation"], source["azimuth"]
@@ -167,17 +167,17 @@ def _add_pairs(
             "misfit": round(error, 4),
         }
         window, place = foreground.crop_camera(view, size), places[source["file"]]
-        made.pairs.append(Pair(vertices, person, window, place, image, None, row))
+        chunk.pairs.append(Pair(vertices, person, window, place, image, None, row))
 
 
-def _read(subject: Subject, samples: Sequence[Sample], made: ChunkPairs) -> list:
+def _read(subject: Subject, samples: Sequence[Sample], chunk: ChunkPairs) -> list:
     """The images that can be read: (sample, image) each."""
     found = []
     for sample in samples:
         try:
             found.append((sample, images.read(sample.paths[0], sample.box)))
         except images.ImageError as error:
-            made.reject(subject.pid, sample.name, str(error), "fault")
+            chunk.reject(subject.pid, sample.name, str(error), "fault")
     return found
 
 

@@ -208,14 +208,14 @@ def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str
     """
     world = None if isinstance(source, Dataset) else Path(source)
     what = f"world {truth.digest(world)}" if world else f"{source.name} {source.fingerprint}"
-    asked = {
+    settings = {
         "source": what,
         "size": list(size),
         "split": split,
         "seed": seed,
         "code": provenance.code(*CODE),
     }
-    _claim(output, asked)
+    _claim(output, settings)
     return Job(
         world=world,
         output=output,
@@ -223,25 +223,25 @@ def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str
         split=split,
         seed=seed,
         models={"pose": weights.pose_model(None), "detector": weights.detector_model(None)},
-        mark=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
+        mark=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
     )
 
 
-def _claim(output: Path, asked: dict) -> None:
+def _claim(output: Path, settings: dict) -> None:
     if not claim(output, OURS, MADE):
-        write(output / MADE, json.dumps(asked, indent=1).encode())
+        write(output / MADE, json.dumps(settings, indent=1).encode())
         return
     clean(output)
     try:
-        made = json.loads((output / MADE).read_bytes())
-        different = [key for key in asked if made[key] != asked[key]]
+        before = json.loads((output / MADE).read_bytes())
+        different = [key for key in settings if before[key] != settings[key]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{output / MADE} cannot be read: {error!r}; give a new folder") from error
     if different:
         key = different[0]
         raise ValueError(
-            f"{output} holds pairs of another {key}: {made[key]} there, {asked[key]} now; give "
-            "another folder, or delete this one"
+            f"{output} holds pairs of another {key}: {before[key]} there, {settings[key]} now; "
+            "give another folder, or delete this one"
         )
 
 
@@ -294,13 +294,13 @@ def do(chunk: Chunk, job: Job, tools: reconstruct.Tools) -> None:
     """
     members = list(chunk.members)
     if job.world is None:
-        made = identity.make(members, job.size, tools)
+        result = identity.make(members, job.size, tools)
     else:
-        made = exact.make(members, job.world, job.split, job.size, tools, job.seed)
+        result = exact.make(members, job.world, job.split, job.size, tools, job.seed)
     path, file = _paths(job, chunk)
     data, rows = b"", []
-    if made.pairs:
-        arrays, rows = _rendered(made, chunk.name, job.size, tools)
+    if result.pairs:
+        arrays, rows = _rendered(result, chunk.name, job.size, tools)
         data = stored.shard(arrays)
         write(file, data)
     else:
@@ -311,14 +311,16 @@ def do(chunk: Chunk, job: Job, tools: reconstruct.Tools) -> None:
         "bytes": len(data),
         "rows": rows,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "rejects": made.rejects,
+        "rejects": result.rejects,
     }
     write(path, json.dumps(content).encode())
 
 
-def _rendered(made: ChunkPairs, name: str, size: tuple[int, int], tools) -> tuple[dict, list[dict]]:
+def _rendered(
+    result: ChunkPairs, name: str, size: tuple[int, int], tools
+) -> tuple[dict, list[dict]]:
     """The arrays of a shard, with the source images that pairs use, and its rows."""
-    some = made.pairs
+    some = result.pairs
     found = foreground.render(
         torch.stack([pair.vertices for pair in some]),
         tools.body,
@@ -329,7 +331,7 @@ def _rendered(made: ChunkPairs, name: str, size: tuple[int, int], tools) -> tupl
     )
     used = sorted({pair.photo for pair in some})
     arrays = {
-        "source": np.stack([stretched(made.photos[k], size) for k in used]),
+        "source": np.stack([stretched(result.photos[k], size) for k in used]),
         "render": stored.to_uint8(found.render.movedim(1, -1)),
         "seen": stored.to_uint8(found.seen[:, 0]),
         "normals": stored.normals_to_uint8(found.normals.movedim(1, -1)),
