@@ -4,7 +4,7 @@
 - `views`: aerial views of people, from shots to images (`take`).
 - `scene`: ground, light and shadow around the person.
 - `sensor`: blur, noise and JPEG of the virtual camera.
-- `bare`: the person alone, without ground and sensor model.
+- `foreground`: the person alone, without ground and sensor model.
 - `shade`: what a rasterizer backend returns -> normals, uv, colour and seen map.
 
 A rasterizer backend is one file of this folder with a function `rasterize`, found by its module

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training pairs of the diffusion model: a ground photo, a rendered view and the true aerial image.
+"""Training pairs of the diffusion model: conditions and the true image of a view.
 
-- `making`: from a world (`exact`, `true_pose`) or a real data set (`identity`) to files.
-- `stored`: reading these files (`Pairs`).
-- `parts`: part maps of a pair.
+`stored` defines the format on disk, `making` writes it. `exact` makes the pairs of a rendered
+world, whose truth gives camera and pose; `identity` those of any data set with aerial images.
 """
 
 from __future__ import annotations
