@@ -25,7 +25,7 @@ from viewsynth.runtime.files import sha256
 if TYPE_CHECKING:
     from viewsynth import reconstruct
 
-Source = str | os.PathLike | Image.Image | np.ndarray
+ImageLike = str | os.PathLike | Image.Image | np.ndarray
 IMAGES = "a path, a PIL image or a uint8 array [H, W, 3]"
 
 
@@ -42,16 +42,21 @@ class Request:
     """
 
     pid: str
-    images: list[Source]
+    images: list[ImageLike]
     elevations: list[float | None]
     group: gather.Group = field(default_factory=gather.Group)
     problems: list[str] = field(default_factory=list)
 
 
 def requests(
-    images: Source | Sequence, elevation: float | Sequence | None, pid: str | Sequence[str] | None
+    images: ImageLike | Sequence,
+    elevation: float | Sequence | None,
+    pid: str | Sequence[str] | None,
 ) -> tuple[list[Request], bool]:
-    """Sort out the arguments of `Synthesizer.reconstruct`; nothing is read yet.
+    """Check the arguments of `Synthesizer.reconstruct` and group them by person; reads no image.
+
+    Args:
+        images, elevation, pid: See there.
 
     Returns:
         One request per person, and whether several people were asked for.
@@ -60,8 +65,9 @@ def requests(
         TypeError, ValueError: If the arguments are not as `Synthesizer.reconstruct` says.
         FileNotFoundError: If a path does not exist.
     """
-    several = not _is_image(images) and not all(map(_is_image, _listed(images)))
-    groups = list(images) if several else [[images] if _is_image(images) else list(images)]
+    groups = [images] if _is_image(images) else _listed(images)
+    several = not all(map(_is_image, groups))
+    groups = groups if several else [groups]
     pids = _each(pid, len(groups), "pid") if several else [pid]
     elevations = _each(elevation, len(groups), "elevation") if several else [elevation]
     default = "person-{}" if several else "person"
@@ -112,18 +118,23 @@ def _is_image(value) -> bool:
 def _listed(value) -> list:
     """The images of one person, or the people, as a list."""
     if _is_image(value) or not isinstance(value, Iterable):
-        raise TypeError(
-            f"images must be one image, a list of images (one person) or a list of lists (a list "
-            f"per person), where an image is {IMAGES}; got {type(value).__name__} in its place"
-        )
+        raise _no_image(value)
     return list(value)
+
+
+def _no_image(value) -> TypeError:
+    return TypeError(
+        f"images must be one image, a list of images (one person) or a list of lists (a list per "
+        f"person), where an image is {IMAGES}; got {type(value).__name__} in its place"
+    )
 
 
 def _each(value, count: int, name: str) -> list:
     """One value per person or image: the given value for all, or a sequence of as many."""
-    if np.ndim(value) == 0 and not (isinstance(value, str) and count > 1):
+    text = isinstance(value, str)  # of a pid, which must differ from person to person
+    if not isinstance(value, Iterable) or (text and count == 1):
         return [value] * count
-    if isinstance(value, str) or len(value) != count:
+    if text or len(value) != count:
         raise ValueError(f"{name} must be a list of {count} here, got {value!r}")
     return list(value)
 
@@ -136,8 +147,10 @@ def _degrees(value: float | None) -> float | None:
     return value
 
 
-def _checked(image: Source) -> Path | Image.Image | np.ndarray:
-    """The image, if its type is one that can be read."""
+def _checked(image: ImageLike) -> Path | Image.Image | np.ndarray:
+    """The image, if it is one that can be read."""
+    if not _is_image(image):
+        raise _no_image(image)
     if isinstance(image, str | os.PathLike):
         path = Path(image).expanduser()
         if not path.exists():

@@ -112,7 +112,7 @@ class Synthesizer:
 
     def reconstruct(
         self,
-        images: inputs.Source | Sequence,
+        images: inputs.ImageLike | Sequence,
         elevation: float | Sequence | None = None,
         pid: str | Sequence[str] | None = None,
         crops: str = "auto",
