@@ -56,7 +56,9 @@ def requests(
     """Check the arguments of `Synthesizer.reconstruct` and group them by person; reads no image.
 
     Args:
-        images, elevation, pid: See there.
+        images: See there.
+        elevation: See there.
+        pid: See there.
 
     Returns:
         One request per person, and whether several people were asked for.
