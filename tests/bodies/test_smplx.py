@@ -11,7 +11,7 @@ pytest.importorskip("smplx")
 import smplx_file
 
 from viewsynth import bodies
-from viewsynth.bodies.anny import rotation_matrix
+from viewsynth.bodies.poses import rotation_matrix
 from viewsynth.bodies.smplx import NOTICE
 
 
