@@ -251,18 +251,27 @@ class Person:
         arrays = {k: np.ascontiguousarray(getattr(self, k)) for k in self.ARRAYS}
         return save(arrays, metadata={"person": json.dumps(fields, sort_keys=True)})
 
-    @classmethod
-    def load(cls, path: str | Path) -> Person:
-        """Read a file with the bytes of `to_bytes`.
+    def save(self, path: str | Path) -> None:
+        """Write the person to a safetensors file, which `load` reads.
 
         Args:
-            path: The file.
+            path: The file; its folder must exist.
+        """
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Person:
+        """Read a person that `save` or a run of `generate` wrote.
+
+        Args:
+            path: The file, such as `outputs/<run>/people/<pid>.safetensors`.
 
         Returns:
             The person.
 
         Raises:
-            ValueError: if the file holds something else.
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is not a person of this project.
         """
         from safetensors import SafetensorError, safe_open
 
