@@ -157,7 +157,7 @@ def test_a_command_is_spelt_one_way(name, capsys):
         ("train-sd_reid", "did you mean train-sd-reid?"),
         ("train-difusion", "did you mean train-diffusion?"),
         ("Generate", "did you mean generate?"),
-        ("xyz", "there are compare, convert, data, doctor,"),
+        ("xyz", "the commands are compare, convert, data, doctor,"),
     ],
 )
 def test_other_spellings_are_told_the_right_one(typed, said, capsys):

@@ -20,7 +20,7 @@ def test_missing_models_are_said_with_the_remedy(empty_cache, capsys):
     assert doctor.run(doctor.Config()) == 1
     said = capsys.readouterr().out
     assert "MISSING" in said and "viewsynth doctor --fetch" in said and "not fetched" in said
-    assert "the body is not built yet" in said
+    assert "the body model is not built yet" in said
 
 
 def test_json_is_one_object(empty_cache, capsys):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from viewsynth import bodies, cameras
 from viewsynth.commands import export
+from viewsynth.manifest import renaming
 from viewsynth.reconstruct.posing import Poser
 from viewsynth.records import Person
 from viewsynth.render import shade
@@ -104,13 +105,13 @@ def test_renamed_pictures_lead_back(run, tmp_path, kind, pattern):
 
 
 def test_numbers_never_collide():
-    assert export.numbers({"cargo/2519", "cargo/7"}, 9999) == {"cargo/2519": 2519, "cargo/7": 7}
-    assert export.numbers({"cargo/2519", "cargo/7"}, 1501) == {"cargo/2519": 1, "cargo/7": 2}
-    assert export.numbers({"a/1", "b/1"}, 1501) == {"a/1": 1, "b/1": 2}
-    assert export.numbers({"6", "06"}, 1501) == {"06": 1, "6": 2}
-    assert export.numbers({"0000", "0001"}, 1501) == {"0000": 1, "0001": 2}  # 0 means "nobody"
-    assert export.numbers({"anna", "2"}, 1501) == {"2": 1, "anna": 2}
-    assert export.numbers({f"9{7:020d}", "8"}, 1501) == {"8": 1, f"9{7:020d}": 2}  # not 7
+    assert renaming.numbers({"cargo/2519", "cargo/7"}, 9999) == {"cargo/2519": 2519, "cargo/7": 7}
+    assert renaming.numbers({"cargo/2519", "cargo/7"}, 1501) == {"cargo/2519": 1, "cargo/7": 2}
+    assert renaming.numbers({"a/1", "b/1"}, 1501) == {"a/1": 1, "b/1": 2}
+    assert renaming.numbers({"6", "06"}, 1501) == {"06": 1, "6": 2}
+    assert renaming.numbers({"0000", "0001"}, 1501) == {"0000": 1, "0001": 2}  # 0 means "nobody"
+    assert renaming.numbers({"anna", "2"}, 1501) == {"2": 1, "anna": 2}
+    assert renaming.numbers({f"9{7:020d}", "8"}, 1501) == {"8": 1, f"9{7:020d}": 2}  # not 7
 
 
 def test_webdataset_shards_are_whole_and_deterministic(run, tmp_path):
@@ -161,7 +162,7 @@ def test_the_run_s_own_export_can_be_made_again(run):
         ('{"file_name": "images/a.jpg", "pid"', ValueError, "metadata.jsonl:1: expected a row of"),
         ("[1, 2]", ValueError, "metadata.jsonl:1: file_name must be a text, got None"),
         ({"file_name": "../secret.jpg"}, ValueError, "leads out"),
-        ({"file_name": "images/gone.jpg"}, FileNotFoundError, "no picture images/gone.jpg"),
+        ({"file_name": "images/gone.jpg"}, FileNotFoundError, "no image images/gone.jpg"),
         ({"camid": None}, ValueError, "camid must be a text, got None"),  # a user's own pictures
         ({"pid": 7}, ValueError, "pid must be a text, got 7"),
         ({"elevation": "steep"}, ValueError, "elevation must be a number, got 'steep'"),

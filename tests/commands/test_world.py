@@ -133,7 +133,7 @@ def test_kills_and_workers_do_not_matter(undisturbed, tmp_path, capfd):
     assert content(output) == content(undisturbed)
     assert Image.open(output / "contact_sheet.png").width > 600
     said = capfd.readouterr().err
-    assert "query" in said and "images/s" in said and "18 of them now" in said
+    assert "query" in said and "images/s" in said and "18 of them new" in said
     told = world.read(output)
     assert told["settings"] == settings and told["labels"] == list(LABELS)
     assert told["attributes"] and told["chunks"] == ["00000", "00001"]
