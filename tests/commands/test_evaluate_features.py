@@ -89,7 +89,7 @@ def test_rows_that_cannot_be_used_are_told_in_the_table(tmp_path, spoilt, capsys
 
 def test_names_go_with_features(cargo, tmp_path):
     root, _, _ = cargo
-    with pytest.raises(ValueError, match="names: a file of names goes with --features"):
+    with pytest.raises(ValueError, match="names: a file of names is for --features only"):
         run(root, tmp_path / "out", "--model.path", "some/model", "--names", tmp_path / "n.txt")
     (tmp_path / "f.npy").touch()
     with pytest.raises(FileNotFoundError, match="names: there is no file"):

@@ -111,7 +111,7 @@ def test_workers_and_processes_do_not_matter(photos, undisturbed, tmp_path):
     )
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert said.count("7 people of 7 made") == 1
+    assert said.count("7 people of 7 done") == 1
     assert content(tmp_path / "out") == content(undisturbed)
 
 
@@ -248,7 +248,7 @@ def test_folders_that_are_not_ours(photos, tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match=r"holds other things \(thesis.tex\)"):
         run(photos, tmp_path)
-    with pytest.raises(ValueError, match="must not lie in data.root"):
+    with pytest.raises(ValueError, match="must not be inside data.root"):
         run(photos, photos / "out")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         run(photos / "nowhere", tmp_path / "out")

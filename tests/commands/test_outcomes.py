@@ -35,8 +35,8 @@ def test_nobody_made_is_no_success_however_often_it_is_run(tmp_path, capsys):
     for session in range(2):  # the second time there is nothing left to do
         assert run(root, tmp_path / "out") == 1
         said = capsys.readouterr().err
-        assert "0 people of 3 made" in said, session
-        assert "failed: nobody was made; most often: parse: no person in it" in said
+        assert "0 people of 3 done" in said, session
+        assert "failed: no view was kept; most often: parse: no person in it" in said
         assert said.index("3 x parse: no person in it") < said.index("failed:")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["people"]
 
@@ -54,14 +54,14 @@ def test_pictures_that_cannot_be_used_at_all(tmp_path, capsys):
     (tmp_path / "root" / "metadata.csv").write_text(rows)
     status = run(tmp_path / "root", tmp_path / "out")
     said = capsys.readouterr().err
-    assert status == 1 and "failed: nobody was made; most often: input: " in said
+    assert status == 1 and "failed: no view was kept; most often: input: " in said
 
 
 def test_people_lost_to_faults_can_still_be_tried_again(tmp_path, capsys):
     root = drawing.photos(tmp_path / "root", ["p0/fault.jpg", "p1/fault.jpg"])
     assert run(root, tmp_path / "out", "--chunk", "1") == 1
     said = capsys.readouterr().err
-    assert "--retry-failed" in said and "nobody was made; most often: chunk: " in said
+    assert "--retry-failed" in said and "no view was kept; most often: chunk: " in said
     for name in ("p0", "p1"):
         (root / name / ".mended").touch()
     assert run(root, tmp_path / "out", "--chunk", "1", "--retry-failed") == 0
@@ -72,7 +72,7 @@ def test_pictures_from_above_only_stay_refused(tmp_path):
     root.mkdir()
     (root / "a.jpg").write_bytes(jpeg(np.full((60, 30, 3), 90, np.uint8)))
     (root / "metadata.csv").write_text("file_name,pid,view\na.jpg,anna,aerial\n")
-    with pytest.raises(ValueError, match="no ground picture.*all 1 are from above .*correct"):
+    with pytest.raises(ValueError, match="no ground image.*all 1 are aerial .*correct"):
         run(root, tmp_path / "out")
 
 

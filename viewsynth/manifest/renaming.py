@@ -155,12 +155,12 @@ def notes(form: Form, entries: list[dict], path: str) -> Iterator[str]:
     if not all(re.fullmatch(f"{form.scope}/0*{label}", pid) for pid, label in labels.items()):
         pid = min(labels, key=lambda pid: labels[pid])
         yield (
-            f"person {labels[pid]} is {pid!r} (all are in sources.jsonl); in the real {form.release} "
-            "these numbers are other people: do not merge the two"
+            f"person {labels[pid]} is {pid!r} (see sources.jsonl for all); in the real "
+            f"{form.release} these numbers are other people: do not merge the two"
         )
     yield (
-        f"{' and '.join(form.empty)} are empty: synthetic images are for training only; if a "
-        "reader needs files there (torchreid), copy those of a real data set"
+        f"{' and '.join(form.empty)} are empty: synthetic images are for training only; if "
+        "a reader needs files there (torchreid), copy those of a real data set"
     )
     if form.scope == "market1501" and re.search(r"[-\d]+_c\d", path):
         yield (
