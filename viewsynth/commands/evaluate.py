@@ -81,8 +81,7 @@ class Config:
     features: Path | None = None
     """File of features (.safetensors, .npy, .npz, .pt), instead of a model."""
     names: Path | None = None
-    """File with the names of the rows of --features (.txt, .csv, .json); None = the file itself has
-    them, or one next to it."""
+    """File with the names of the rows of --features; None = in that file, or in one next to it."""
     part: str = ""
     """Part of the features to use, if they have several; "" = all."""
     protocols: tuple[str, ...] = ()
@@ -92,8 +91,7 @@ class Config:
     rerank: bool = False
     """Add results with k-reciprocal re-ranking."""
     trained_on: tuple[Path, ...] = ()
-    """Training data of the model, to refuse its people: metadata.jsonl of runs, or text files with
-    one pid per line."""
+    """Training people of the model, to be refused: metadata.jsonl, or files of one pid a line."""
     method: str = ""
     """Name of the method in the leaderboard row; "" = that of the model."""
     backbone: str = ""

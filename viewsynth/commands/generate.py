@@ -73,8 +73,7 @@ class Weights:
     smplx: Path | None = None
     """Body model of --body smplx, SMPLX_NEUTRAL.npz (needs a licence)."""
     identity: str | None = None
-    """ReID model (folder of train, or hub id) that helps to find crops of another person; None = do
-    without."""
+    """ReID model (folder of train, or hub id) that helps to find crops of other people."""
 
 
 @dataclass(frozen=True)

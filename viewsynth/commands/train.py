@@ -91,8 +91,7 @@ class Model:
     method: str = "baseline"
     """Method, a module of viewsynth.reid.methods."""
     backbone: str = "small"
-    """Vision model of transformers (hub id or folder), or "small" (a ResNet) or "small_vit", which
-    are trained from scratch."""
+    """Vision model of transformers (hub id or folder); or, from scratch, small or small_vit."""
     size: tuple[int, int] = (256, 128)
     """Height and width of the images, pixels."""
     smoothing: float = 0.0

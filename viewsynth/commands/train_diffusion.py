@@ -79,8 +79,7 @@ class Model:
     """The model to train."""
 
     base: str = "small"
-    """small (trained from scratch, with an autoencoder of its own), or folder or hub id of weights
-    like Stable Diffusion 1.5 or 2.1, or of a pipeline of this command."""
+    """small (from scratch), or folder or hub id of Stable Diffusion 1.5, 2.1 or of a pipeline."""
     licence: str = "unknown"
     """Licence of the base's weights, an SPDX identifier."""
     identity: Path | None = None
