@@ -322,7 +322,7 @@ def test_broken_images(cargo, model, tmp_path, monkeypatch, capsys):
     bad.write_bytes(b"\xff\xd8\xff no more")
     assert run(root, tmp_path / "out", *of_model(model)) == 1  # 1 of 96 is more than 1 %
     said = capsys.readouterr().err
-    assert "failed: 1 of 96 pictures" in said and str(bad) in said
+    assert "failed: 1 of 96 images" in said and str(bad) in said
     rejects = [json.loads(row) for row in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     assert [reject["source"] for reject in rejects] == [str(bad)]
     assert not (tmp_path / "out" / "results.json").exists()

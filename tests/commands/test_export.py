@@ -158,13 +158,13 @@ def test_the_default_export_is_replaced(run):
 @pytest.mark.parametrize(
     "line, error, said",
     [
-        ("", ValueError, "is empty: no view was kept"),
+        ("", ValueError, "nothing can be exported: no view was kept"),
         ('{"file_name": "images/a.jpg", "pid"', ValueError, "metadata.jsonl:1: expected a row of"),
-        ("[1, 2]", ValueError, "metadata.jsonl:1: file_name must be a text, got None"),
+        ("[1, 2]", ValueError, "metadata.jsonl:1: file_name must be text, got None"),
         ({"file_name": "../secret.jpg"}, ValueError, "leads out"),
         ({"file_name": "images/gone.jpg"}, FileNotFoundError, "no image images/gone.jpg"),
-        ({"camid": None}, ValueError, "camid must be a text, got None"),  # images of a user
-        ({"pid": 7}, ValueError, "pid must be a text, got 7"),
+        ({"camid": None}, ValueError, "camid must be text, got None"),  # images of a user
+        ({"pid": 7}, ValueError, "pid must be text, got 7"),
         ({"elevation": "steep"}, ValueError, "elevation must be a number, got 'steep'"),
         ({"elevation": float("nan")}, ValueError, "elevation must be a number, got nan"),
     ],

@@ -30,7 +30,7 @@ def refused(capsys, *argv: str) -> str:
         (
             "large.yaml",
             b"a" * (1 + (1 << 20)),
-            ("larger than 1048576 bytes (it has 1048577)", "give"),
+            ("at most 1048576 bytes, got 1048577", "give"),
         ),
         ("list.yaml", b"[1, 2]", ("`key: value` lines", "got a list", "configs/")),
         ("torn.yaml", b"a: [1", ("not plain YAML", "line 1", "configs/")),

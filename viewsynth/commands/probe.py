@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test for shortcuts: can a linear probe on a model's features find the synthetic images?
+"""Test a model for shortcuts: tell synthetic from real images by its features.
 
 viewsynth probe --model outputs/train/model --data.name world --data.root DIR
     --data.synthetic outputs/made --output outputs/probe
