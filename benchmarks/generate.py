@@ -125,7 +125,7 @@ def people_in(cache: Path, count: int) -> Path:
     root = cache / f"rendered-{count}"
     if not (root / "metadata.jsonl").exists():  # written last
         print(f"rendering {count} people into {root}", flush=True)
-        shots.write(root, count)
+        shots.write_folder(root, count)
     return root
 
 

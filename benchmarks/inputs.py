@@ -145,7 +145,7 @@ def posed(seed: int, count: int) -> Iterator[tuple[str, np.ndarray]]:
     for posture in filter(None, shots.POSTURES):
         for number in range(count):
             rng = np.random.default_rng(seed_of(seed, "posed", posture, number))
-            shot = shots.Simple(
+            shot = shots.SimpleShot(
                 name=posture,
                 posture=posture,
                 camid=f"c{number % 7}",
@@ -155,7 +155,7 @@ def posed(seed: int, count: int) -> Iterator[tuple[str, np.ndarray]]:
                 azimuth=float(rng.uniform(0, 360)),
                 distance=float(rng.uniform(4, 12)),
             )
-            yield posture, shots.one(number, seed, shot).image
+            yield posture, shots.render_one(number, seed, shot).image
 
 
 def report_flags(every: list[Crop], model: Model, seed: int, count: int = 60) -> None:

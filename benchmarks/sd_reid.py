@@ -44,7 +44,9 @@ def encoder(name: str, device) -> nn.Module:
     torch.manual_seed(0)
     if name == "vit_b16":
         half = (0.5, 0.5, 0.5)
-        body = backbones.Tokens(ViTModel(ViTConfig(layer_norm_eps=1e-6)), (256, 128), half, half)
+        body = backbones.TokenBackbone(
+            ViTModel(ViTConfig(layer_norm_eps=1e-6)), (256, 128), half, half
+        )
     else:
         body = backbones.load(backbones.SMALL_VIT, (128, 64))
     return methods.build("sd_reid", body, 100, views=VIEWS).to(device).eval()
@@ -147,7 +149,7 @@ def main() -> None:
 def separate(model: fused.Fused, images: torch.Tensor) -> None:
     """Sample with separate calls of the denoiser for each view and branch of the guidance."""
     condition, own = model.person.encode(images).condition, model.generator
-    noise = sampling.starts(own.views, len(images), own.grid.shape).to(images.device)
+    noise = sampling.initial_noise(own.views, len(images), own.grid.shape).to(images.device)
     inner = own.denoiser.forward
 
     def one_by_one(latents, times, tokens, down, up):

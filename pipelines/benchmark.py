@@ -41,7 +41,7 @@ class Config:
     """Folder of all outputs."""
 
     def __post_init__(self):
-        config.within("jobs", self.jobs, 1, 1024)
+        config.check_range("jobs", self.jobs, 1, 1024)
         names = {arm.split(": ")[0] for arm in self.arms if arm.count(": ") > 1}
         if not self.seeds or len(names) < len(self.arms) or not {"a", "e", "f"} <= names:
             raise ValueError('give seeds, and arms a, e, f and more: "name: description: options"')

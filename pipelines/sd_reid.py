@@ -42,7 +42,7 @@ class Config:
     """Folder of all outputs."""
 
     def __post_init__(self):
-        config.within("jobs", self.jobs, 1, 1024)
+        config.check_range("jobs", self.jobs, 1, 1024)
         arms = (*self.data, *self.first, *self.stages)
         if not (self.seeds and self.data and self.first and all(a.count(": ") > 1 for a in arms)):
             raise ValueError('give seeds, data and first; arms as "name: description: options"')

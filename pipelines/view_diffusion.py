@@ -34,7 +34,7 @@ class Config:
     """Folder of all outputs."""
 
     def __post_init__(self):
-        config.within("people", self.people, 1, 1_000_000)
+        config.check_range("people", self.people, 1, 1_000_000)
 
 
 def plan(asked: Config) -> list[list[str]]:

@@ -27,7 +27,7 @@ class Group:
     on: bool = False
 
     def __post_init__(self):
-        config.within("group.pair", self.pair[0], 0, 90, "degrees")
+        config.check_range("group.pair", self.pair[0], 0, 90, "degrees")
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def fail(prog: str, message: str, status: int = 2, everyone: bool = False) -> No
     raise SystemExit(status)
 
 
-def within(name: str, value: float | None, low: float, high: float, unit: str = "") -> None:
+def check_range(name: str, value: float | None, low: float, high: float, unit: str = "") -> None:
     """Check that a number is in a range; `None` passes.
 
     Args:

@@ -23,8 +23,8 @@ VIEWS = ("--views.elevations", "60", "--views.azimuths", "0", "--report", "no", 
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[shots.Picture]:
-    return shots.draw(2, seed=2)
+def drawn() -> list[shots.RenderedShot]:
+    return shots.render(2, seed=2)
 
 
 def run(root: Path, output: Path, *options: str) -> int:
@@ -47,7 +47,7 @@ def huge_png(path: Path) -> None:
     )
 
 
-def scene(*pictures: shots.Picture, gap: float = 1.0) -> Image.Image:
+def scene(*pictures: shots.RenderedShot, gap: float = 1.0) -> Image.Image:
     """Several rendered people side by side on grey, each 240 pixels high."""
     width = round(120 * gap * (len(pictures) - 1)) + 130
     result = Image.new("RGB", (width, 260), (150, 152, 155))

@@ -146,7 +146,7 @@ def test_touched_files_are_accepted(folder, stage, monkeypatch):
     dated(folder / "CARGO" / "query/Cam1/Cam1_day_6_0.png")  # not a training image
     before = set((folder / "cache").rglob("*.safetensors"))
     monkeypatch.setattr(pixels, "_make", None)
-    monkeypatch.setattr("viewsynth.reid.sd_reid.cache.make", None)
+    monkeypatch.setattr("viewsynth.reid.sd_reid.cache.compute", None)
     stage(folder)
     assert set((folder / "cache").rglob("*.safetensors")) == before
 
@@ -279,7 +279,7 @@ def test_pairs_of_a_world(tmp_path):
                 (world / name).parent.mkdir(parents=True, exist_ok=True)
                 (world / name).write_bytes(picture(number).ljust(4000, b"\0"))
             rows.append({**row, "pid": pid, "view": view, "split": "paired", "instant": "0"})
-    for name, some in zip(truth.LISTS, (people, rows), strict=True):
+    for name, some in zip(truth.FILES, (people, rows), strict=True):
         (world / name).write_text("".join(json.dumps(row) + "\n" for row in some))
 
     def make(count: int | None, said: str = "no pair could be made") -> None:

@@ -397,13 +397,13 @@ def test_nothing_to_refuse():
 def test_lists_of_training_people(tmp_path, text):
     (tmp_path / "pids.txt").write_text(text)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "pid": "some/9"}\n')
-    found = protocols.learnt_from([tmp_path / "pids.txt", tmp_path], "some")
+    found = protocols.training_identities([tmp_path / "pids.txt", tmp_path], "some")
     assert {"some/7", "some/8", "some/9"} <= set(found) and found["some/9"].endswith("jsonl")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg"}\n')
     with pytest.raises(ValueError, match="must have rows"):
-        protocols.learnt_from([tmp_path], "some")
+        protocols.training_identities([tmp_path], "some")
     with pytest.raises(FileNotFoundError, match="trained_on: there is no file"):
-        protocols.learnt_from([tmp_path / "none.txt"], "some")
+        protocols.training_identities([tmp_path / "none.txt"], "some")
 
 
 def test_protocols_by_name(cargo):

@@ -123,7 +123,7 @@ def test_names_and_folders(tmp_path):
         files.folder_of("")
     for name in ("/etc/passwd", "../a.jpg", "a/../../b.jpg"):
         with pytest.raises(ValueError, match=f"{re.escape(repr(name))} leads out.*put the file"):
-            files.inside(tmp_path, name)
+            files.path_inside(tmp_path, name)
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="cannot make the folder .*file/out.*give another --out"):
-        files.claim(tmp_path / "file" / "out", set(), "run.json")
+        files.claim_folder(tmp_path / "file" / "out", set(), "run.json")

@@ -121,7 +121,7 @@ def test_files_of_a_run(stage1, undisturbed):
 def test_features_are_computed_once(stage1, undisturbed, tmp_path, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in (stage1.parent / "features").glob("*.*")}
     assert len(before) == 2  # of training and validation
-    monkeypatch.setattr("viewsynth.reid.sd_reid.cache.make", None)
+    monkeypatch.setattr("viewsynth.reid.sd_reid.cache.compute", None)
     assert run(stage1, tmp_path / "mlp", "--generator.denoiser", "mlp") == 0
     assert {p: p.stat().st_mtime_ns for p in (stage1.parent / "features").glob("*.*")} == before
 
@@ -131,7 +131,7 @@ def test_cached_features_are_the_encoders(stage1):
     pool, _, _ = train.pools(asked)
     pixels = train.open_pixels(pool.samples, asked, False)
     person, _ = saved.load(stage1 / "model")
-    made = cache.make(person, pixels, False, 0, "cpu")
+    made = cache.compute(person, pixels, False, 0, "cpu")
     for n in (0, 7):
         image = pixels.get([n]).permute(0, 3, 1, 2).float() / 255
         for side, picture in enumerate((image, image.flip(-1))):
@@ -139,7 +139,7 @@ def test_cached_features_are_the_encoders(stage1):
             for key in ("identity", "condition", "view"):
                 own = getattr(found, key)[0].detach()
                 torch.testing.assert_close(made[key][side, n].float(), own, rtol=2e-3, atol=2e-3)
-    one, again, other = (cache.make(person, pixels, True, seed, "cpu") for seed in (1, 1, 2))
+    one, again, other = (cache.compute(person, pixels, True, seed, "cpu") for seed in (1, 1, 2))
     assert torch.equal(one["identity"], again["identity"])
     assert not torch.equal(one["identity"], other["identity"])
     assert not torch.allclose(one["identity"], made["identity"])
@@ -154,7 +154,7 @@ def test_dropped_paths_by_hand(stage1):
     tokens = torch.randn(400, 5, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole = last(tokens)
-        with cache._dropping(person, True, 0):
+        with cache._stochastic_depth(person, True, 0):
             assert torch.allclose(first(tokens), first.block(tokens), atol=1e-6)
             found = last(tokens)
         assert torch.equal(last(tokens), whole)  # nothing is dropped afterwards

@@ -16,7 +16,7 @@ from PIL import Image
 
 from viewsynth import config
 from viewsynth.commands import world
-from viewsynth.runtime.provenance import code
+from viewsynth.runtime.provenance import code_digest
 from viewsynth.world import LABELS, shots, writer
 
 PEOPLE, IMAGES, INSTANTS = 2, 4, 1
@@ -127,7 +127,7 @@ def test_kills_and_workers_give_the_same_bytes(undisturbed, tmp_path, capfd):
     stray.parent.mkdir(parents=True, exist_ok=True)
     stray.touch()
     (output / ".tmp-of-a-killed-write").touch()
-    settings = {"seed": 0, "chunk": 1, "code": code(*world.CODE)}
+    settings = {"seed": 0, "chunk": 1, "code": code_digest(*world.CODE)}
     (output / "world.json").write_text(json.dumps({"format": 1, "settings": settings}))
     assert run(output, "--workers", "2") == 0
     assert content(output) == content(undisturbed)
@@ -156,14 +156,14 @@ def test_more_people_and_images_extend(undisturbed, tmp_path):
 
 
 def test_a_fault_costs_one_person_and_is_retried(undisturbed, tmp_path, monkeypatch):
-    taken = shots.picture
+    taken = shots.render_shot
 
     def broken(seed, number, shot):
         if number == 0 and shot.instant:
             raise RuntimeError("a bug")
         return taken(seed, number, shot)
 
-    monkeypatch.setattr(shots, "picture", broken)
+    monkeypatch.setattr(shots, "render_shot", broken)
     alone(tmp_path, PEOPLE, IMAGES, INSTANTS, chunk=8)
     _, lost = writer.join(tmp_path)
     assert [fault["pid"] for fault in lost] == ["0000"] and "a bug" in lost[0]["reason"]

@@ -17,7 +17,7 @@ from own_pictures import refusal
 from PIL import ExifTags, Image, features
 
 from viewsynth.data import frames, images
-from viewsynth.data.images import ImageError, NotInstalled, read
+from viewsynth.data.images import ImageError, NotInstalledError, read
 from viewsynth.records import Sample
 
 SMOOTH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 3, 3), dtype=np.uint8))
@@ -108,7 +108,7 @@ def test_large_and_small_heic_are_refused(tmp_path, monkeypatch):
 def test_heic_without_its_reader_names_the_command(tmp_path, monkeypatch, brand, name):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as Python marks a missing module
     (tmp_path / name).write_bytes(ftyp(brand.encode(), b"mif1", b"heic") + bytes(400))
-    message = refusal(read, tmp_path / name, kind=NotInstalled)
+    message = refusal(read, tmp_path / name, kind=NotInstalledError)
     assert "HEIC" in message and "pip install 'viewsynth[heif]'" in message
 
 
@@ -165,7 +165,7 @@ def test_animated_and_damaged_avif_are_refused(tmp_path):
 def test_avif_without_its_reader_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "check", lambda name: False)
     (tmp_path / "a.jpg").write_bytes(ftyp(b"avif", b"mif1", b"miaf") + bytes(400))
-    message = refusal(read, tmp_path / "a.jpg", kind=NotInstalled)
+    message = refusal(read, tmp_path / "a.jpg", kind=NotInstalledError)
     assert "AVIF" in message and "pip install" in message
 
 
@@ -242,5 +242,5 @@ def test_an_image_with_the_extension_of_a_video_is_refused(tmp_path, kind):
     path = tmp_path / "a.mp4"
     Image.new("RGB", (40, 80), "red").save(path, kind)
     sample = Sample(paths=(path,), name="a.mp4", pid="a")
-    message = refusal(list, frames.each(sample), kind=ImageError)
+    message = refusal(list, frames.iterate(sample), kind=ImageError)
     assert "is an image with the extension of a video" in message

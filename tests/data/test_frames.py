@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_videos import blurred, clip, tracklet, turned, video, view
 
 from viewsynth.data import frames
-from viewsynth.data.images import ImageError, NotInstalled
+from viewsynth.data.images import ImageError, NotInstalledError
 
 RNG = np.random.default_rng(0)
 
@@ -64,14 +64,14 @@ def test_small_sets_are_selected_whole_and_the_order_does_not_matter():
 
 def test_frames_of_images(tmp_path):
     sample = tracklet(tmp_path / "t", [view(k) for k in range(3)], box=(4, 10, 60, 120))
-    found = list(frames.each(sample))
+    found = list(frames.iterate(sample))
     assert [one.path for one in found] == list(sample.paths)
     assert all((one.image == view(k)[10:120, 4:60]).all() for k, one in enumerate(found))
     sample.paths[1].write_bytes(b"broken")
     with pytest.raises(ImageError):
-        list(frames.each(sample))
+        list(frames.iterate(sample))
     failed = []
-    assert len(list(frames.each(sample, bad=lambda path, error: failed.append(path)))) == 2
+    assert len(list(frames.iterate(sample, bad=lambda path, error: failed.append(path)))) == 2
     assert failed == [sample.paths[1]]
 
 
@@ -93,7 +93,7 @@ def test_frames_of_a_video(tmp_path, name, codec):
         path.rename(tmp_path / name)
     else:
         video(tmp_path / name.lower(), greys, codec).rename(tmp_path / name)
-    found = list(frames.each(clip(tmp_path / name)))
+    found = list(frames.iterate(clip(tmp_path / name)))
     assert [one.number for one in found] == list(range(6))
     for grey, one in zip(greys, found, strict=True):
         assert one.image.shape == (96, 48, 3)
@@ -107,12 +107,12 @@ def test_frames_of_a_video(tmp_path, name, codec):
 
 def test_long_videos_give_evenly_spaced_frames(tmp_path, monkeypatch):
     path = video(tmp_path / "a.mp4", [np.full((32, 16, 3), k, np.uint8) for k in range(200)])
-    numbers = [one.number for one in frames.each(clip(path))]
+    numbers = [one.number for one in frames.iterate(clip(path))]
     assert numbers == list(range(0, 200, 2))
     monkeypatch.setattr(frames, "LOOK", 30)
-    assert [one.number for one in frames.each(clip(path))] == list(range(0, 200, 8))
+    assert [one.number for one in frames.iterate(clip(path))] == list(range(0, 200, 8))
     monkeypatch.setattr(frames, "MEMORY", 20 * 32 * 16 * 3)  # room for twenty frames
-    assert [one.number for one in frames.each(clip(path))] == list(range(0, 200, 16))
+    assert [one.number for one in frames.iterate(clip(path))] == list(range(0, 200, 16))
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
@@ -121,7 +121,7 @@ def test_videos_of_phones_are_upright(tmp_path, degrees):
     image[:32, :48], image[:32, 48:], image[32:, :48] = (220, 30, 30), (30, 200, 30), 120
     path = turned(video(tmp_path / "a.mp4", [image] * 2), degrees)
     expected = np.rot90(image, -degrees // 90)
-    found = next(frames.each(clip(path))).image
+    found = next(frames.iterate(clip(path))).image
     assert found.shape == expected.shape
     assert abs(found.astype(int) - expected).mean() < 8
 
@@ -132,7 +132,7 @@ def test_videos_with_oblong_pixels(tmp_path):
         [np.full((64, 32, 3), 90, np.uint8)],
         sample_aspect_ratio=Fraction(3, 2),
     )
-    assert next(frames.each(clip(path))).image.shape == (64, 48, 3)
+    assert next(frames.iterate(clip(path))).image.shape == (64, 48, 3)
 
 
 def test_videos_in_other_colour_spaces(tmp_path):
@@ -142,11 +142,11 @@ def test_videos_in_other_colour_spaces(tmp_path):
     stored = np.rint(tiny.values_in(colours, wide)).astype(np.uint8)
     flat = [np.broadcast_to(one, (32, 32, 3)).copy() for one in stored]
     path = video(tmp_path / "a.mkv", flat, "ffv1", "yuv444p", color_primaries=9, color_trc=13)
-    for expected, one in zip(colours, frames.each(clip(path)), strict=True):
+    for expected, one in zip(colours, frames.iterate(clip(path)), strict=True):
         assert abs(one.image[16, 16].astype(int) - expected).max() <= 8
     greys = [np.full((32, 32, 3), value, np.uint8) for value in (60, 128, 190, 230, 255)]
     path = video(tmp_path / "b.mkv", greys, "ffv1", "yuv444p", color_primaries=9, color_trc=18)
-    found = [int(one.image[16, 16, 0]) for one in frames.each(clip(path))]
+    found = [int(one.image[16, 16, 0]) for one in frames.iterate(clip(path))]
     assert min(np.diff(found)) > 8 and found[-1] >= 250
 
 
@@ -196,21 +196,21 @@ def bad_video(name: str, folder: Path) -> Path:
 def test_bad_videos_are_refused_with_a_reason(tmp_path, name, reason):
     pytest.importorskip("av")
     sample = clip(bad_video(name, tmp_path))
-    assert reason in refusal(list, frames.each(sample), kind=ImageError)
+    assert reason in refusal(list, frames.iterate(sample), kind=ImageError)
 
 
 def test_a_damaged_video_gives_the_frames_before_and_an_error(tmp_path):
     path = video(tmp_path / "a.avi", [view(k) for k in range(40)])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     errors = []
-    found = list(frames.each(clip(path), bad=lambda path, error: errors.append(str(error))))
+    found = list(frames.iterate(clip(path), bad=lambda path, error: errors.append(str(error))))
     assert 5 < len(found) < 40
     assert len(errors) == 1 and "of 40 frames" in errors[0] and "are used" in errors[0]
     path = video(tmp_path / "b.mkv", [view(k) for k in range(40)], "mjpeg", "yuvj420p")
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 3000] = bytes(3000)
     path.write_bytes(data)
-    assert len(list(frames.each(clip(path), bad=lambda path, error: errors.append(error)))) > 5
+    assert len(list(frames.iterate(clip(path), bad=lambda path, error: errors.append(error)))) > 5
 
 
 def test_large_and_long_videos_are_refused(tmp_path, monkeypatch):
@@ -222,11 +222,11 @@ def test_large_and_long_videos_are_refused(tmp_path, monkeypatch):
     ):
         with monkeypatch.context() as patch:
             patch.setattr(frames, name, value)
-            assert reason in refusal(list, frames.each(clip(path)), kind=ImageError)
+            assert reason in refusal(list, frames.iterate(clip(path)), kind=ImageError)
 
 
 def test_a_video_without_its_reader_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)  # as Python marks a missing module
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(100))
-    message = refusal(list, frames.each(clip(tmp_path / "a.mp4")), kind=NotInstalled)
+    message = refusal(list, frames.iterate(clip(tmp_path / "a.mp4")), kind=NotInstalledError)
     assert "PyAV" in message and "pip install 'viewsynth[video]'" in message

@@ -35,10 +35,10 @@ def entry(*samples: Sample) -> manifest.Entry:
 @pytest.fixture(scope="module")
 def rendered() -> list[np.ndarray]:
     wanted = [
-        shots.Simple(name=f"s{turn}", elevation=5, azimuth=turn, height=200)
+        shots.SimpleShot(name=f"s{turn}", elevation=5, azimuth=turn, height=200)
         for turn in range(0, 360, 30)
     ]
-    return [shot.image for shot in shots.draw(1, seed=2, shots=wanted)]
+    return [shot.image for shot in shots.render(1, seed=2, shots=wanted)]
 
 
 @pytest.fixture(scope="module")

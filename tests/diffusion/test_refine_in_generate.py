@@ -35,7 +35,7 @@ def photos(tmp_path_factory):
         weights.pose_model(), weights.detector_model()
     except weights.MissingWeightsError as error:
         pytest.skip(f"the pose models cannot be had: {error}")
-    return shots.write(tmp_path_factory.mktemp("photos"), 2, 3, shots.SHOTS[:1])
+    return shots.write_folder(tmp_path_factory.mktemp("photos"), 2, 3, shots.SHOTS[:1])
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def here(model):
 
     def run(root, output, *options, make=chunk.make_chunk):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(generate, "spread", serial)
+            patch.setattr(generate, "run_items", serial)
             return generate.run(asked(root, output, model, *options), load=load, make=make)
 
     return run

@@ -17,7 +17,7 @@ from viewsynth.evaluate.compare import plots, runs, summary, table
 from viewsynth.evaluate.fidelity import measures, sets, text
 from viewsynth.evaluate.fidelity import table as fidelity_table
 from viewsynth.records import Protocol, Sample
-from viewsynth.runtime.files import lines
+from viewsynth.runtime.files import to_jsonl
 
 angles = st.one_of(
     st.none(),
@@ -130,7 +130,7 @@ def write_arm(folder: Path, arm: str, queries, rule: str = "camid") -> None:
     protocol, rows = ranked(queries)
     run = folder / arm / "seed0"
     run.mkdir(parents=True, exist_ok=True)
-    (run / "queries.jsonl").write_bytes(lines(scoring.queries(protocol, rows, False)))
+    (run / "queries.jsonl").write_bytes(to_jsonl(scoring.queries(protocol, rows, False)))
     result = {
         "dataset": "folder",
         "fingerprint": "f",
@@ -149,7 +149,7 @@ def test_bins_of_a_comparison_sum_to_the_queries(tmp_path_factory, queries):
     queries = [(50, None, "aerial", True), *queries]
     for arm in ("a", "f"):
         write_arm(folder, arm, queries)
-    found = summary._task(runs.read(folder).tasks[0], runs.read(folder), summary.Parts("a", "f"))
+    found = summary._task(runs.read(folder).tasks[0], runs.read(folder), summary.Roles("a", "f"))
     above = sum(match and view == "aerial" for _, _, view, match in queries)
     assert sum(part["queries"] for part in found["bins"]) == above
 
@@ -157,7 +157,7 @@ def test_bins_of_a_comparison_sum_to_the_queries(tmp_path_factory, queries):
 def test_all_bins_of_a_comparison_are_shown(tmp_path):
     for arm in ("a", "f"):
         write_arm(tmp_path, arm, [(a, None, "aerial", True) for a in (-60, 30, 95, None, math.nan)])
-    found = summary.summary(runs.read(tmp_path), summary.Parts("a", "f", protocol="ALL"))
+    found = summary.summary(runs.read(tmp_path), summary.Roles("a", "f", protocol="ALL"))
     shown = table.markdown(found, {}, [])
     for row in ("| below 0° | 1 |", "| 25-40° | 1 |", "| above 90° | 1 |", "| unknown | 2 |"):
         assert row in shown

@@ -18,7 +18,7 @@ from viewsynth.data import images
 from viewsynth.evaluate import features
 from viewsynth.records import Sample
 from viewsynth.reid import encoders
-from viewsynth.runtime.images import stretched
+from viewsynth.runtime.images import resized
 
 SIZE = (32, 16)
 
@@ -77,7 +77,7 @@ def test_features_are_those_of_the_encoder(samples, encoder, tmp_path):
             image = np.asarray(Image.open(path))
             if sample.box:
                 image = image[1:10, 2:9]  # smaller than anything reconstruction would take
-            pixels = torch.from_numpy(stretched(image, SIZE).copy())[None]
+            pixels = torch.from_numpy(resized(image, SIZE).copy())[None]
             rows.append(encoder.encode(pixels)[0].numpy())
         expected = rows[0]
         if len(rows) > 1:  # a tracklet: the mean of directions
@@ -119,7 +119,7 @@ def test_unreadable_images_are_left_out_and_reported(samples, encoder, tmp_path)
         Sample(paths=(half, *track.paths), pid="t", name="c/track"),
     ]
     blocks = computed(mixed, tmp_path / "f", encoder)
-    have, rejects = features.outcome(blocks)
+    have, rejects = features.readable_samples(blocks)
     assert have == {sample.name for sample in mixed} - {"c/bad.png"}
     assert [reject.source for reject in rejects] == [str(bad), str(half)]
     features.join(blocks, tmp_path / "all.safetensors", encoder)
@@ -141,10 +141,10 @@ def test_images_that_became_readable_are_recomputed(samples, encoder, tmp_path, 
     with monkeypatch.context() as strict:
         strict.setattr(images, "MAX_PIXELS", 10)  # as if a decoder were missing
         (block,) = computed(mixed, tmp_path / "f", encoder)
-        assert block.done() and features.outcome([block])[0] == set()
+        assert block.done() and features.readable_samples([block])[0] == set()
     assert not block.done()
     (block,) = computed(mixed, tmp_path / "f", encoder)
-    have, (reject,) = features.outcome([block])
+    have, (reject,) = features.readable_samples([block])
     assert have == {"a/00.png", "a/01.png"} and reject.source == str(bad)
     assert block.done(), "damaged images do not cause another computation"
 
@@ -159,7 +159,7 @@ def test_a_video_has_the_mean_direction_of_its_frames(samples, encoder, tmp_path
         Sample(paths=(tmp_path / "bad.mp4",), pid="w", name="w"),
     )
     blocks = computed([replace(s, box=None) for s in mixed], tmp_path / "f", encoder)
-    have, (reject,) = features.outcome(blocks)
+    have, (reject,) = features.readable_samples(blocks)
     assert "v" in have and reject.source == str(tmp_path / "bad.mp4") and reject.pid == "w"
     features.join(blocks, tmp_path / "all.safetensors", encoder)
     rows = features.load(tmp_path / "all.safetensors", [s.name for s in mixed[:5]]).rows

@@ -13,7 +13,7 @@ from viewsynth import config
 from viewsynth.commands import probe as command
 from viewsynth.evaluate.probe import probe
 from viewsynth.reid import backbones, methods, saved
-from viewsynth.runtime.files import lines, sha256
+from viewsynth.runtime.files import sha256, to_jsonl
 
 PEOPLE = 60
 
@@ -111,7 +111,7 @@ def test_the_command(tmp_path, trained, capsys):
             )
     for split in ("query", "gallery"):
         draw(tmp_path / f"CARGO/{split}/Cam6/Cam6_day_0100_{len(split)}.jpg", 20)
-    (tmp_path / "run/metadata.jsonl").write_bytes(lines(rows))
+    (tmp_path / "run/metadata.jsonl").write_bytes(to_jsonl(rows))
     argv = ["--data.name", "cargo", "--data.root", tmp_path / "CARGO", "--data.synthetic"]
     argv += [tmp_path / "run", "--model", trained, "--output", tmp_path / "out"]
     argv += ["--cache", tmp_path / "cache", "--device", "cpu"]

@@ -23,11 +23,11 @@ def tools(pose_model, detector):
 
 
 @pytest.fixture(scope="module")
-def rendered() -> list[shots.Picture]:
-    return shots.draw(4, seed=3)
+def rendered() -> list[shots.RenderedShot]:
+    return shots.render(4, seed=3)
 
 
-def scene(*people: tuple[shots.Picture, int, int], size: tuple[int, int]) -> Image.Image:
+def scene(*people: tuple[shots.RenderedShot, int, int], size: tuple[int, int]) -> Image.Image:
     """An image of rendered people on grey: (picture, left, top), 240 pixels high each."""
     grey = np.random.default_rng(0).normal(145, 5, (*size[::-1], 1)).clip(0, 255).astype(np.uint8)
     result = Image.fromarray(np.repeat(grey, 3, 2))
@@ -84,8 +84,8 @@ def run(tmp_path_factory, tools, rendered) -> dict[str, dict]:
     whole.resize((20, 50), Image.Resampling.LANCZOS).save(root / "small.png")
     other = Image.fromarray(rendered[2].image)
     other.crop((0, 0, other.width, round(0.72 * other.height))).save(root / "knees.png")
-    ride = shots.Simple(name="r", posture="cycle", elevation=5, azimuth=70, height=220)
-    Image.fromarray(shots.one(0, 4, ride).image).save(root / "rides.png")
+    ride = shots.SimpleShot(name="r", posture="cycle", elevation=5, azimuth=70, height=220)
+    Image.fromarray(shots.render_one(0, 4, ride).image).save(root / "rides.png")
     scene((rendered[0], 60, 60), (rendered[2], 420, 80), size=(700, 400)).save(root / "street.png")
     argv = [
         "--data.root",

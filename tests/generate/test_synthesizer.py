@@ -40,7 +40,7 @@ def synthesizer() -> Synthesizer:
 def folder(tmp_path_factory) -> Path:
     """Two people, a front and a back image each, as PNG so that every form has the same pixels."""
     root = tmp_path_factory.mktemp("people")
-    for picture in shots.draw(2, seed=3):
+    for picture in shots.render(2, seed=3):
         (root / picture.pid).mkdir(exist_ok=True)
         Image.fromarray(picture.image).save(root / picture.pid / f"{picture.shot.name}.png")
     return root

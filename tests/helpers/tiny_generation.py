@@ -49,7 +49,7 @@ def person() -> nn.Module:
         image_size=32,
         patch_size=16,
     )
-    body = backbones.Tokens(ViTModel(config), SIZE, (0.5,) * 3, (0.5,) * 3)
+    body = backbones.TokenBackbone(ViTModel(config), SIZE, (0.5,) * 3, (0.5,) * 3)
     made = methods.build("sd_reid", body, 4, views=VIEWS)
     made.neck.norm.running_mean.copy_(noise(WIDTH))
     return made.eval()

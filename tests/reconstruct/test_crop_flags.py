@@ -19,10 +19,10 @@ from viewsynth.world import shots
 def rendered(posture: str, count: int = 4, **more) -> list[np.ndarray]:
     """Crops of people, alternately from the side and from the front."""
     return [
-        shots.one(
+        shots.render_one(
             number,
             4,
-            shots.Simple(
+            shots.SimpleShot(
                 name=posture,
                 posture=posture,
                 elevation=8,

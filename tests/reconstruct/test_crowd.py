@@ -14,11 +14,11 @@ from viewsynth.world import shots
 
 
 @pytest.fixture(scope="module")
-def rendered() -> list[shots.Picture]:
-    return shots.draw(4, seed=3)
+def rendered() -> list[shots.RenderedShot]:
+    return shots.render(4, seed=3)
 
 
-def together(*people: tuple[shots.Picture, float, float], tall: int = 200) -> np.ndarray:
+def together(*people: tuple[shots.RenderedShot, float, float], tall: int = 200) -> np.ndarray:
     """An image of people on grey: (picture, middle, size), in heights of the first."""
     ends = [middle * tall for _, middle, _ in people]
     left, width = min(ends) - 0.3 * tall, round(max(ends) - min(ends) + 0.6 * tall)
@@ -76,7 +76,7 @@ def test_the_result_is_deterministic(pose_model, rendered):
 
 def test_people_of_the_demo_are_no_crowd(pose_model):
     """One of them wears a long dress whose sleeve, once widened, resembles a second person."""
-    for picture in shots.draw(6, seed=0):
+    for picture in shots.render(6, seed=0):
         written = np.asarray(Image.open(io.BytesIO(images.jpeg(picture.image))))
         for image in (picture.image, written):
             assert not crowd.is_crowd(image, pose_model), (picture.pid, picture.shot.name)

@@ -18,8 +18,8 @@ def models(detector, pose_model) -> tuple[Model, Model]:
 
 
 @pytest.fixture(scope="module")
-def rendered() -> list[shots.Picture]:
-    return shots.draw(3, seed=3)
+def rendered() -> list[shots.RenderedShot]:
+    return shots.render(3, seed=3)
 
 
 def place(size, pictures, corners, heights) -> tuple[np.ndarray, list[tuple]]:

@@ -21,14 +21,14 @@ from viewsynth.world import shots
 
 VIEWS = (
     *shots.SHOTS,
-    shots.Simple(name="side", elevation=6, azimuth=100, platform="cctv", camid="c2"),
+    shots.SimpleShot(name="side", elevation=6, azimuth=100, platform="cctv", camid="c2"),
 )
 
 
 @pytest.fixture(scope="module")
-def rendered() -> list[list[shots.Picture]]:
+def rendered() -> list[list[shots.RenderedShot]]:
     """Three crops of each of three people, who wear different clothes."""
-    return [shots.draw(1, seed=6, shots=VIEWS, first=number) for number in (0, 9, 14)]
+    return [shots.render(1, seed=6, shots=VIEWS, first=number) for number in (0, 9, 14)]
 
 
 @pytest.fixture(scope="module")

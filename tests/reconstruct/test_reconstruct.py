@@ -31,17 +31,17 @@ def tools() -> reconstruct.Tools:
 
 
 @pytest.fixture(scope="module")
-def rendered() -> dict[tuple[int, str], shots.Picture]:
+def rendered() -> dict[tuple[int, str], shots.RenderedShot]:
     asked = (
         *shots.SHOTS,
-        shots.Simple(name="level", elevation=0, azimuth=0, height=180),
-        shots.Simple(name="raised", elevation=15, azimuth=20, height=180),
-        shots.Simple(name="high", elevation=30, azimuth=160, height=180),
+        shots.SimpleShot(name="level", elevation=0, azimuth=0, height=180),
+        shots.SimpleShot(name="raised", elevation=15, azimuth=20, height=180),
+        shots.SimpleShot(name="high", elevation=30, azimuth=160, height=180),
     )
-    return {(int(p.pid), p.shot.name): p for p in shots.draw(3, seed=3, shots=asked)}
+    return {(int(p.pid), p.shot.name): p for p in shots.render(3, seed=3, shots=asked)}
 
 
-def sample(picture: shots.Picture, elevation=None) -> Sample:
+def sample(picture: shots.RenderedShot, elevation=None) -> Sample:
     name = f"{picture.pid}/{picture.shot.name}.jpg"
     return Sample(paths=(Path(name),), pid=picture.pid, name=name, elevation=elevation)
 

@@ -76,7 +76,7 @@ def random_images(size: tuple[int, int] = SIZE, count: int = 4) -> torch.Tensor:
 @pytest.mark.parametrize("name", TOKENS)
 def test_equal_to_transformers(saved, name, size):
     backbone = backbones.load(str(saved / name), size).eval()
-    assert isinstance(backbone, backbones.Tokens) and backbone.width == 32
+    assert isinstance(backbone, backbones.TokenBackbone) and backbone.width == 32
     images = (random_images(size) * 255).byte()
     found = backbone(images / 255)
     if pooling := TOKENS[name][1]:
@@ -91,7 +91,7 @@ def test_equal_to_transformers(saved, name, size):
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_backbones(saved, name):
     backbone = backbones.load(str(saved / name), SIZE).eval()
-    assert not isinstance(backbone, backbones.Tokens) and backbone.width == 32
+    assert not isinstance(backbone, backbones.TokenBackbone) and backbone.width == 32
     images = random_images()
     found = backbone(images)
     torch.testing.assert_close(found[1:2], backbone(images[1:2]), rtol=1e-4, atol=1e-5)
@@ -157,7 +157,7 @@ def test_report_of_loaded_weights(saved, tmp_path):
     total = len(ViTModel(VIT).state_dict())
     assert f"{total - 2} of {total} weights" in report
     ViTModel(VIT).save_pretrained(tmp_path / "new")
-    assert "it looks untrained" in pretrained.check_loads(pretrained.load(str(tmp_path / "new")))
+    assert "it looks untrained" in pretrained.loading_report(pretrained.load(str(tmp_path / "new")))
 
 
 def test_checkpoints_that_do_not_match(saved, tmp_path):
@@ -201,7 +201,11 @@ def test_a_last_block_with_dropout_is_computed_in_full(option):
 
 def test_the_small_vit_has_a_convolutional_stem():
     body = backbones.load("small_vit", (128, 64))
-    assert isinstance(body, backbones.Tokens) and body.places.shape == (1, 1 + 8 * 4, body.width)
+    assert isinstance(body, backbones.TokenBackbone) and body.places.shape == (
+        1,
+        1 + 8 * 4,
+        body.width,
+    )
     assert 2.8e6 < sum(p.numel() for p in body.parameters()) < 3.0e6
     tokens = body.embed(random_images((128, 64)))
     assert tokens.shape == (4, 33, body.width)

@@ -23,7 +23,7 @@ from viewsynth.reid.options import Augmentation
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.pool import build
 from viewsynth.reid.sampler import Plan
-from viewsynth.runtime.images import stretched
+from viewsynth.runtime.images import resized
 
 SIZE = (32, 16)
 
@@ -66,7 +66,7 @@ def state(cache: Path) -> dict[str, tuple]:
 
 
 def test_images_equal_those_of_the_files(samples, tmp_path):
-    expected = np.stack([stretched(images.read(s.paths[0], least=1), SIZE) for s in samples])
+    expected = np.stack([resized(images.read(s.paths[0], least=1), SIZE) for s in samples])
     cached, read = Pixels.open(samples, SIZE, tmp_path), Pixels.open(samples, SIZE, threads=2)
     wanted = np.random.default_rng(1).integers(0, 150, 64)
     for opened in (cached, read):
@@ -82,7 +82,7 @@ def test_boxes_are_cropped(folder):
     box = (2, 3, 20, 30)
     part = Sample(paths=(big,), pid="a", name="part", box=box)
     found = Pixels.open([part], SIZE).get([0])[0].numpy()
-    assert (found == stretched(np.asarray(Image.open(big))[3:30, 2:20], SIZE)).all()
+    assert (found == resized(np.asarray(Image.open(big))[3:30, 2:20], SIZE)).all()
 
 
 def test_a_cache_is_written_once_and_completed_after_a_kill(samples, tmp_path):
@@ -237,7 +237,7 @@ def test_stream_follows_the_plan_resumed_or_in_parts(samples, tmp_path):
 def test_stretched_is_height_by_width():
     image = np.zeros((40, 20, 3), np.uint8)
     image[:20] = 200
-    small = stretched(image, (8, 16))
+    small = resized(image, (8, 16))
     assert small.shape == (8, 16, 3) and small.dtype == np.uint8
     assert (small[:2] == 200).all() and (small[-2:] == 0).all()
-    assert (stretched(image[..., 0] > 0, (8, 16))[:2] == 255).all()
+    assert (resized(image[..., 0] > 0, (8, 16))[:2] == 255).all()

@@ -13,7 +13,7 @@ import pytest
 
 from viewsynth.records import Sample
 from viewsynth.reid import pool
-from viewsynth.runtime.files import lines
+from viewsynth.runtime.files import to_jsonl
 
 PIDS = [f"world/{n:04d}" for n in range(6)]
 
@@ -56,7 +56,7 @@ def row(pid, name="e30_a0", **values):
 
 def run(folder: Path, rows: list[dict]) -> Path:
     folder.mkdir(parents=True)
-    (folder / "metadata.jsonl").write_bytes(lines(rows))
+    (folder / "metadata.jsonl").write_bytes(to_jsonl(rows))
     return folder
 
 
@@ -181,7 +181,7 @@ def test_bad_runs(train, tmp_path):
         pool.build([])
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "images").symlink_to(good)
-    (tmp_path / "linked" / "metadata.jsonl").write_bytes(lines([row(PIDS[0])]))
+    (tmp_path / "linked" / "metadata.jsonl").write_bytes(to_jsonl([row(PIDS[0])]))
     with pytest.raises(ValueError, match="through a symlink"):
         pool.build(train, [tmp_path / "linked"])
 
@@ -204,7 +204,7 @@ def test_videos_are_left_out_and_reported(train, tmp_path, name, caplog):
     video = Sample(paths=(tmp_path / name,), pid="a", name=name)
     assert pool.build([*train, video]).samples == pool.build(train).samples
     assert f"1 samples are videos ({name})" in caplog.text
-    found, (reject,) = pool.pictures([*train, video])
+    found, (reject,) = pool.single_images([*train, video])
     assert found == train and reject.source == str(tmp_path / name) and reject.pid == "a"
     assert "a folder of its frames" in reject.reason
     with pytest.raises(ValueError, match=f"no images .*{name}.* folder of its frames"):

@@ -91,8 +91,8 @@ def test_clean_removes_only_unfinished_files(tmp_path):
 def test_inside_rejects_paths_out_of_the_root(tmp_path, name):
     (tmp_path / "link").symlink_to("/etc")
     with pytest.raises(ValueError, match="leads out"):
-        files.inside(tmp_path, name)
-    assert files.inside(tmp_path, "a/b.jpg") == tmp_path / "a" / "b.jpg"
+        files.path_inside(tmp_path, name)
+    assert files.path_inside(tmp_path, "a/b.jpg") == tmp_path / "a" / "b.jpg"
 
 
 def test_sha256(tmp_path):

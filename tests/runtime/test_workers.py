@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from viewsynth.runtime.workers import ONE_THREAD, FatalError, Progress, spread
+from viewsynth.runtime.workers import ONE_THREAD, FatalError, Progress, run_items
 
 
 def start(folder):
@@ -26,7 +26,7 @@ def process(folder, item):
 
 
 def outcomes(items, folder, workers):
-    return {item[0]: item[1] for item in spread(items, start, (folder,), workers) if item}
+    return {item[0]: item[1] for item in run_items(items, start, (folder,), workers) if item}
 
 
 def test_every_item_is_processed_once(tmp_path):

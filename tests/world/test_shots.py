@@ -12,13 +12,13 @@ from viewsynth import bodies, cameras
 from viewsynth.data import folder
 from viewsynth.world import capture, rig, rows, shots
 
-FRONT = shots.Simple(name="front", elevation=0, azimuth=0, height=120)
+FRONT = shots.SimpleShot(name="front", elevation=0, azimuth=0, height=120)
 AT = {name: row for row, name in enumerate(bodies.KEYPOINTS)}
 
 
 @pytest.fixture(scope="module")
 def people():
-    return shots.draw(2, seed=3)
+    return shots.render(2, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +27,16 @@ def planned():
     return plan, shots.take(3, 0, plan)
 
 
-def same(a: shots.Picture, b: shots.Picture) -> bool:
+def same(a: shots.RenderedShot, b: shots.RenderedShot) -> bool:
     return np.array_equal(a.image, b.image) and np.array_equal(a.photo.labels, b.photo.labels)
 
 
 def test_an_image_does_not_depend_on_other_images(people, planned):
     plan, renderings = planned
-    assert same(shots.picture(3, 0, plan[3]), renderings[3])
-    again = shots.draw(1, seed=3, shots=shots.SHOTS[1:], first=1)[0]
+    assert same(shots.render_shot(3, 0, plan[3]), renderings[3])
+    again = shots.render(1, seed=3, shots=shots.SHOTS[1:], first=1)[0]
     assert same(again, people[3])
-    assert not same(shots.one(1, 4, shots.SHOTS[1]), again)
+    assert not same(shots.render_one(1, 4, shots.SHOTS[1]), again)
     assert same(shots.take(3, 0, plan[:1])[0], renderings[0])
 
 
@@ -67,14 +67,16 @@ def test_visible_keypoints_lie_on_the_person(people, planned):
 
 @pytest.mark.parametrize("azimuth, right_in_image", [(0, "left"), (180, "right")])
 def test_azimuth_decides_which_side_is_seen(azimuth, right_in_image):
-    points = shots.one(0, 0, dataclasses.replace(FRONT, azimuth=azimuth)).photo.keypoints
+    points = shots.render_one(0, 0, dataclasses.replace(FRONT, azimuth=azimuth)).photo.keypoints
     other = {"left": "right", "right": "left"}[right_in_image]
     assert points[AT[f"{right_in_image}_shoulder"], 0] > points[AT[f"{other}_shoulder"], 0] + 5
 
 
 def test_shots_of_one_moment_share_the_pose_and_elevation_foreshortens():
     low, high, own = (
-        shots.one(0, 0, dataclasses.replace(FRONT, name=name, elevation=elevation, moment=moment))
+        shots.render_one(
+            0, 0, dataclasses.replace(FRONT, name=name, elevation=elevation, moment=moment)
+        )
         for name, elevation, moment in (("a", 0, "m"), ("b", 60, "m"), ("c", 0, ""))
     )
     assert np.array_equal(low.joints, high.joints) and not np.allclose(low.joints, own.joints)
@@ -117,7 +119,7 @@ def test_images_of_one_walk_share_motion_and_light_but_not_phase():
 
 def test_folder_reads_the_written_images(tmp_path):
     simple = tuple(dataclasses.replace(shot, height=80) for shot in shots.SHOTS)
-    shots.write(tmp_path / "people", 2, shots=simple)
+    shots.write_folder(tmp_path / "people", 2, shots=simple)
     found = folder.load(tmp_path / "people")
     samples, rejects = found.samples, found.rejects
     assert not rejects and len(samples) == 4

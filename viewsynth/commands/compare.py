@@ -61,7 +61,7 @@ def run(config: Config) -> int:
 
     words = _words(config.words)
     found = runs.read(config.results.expanduser(), config.arms)
-    parts = summary.Parts(
+    parts = summary.Roles(
         config.floor, config.ceiling, config.treated, config.protocol, config.unit
     )
     results = summary.summary(found, parts)

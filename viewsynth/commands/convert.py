@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tyro
 
-from viewsynth.runtime.files import claim
+from viewsynth.runtime.files import claim_folder
 
 OURS = {"config.json", "model.safetensors", "preprocessor_config.json", ".gitkeep"}
 
@@ -39,9 +39,9 @@ def run(asked: Config) -> int:
     from viewsynth.reid import conversion, pretrained
 
     weights, config, left_out = conversion.convert(conversion.read(asked.file.expanduser()))
-    claim(asked.output, OURS, "config.json")
+    claim_folder(asked.output, OURS, "config.json")
     conversion.save(weights, config, asked.output, asked.mean, asked.std)
-    said = pretrained.check_loads(pretrained.load(str(asked.output), "file"))
+    said = pretrained.loading_report(pretrained.load(str(asked.output), "file"))
     dropped = f"; left out: {pretrained.few(left_out)}" if left_out else ""
     sys.stderr.write(f"{said}{dropped}\ngive --model.backbone {asked.output}\n")
     return 0

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 import tyro
 
 from viewsynth import data
-from viewsynth.config import within
+from viewsynth.config import check_range
 from viewsynth.data import Reading
 from viewsynth.records import Dataset, Reject, Sample, seed_of, to_dict
-from viewsynth.runtime.files import lines, write
+from viewsynth.runtime.files import to_jsonl, write
 from viewsynth.runtime.workers import cores
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Config:
     """Images of each camera on the contact sheet."""
 
     def __post_init__(self):
-        within("per_camera", self.per_camera, 1, 100)
+        check_range("per_camera", self.per_camera, 1, 100)
 
 
 def run(config: Config) -> int:
@@ -70,7 +70,7 @@ def run(config: Config) -> int:
     found = describe(dataset)
     sys.stdout.write(json.dumps(found, indent=1) + "\n" if config.json else text(found))
     write(folder / "data.json", (json.dumps(found, indent=1) + "\n").encode())
-    write(folder / "rejects.jsonl", lines([to_dict(reject) for reject in dataset.rejects]))
+    write(folder / "rejects.jsonl", to_jsonl([to_dict(reject) for reject in dataset.rejects]))
     write(folder / "contact_sheet.png", draw(dataset, config.per_camera))
     say(f"look at {folder / 'contact_sheet.png'}")
     bad = [reject for reject in dataset.rejects if reject.kind != "skipped"]
@@ -117,7 +117,7 @@ def broken(samples: list[Sample]) -> list[Reject]:
             name = sample.name if len(sample.paths) == 1 else f"{sample.name}/{path.name}"
             rejects.append(Reject(source=name, stage="input", reason=str(error), pid=sample.pid))
 
-        for _ in frames.each(sample, 1, add):
+        for _ in frames.iterate(sample, 1, add):
             pass
         return rejects
 
@@ -245,7 +245,7 @@ def _tiles(samples: list[Sample], count: int) -> list[sheet.Tile]:
         if len(tiles) == count:
             break
         try:
-            image = Image.fromarray(next(frames.each(sample, 1)).image)
+            image = Image.fromarray(next(frames.iterate(sample, 1)).image)
         except ImageError:
             continue
         pid = sample.pid.rpartition("/")[2]

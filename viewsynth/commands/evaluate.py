@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from viewsynth import __version__, data
-from viewsynth.config import dump, within
+from viewsynth.config import check_range, dump
 from viewsynth.data import Reading, Source
 from viewsynth.records import Dataset, Protocol, Reject
 from viewsynth.records import to_dict as to_json
-from viewsynth.runtime.files import claim, clean, lines, write
-from viewsynth.runtime.workers import cores, launched
+from viewsynth.runtime.files import claim_folder, clean, to_jsonl, write
+from viewsynth.runtime.workers import cores, make_accelerator
 
 if TYPE_CHECKING:
     from viewsynth.evaluate import features
@@ -68,8 +68,8 @@ class Model:
 
     def __post_init__(self):
         for side in self.size:
-            within("model.size", side, 16, 4096, "pixels")
-        within("model.batch", self.batch, 1, 65_536)
+            check_range("model.size", side, 16, 4096, "pixels")
+        check_range("model.batch", self.batch, 1, 65_536)
 
 
 @dataclass(frozen=True)
@@ -119,25 +119,25 @@ def run(config: Config) -> int:
     from viewsynth.evaluate import protocols
 
     check(config)
-    accelerator = launched(config.device)
+    accelerator = make_accelerator(config.device)
     first = accelerator.is_main_process
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
     dataset = data.load(config.data.name, config.data.root, config.data)
-    learnt = protocols.learnt_from(config.trained_on, dataset.name)
+    learnt = protocols.training_identities(config.trained_on, dataset.name)
     chosen, notes = protocols.select(dataset, config.protocols, config.camera_rule, learnt)
     if first:
         _print_notes(dataset.name, notes)
     with accelerator.main_process_first():
         if first:
-            claim(config.folder, OURS, "results.json")
+            claim_folder(config.folder, OURS, "results.json")
             clean(config.folder)
     maker, rejects, have, pictures = {}, [], None, 0
     if config.features is None:
         maker, have, rejects, pictures = _extract(config, dataset, chosen, accelerator)
     if first:
         every = [*dataset.rejects, *rejects]
-        write(config.folder / "rejects.jsonl", lines([to_json(reject) for reject in every]))
+        write(config.folder / "rejects.jsonl", to_jsonl([to_json(reject) for reject in every]))
     failed = len(rejects) > BROKEN * pictures
     if not failed:
         kept, more = _left(dataset, chosen, have, learnt)
@@ -145,7 +145,7 @@ def run(config: Config) -> int:
         results, queries = _rank(config, dataset, chosen, kept, found, order, accelerator)
         if first:
             _print_notes(dataset.name, [*more, *found.notes])
-            write(config.folder / "queries.jsonl", lines(queries))
+            write(config.folder / "queries.jsonl", to_jsonl(queries))
             _report(config, dataset, results, maker, [*notes, *more, *found.notes], len(rejects))
     elif first:
         _complain(config, rejects, pictures)
@@ -222,7 +222,7 @@ def _extract(
     threads = 1 if encoder.ordered else threads
     features.compute(mine, encoder, model.batch, threads, accelerator.is_main_process)
     accelerator.wait_for_everyone()
-    have, rejects = features.outcome(blocks)
+    have, rejects = features.readable_samples(blocks)
     if accelerator.is_main_process and have:
         features.join(blocks, config.folder / "features.safetensors", encoder)
     accelerator.wait_for_everyone()

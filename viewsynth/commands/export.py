@@ -36,9 +36,9 @@ from typing import Literal
 
 import tyro
 
-from viewsynth.config import within
+from viewsynth.config import check_range
 from viewsynth.manifest.renaming import FORMS, Form, notes, renamed
-from viewsynth.runtime.files import inside, lines
+from viewsynth.runtime.files import path_inside, to_jsonl
 
 COLUMNS = {  # columns that an export reads; all exports but body read the image, too
     "body": ("file_name", "person"),
@@ -64,7 +64,7 @@ class Config:
     """Images per tar file of webdataset."""
 
     def __post_init__(self):
-        within("shard", self.shard, 1, 1_000_000)
+        check_range("shard", self.shard, 1, 1_000_000)
 
 
 class Target:
@@ -114,7 +114,7 @@ def run(config: Config) -> int:
     else:
         write = {"body": _bodies, "sheet": _sheets, "webdataset": _webdataset}[config.kind]
         written = write(config, rows, target)
-    target.put("sources.jsonl", lines(written))
+    target.put("sources.jsonl", to_jsonl(written))
     sys.stderr.write(f"wrote {len(written)} {config.kind} entries to {target.url}\n")
     for note in notes(form, entries, target.root) if form else ():
         sys.stderr.write(f"{note}\n")
@@ -171,7 +171,7 @@ def _row(line: bytes, where: str, folder: Path, kind: str) -> dict:
                 raise ValueError(f"{where}: {key} must be a number, got {value!r}; {EXPECTED}")
         elif not isinstance(value, str) or not value:
             raise ValueError(f"{where}: {key} must be text, got {value!r}; {EXPECTED}")
-    if kind != "body" and not inside(folder, row["file_name"]).is_file():
+    if kind != "body" and not path_inside(folder, row["file_name"]).is_file():
         raise FileNotFoundError(
             f"{where}: there is no image {row['file_name']} in {folder}; put it back, or run "
             "`viewsynth generate` in a new folder"
@@ -182,7 +182,7 @@ def _row(line: bytes, where: str, folder: Path, kind: str) -> dict:
 def _copied(run: Path, form: Form, entries: list[dict], target: Target) -> list[dict]:
     """Write the images under the file names of another data set."""
     for entry in entries:
-        target.put(entry["file_name"], inside(run, entry["original"]).read_bytes())
+        target.put(entry["file_name"], path_inside(run, entry["original"]).read_bytes())
     for folder in form.empty:
         target.put(f"{folder}/.keep", b"")  # hidden and no image, so the folder counts as empty
     return entries
@@ -194,7 +194,7 @@ def _webdataset(config: Config, rows: list[dict], target: Target) -> list[dict]:
         shard, packed = f"{first // config.shard:06d}.tar", io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for key, row in enumerate(rows[first : first + config.shard], first):
-                picture = inside(config.run, row["file_name"]).read_bytes()
+                picture = path_inside(config.run, row["file_name"]).read_bytes()
                 for name, data in (
                     (f"{key:09d}.jpg", picture),
                     (f"{key:09d}.json", json.dumps(row, sort_keys=True).encode()),
@@ -225,7 +225,7 @@ def _bodies(config: Config, rows: list[dict], target: Target) -> list[dict]:
 
     written, posers = [], {}
     for file, views in _people(config, rows):
-        person = Person.load(inside(config.run, file))
+        person = Person.load(path_inside(config.run, file))
         if person.body not in posers:
             posers[person.body] = Poser(bodies.load(person.body))
         name = f"{Path(file).stem}.glb"
@@ -244,7 +244,7 @@ def _sheets(config: Config, rows: list[dict], target: Target) -> list[dict]:
     for file, views in _people(config, rows):
         shown: dict[float, list[sheet.Tile]] = {}
         for row in sorted(views, key=lambda row: (row["elevation"], row["azimuth"])):
-            with Image.open(inside(config.run, row["file_name"])) as image:
+            with Image.open(path_inside(config.run, row["file_name"])) as image:
                 tile = sheet.Tile(f"{row['azimuth']:g}°", image.convert("RGB"))
             shown.setdefault(row["elevation"], []).append(tile)
         name = f"{Path(file).stem}.png"

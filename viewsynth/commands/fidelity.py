@@ -30,11 +30,11 @@ from typing import Literal
 
 import tyro
 
-from viewsynth.config import to_dict, within
+from viewsynth.config import check_range, to_dict
 from viewsynth.diffusion.options import Refine
 from viewsynth.runtime import weights
-from viewsynth.runtime.files import lines, write
-from viewsynth.runtime.workers import FatalError, spread
+from viewsynth.runtime.files import to_jsonl, write
+from viewsynth.runtime.workers import FatalError, run_items
 
 MOST = 12_000  # training images of the observer: more take minutes and memory
 # Tiles of a view on the sheet: file and label; `REPAIRED` is used with a diffusion engine.
@@ -77,10 +77,10 @@ class Config:
     """Device of the engine and the ReID model; everything else runs on the CPU."""
 
     def __post_init__(self):
-        within("people", self.people, 1, 1_000_000)
-        within("skip", self.skip, 0, 1_000_000)
-        within("workers", self.workers, 1, 256)
-        within("sheet", self.sheet, 0, 200)
+        check_range("people", self.people, 1, 1_000_000)
+        check_range("skip", self.skip, 0, 1_000_000)
+        check_range("workers", self.workers, 1, 256)
+        check_range("sheet", self.sheet, 0, 200)
 
 
 def run(config: Config) -> int:
@@ -111,7 +111,7 @@ def run(config: Config) -> int:
     every = comparison.chunks(moments)
     todo = [chunk for chunk in every if comparison.part(job, chunk) is None]
     with tqdm(total=sum(len(chunk.pids) for chunk in todo), unit="person") as bar:
-        for done in spread(todo, comparison.start, (job,), config.workers):
+        for done in run_items(todo, comparison.start, (job,), config.workers):
             if done is None:
                 continue
             chunk, why = done
@@ -180,7 +180,7 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
     from viewsynth.evaluate.fidelity import observer
     from viewsynth.world import truth
 
-    rows = _few(truth.training(world))
+    rows = _few(truth.training_rows(world))
     settings = observer.Settings()
     # File sizes reveal a world that was rendered again, without reading every image.
     sized = [row | {"bytes": (world / row["file_name"]).stat().st_size} for row in rows]
@@ -190,7 +190,7 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
         return mark
     images = np.empty((len(rows), observer.SIDE, observer.SIDE, 3), np.uint8)
     for number, row in enumerate(tqdm(rows, desc="images for the observer", unit="image")):
-        images[number] = observer.letterbox(*truth.person(world, row))
+        images[number] = observer.letterbox(*truth.person_image(world, row))
     names = sorted({row["pid"] for row in rows})
     who = np.searchsorted(names, [row["pid"] for row in rows])
     angle = np.array([row["elevation"] for row in rows], np.float32)
@@ -210,7 +210,7 @@ def _few(rows: list[dict]) -> list[dict]:
     """At most `MOST` rows of whole people, in their order."""
     from viewsynth.world import truth
 
-    pids = sorted({row["pid"] for row in rows}, key=truth.order)
+    pids = sorted({row["pid"] for row in rows}, key=truth.pid_order)
     keep = set(pids[: max(MOST * len(pids) // max(len(rows), 1), 2)])
     return [row for row in rows if row["pid"] in keep]
 
@@ -228,8 +228,8 @@ def _report(config: Config, parts: list[dict], moments) -> None:
         )
     table.identify(rows)
     table.identify(rows, "reid")
-    found, differences = table.summary(rows), table.against(rows)
-    repaired = table.repaired(rows)
+    found, differences = table.summary(rows), table.gains_over_baselines(rows)
+    repaired = table.gains_of_repair(rows)
     alike = sets.compare(rows, [row for part in parts for row in part["ground"]])
     made = {row["pid"] for row in rows}
     fallen = {row["pid"] for row in rows if row["fallback"]}
@@ -244,8 +244,8 @@ def _report(config: Config, parts: list[dict], moments) -> None:
         del row["embedding"]
         row.pop("features", None)
     output = config.output
-    write(output / "fidelity.jsonl", lines(rows))
-    write(output / "rejects.jsonl", lines(rejects))
+    write(output / "fidelity.jsonl", to_jsonl(rows))
+    write(output / "rejects.jsonl", to_jsonl(rejects))
     tables = {
         "notes": notes,
         "summary": found,

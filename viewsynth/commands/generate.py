@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from viewsynth import manifest
-from viewsynth.config import dump, to_dict, within
+from viewsynth.config import check_range, dump, to_dict
 from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion.options import Refine
 from viewsynth.generate import ranks, worker
 from viewsynth.generate.options import Pose, Views
 from viewsynth.render.options import Sensor
-from viewsynth.runtime.files import claim, clean, write
+from viewsynth.runtime.files import claim_folder, clean, write
 from viewsynth.runtime.licences import require_commercial
 from viewsynth.runtime.provenance import facts
-from viewsynth.runtime.workers import launched
+from viewsynth.runtime.workers import make_accelerator
 
 if TYPE_CHECKING:
     from viewsynth.diffusion import refine
@@ -58,8 +58,8 @@ class Data(Reading, Source):
     """Licence of the images, an SPDX identifier; the output inherits it."""
 
     def __post_init__(self):
-        within("data.people", self.people, 1, 1_000_000)
-        within("data.per_person", self.per_person, 1, 1_000_000)
+        check_range("data.people", self.people, 1, 1_000_000)
+        check_range("data.per_person", self.per_person, 1, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ class Config:
     """Fail unless the images and all models allow commercial use."""
 
     def __post_init__(self):
-        within("seed", self.seed, 0, 2**63 - 1)
-        within("chunk", self.chunk, 1, 10_000)
-        within("workers", self.workers, 0, 1024)
+        check_range("seed", self.seed, 0, 2**63 - 1)
+        check_range("chunk", self.chunk, 1, 10_000)
+        check_range("workers", self.workers, 0, 1024)
         if self.weights.identity and self.chunk < 4:
             raise ValueError(
                 "chunk must be at least 4 with weights.identity, which compares the crops of a "
@@ -145,7 +145,7 @@ def run(
     started = time.perf_counter()
     folder = config.folder
     check(config)
-    accelerator = launched(config.device)
+    accelerator = make_accelerator(config.device)
     first = accelerator.is_main_process
     with accelerator.main_process_first():
         if first:
@@ -236,7 +236,7 @@ def settings_of(config: Config, device: str) -> dict:
     tree = to_dict(config)
     for key in ("views", "weights", "output", "workers", "report", "retry_failed", "commercial"):
         del tree[key]
-    tree["data"] = reading.told(tree["data"])
+    tree["data"] = reading.non_default(tree["data"])
     del tree["data"]["people"]
     if config.data.root:
         tree["data"]["root"] = config.data.root.expanduser().resolve().as_posix()
@@ -245,7 +245,7 @@ def settings_of(config: Config, device: str) -> dict:
 
 def _claim(folder: Path, settings: dict) -> None:
     """Claim the folder if it is empty or holds this run, and remove leftovers of a kill."""
-    if claim(folder, OURS, "run.json"):
+    if claim_folder(folder, OURS, "run.json"):
         old = manifest.read(folder).settings
         manifest.refuse_other_settings(folder, old, settings | {"models": old.get("models")})
     clean(folder)
@@ -267,7 +267,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
             done = {sample.pid for sample in data.load("folder", root).samples}
         if len(done) < config.data.people:
             _say(f"rendering {config.data.people} people to {root}")
-            shots.write(root, config.data.people, config.seed)
+            shots.write_folder(root, config.data.people, config.seed)
     dataset = data.load(config.data.name, root, config.data)
     samples = [sample for sample in dataset.train if sample.view == "ground"]
     if others := len(dataset.samples) - len(samples):

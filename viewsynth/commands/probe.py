@@ -22,10 +22,10 @@ from typing import Literal
 import numpy as np
 
 from viewsynth import data
-from viewsynth.config import within
+from viewsynth.config import check_range
 from viewsynth.data import Reading, Source
 from viewsynth.runtime.files import write
-from viewsynth.runtime.workers import launched
+from viewsynth.runtime.workers import make_accelerator
 
 BATCH = 256  # images in a forward pass
 PAIRS = (
@@ -64,7 +64,7 @@ class Config:
     """Device of the model; auto = cuda if there is one."""
 
     def __post_init__(self):
-        within("per_person", self.per_person, 1, 10_000)
+        check_range("per_person", self.per_person, 1, 10_000)
 
 
 def run(config: Config) -> int:
@@ -93,7 +93,7 @@ def run(config: Config) -> int:
     rng = np.random.default_rng(config.seed)
     chosen = _few(learnt.labels, kinds, config.per_person, rng)
     learnt, kinds = learnt.keep(chosen), kinds[chosen]
-    device = str(launched(config.device).device)
+    device = str(make_accelerator(config.device).device)
     encoder = encoders.load(config.model, config.size, device=device)
     pixels = Pixels.open(learnt.samples, encoder.size, config.cache, bar=True)
     kinds, count = kinds[pixels.usable], len(pixels.samples)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from viewsynth import data
-from viewsynth.config import dump, to_dict, within
+from viewsynth.config import check_range, dump, to_dict
 from viewsynth.data import Reading, Source, reading
 from viewsynth.manifest import refuse_other_settings
 from viewsynth.records import Sample
@@ -31,9 +31,9 @@ from viewsynth.reid import methods, pool
 from viewsynth.reid.options import Augmentation, ReIDOptimization
 from viewsynth.reid.sampler import Plan
 from viewsynth.runtime import fingerprint
-from viewsynth.runtime.files import claim, clean, lines, write
+from viewsynth.runtime.files import claim_folder, clean, to_jsonl, write
 from viewsynth.runtime.provenance import facts
-from viewsynth.runtime.workers import launched
+from viewsynth.runtime.workers import make_accelerator
 
 if TYPE_CHECKING:
     from viewsynth.reid.pixels import Pixels
@@ -76,12 +76,12 @@ class Data(Reading, Source):
     """Share of the training identities held out for validation; 0 = none."""
 
     def __post_init__(self):
-        within("data.share", self.share, 0, 0.5)
-        within("data.until", self.until, 0, 1)
-        within("data.least", self.least, 0, 1)
-        within("data.per_person", self.per_person, 1, 10_000)
-        within("data.repeat", self.repeat, 0, 10_000)
-        within("data.validation", self.validation, 0, 0.9)
+        check_range("data.share", self.share, 0, 0.5)
+        check_range("data.until", self.until, 0, 1)
+        check_range("data.least", self.least, 0, 1)
+        check_range("data.per_person", self.per_person, 1, 10_000)
+        check_range("data.repeat", self.repeat, 0, 10_000)
+        check_range("data.validation", self.validation, 0, 0.9)
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class Model:
 
     def __post_init__(self):
         for side in self.size:
-            within("model.size", side, 16, 4096, "pixels")
-        within("model.smoothing", self.smoothing, 0, 0.99)
+            check_range("model.size", side, 16, 4096, "pixels")
+        check_range("model.smoothing", self.smoothing, 0, 0.99)
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,11 @@ class Config:
     """Device of the model; auto = cuda if there is one."""
 
     def __post_init__(self):
-        within("steps", self.steps, 1, 10**8)
-        within("people", self.people, 2, 10_000)
-        within("pictures", self.pictures, 1, 1000)
-        within("every", self.every, 1, 10**8)
-        within("seed", self.seed, 0, 2**63 - 1)
+        check_range("steps", self.steps, 1, 10**8)
+        check_range("people", self.people, 2, 10_000)
+        check_range("pictures", self.pictures, 1, 1000)
+        check_range("every", self.every, 1, 10**8)
+        check_range("seed", self.seed, 0, 2**63 - 1)
 
 
 def run(config: Config) -> int:
@@ -147,7 +147,7 @@ def run(config: Config) -> int:
     if config.data.root is None:
         raise ValueError("data.root must be the folder of the real data set; got none")
     methods.needs(config.model.method)  # refuse an unknown name before anything is read
-    accelerator = launched(config.device, config.trackers, config.output)
+    accelerator = make_accelerator(config.device, config.trackers, config.output)
     first = accelerator.is_main_process
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
@@ -158,7 +158,7 @@ def run(config: Config) -> int:
     with accelerator.main_process_first():
         if first:
             ours = OURS | {p.name for p in config.output.glob("checkpoint-*")}
-            claim(config.output, ours, "run.json")
+            claim_folder(config.output, ours, "run.json")
             clean(config.output)
         pixels = open_pixels(learnt.samples, config, first)
         held = open_pixels(validated, config, first)
@@ -168,7 +168,7 @@ def run(config: Config) -> int:
     if first:
         _freeze(config, files, accelerator)
         every = [*rejects, *pixels.rejects, *(held.rejects if held else [])]
-        write(config.output / "rejects.jsonl", lines([to_json(reject) for reject in every]))
+        write(config.output / "rejects.jsonl", to_jsonl([to_json(reject) for reject in every]))
     _train(config, method, plan_of(config, learnt), pixels, held, accelerator)
     accelerator.end_training()
     return 0
@@ -187,7 +187,7 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
     if not wanted:
         raise ValueError(f"data.views: {config.data.root} has no {config.data.views} image")
     # Validation sees the views that training sees.
-    frames, videos = pool.pictures(wanted)
+    frames, videos = pool.single_images(wanted)
     real, validated = pool.split(frames, config.data.validation, config.seed)
     tested = {s.pid for p in dataset.protocols.values() for s in (*p.query, *p.gallery)}
     learnt = pool.build(
@@ -256,7 +256,7 @@ def _freeze(config: Config, files: dict[str, tuple[Path, dict]], accelerator) ->
     """Record what decides the weights, or refuse to resume with something else."""
     folder, values = config.output, to_dict(config)
     settings = {key: value for key, value in values.items() if key not in FREE}
-    settings["data"] = reading.told(settings["data"])
+    settings["data"] = reading.non_default(settings["data"])
     settings["optim"]["parts"] = config.optim.parts or accelerator.num_processes
     settings["precision"] = accelerator.mixed_precision
     begun = any(folder.glob("checkpoint-*"))

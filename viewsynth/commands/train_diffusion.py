@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from viewsynth import data
 from viewsynth.commands import world
-from viewsynth.config import dump, to_dict, within
+from viewsynth.config import check_range, dump, to_dict
 from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion.options import (
     AutoencoderOptimization,
@@ -31,10 +31,10 @@ from viewsynth.diffusion.options import (
 )
 from viewsynth.manifest import refuse_other_settings
 from viewsynth.runtime import fingerprint, hub
-from viewsynth.runtime.files import claim, clean, write
+from viewsynth.runtime.files import claim_folder, clean, write
 from viewsynth.runtime.licences import require_commercial
 from viewsynth.runtime.provenance import facts
-from viewsynth.runtime.workers import cores, launched
+from viewsynth.runtime.workers import cores, make_accelerator
 
 if TYPE_CHECKING:
     from viewsynth.diffusion import stages
@@ -70,8 +70,8 @@ class Data(Reading, Source):
     """Share of the people held out for validation; 0 = none."""
 
     def __post_init__(self):
-        within("data.people", self.people, 1, 10**8)
-        within("data.validation", self.validation, 0, 0.9)
+        check_range("data.people", self.people, 1, 10**8)
+        check_range("data.validation", self.validation, 0, 0.9)
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ class Model:
 
     def __post_init__(self):
         for side in self.size:
-            within("model.size", side, SIDE, 2048, "pixels")
+            check_range("model.size", side, SIDE, 2048, "pixels")
             if side % SIDE:
                 raise ValueError(f"model.size must be multiples of {SIDE} pixels, got {side}")
-        within("model.rank", self.rank, 0, 1024)
+        check_range("model.rank", self.rank, 0, 1024)
         if self.rank and self.base == "small":
             raise ValueError(
                 "model.rank must be 0 with the base small, whose weights are random; got "
@@ -133,9 +133,9 @@ class Config:
     """Device of the model; auto = cuda if there is one."""
 
     def __post_init__(self):
-        within("every", self.every, 1, 10**8)
-        within("workers", self.workers, 0, 1024)
-        within("seed", self.seed, 0, 2**63 - 1)
+        check_range("every", self.every, 1, 10**8)
+        check_range("workers", self.workers, 0, 1024)
+        check_range("seed", self.seed, 0, 2**63 - 1)
 
 
 def run(config: Config) -> int:
@@ -144,14 +144,14 @@ def run(config: Config) -> int:
     from viewsynth.diffusion.pairs.stored import Pairs
 
     licences = check(config)
-    accelerator = launched(config.device, config.trackers, config.output)
+    accelerator = make_accelerator(config.device, config.trackers, config.output)
     first = accelerator.is_main_process
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
     pipeline = _base(config)  # before the pairs, so that a wrong one fails at once
     with accelerator.main_process_first():
         if first:
-            claim(config.output, OURS, "run.json")
+            claim_folder(config.output, OURS, "run.json")
             clean(config.output)
             _make_pairs(config)
         pairs = Pairs.open(*config.data.pairs, *_pairs(config))
@@ -206,7 +206,7 @@ def check(config: Config) -> dict[str, str]:
         Pairs.open(folder)
         licences["pairs"] = data.licence
     if model.base != "small":
-        hub.folder_of(model.base, loading.files())  # now, not after the pairs are made
+        hub.local_folder(model.base, loading.files())  # now, not after the pairs are made
         licences["base"] = model.licence
     if model.identity is not None:
         if not (model.identity / "config.json").is_file():
@@ -224,7 +224,7 @@ def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
     """Record what decides the weights, or refuse to resume with something else."""
     folder = config.output
     settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
-    settings["data"] = reading.told(settings["data"])
+    settings["data"] = reading.non_default(settings["data"])
     for stage in (config.autoencoder, config.optim, config.distil):
         settings[stage.GROUP]["parts"] = stage.parts or accelerator.num_processes
     settings |= {"pairs": pairs.fingerprint, "precision": accelerator.mixed_precision}
@@ -259,7 +259,7 @@ def _inputs(config: Config) -> dict[str, tuple[Path, dict]]:
         given.append((str(model.identity), model.identity, adapt.VISION))
     if model.base != "small":
         files = loading.files()
-        given.append((model.base, hub.folder_of(model.base, files), files))
+        given.append((model.base, hub.local_folder(model.base, files), files))
     return {
         f"{name}/{path.relative_to(place).as_posix()}": (path, {})
         for name, place, kinds in given
@@ -299,7 +299,7 @@ def _base(config: Config) -> ViewDiffusionPipeline:
     if model.base == "small":
         parts = adapt.small(config.seed, identity, model.size)
         return ViewDiffusionPipeline(**parts, licence="Apache-2.0")
-    folder = hub.folder_of(model.base, loading.files())
+    folder = hub.local_folder(model.base, loading.files())
     if (folder / "conditioner").is_dir():
         made = ViewDiffusionPipeline.from_pretrained(folder)
         if made.size != tuple(model.size):
@@ -320,7 +320,7 @@ def _preview(config: Config, pairs: Pairs, accelerator) -> stages.Preview:
         shown = preview.choose(pairs, rows, config.seed)
         image = preview.grid(pipeline, pairs, shown, steps, config.seed)
         write(config.output / "grids" / f"{stage}-{step:06d}.png", image)
-        preview.show(accelerator, f"{stage}/grid", image, step)
+        preview.log_image(accelerator, f"{stage}/grid", image, step)
 
     return show
 

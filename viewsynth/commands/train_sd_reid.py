@@ -24,14 +24,14 @@ import tyro
 
 from viewsynth import config
 from viewsynth.commands import train
-from viewsynth.config import dump, to_dict, within
+from viewsynth.config import check_range, dump, to_dict
 from viewsynth.manifest import refuse_other_settings
 from viewsynth.reid import pool
 from viewsynth.reid.sd_reid.options import GeneratorOptimization, GeneratorShape
 from viewsynth.runtime import fingerprint
-from viewsynth.runtime.files import claim, clean, write
+from viewsynth.runtime.files import claim_folder, clean, write
 from viewsynth.runtime.provenance import facts
-from viewsynth.runtime.workers import launched
+from viewsynth.runtime.workers import make_accelerator
 
 if TYPE_CHECKING:
     from viewsynth.reid.sd_reid import cache, training
@@ -56,8 +56,8 @@ class Sampler:
     """Classifier-free guidance; 1 = none, in half the time."""
 
     def __post_init__(self):
-        within("sampler.steps", self.steps, 1, 1000)
-        within("sampler.guidance", self.guidance, 0, 100)
+        check_range("sampler.steps", self.steps, 1, 1000)
+        check_range("sampler.guidance", self.guidance, 0, 100)
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class Config:
     """Device of the model; auto = cuda if there is one."""
 
     def __post_init__(self):
-        within("every", self.every, 1, 10**8)
-        within("seed", self.seed, 0, 2**63 - 1)
-        within("sampler.steps", self.sampler.steps, 1, self.generator.times - 1)
+        check_range("every", self.every, 1, 10**8)
+        check_range("seed", self.seed, 0, 2**63 - 1)
+        check_range("sampler.steps", self.sampler.steps, 1, self.generator.times - 1)
 
 
 def run(asked: Config) -> int:
@@ -97,7 +97,7 @@ def run(asked: Config) -> int:
 
     first_stage = _first_stage(asked.stage1)
     person, _ = saved.load(asked.stage1 / "model")
-    accelerator = launched(asked.device, asked.trackers, asked.output)
+    accelerator = make_accelerator(asked.device, asked.trackers, asked.output)
     first = accelerator.is_main_process
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
@@ -105,7 +105,7 @@ def run(asked: Config) -> int:
     generator = _generator(asked, person, len(learnt.view_names))
     with accelerator.main_process_first():
         if first:
-            claim(asked.output, OURS, "run.json")
+            claim_folder(asked.output, OURS, "run.json")
             clean(asked.output)
         pixels = train.open_pixels(learnt.samples, first_stage, first)
         held = validated and pool.build(validated, by=learnt.by, view_names=learnt.view_names)
@@ -160,7 +160,7 @@ def _first_stage(folder: Path) -> train.Config:
 
 def _generator(asked: Config, person, views: int) -> Generator:
     """A new generator for the first stage; refuses data with another number of views."""
-    from viewsynth.reid.backbones import drawn
+    from viewsynth.reid.backbones import seeded
     from viewsynth.reid.sd_reid.model import Generator
 
     if views != len(person.bank):
@@ -168,7 +168,7 @@ def _generator(asked: Config, person, views: int) -> Generator:
             f"the data of {asked.stage1} has {views} views now, its model has {len(person.bank)}; "
             "restore the data, or train the first stage again"
         )
-    with drawn(asked.seed, "generator"):
+    with seeded(asked.seed, "generator"):
         return Generator(person.backbone.width, len(person.backbone.blocks), views, asked.generator)
 
 
@@ -177,7 +177,7 @@ def _cached(asked: Config, person, chosen: pool.Pool, pixels, accelerator) -> ca
     from viewsynth.reid.sd_reid import cache
     from viewsynth.reid.sd_reid.mode import MODES
 
-    return cache.open_or_make(
+    return cache.load_or_compute(
         asked.cache,
         person,
         chosen,

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from viewsynth import manifest
-from viewsynth.config import within
-from viewsynth.runtime.files import claim, clean, inside, write
-from viewsynth.runtime.provenance import code, facts
-from viewsynth.runtime.workers import Progress, cores, spread
+from viewsynth.config import check_range
+from viewsynth.runtime.files import claim_folder, clean, path_inside, write
+from viewsynth.runtime.provenance import code_digest, facts
+from viewsynth.runtime.workers import Progress, cores, run_items
 from viewsynth.world import writer
 
 FORMAT = 1
@@ -58,12 +58,12 @@ class Config:
     """People that one worker renders together."""
 
     def __post_init__(self):
-        within("people", self.people, 1, 99_999)
-        within("images_per_person", self.images_per_person, 1, 10_000)
-        within("instants", self.instants, 0, 1000)
-        within("seed", self.seed, 0, 2**63 - 1)
-        within("workers", self.workers, 0, 1024)
-        within("chunk", self.chunk, 1, 10_000)
+        check_range("people", self.people, 1, 99_999)
+        check_range("images_per_person", self.images_per_person, 1, 10_000)
+        check_range("instants", self.instants, 0, 1000)
+        check_range("seed", self.seed, 0, 2**63 - 1)
+        check_range("workers", self.workers, 0, 1024)
+        check_range("chunk", self.chunk, 1, 10_000)
 
 
 def run(config: Config) -> int:
@@ -82,8 +82,8 @@ def run(config: Config) -> int:
         )
     began = time.perf_counter()
     folder = config.output.expanduser().resolve()
-    settings = {"seed": config.seed, "chunk": config.chunk, "code": code(*CODE)}
-    if claim(folder, OURS, "world.json"):
+    settings = {"seed": config.seed, "chunk": config.chunk, "code": code_digest(*CODE)}
+    if claim_folder(folder, OURS, "world.json"):
         manifest.refuse_other_settings(folder, read(folder)["settings"], settings)
     clean(folder)
     wanted = (config.people, config.images_per_person, config.instants)
@@ -168,7 +168,7 @@ def _work(folder: Path, config: Config, todo: list[writer.Task]) -> list[tuple[s
     files = {folder / "chunks" / f"{task.part}.jsonl": task.count for task in todo}
     workers, died = min(config.workers or cores(), max(len(todo), 1)), []
     with Progress(files, ("image", "images")) as progress:
-        for outcome in spread(todo, writer.start, (folder, config.seed), workers):
+        for outcome in run_items(todo, writer.start, (folder, config.seed), workers):
             progress.update()
             if outcome is not None and outcome[1]:
                 task, why = outcome
@@ -252,7 +252,7 @@ def _tiles(folder: Path, rows: list[dict]):
     from viewsynth.report import sheet
 
     for row in sorted(rows, key=lambda row: row["elevation"]):
-        with Image.open(inside(folder, row["file_name"])) as image:
+        with Image.open(path_inside(folder, row["file_name"])) as image:
             factor = TALL / max(image.size)
             size = [max(round(side * factor), 1) for side in image.size]
             scaled = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from viewsynth.data import images, profiles
-from viewsynth.data.images import MIN_SIDE, VIDEOS, ImageError, NotInstalled
+from viewsynth.data.images import MIN_SIDE, VIDEOS, ImageError, NotInstalledError
 from viewsynth.records import Sample
 
 MOST = 8  # frames selected from a tracklet
@@ -58,12 +58,12 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS
 
 
-def several(sample: Sample) -> bool:
+def has_frames(sample: Sample) -> bool:
     """Whether a sample has several frames: more than one file, or a video."""
     return len(sample.paths) > 1 or is_video(sample.paths[0])
 
 
-def each(sample: Sample, least: int = MIN_SIDE, bad: Bad | None = None) -> Iterator[Frame]:
+def iterate(sample: Sample, least: int = MIN_SIDE, bad: Bad | None = None) -> Iterator[Frame]:
     """Iterate over the frames of a sample in order of time: all images, or those kept of a video.
 
     Args:
@@ -111,7 +111,7 @@ def read(
     raise ImageError(f"the video has no frame {number}")
 
 
-def chosen(
+def best_frames(
     sample: Sample,
     use: Callable[[Sample, np.ndarray | None], list[tuple[Sample, np.ndarray]]],
     bad: Bad,
@@ -126,7 +126,7 @@ def chosen(
         sample: The tracklet.
         use: Gets the sample and the image of a frame (None: not kept in memory, read it), and
             returns the crops to use, one (sample, crop) or none.
-        bad: See `each`.
+        bad: See `iterate`.
         most: Number of frames to select, > 0.
 
     Returns:
@@ -136,7 +136,7 @@ def chosen(
     if len(files) > LOOK:
         files = [files[k] for k in np.linspace(0, len(files) - 1, LOOK).round().astype(int)]
     frames, rated = [], []
-    for frame in each(replace(sample, paths=tuple(files)), bad=bad):
+    for frame in iterate(replace(sample, paths=tuple(files)), bad=bad):
         rated.append(_rate(frame.image))
         # Images can be read again; many large ones would not fit in memory.
         frames.append(frame if frame.number is not None else replace(frame, image=None))
@@ -232,7 +232,7 @@ def _decoded(path: Path, least: int) -> Iterator[tuple[int, Callable[[], np.ndar
     try:
         import av
     except ImportError as error:
-        raise NotInstalled(
+        raise NotInstalledError(
             "the file is a video, and PyAV, which reads it, is not installed: pip install "
             "'viewsynth[video]', or save its frames as images in a folder"
         ) from error

@@ -56,7 +56,7 @@ class ImageError(ValueError):
     """An image that cannot be used; the message says what to do."""
 
 
-class NotInstalled(ImageError):
+class NotInstalledError(ImageError):
     """An image, perhaps a good one, of a format whose reader is not installed."""
 
 
@@ -214,7 +214,7 @@ def _heif_reader() -> type:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
-        raise NotInstalled(
+        raise NotInstalledError(
             "the file is a HEIC (HEIF) image, whatever its extension, and pillow-heif, which "
             "reads it, is not installed: pip install 'viewsynth[heif]', or save it as JPEG"
         ) from error
@@ -223,7 +223,7 @@ def _heif_reader() -> type:
 
 def _avif_formats() -> tuple[str, ...]:
     if not features.check("avif"):
-        raise NotInstalled(
+        raise NotInstalledError(
             "the file is an AVIF image, whatever its extension, and this Pillow was built "
             "without AVIF: pip install --force-reinstall 'pillow>=12,<13', or save it as JPEG"
         )

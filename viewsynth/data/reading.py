@@ -39,7 +39,7 @@ class Reading:
         return [f"--data.{key}={value}" for key, value in own.items() if value != default[key]]
 
 
-def told(data: dict) -> dict:
+def non_default(data: dict) -> dict:
     """The group `data` of a configuration without the options of `Reading` that have their default.
 
     Runs store this form, so that a run started before these options existed can be resumed.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from viewsynth.data import layout
 from viewsynth.records import SPLITS, Dataset, Published, Reject, Sample
-from viewsynth.runtime.files import inside
+from viewsynth.runtime.files import path_inside
 
 TRUTH, PEOPLE, WORLD = "truth.jsonl", "people.jsonl", "world.json"
 PARTS = (TRUTH, WORLD)
@@ -91,7 +91,7 @@ def _samples(tree: layout.Tree, people: dict[str, dict]) -> tuple[list[Sample], 
                 files.remove(sample.name)
                 samples.append(sample)
             elif sample.name not in rejected:
-                inside(tree.root, sample.name)
+                path_inside(tree.root, sample.name)
                 exists = sample.paths[0].is_file()
                 what = "was named before, in an earlier row" if exists else f"is not in {tree.root}"
                 raise ValueError(f"{sample.name} {what}")

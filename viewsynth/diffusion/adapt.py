@@ -160,7 +160,7 @@ def identity_encoder(path: str | Path) -> IdentityEncoder:
         FileNotFoundError: If a file is missing and cannot be fetched from the hub.
         ValueError: If it is another kind of model, or weights are missing.
     """
-    folder = hub.folder_of(path, VISION)
+    folder = hub.local_folder(path, VISION)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(
@@ -250,7 +250,7 @@ def adapt(
         ValueError: If the architecture is not supported, or the weights do not match it.
     """
     wanted = loading.files(options.get("variant"))
-    folder = hub.folder_of(path, wanted, **loading.hub_options(options))
+    folder = hub.local_folder(path, wanted, **loading.hub_options(options))
     unet = widen(hub.component(UNet2DConditionModel, folder, "unet", **options))
     vae = hub.component(AutoencoderKL, folder, "vae", **options)
     factor = 2 ** (len(vae.config.block_out_channels) + len(unet.config.block_out_channels) - 2)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from viewsynth.render.sensor import gaussian
-from viewsynth.runtime.images import stretched
+from viewsynth.runtime.images import resized
 
 OUTPUT_TYPES = ("pil", "pt", "np", "latent")
 MIRRORED = 0.5  # seen value of a texel that reconstruction mirrored from the other side of the body
@@ -34,7 +34,7 @@ def preprocess(image: np.ndarray | Image.Image, size: tuple[int, int]) -> Tensor
     """
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("RGB"))
-    return torch.from_numpy(stretched(image, size).copy()).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(resized(image, size).copy()).permute(2, 0, 1).float() / 255
 
 
 def postprocess(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from viewsynth.config import within
+from viewsynth.config import check_range
 from viewsynth.training.options import Optimization
 
 
@@ -30,10 +30,10 @@ class Refine:
     def __post_init__(self):
         if not self.engine.strip():
             raise ValueError("refine.engine must be none, bundled, a folder or a hub id; got ''")
-        within("refine.guidance", self.guidance, 0, 100)
-        within("refine.strength", self.strength, 0.02, 1)
-        within("refine.steps", self.steps, 1, int(1000 * self.strength))
-        within("refine.keep_seen", self.keep_seen, 0, 1)
+        check_range("refine.guidance", self.guidance, 0, 100)
+        check_range("refine.strength", self.strength, 0.02, 1)
+        check_range("refine.steps", self.steps, 1, int(1000 * self.strength))
+        check_range("refine.keep_seen", self.keep_seen, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class DiffusionOptimization(Optimization):
 
     def __post_init__(self):
         super().__post_init__()
-        within("optim.gamma", self.gamma, 1e-6, 1e6)
-        within("optim.background", self.background, 1e-3, 1)
+        check_range("optim.gamma", self.gamma, 1e-6, 1e6)
+        check_range("optim.background", self.background, 1e-3, 1)
         for share in self.drop:
-            within("optim.drop", share, 0, 1)
+            check_range("optim.drop", share, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class AutoencoderOptimization(Optimization):
 
     def __post_init__(self):
         super().__post_init__()
-        within("autoencoder.noise", self.noise, 0, 10)
+        check_range("autoencoder.noise", self.noise, 0, 10)
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,6 @@ class DistillationOptimization(Optimization):
 
     def __post_init__(self):
         super().__post_init__()
-        within("distil.guidance", self.guidance, 1, 20)
-        within("distil.stations", self.stations, 4, 1000)
-        within("distil.drop", self.drop, 0, 1)
+        check_range("distil.guidance", self.guidance, 1, 20)
+        check_range("distil.stations", self.stations, 4, 1000)
+        check_range("distil.drop", self.drop, 0, 1)

@@ -35,7 +35,7 @@ class PretrainedMixin:
             FileNotFoundError: If there is no such folder and the hub has no such model.
             ValueError: If it is another pipeline, or has weights of another architecture.
         """
-        folder = hub.folder_of(path, **loading.hub_options(options))
+        folder = hub.local_folder(path, **loading.hub_options(options))
         parts = loading.components(cls.__name__, folder, KINDS, options)
         return super().from_pretrained(str(folder), **{**options, **parts})
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from viewsynth.cameras import Cameras, join
-from viewsynth.config import within
+from viewsynth.config import check_range
 from viewsynth.diffusion.options import Refine
 from viewsynth.records import Person, View, seed_of
 from viewsynth.render import foreground
@@ -89,12 +89,12 @@ def find(options: Refine, whole: bool = True) -> Found | None:
             "folder or hub id of one (`viewsynth train-diffusion` trains one), or none"
         )
     wanted = ["*.json", "*.safetensors"] if whole else ["*.json"]
-    folder = BUNDLED if engine == "bundled" else hub.folder_of(engine, wanted)
+    folder = BUNDLED if engine == "bundled" else hub.local_folder(engine, wanted)
     index = loading.index(PIPELINE, folder)
     try:
         config = json.loads((folder / "conditioner" / "config.json").read_text(encoding="utf-8"))
         height, width = map(int, config["size"])
-        within("size", min(height, width), 16, 4096, "pixels")
+        check_range("size", min(height, width), 16, 4096, "pixels")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"refine.engine: {folder}/conditioner/config.json does not say the size of the "

@@ -29,7 +29,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from viewsynth.evaluate import name_files
-from viewsynth.evaluate.name_files import LISTS, few
+from viewsynth.evaluate.name_files import LISTS, first_names
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 CONVERT = """
@@ -130,7 +130,7 @@ def _safetensors(path: Path) -> Content:
         raise _unreadable(path, "safetensors", error) from error
     if rows is None:
         raise ValueError(
-            f'features: {path} must hold a tensor "features", [N, D]; it has {few(keys) or "none"}'
+            f'features: {path} must hold a tensor "features", [N, D]; it has {first_names(keys) or "none"}'
         )
     if "names" not in about:
         return rows, None, about
@@ -158,7 +158,7 @@ def _npz(path: Path) -> Content:
     if "features" not in found:
         raise ValueError(
             f'features: {path} must hold arrays "features", [N, D], and "names"; it has '
-            f"{few(keys) or 'none'}; write it by np.savez(file, features=features, names=names)"
+            f"{first_names(keys) or 'none'}; write it by np.savez(file, features=features, names=names)"
         )
     names = found.get("names")
     if names is not None:
@@ -191,7 +191,7 @@ def _pt(path: Path) -> Content:
         return _dense(path, data["features"]), names, about
     if isinstance(data, dict) and _vectors(data):
         return torch.stack([_dense(path, row) for row in data.values()]), list(data), {}
-    keys = f" of {few(list(map(str, data))) or 'nothing'}" if isinstance(data, dict) else ""
+    keys = f" of {first_names(list(map(str, data))) or 'nothing'}" if isinstance(data, dict) else ""
     raise ValueError(
         f'features: {path} must hold a dict with "features", a tensor [N, D], and "names"; a dict '
         f"name -> vector; or a tensor [N, D]; it has a {type(data).__name__}{keys}"

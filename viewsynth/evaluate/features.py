@@ -38,12 +38,12 @@ from tqdm import tqdm
 
 from viewsynth.data import frames, images
 from viewsynth.evaluate import feature_files, matching
-from viewsynth.evaluate.name_files import few
+from viewsynth.evaluate.name_files import first_names
 from viewsynth.records import Reject, Sample
 from viewsynth.reid.encoders import Encoder
 from viewsynth.runtime import fingerprint
 from viewsynth.runtime.files import write
-from viewsynth.runtime.images import stretched
+from viewsynth.runtime.images import resized
 
 BLOCK = 256
 REVISION = 2  # increase it when decoding or resizing changes
@@ -191,7 +191,7 @@ def _block(block: Block, encoder: Encoder, batch: int, turn) -> None:
             sample = block.samples[number]
             if not np.isfinite(row).all():
                 raise ValueError(f"{encoder.name} returns NaN or infinity for {sample.name}")
-            if frames.several(sample):  # a tracklet or video: the mean direction of its frames
+            if frames.has_frames(sample):  # a tracklet or video: the mean direction of its frames
                 row = row / max(np.linalg.norm(row), 1e-12)
                 row = sums.get(number, 0) + row / len(sample.paths)
             sums[number] = row
@@ -213,11 +213,11 @@ def _frames(
         def bad(path: Path, error: images.ImageError, pid: str = sample.pid) -> None:
             rejects.append(Reject(source=str(path), stage="input", reason=str(error), pid=pid))
 
-        for frame in frames.each(sample, 1, bad):
-            yield number, stretched(frame.image, size)
+        for frame in frames.iterate(sample, 1, bad):
+            yield number, resized(frame.image, size)
 
 
-def outcome(every: Sequence[Block]) -> tuple[set[str], list[Reject]]:
+def readable_samples(every: Sequence[Block]) -> tuple[set[str], list[Reject]]:
     """Names of the samples of finished blocks that have features, and unreadable images."""
     names, rejects = set(), []
     for block in every:
@@ -280,7 +280,9 @@ def load(
         if bad.any():
             which = [names[n] for n in np.flatnonzero(bad)]
             hint = f" ({'; '.join(found.notes)})" if found.notes else ""
-            raise ValueError(f"features: {len(which)} rows of {path} {what}: {few(which)}{hint}")
+            raise ValueError(
+                f"features: {len(which)} rows of {path} {what}: {first_names(which)}{hint}"
+            )
     digest = hashlib.sha256(json.dumps(list(names)).encode())
     digest.update(np.ascontiguousarray(rows))
     return Features(
@@ -304,6 +306,6 @@ def _parts(path: Path, about: dict[str, str], rows: np.ndarray) -> dict[str, tup
     if bad := [name for name, (a, b) in parts.items() if not 0 <= a < b <= rows.shape[1]]:
         raise ValueError(
             f'features: the metadata "parts" of {path} must be JSON, a name to the first column '
-            f"and the one after the last, of {rows.shape[1]}; wrong: {few(bad)}"
+            f"and the one after the last, of {rows.shape[1]}; wrong: {first_names(bad)}"
         )
     return parts

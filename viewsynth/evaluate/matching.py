@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from viewsynth.evaluate.name_files import few
+from viewsynth.evaluate.name_files import first_names
 
 
 def positions(
@@ -54,13 +54,13 @@ def positions(
         lost = _missing(missing, known, _main_folder(known, wanted, roots))
         raise ValueError(
             f"features: {lost[0]} of {len(names)} samples are not in {path}: {lost[1]}; it has "
-            f"{len(listed)} names: {few(listed)}; write them as paths relative to the data set, or "
+            f"{len(listed)} names: {first_names(listed)}; write them as paths relative to the data set, or "
             "as bare file names"
         )
     if ambiguous:
         raise ValueError(
             f"features: {path} names {len(ambiguous)} samples by file names that several have; "
-            f"give paths relative to the data set: {few(ambiguous)}"
+            f"give paths relative to the data set: {first_names(ambiguous)}"
         )
     return at, notes
 
@@ -122,7 +122,7 @@ def _common_folder(
     found = sorted(one for one in found if not any(_inside(root, one) for root in roots))
     if len(found) > 1:
         raise ValueError(
-            f"features: {path} has all samples below several folders: {few(found)}; keep one of "
+            f"features: {path} has all samples below several folders: {first_names(found)}; keep one of "
             "them, or give names relative to the data set"
         )
     return found[0] if found else None
@@ -154,7 +154,7 @@ def _refuse_duplicates(path: Path, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(
-            f"features: {path} names {len(twice)} samples twice: {few(twice)}; keep one row each"
+            f"features: {path} names {len(twice)} samples twice: {first_names(twice)}; keep one row each"
         )
 
 
@@ -162,5 +162,5 @@ def _missing(missing: list[str], known: set[str], folder: str | None) -> tuple[i
     """Number and names of the missing samples, leaving out those in the folder of the others."""
     lost = [name for name in missing if f"{folder}/{_normalised(name)}" not in known]
     if 0 < len(lost) < len(missing):
-        return len(lost), f"{few(lost)} (the others are below {folder or '/'})"
-    return len(missing), few(missing)
+        return len(lost), f"{first_names(lost)} (the others are below {folder or '/'})"
+    return len(missing), first_names(missing)

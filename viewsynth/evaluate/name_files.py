@@ -57,7 +57,7 @@ def _column(text: str) -> list[str]:
     if not known and len(first) != 1:
         raise ValueError(
             f"expected a column {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}; the first row has "
-            f"{few(first) or 'nothing'}"
+            f"{first_names(first) or 'nothing'}"
         )
     column, rows = (known[0], rest) if known else (0, [first, *rest])
     if short := [row for row in rows if len(row) <= column or not row[column].strip()]:
@@ -99,6 +99,6 @@ def texts(names: object, wanted: str, hint: str = "") -> list[str]:
     return names
 
 
-def few(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first three names, for a message."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

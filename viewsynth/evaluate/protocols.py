@@ -210,7 +210,7 @@ def _impossible(dataset: Dataset, protocol: Protocol) -> str:
 # ---- training identities -------------------------------------------------------------------------
 
 
-def learnt_from(paths: Iterable[Path], dataset: str) -> dict[str, str]:
+def training_identities(paths: Iterable[Path], dataset: str) -> dict[str, str]:
     """Read the identities that a model was trained on.
 
     Args:

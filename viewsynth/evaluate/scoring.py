@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from viewsynth import metrics
-from viewsynth.data.frames import several
+from viewsynth.data.frames import has_frames
 from viewsynth.evaluate.features import Features
 from viewsynth.records import Dataset, Protocol
 
@@ -184,7 +184,7 @@ def result(
         reranking: Whether the rows were re-ranked.
         left_out: Images of the protocol that could not be read and are not counted.
     """
-    tracklets = any(map(several, (*protocol.query, *protocol.gallery)))
+    tracklets = any(map(has_frames, (*protocol.query, *protocol.gallery)))
     return {
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,

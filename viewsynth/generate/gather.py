@@ -78,7 +78,7 @@ def crops(
     files = [path for sample in entry.samples for path in sample.paths]
     expected = dict(zip(files, entry.sha256, strict=True))
     hashed = functools.cache(sha256)
-    single = len(entry.samples) == 1 and not frames.several(entry.samples[0])
+    single = len(entry.samples) == 1 and not frames.has_frames(entry.samples[0])
 
     def reject(source: str, stage: str, reason: str, kind: str) -> None:
         rejects.append(Reject(source=source, stage=stage, reason=reason, kind=kind, pid=entry.pid))
@@ -102,8 +102,8 @@ def crops(
         return []
 
     for sample in entry.samples:
-        tracklet = frames.several(sample)
-        found = frames.chosen(sample, people, unreadable) if tracklet else people(sample)
+        tracklet = frames.has_frames(sample)
+        found = frames.best_frames(sample, people, unreadable) if tracklet else people(sample)
         for number, (part, image) in enumerate(found, 1):
             if tracklet or len(found) == 1:
                 own.add(part, image, hashed(part.paths[0]))

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from viewsynth.config import within
+from viewsynth.config import check_range
 from viewsynth.records import seed_of
 
 ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
@@ -34,10 +34,10 @@ class Views:
             ("range", self.range, 0, 90),
         ):
             for value in values or ():
-                within(f"views.{key}", value, low, high, "degrees")
+                check_range(f"views.{key}", value, low, high, "degrees")
             if values == ():
                 raise ValueError(f"views.{key} must have at least one value, got none")
-        within("views.sample", self.sample, 1, 10_000)
+        check_range("views.sample", self.sample, 1, 10_000)
         if self.range[0] > self.range[1]:
             raise ValueError(f"views.range must go from low to high, got {self.range}")
         if self.sample is not None and (self.elevations or self.azimuths):

@@ -15,8 +15,8 @@ from pathlib import Path
 from viewsynth import manifest
 from viewsynth.generate import worker
 from viewsynth.records import to_dict
-from viewsynth.runtime.files import lines, write
-from viewsynth.runtime.workers import Progress, hired, spread
+from viewsynth.runtime.files import to_jsonl, write
+from viewsynth.runtime.workers import Progress, run_items, worker_count
 
 FOLDER = "ranks"
 
@@ -45,9 +45,9 @@ def compute(
     mine, folder = todo[rank::ranks], job.run / FOLDER
     lost: list[dict] = []
     parts = {job.run / "parts" / f"{task.part}.jsonl": task.people for task in todo}
-    workers = hired(job.device, job.config.workers, len(mine), ranks)
+    workers = worker_count(job.device, job.config.workers, len(mine), ranks)
     with Progress(parts if rank == 0 else {}) as progress:
-        for outcome in spread(mine, worker.start, (job, load, make), workers):
+        for outcome in run_items(mine, worker.start, (job, load, make), workers):
             progress.update()
             if outcome is not None and outcome[1]:
                 task, why = outcome
@@ -57,7 +57,7 @@ def compute(
             time.sleep(0.5)
         progress.update()
     if rank:
-        write(folder / f"{rank}.json", lines(lost))
+        write(folder / f"{rank}.json", to_jsonl(lost))
         return lost
     return lost + _lost_by_others(folder, ranks)
 

@@ -17,7 +17,7 @@ from typing import Any
 from viewsynth import manifest
 from viewsynth.records import Reject, to_dict
 from viewsynth.runtime.files import WriteError
-from viewsynth.runtime.writer import Writer, because
+from viewsynth.runtime.writer import Writer, describe_error
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _do(task: manifest.Task, job: Job, tools, make: Callable) -> None:
             raise
         except Exception as error:  # costs the chunk, not the run
             writer.discard()
-            made, rows, rejects = [], [], all_failed(task, job, because(error))
+            made, rows, rejects = [], [], all_failed(task, job, describe_error(error))
     manifest.write_part(job.run, task, made, rows, [to_dict(reject) for reject in rejects])
 
 

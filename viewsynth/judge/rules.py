@@ -119,7 +119,7 @@ def judge_view(view: View, person: Person) -> Verdict:
     )
 
 
-def refusal(person: Person | None, rejects: list[Reject]) -> str:
+def rejection_reason(person: Person | None, rejects: list[Reject]) -> str:
     """Reason why a person is not rendered; "" if the person is.
 
     Args:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from viewsynth.manifest.frozen import Entry, Frozen
-from viewsynth.runtime.files import lines, settle, write
+from viewsynth.runtime.files import sync_folders, to_jsonl, write
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def write_part(
     head = {"chunk": task.chunk, "views": list(task.views), "people": made, "faults": faults}
     rows = sorted(rows, key=lambda row: row["file_name"])
     body = [{"row": row} for row in rows] + [{"reject": reject} for reject in _sorted(rejects)]
-    write(run / "parts" / f"{task.part}.jsonl", lines([{"part": head}, *body]))
-    settle({run / "parts"})
+    write(run / "parts" / f"{task.part}.jsonl", to_jsonl([{"part": head}, *body]))
+    sync_folders({run / "parts"})
 
 
 def _parts(run: Path, chunk: str) -> Iterator[tuple[dict, Path]]:
@@ -155,8 +155,8 @@ def join(run: Path, frozen: Frozen, lost: list[dict]) -> tuple[list[dict], list[
     rejects = _sorted([*rejects, *lost])
     for one, two in itertools.pairwise(rows):
         assert one["file_name"] != two["file_name"], f"{one['file_name']} was written twice"
-    write(run / "metadata.jsonl", lines(rows))
-    write(run / "rejects.jsonl", lines(rejects))
+    write(run / "metadata.jsonl", to_jsonl(rows))
+    write(run / "rejects.jsonl", to_jsonl(rejects))
     return rows, rejects
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backbones: vision models of `transformers` as modules that ReID methods are built on.
 
-reid.pretrained -> `load` -> reid.methods; reid.saved -> `rebuild`. A `Tokens` backbone (ViT, CLIP,
+reid.pretrained -> `load` -> reid.methods; reid.saved -> `rebuild`. A `TokenBackbone` backbone (ViT, CLIP,
 DINOv2) also gives access to its tokens, for methods that add their own; all others (ResNet,
 ConvNeXt, Swin) are plain `Backbone`s. Input is RGB in [0, 1], which a backbone normalises itself.
 """
@@ -65,7 +65,7 @@ class Backbone(nn.Module):
         kind: Architecture, e.g. "resnet".
         config: Configuration of the model, for `rebuild`.
         width: Length of a feature.
-        loaded: Report of `pretrained.check_loads` on the weights; "" if they are random.
+        loaded: Report of `pretrained.loading_report` on the weights; "" if they are random.
     Raises: ValueError: if the model has no pooled output for such images.
     """
 
@@ -135,7 +135,7 @@ class Backbone(nn.Module):
         return pooled.flatten(1)
 
 
-class Tokens(Backbone):
+class TokenBackbone(Backbone):
     """A vision transformer with access to its tokens: class token, registers if any, patches.
 
     Source: Dosovitskiy et al., ICLR 2021 (arXiv 2010.11929), and its successors. The position
@@ -220,7 +220,7 @@ def load(name: str, size: tuple[int, int], seed: int = 0) -> Backbone:
         ValueError: as `pretrained.load`, and if the model cannot be used as a backbone.
     """
     if name in SCRATCH:
-        with drawn(seed, name):
+        with seeded(seed, name):
             return rebuild(SCRATCH[name], size, *IMAGENET)
     loaded = pretrained.load(name, "model.backbone")
     if loaded.missing and _tower(loaded.model).config.model_type not in VIT_TYPES:
@@ -232,7 +232,7 @@ def load(name: str, size: tuple[int, int], seed: int = 0) -> Backbone:
         backbone = _wrap(loaded.model, size, loaded.mean, loaded.std)
     except ValueError as error:
         raise ValueError(f"model.backbone: {name} cannot be used: {error}") from error
-    backbone.loaded = pretrained.check_loads(loaded)
+    backbone.loaded = pretrained.loading_report(loaded)
     return backbone
 
 
@@ -253,7 +253,7 @@ def rebuild(config: dict, size: tuple[int, int], mean: tuple, std: tuple) -> Bac
 
 
 @contextlib.contextmanager
-def drawn(seed: int, *names: str) -> Iterator[None]:
+def seeded(seed: int, *names: str) -> Iterator[None]:
     """Seed torch's global random state on the CPU in a `with` block, and restore it afterwards.
 
     Args:
@@ -267,7 +267,7 @@ def drawn(seed: int, *names: str) -> Iterator[None]:
 
 def _wrap(model: nn.Module, size: tuple[int, int], mean: tuple, std: tuple) -> Backbone:
     tower = _tower(model)
-    kind = Tokens if tower.config.model_type in VIT_TYPES else Backbone
+    kind = TokenBackbone if tower.config.model_type in VIT_TYPES else Backbone
     return kind(tower.train(), size, mean, std)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from viewsynth.reid.encoders import Encoder
-from viewsynth.runtime.images import stretched
+from viewsynth.runtime.images import resized
 
 FEW = 6  # smallest number of pairs of different people, and of one person, to calibrate on
 LARGEST = 6.0  # bound of the log odds: a model can be confident and wrong
@@ -39,7 +39,7 @@ class Likeness:
             owners: Number of the person that each crop is labelled with.
         Returns: float64 [N, N]; all 0 if there are too few pairs to calibrate on.
         """
-        pixels = np.stack([stretched(image, self.encoder.size) for image in images])
+        pixels = np.stack([resized(image, self.encoder.size) for image in images])
         rows = self.encoder.encode(torch.from_numpy(pixels)).double().numpy()
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         return odds(rows @ rows.T, np.asarray(owners))

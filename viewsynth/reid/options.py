@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from viewsynth.config import within
+from viewsynth.config import check_range
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class ReIDOptimization:
     """Share of the run after which synthetic images may be hardest negatives."""
 
     def __post_init__(self):
-        within("optim.rate", self.rate, 0, 1e6)
-        within("optim.decay", self.decay, 0, 1e3)
-        within("optim.warmup", self.warmup, 0, 10**8, "steps")
-        within("optim.clip", self.clip, 0, 1e9)
-        within("optim.parts", self.parts, 0, 10_000)
-        within("optim.average", self.average, 0, 0.99999)
-        within("optim.mine_synthetic_from", self.mine_synthetic_from, 0, 1)
+        check_range("optim.rate", self.rate, 0, 1e6)
+        check_range("optim.decay", self.decay, 0, 1e3)
+        check_range("optim.warmup", self.warmup, 0, 10**8, "steps")
+        check_range("optim.clip", self.clip, 0, 1e9)
+        check_range("optim.parts", self.parts, 0, 10_000)
+        check_range("optim.average", self.average, 0, 0.99999)
+        check_range("optim.mine_synthetic_from", self.mine_synthetic_from, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,6 @@ class Augmentation:
     """Control: perspective distortion, as of a tilted plane seen from nearby; 0 = off."""
 
     def __post_init__(self):
-        within("augment.pad", self.pad, 0, 128, "pixels")
+        check_range("augment.pad", self.pad, 0, 128, "pixels")
         for key in ("flip", "erase", "degrade", "perspective"):
-            within(f"augment.{key}", getattr(self, key), 0, 1)
+            check_range(f"augment.{key}", getattr(self, key), 0, 1)

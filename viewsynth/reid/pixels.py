@@ -31,7 +31,7 @@ from viewsynth.data import images
 from viewsynth.records import Reject, Sample
 from viewsynth.runtime import fingerprint
 from viewsynth.runtime.files import write
-from viewsynth.runtime.images import stretched
+from viewsynth.runtime.images import resized
 
 BLOCK = 256  # images in a block
 HASHES = "hashes"  # subfolder of the cache
@@ -151,7 +151,7 @@ def _read(sample: Sample, size: tuple[int, int]) -> tuple[np.ndarray | None, str
     """An image, or None and the reason why it is unreadable."""
     try:
         # least=1: small images of a data set are training data, too.
-        return stretched(images.read(sample.paths[0], sample.box, least=1), size), ""
+        return resized(images.read(sample.paths[0], sample.box, least=1), size), ""
     except images.ImageError as error:
         return None, str(error)
 

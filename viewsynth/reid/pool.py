@@ -107,7 +107,7 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
     return [s for s in samples if s.pid not in chosen], [s for s in samples if s.pid in chosen]
 
 
-def pictures(samples: Iterable[Sample]) -> tuple[list[Sample], list[Reject]]:
+def single_images(samples: Iterable[Sample]) -> tuple[list[Sample], list[Reject]]:
     """Samples of one image each; videos are left out.
 
     Args:
@@ -175,7 +175,7 @@ def build(
         raise ValueError("there are no training images; the data set needs a train split")
     everyone = train if everyone is None else everyone
     _check_disjoint({sample.pid for sample in everyone}, tested)
-    real = sorted(pictures(train)[0], key=lambda s: (s.pid, s.name))
+    real = sorted(single_images(train)[0], key=lambda s: (s.pid, s.name))
     real += _repeated(real, repeat)
     made, weights = _synthetic(runs, selection or Selection(), train, everyone, tested)
     weights = np.array([1.0] * len(real) + weights, np.float32)

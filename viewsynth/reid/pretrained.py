@@ -66,7 +66,7 @@ def load(path: str, flag: str = "model.path") -> Pretrained:
     )
 
 
-def check_loads(loaded: Pretrained) -> str:
+def loading_report(loaded: Pretrained) -> str:
     """How many weights of a model come from the checkpoint, as one line for the log of a run.
 
     It warns of a checkpoint whose normalisation layers all have their initial values, which was

@@ -98,7 +98,7 @@ def load(path: str | Path) -> tuple[nn.Module, dict]:
     _require(folder, WEIGHTS)
     try:
         backbone = config["backbone"]
-        with backbones.drawn(0, "rebuild"):  # leave the global random state unchanged
+        with backbones.seeded(0, "rebuild"):  # leave the global random state unchanged
             body = backbones.rebuild(
                 backbone["config"], backbone["size"], backbone["mean"], backbone["std"]
             )

@@ -16,7 +16,7 @@ from typing import Literal
 
 from viewsynth.data import layout
 from viewsynth.records import PLATFORMS, VIEWS, Sample
-from viewsynth.runtime.files import inside, sha256
+from viewsynth.runtime.files import path_inside, sha256
 
 METADATA = "metadata.jsonl"
 Weight = Literal["judge", "seen", "none"]
@@ -164,7 +164,7 @@ def sample_of(run: Path, name: str, row: dict) -> Sample:
     """
     elevation = row.get("elevation")
     return Sample(
-        paths=(inside(run, row["file_name"]),),
+        paths=(path_inside(run, row["file_name"]),),
         name=f"{name}/{row['file_name']}",
         pid=row["pid"],
         camid=row["camid"],

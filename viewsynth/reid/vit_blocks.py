@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of vision transformers, with one call signature for all releases of `transformers`.
 
-Used by `backbones.Tokens`.
+Used by `backbones.TokenBackbone`.
 """
 
 from __future__ import annotations

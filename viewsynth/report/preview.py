@@ -65,7 +65,7 @@ def grid(pipeline, pairs: Pairs, rows: list[int], steps: int, seed: int) -> byte
     return sheet.draw(shown)
 
 
-def show(accelerator, name: str, image: bytes, step: int) -> None:
+def log_image(accelerator, name: str, image: bytes, step: int) -> None:
     """Log a PNG to all trackers that accept images.
 
     Args:

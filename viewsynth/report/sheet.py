@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from viewsynth import manifest
 from viewsynth.judge import FLAG_TEXT
-from viewsynth.runtime.files import inside, stem_of, write
+from viewsynth.runtime.files import path_inside, stem_of, write
 
 PEOPLE = 24  # rows of a sheet
 VIEWS = 16  # views in a row
@@ -83,20 +83,20 @@ def tiles(run: Path, views: list[dict]) -> Iterator[Tile]:
     """
     stem = stem_of(views[0]["pid"], views[0]["outfit"])
     for number in range(CROPS):
-        path = inside(run, f"report/fit/{stem}_{number}.jpg")
+        path = path_inside(run, f"report/fit/{stem}_{number}.jpg")
         if path.is_file():
             labels = ("source", "mask", "fit")
             for label, image in zip(labels, _split(_open(path), len(labels)), strict=True):
                 yield Tile(label, image)
     views = sorted(views, key=lambda row: (row["elevation"], row["azimuth"], row["file_name"]))
     chosen = views[:: -(-len(views) // VIEWS)]
-    first = _open(inside(run, chosen[0]["file_name"]))
-    seen = _open(inside(run, chosen[0]["seen_file_name"]), "L")
+    first = _open(path_inside(run, chosen[0]["file_name"]))
+    seen = _open(path_inside(run, chosen[0]["seen_file_name"]), "L")
     yield Tile(f"seen {chosen[0]['elevation']:g}°", overlay(first, seen))
     factor = HEIGHT / max(row["height"] for row in chosen)  # one scale for all views of a person
     for row in chosen:
         label = f"{row['elevation']:g}° / {row['azimuth']:g}°"
-        image = _open(inside(run, row["file_name"]))
+        image = _open(path_inside(run, row["file_name"]))
         size = [max(round(side * factor), 1) for side in image.size]
         yield Tile(label, image.resize(size, Image.Resampling.LANCZOS))
 

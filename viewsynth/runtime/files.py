@@ -74,7 +74,7 @@ def stem_of(pid: str, outfit: str = "") -> str:
     return folder_of(pid) + (f"+{folder_of(outfit, 60)}" if outfit else "")
 
 
-def inside(root: Path, name: str) -> Path:
+def path_inside(root: Path, name: str) -> Path:
     """Path of a file named in a manifest, checked to lie inside `root`.
 
     Args:
@@ -122,7 +122,7 @@ def write(path: Path, data: bytes) -> None:
         ) from error
 
 
-def settle(folders: set[Path]) -> None:
+def sync_folders(folders: set[Path]) -> None:
     """Flush renames in these folders to disk, so that they survive a power failure."""
     for folder in sorted(folders):
         with contextlib.suppress(OSError):  # some file systems cannot sync a folder
@@ -133,7 +133,7 @@ def settle(folders: set[Path]) -> None:
                 os.close(handle)
 
 
-def claim(folder: Path, ours: set[str], mark: str) -> bool:
+def claim_folder(folder: Path, ours: set[str], mark: str) -> bool:
     """Create the output folder of a run, or check that it is empty or holds a run.
 
     Args:
@@ -176,7 +176,7 @@ def clean(run: Path) -> int:
     return len(leftovers)
 
 
-def lines(rows: list[dict]) -> bytes:
+def to_jsonl(rows: list[dict]) -> bytes:
     """Rows as JSON lines in ASCII; equal rows give equal bytes."""
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 

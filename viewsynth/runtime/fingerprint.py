@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from viewsynth.config import differences
-from viewsynth.runtime.files import lines, sha256, write
+from viewsynth.runtime.files import sha256, to_jsonl, write
 
 RECORD = "inputs.jsonl"  # file in the folder of a run
 THREADS = 8
@@ -179,4 +179,4 @@ def _read(path: Path) -> dict[str, Known]:
 
 
 def _write(path: Path, known: Mapping[str, Known]) -> None:
-    write(path, lines([{"name": name, **asdict(one)} for name, one in known.items()]))
+    write(path, to_jsonl([{"name": name, **asdict(one)} for name, one in known.items()]))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # diffusers takes seconds to import
 INDEX = "model_index.json"
 
 
-def folder_of(path: str | Path, patterns: list[str] | None = None, **hub) -> Path:
+def local_folder(path: str | Path, patterns: list[str] | None = None, **hub) -> Path:
     """Local folder of a model; a model of the hub is downloaded unless it is cached.
 
     Args:

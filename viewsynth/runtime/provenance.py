@@ -27,7 +27,7 @@ PACKAGES = (
 )
 
 
-def code(*names: str) -> str:
+def code_digest(*names: str) -> str:
     """SHA-256 of source files of the package, to tell results of other code versions apart.
 
     Args:

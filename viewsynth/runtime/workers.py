@@ -37,7 +37,7 @@ class _Worker:
     item: Any = None
 
 
-def spread(
+def run_items(
     items: Sequence, start: Callable, args: tuple, workers: int, tick: float = 0.5
 ) -> Iterator[tuple[Any, str] | None]:
     """Process items in worker processes, each item in one worker.
@@ -157,7 +157,7 @@ def _serve(pipe: Connection, start: Callable, args: tuple) -> None:
             pipe.send(("done", ""))
 
 
-def launched(device: str, trackers: Sequence[str] = (), folder: Path | None = None):
+def make_accelerator(device: str, trackers: Sequence[str] = (), folder: Path | None = None):
     """Create the `accelerate.Accelerator` of a command that a launcher may have started.
 
     Args:
@@ -213,7 +213,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def hired(device: str, asked: int, tasks: int, ranks: int) -> int:
+def worker_count(device: str, asked: int, tasks: int, ranks: int) -> int:
     """Number of workers of one rank: one on a GPU, else the rank's share of the CPU cores.
 
     Args:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from viewsynth.runtime.files import settle, write
+from viewsynth.runtime.files import sync_folders, write
 
 
-def because(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """One-line description of an exception: type, message and the line that raised it."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
@@ -46,7 +46,7 @@ class Writer:
         """Wait until all queued files are on disk."""
         for future in self.files.values():
             future.result()
-        settle({path.parent for path in self.files})
+        sync_folders({path.parent for path in self.files})
 
     def discard(self, kept: int = 0) -> None:
         """Remove all files but the first `kept`, which no row will refer to."""

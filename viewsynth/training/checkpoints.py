@@ -22,7 +22,7 @@ from safetensors.torch import load
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from viewsynth.runtime.files import LEFTOVER, settle, sha256, write
+from viewsynth.runtime.files import LEFTOVER, sha256, sync_folders, write
 
 NAME = "checkpoint-"
 STATE = "state.json"
@@ -56,7 +56,7 @@ def write_checkpoint(
     if final.exists():  # of a run that resumed from an older one
         shutil.rmtree(final)
     staged.rename(final)
-    settle({run})
+    sync_folders({run})
     # Damaged ones: else the run had resumed from them.
     newer = [path for path in _all(run) if _step(path) > step]
     for old in newer + [path for path in _all(run) if path not in newer][keep:]:

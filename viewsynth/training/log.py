@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viewsynth.runtime.files import lines, write
+from viewsynth.runtime.files import to_jsonl, write
 
 
 class Log:
@@ -44,4 +44,4 @@ class Log:
             }
             self.rows.append({"step": step, **means, **validation})
             self.seen = []
-            write(self.path, lines(self.rows))
+            write(self.path, to_jsonl(self.rows))

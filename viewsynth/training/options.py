@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from viewsynth.config import within
+from viewsynth.config import check_range
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Optimization:
             ("parts", 0, 10_000, ""),
             ("average", 0, 0.99999, ""),
         ):
-            within(f"{self.GROUP}.{name}", getattr(self, name), low, high, unit)
+            check_range(f"{self.GROUP}.{name}", getattr(self, name), low, high, unit)
         if self.parts and self.batch % self.parts:
             raise ValueError(
                 f"{self.GROUP}.batch must be a multiple of {self.GROUP}.parts ({self.parts}), got "

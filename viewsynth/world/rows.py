@@ -12,7 +12,7 @@ import numpy as np
 
 from viewsynth.world import rig, words
 from viewsynth.world.people import Identity
-from viewsynth.world.shots import Picture
+from viewsynth.world.shots import RenderedShot
 
 
 def person_row(identity: Identity) -> dict:
@@ -39,7 +39,7 @@ def person_row(identity: Identity) -> dict:
     }
 
 
-def image_row(rendered: Picture, name: str, split: str, seed: int) -> dict:
+def image_row(rendered: RenderedShot, name: str, split: str, seed: int) -> dict:
     """Row of `truth.jsonl`.
 
     Args:
@@ -82,7 +82,7 @@ def image_row(rendered: Picture, name: str, split: str, seed: int) -> dict:
     }
 
 
-def _camera(rendered: Picture) -> dict:
+def _camera(rendered: RenderedShot) -> dict:
     """Fields of the camera and the crop."""
     photo, station = rendered.photo, rendered.station
     height, width = photo.image.shape[:2]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shots: one camera looking at one person at one moment, rendered with its ground truth.
 
-people, motions, gait, character, scenes, capture -> this module -> the demo (`write`), tests
-(`one`) and, with the cameras of `rig`, the world that `viewsynth world` writes. An image depends on
+people, motions, gait, character, scenes, capture -> this module -> the demo (`write_folder`), tests
+(`render_one`) and, with the cameras of `rig`, the world that `viewsynth world` writes. An image depends on
 (seed, person, shot) alone: the same call gives the same bytes, whatever else is rendered.
 """
 
@@ -73,7 +73,7 @@ class Shot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class RenderedShot:
     """One rendered image and its ground truth.
 
     Args:
@@ -119,7 +119,7 @@ class Picture:
         return "aerial" if self.shot.platform == "drone" else "ground"
 
 
-def take(seed: int, number: int, shots: Sequence[Shot]) -> list[Picture]:
+def take(seed: int, number: int, shots: Sequence[Shot]) -> list[RenderedShot]:
     """Render several shots of one person.
 
     Args:
@@ -130,10 +130,10 @@ def take(seed: int, number: int, shots: Sequence[Shot]) -> list[Picture]:
     Returns:
         One image per shot.
     """
-    return [picture(seed, number, shot) for shot in shots]
+    return [render_shot(seed, number, shot) for shot in shots]
 
 
-def picture(seed: int, number: int, shot: Shot) -> Picture:
+def render_shot(seed: int, number: int, shot: Shot) -> RenderedShot:
     """Render one shot of one person; the dressed body is cached for the next shot.
 
     Args:
@@ -158,7 +158,7 @@ def picture(seed: int, number: int, shot: Shot) -> Picture:
     others = _others(seed, number, shot, rng) if shot.busy else ()
     photo = capture.photograph(person, station, place, shot.lens, rng, others)
     e_rad = math.radians(station.elevation)
-    return Picture(
+    return RenderedShot(
         identity=character.identity,
         shot=shot,
         station=station,
@@ -253,7 +253,7 @@ def _rng(seed: int, *names: str | int) -> np.random.Generator:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simple:
+class SimpleShot:
     """A shot of a person in the middle of the frame, without other people.
 
     Args:
@@ -280,16 +280,16 @@ class Simple:
 
 
 SHOTS = (
-    Simple(name="front", elevation=5, azimuth=15, camid="w1", jitter=25),
-    Simple(
+    SimpleShot(name="front", elevation=5, azimuth=15, camid="w1", jitter=25),
+    SimpleShot(
         name="back", elevation=12, azimuth=190, platform="cctv", camid="c1", jitter=35, distance=10
     ),
 )
 
 
-def draw(
-    count: int, seed: int = 0, shots: tuple[Simple, ...] = SHOTS, first: int = 0
-) -> list[Picture]:
+def render(
+    count: int, seed: int = 0, shots: tuple[SimpleShot, ...] = SHOTS, first: int = 0
+) -> list[RenderedShot]:
     """Render people, person by person, in the order of the shots.
 
     Args:
@@ -301,10 +301,12 @@ def draw(
     Returns:
         `count * len(shots)` images.
     """
-    return [one(number, seed, shot) for number in range(first, first + count) for shot in shots]
+    return [
+        render_one(number, seed, shot) for number in range(first, first + count) for shot in shots
+    ]
 
 
-def one(number: int, seed: int, simple: Simple) -> Picture:
+def render_one(number: int, seed: int, simple: SimpleShot) -> RenderedShot:
     """Render one image of one person.
 
     Args:
@@ -342,7 +344,7 @@ def one(number: int, seed: int, simple: Simple) -> Picture:
         posture=simple.posture,
     )
     for attempt in range(ATTEMPTS):
-        rendered = picture(seed, number, replace(shot, name=f"{simple.name}{attempt * '+'}"))
+        rendered = render_shot(seed, number, replace(shot, name=f"{simple.name}{attempt * '+'}"))
         if rendered.photo.occlusion < WHOLE:
             return replace(rendered, shot=shot)
     raise ValueError(
@@ -351,8 +353,8 @@ def one(number: int, seed: int, simple: Simple) -> Picture:
     )
 
 
-def write(
-    root: str | Path, count: int = 6, seed: int = 0, shots: tuple[Simple, ...] = SHOTS
+def write_folder(
+    root: str | Path, count: int = 6, seed: int = 0, shots: tuple[SimpleShot, ...] = SHOTS
 ) -> Path:
     """Render people into a folder that `data.folder` reads.
 
@@ -367,9 +369,9 @@ def write(
     """
     root, rows = Path(root), []
     for number in range(count):
-        for rendered in draw(1, seed, shots, first=number):
+        for rendered in render(1, seed, shots, first=number):
             name = f"{rendered.pid}/{rendered.shot.name}.jpg"
-            files.write(root / name, images.jpeg(rendered.image, images.DRAWN))
+            files.write(root / name, images.jpeg(rendered.image, images.RENDERED))
             rows.append(
                 {
                     "file_name": name,
@@ -382,5 +384,5 @@ def write(
                 }
             )
     rows.sort(key=lambda row: row["file_name"])
-    files.write(root / "metadata.jsonl", files.lines(rows))
+    files.write(root / "metadata.jsonl", files.to_jsonl(rows))
     return root

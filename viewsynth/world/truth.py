@@ -19,10 +19,10 @@ from PIL import Image
 
 from viewsynth.cameras import Cameras
 from viewsynth.records import Sample
-from viewsynth.runtime.files import inside
+from viewsynth.runtime.files import path_inside
 from viewsynth.world import LABELS, of_person
 
-LISTS = "people.jsonl", "truth.jsonl"
+FILES = "people.jsonl", "truth.jsonl"
 OCCLUDER = LABELS.index("occluder")
 
 
@@ -44,7 +44,7 @@ class Instant:
 
 
 @dataclass(frozen=True)
-class Picture:
+class TrueImage:
     """An image of the world with its ground truth.
 
     Args:
@@ -82,7 +82,7 @@ def instants(world: Path, people: int | None, skip: int = 0, split: str = "test"
         ValueError: If the world has fewer people, or no paired images.
     """
     every = [row["pid"] for row in _rows(world, "people.jsonl") if row["split"] == split]
-    every.sort(key=order)
+    every.sort(key=pid_order)
     wanted = set(every[skip:] if people is None else every[skip : skip + people])
     if len(wanted) < (people or 1):
         raise ValueError(
@@ -94,7 +94,9 @@ def instants(world: Path, people: int | None, skip: int = 0, split: str = "test"
         if row["split"] == "paired" and row["pid"] in wanted:
             groups.setdefault((row["pid"], row["instant"]), []).append(row)
     found = []
-    for (pid, name), rows in sorted(groups.items(), key=lambda item: tuple(map(order, item[0]))):
+    for (pid, name), rows in sorted(
+        groups.items(), key=lambda item: tuple(map(pid_order, item[0]))
+    ):
         rows.sort(key=lambda row: row["file_name"])
         ground, drone = (tuple(r for r in rows if r["view"] == v) for v in ("ground", "aerial"))
         if ground and drone:
@@ -104,7 +106,7 @@ def instants(world: Path, people: int | None, skip: int = 0, split: str = "test"
     return found
 
 
-def drone_pictures(world: Path, pids: set[str]) -> dict[str, list[dict]]:
+def aerial_rows(world: Path, pids: set[str]) -> dict[str, list[dict]]:
     """Rows of the aerial images of the split "train", by pid, sorted by file name.
 
     No ground camera saw the person at the same moment.
@@ -125,12 +127,12 @@ def drone_pictures(world: Path, pids: set[str]) -> dict[str, list[dict]]:
     return found
 
 
-def order(name: str) -> tuple[int, str]:
+def pid_order(name: str) -> tuple[int, str]:
     """Key that sorts names of digits by their numbers, also beyond 9999."""
     return len(name), name
 
 
-def training(world: Path) -> list[dict]:
+def training_rows(world: Path) -> list[dict]:
     """Rows of all images of the training people, sorted by file name.
 
     Args:
@@ -174,19 +176,19 @@ def _rows(world: Path, name: str, having: str = "") -> Iterator[dict]:
 def digest(world: Path) -> str:
     """SHA-256 over the ground truth files of a world."""
     total = hashlib.sha256()
-    for name in LISTS:
+    for name in FILES:
         with (world / name).open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
 
 
-def person(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:
+def person_image(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:
     """Image of a row, uint8 [H, W, 3], and mask of the person, bool [H, W]."""
     image, labels = _pixels(world, row)
     return image, of_person(labels)
 
 
-def read(world: Path, row: dict) -> Picture:
+def read(world: Path, row: dict) -> TrueImage:
     """Read the image, part map and camera of a row.
 
     Args:
@@ -206,7 +208,7 @@ def read(world: Path, row: dict) -> Picture:
         image.shape[:2],
         torch.tensor([float(row.get("k1") or 0.0)]),
     )
-    return Picture(image, labels, camera, row)
+    return TrueImage(image, labels, camera, row)
 
 
 def sample(world: Path, row: dict) -> Sample:
@@ -221,9 +223,9 @@ def sample(world: Path, row: dict) -> Sample:
 
 
 def _pixels(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:
-    with Image.open(inside(world, row["file_name"])) as file:
+    with Image.open(path_inside(world, row["file_name"])) as file:
         image = np.asarray(file.convert("RGB"))
-    with Image.open(inside(world, row["parts"])) as file:
+    with Image.open(path_inside(world, row["parts"])) as file:
         labels = np.asarray(file)
     if labels.shape != image.shape[:2]:
         raise ValueError(

@@ -25,9 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from viewsynth.runtime.files import LEFTOVER, lines, settle, write
-from viewsynth.runtime.images import DRAWN, indexed, jpeg
-from viewsynth.runtime.writer import Writer, because
+from viewsynth.runtime.files import LEFTOVER, sync_folders, to_jsonl, write
+from viewsynth.runtime.images import RENDERED, indexed, jpeg
+from viewsynth.runtime.writer import Writer, describe_error
 
 OPEN = 64  # files that are open at once while merging
 # Palette of the part maps, in the order of `world.LABELS`.
@@ -47,7 +47,7 @@ COLOURS = [
 
 
 @dataclass(frozen=True)
-class Want:
+class PersonTask:
     """Images of one person that are still to be rendered.
 
     Args:
@@ -77,7 +77,7 @@ class Task:
     """
 
     part: str
-    people: tuple[Want, ...]
+    people: tuple[PersonTask, ...]
 
     @property
     def count(self) -> int:
@@ -108,7 +108,9 @@ def tasks(folder: Path, people: int, images: int, instants: int, chunk: int) -> 
         wants = []
         for number in range(first, min(first + chunk, people)):
             have = done.get(number, (0, 0))
-            want = Want(number, (have[0], max(images, have[0])), (have[1], max(instants, have[1])))
+            want = PersonTask(
+                number, (have[0], max(images, have[0])), (have[1], max(instants, have[1]))
+            )
             wants += [want] if want.count else []
         if wants:
             todo.append(Task(f"{name}-{heads}" if heads else name, tuple(wants)))
@@ -179,7 +181,7 @@ def _do(task: Task, folder: Path, seed: int) -> None:
                 new, own = _person(want, seed, writer.put)
             except Exception as error:  # one person must not stop the run
                 writer.discard(before)
-                faults.append({"pid": f"{want.number:04d}", "reason": because(error)})
+                faults.append({"pid": f"{want.number:04d}", "reason": describe_error(error)})
                 continue
             have[want.number] = (want.images[1], want.instants[1])
             people += [{"person": new}] if new else []
@@ -187,11 +189,11 @@ def _do(task: Task, folder: Path, seed: int) -> None:
         writer.finish()
     head = {"part": {"people": have, "faults": faults}}
     rows.sort(key=lambda row: row["file_name"])
-    write(folder / "chunks" / f"{task.part}.jsonl", lines([head, *people, *rows]))
-    settle({folder / "chunks"})
+    write(folder / "chunks" / f"{task.part}.jsonl", to_jsonl([head, *people, *rows]))
+    sync_folders({folder / "chunks"})
 
 
-def _person(want: Want, seed: int, put: Callable) -> tuple[dict | None, list[dict]]:
+def _person(want: PersonTask, seed: int, put: Callable) -> tuple[dict | None, list[dict]]:
     """Render one person: the row of `people.jsonl` if the person is new, and the image rows."""
     from viewsynth.world import people, rig, shots
     from viewsynth.world.rows import person_row
@@ -201,11 +203,11 @@ def _person(want: Want, seed: int, put: Callable) -> tuple[dict | None, list[dic
     for index in range(*want.images):
         split, shot = rig.split(number, index), plan[index]
         name = f"{split}/{shot.camid}/{shot.camid}_day_{number:04d}_{shot.index}"
-        rows.append(_stored(shots.picture(seed, number, shot), name, split, seed, put))
+        rows.append(_stored(shots.render_shot(seed, number, shot), name, split, seed, put))
     for n in range(*want.instants):
         for shot in rig.instant(seed, number, n):
             name = f"paired/{number:04d}/{n}_{shot.camid}"
-            rows.append(_stored(shots.picture(seed, number, shot), name, "paired", seed, put))
+            rows.append(_stored(shots.render_shot(seed, number, shot), name, "paired", seed, put))
     new = not (want.images[0] or want.instants[0])
     return (person_row(people.identity(seed, number)) if new else None), rows
 
@@ -215,7 +217,7 @@ def _stored(rendered, name: str, split: str, seed: int, put: Callable) -> dict:
     from viewsynth.world.rows import image_row
 
     row = image_row(rendered, f"{name}.jpg", split, seed)
-    put(row["file_name"], jpeg, rendered.image, DRAWN)
+    put(row["file_name"], jpeg, rendered.image, RENDERED)
     put(row["parts"], indexed, rendered.photo.labels, COLOURS)
     return row
 

@@ -21,7 +21,7 @@ from viewsynth.diffusion.pairs.pair import camera, nearest
 from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.runtime import weights
 from viewsynth.runtime.fingerprint import RECORD
-from viewsynth.runtime.images import stretched
+from viewsynth.runtime.images import resized
 from viewsynth.runtime.writer import Writer
 from viewsynth.world import truth, writer
 
@@ -34,7 +34,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     with ThreadPoolExecutor(1) as pool:
         files = Writer(folder, pool)
-        person, rows = writer._person(writer.Want(1, (0, 0), (0, 1)), 0, files.put)
+        person, rows = writer._person(writer.PersonTask(1, (0, 0), (0, 1)), 0, files.put)
         files.finish()
     splits = {"0001": "train", "0003": "train", "0005": "test"}
     people = [{**person, "pid": pid, "split": split} for pid, split in splits.items()]
@@ -258,7 +258,7 @@ def test_angles_and_sizes():
     assert camera(60, 10, 25, picture, (5, 350)) == [60, 5, 20, 25, 0.5]
     mask = np.zeros((40, 20), bool)
     mask[:20] = True
-    small = stretched(mask, (10, 10))
+    small = resized(mask, (10, 10))
     assert small.shape == (10, 10) and small[:4].min() == 255 and small[6:].max() == 0
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from viewsynth import config
 from viewsynth.commands import compare
 from viewsynth.evaluate.compare import resampling, runs, summary
-from viewsynth.runtime.files import lines
+from viewsynth.runtime.files import to_jsonl
 
 PEOPLE, PROTOCOLS, SEEDS = 40, ("A<->G", "G<->G"), (0, 1, 2)
 ANGLES = (10.0, 30.0, 50.0, 60.0, 80.0)
@@ -58,7 +58,7 @@ def rows(protocol: str, ap: np.ndarray) -> list[dict]:
 def write(folder: Path, arm: str, seed: int, own: list[dict], fingerprint="abc") -> Path:
     run = folder / arm / f"seed{seed}"
     run.mkdir(parents=True, exist_ok=True)
-    (run / "queries.jsonl").write_bytes(lines(own))
+    (run / "queries.jsonl").write_bytes(to_jsonl(own))
     tasks = dict.fromkeys((row["protocol"], row["reranking"]) for row in own)
     results = [
         {
@@ -93,7 +93,7 @@ def results(tmp_path):
 
 
 def summarised(folder: Path, **options) -> dict:
-    parts = summary.Parts(**{"floor": "a", "ceiling": "f", "treated": "e"} | options)
+    parts = summary.Roles(**{"floor": "a", "ceiling": "f", "treated": "e"} | options)
     return summary.summary(runs.read(folder), parts)
 
 
@@ -282,7 +282,7 @@ def test_a_negative_verdict_comes_first(results, tmp_path, capsys):
 def test_no_bins_without_elevation(results, tmp_path):
     for path in results.glob("*/*/queries.jsonl"):
         own = [json.loads(line) | {"elevation": None} for line in path.open()]
-        path.write_bytes(lines(own))
+        path.write_bytes(to_jsonl(own))
     assert run(results, tmp_path / "out") == 0
     assert not (tmp_path / "out/elevations.png").exists()
     assert "By elevation" not in (tmp_path / "out/table.md").read_text()

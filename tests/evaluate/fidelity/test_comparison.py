@@ -28,7 +28,7 @@ from viewsynth.evaluate.fidelity import (
     text,
 )
 from viewsynth.runtime import weights
-from viewsynth.runtime.files import lines
+from viewsynth.runtime.files import to_jsonl
 from viewsynth.runtime.writer import Writer
 from viewsynth.world import truth, writer
 
@@ -41,10 +41,10 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     with ThreadPoolExecutor(1) as pool:
         files = Writer(folder, pool)
-        person, rows = writer._person(writer.Want(1, (0, 0), (0, 1)), 0, files.put)
+        person, rows = writer._person(writer.PersonTask(1, (0, 0), (0, 1)), 0, files.put)
         files.finish()
-    (folder / "people.jsonl").write_bytes(lines([{**person, "split": "test"}]))
-    (folder / "truth.jsonl").write_bytes(lines(rows))
+    (folder / "people.jsonl").write_bytes(to_jsonl([{**person, "split": "test"}]))
+    (folder / "truth.jsonl").write_bytes(to_jsonl(rows))
     return folder
 
 
@@ -94,14 +94,14 @@ def test_the_instant_has_two_ground_and_three_drone_views(world):
 
 def test_the_observer_is_trained_on_training_people_only(world, tmp_path):
     with pytest.raises(ValueError, match="no training pictures"):
-        truth.training(world)
+        truth.training_rows(world)
     rows = [json.loads(line) for line in (world / "truth.jsonl").read_text().splitlines()]
     other = [{**row, "pid": "0002", "file_name": f"train/{k}.jpg"} for k, row in enumerate(rows)]
     people = [{"pid": "0001", "split": "test"}, {"pid": "0002", "split": "train"}]
-    (tmp_path / "people.jsonl").write_bytes(lines(people))
-    (tmp_path / "truth.jsonl").write_bytes(lines(rows + other))
-    assert {row["pid"] for row in truth.training(tmp_path)} == {"0002"}
-    assert len(truth.training(tmp_path)) == 5
+    (tmp_path / "people.jsonl").write_bytes(to_jsonl(people))
+    (tmp_path / "truth.jsonl").write_bytes(to_jsonl(rows + other))
+    assert {row["pid"] for row in truth.training_rows(tmp_path)} == {"0002"}
+    assert len(truth.training_rows(tmp_path)) == 5
 
 
 def test_methods_have_the_expected_order(compared):
@@ -291,13 +291,13 @@ def scored(shift: dict[str, float], people: int = 12) -> list[dict]:
 def test_repair_is_paired_with_its_rendering():
     rows = scored({"true": 0, "ours": 1.0, "repair": 0.2, "source_only": 3.0})
     table.identify(rows, "reid")
-    cells = {(c["method"], c["bin"], c["measure"]): c for c in table.repaired(rows)}
+    cells = {(c["method"], c["bin"], c["measure"]): c for c in table.gains_of_repair(rows)}
     assert cells["repair", "all", "psnr_unseen"]["mean"] == pytest.approx(0.8)
     assert cells["repair", "all", "psnr_unseen"]["better"] is True
     assert cells["source_only", "25-40", "psnr_unseen"]["mean"] == pytest.approx(-2)
     assert cells["source_only", "25-40", "psnr_unseen"]["better"] is False
     assert cells["repair", "all", "reid_cosine"]["better"] is True
-    assert not any(c["method"] == "repair_true" for c in table.repaired(rows))
+    assert not any(c["method"] == "repair_true" for c in table.gains_of_repair(rows))
 
 
 def test_kid_ranks_methods_between_floor_and_ground():

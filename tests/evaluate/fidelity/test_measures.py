@@ -31,7 +31,7 @@ def scene(elevation=5.0, azimuth=20.0, size=(120, 80), distance=8.0):
     labels = np.zeros(size, np.uint8)
     labels[20:105, 25:55] = TOP
     row = {"elevation": elevation, "azimuth": azimuth, "target_height": 0.9}
-    return truth.Picture(image, labels, camera, row)
+    return truth.TrueImage(image, labels, camera, row)
 
 
 def parsed(picture) -> Parse:
@@ -314,12 +314,12 @@ def test_summary_and_paired_differences():
     assert cell["mean"] == pytest.approx((base + 0.11).mean()) and cell["people"] == 8
     assert cell["pictures"] == 16 and cell["low"] < cell["mean"] < cell["high"]
     assert found["ours", "55-70", "iou"]["mean"] == pytest.approx((base + 0.12).mean())
-    versus = {(c["baseline"], c["bin"], c["measure"]): c for c in table.against(rows)}
+    versus = {(c["baseline"], c["bin"], c["measure"]): c for c in table.gains_over_baselines(rows)}
     assert versus["warped", "all", "iou"]["better"] is True
     assert versus["warped", "all", "iou"]["mean"] == pytest.approx(0.1)
     assert versus["resized", "all", "iou"]["better"] is False
     assert versus["mean_body", "25-40", "iou"]["better"] is None
-    page = text.markdown(table.summary(rows), table.against(rows), ["a note"])
+    page = text.markdown(table.summary(rows), table.gains_over_baselines(rows), ["a note"])
     assert "LOSES" in page and "Elevation 25-40° (8 people, 8 views)" in page
     assert "repair" not in page and "a note" in page
     assert all(line.endswith("|") for line in page.splitlines() if line.startswith("|"))

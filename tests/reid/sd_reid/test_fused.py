@@ -27,7 +27,7 @@ def person():
 
 def test_timesteps_of_the_release():
     uniform = torch.tensor([0.0, 0.25, 0.5, 0.75, 0.9999])
-    found = sampling.draw_times(uniform, 1000).tolist()
+    found = sampling.sample_timesteps(uniform, 1000).tolist()
     assert found == [999, 984, 875, 578, 0]
     for times, steps, visited in (
         (1000, 5, [801, 601, 401, 201, 1]),
@@ -207,10 +207,12 @@ def test_normalisation_of_the_parts_of_a_descriptor(person):
 
 
 def test_initial_noise_is_fixed_for_each_view():
-    whole = sampling.starts(2, 3, (4, 4, 3))
+    whole = sampling.initial_noise(2, 3, (4, 4, 3))
     assert whole.shape == (2, 3, 4, 4, 3) and not torch.equal(whole[0], whole[1])
     assert torch.equal(whole[:, 0], whole[:, 2])
-    assert torch.equal(sampling.starts(3, 1, (4, 4, 3))[:2, 0], whole[:, 0])  # with one more view
+    assert torch.equal(
+        sampling.initial_noise(3, 1, (4, 4, 3))[:2, 0], whole[:, 0]
+    )  # with one more view
 
 
 @pytest.mark.parametrize(

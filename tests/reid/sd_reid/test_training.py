@@ -57,7 +57,7 @@ def test_nothing_hangs_on_where_the_encoder_puts_its_zero_and_its_unit():
     def sampled(seen, raw: bool) -> torch.Tensor:
         made = with_mode(generator(decoder="align"), raw=raw)
         training.prepare(made, seen, noise(VIEWS, WIDTH))
-        start = sampling.starts(1, 2, made.grid.shape).expand(VIEWS, -1, -1, -1, -1)
+        start = sampling.initial_noise(1, 2, made.grid.shape).expand(VIEWS, -1, -1, -1, -1)
         return made.features(sampling.sample(made, seen.condition[0, :2].float(), start, 2, 2.0))
 
     ours = sampled(data, False)

@@ -20,7 +20,7 @@ from viewsynth.diffusion.pairs.true_pose import in_true_pose
 from viewsynth.records import Person, seed_of
 from viewsynth.render import foreground
 from viewsynth.world import truth
-from viewsynth.world.truth import Instant, Picture
+from viewsynth.world.truth import Instant, TrueImage
 
 ALONE = 0.5  # share of the training pairs whose person is reconstructed from a single photo
 HIDDEN = 0.3  # targets in which a larger share of the person is hidden are rejected
@@ -45,7 +45,7 @@ def plan(world: Path, people: int | None, skip: int, split: str) -> list[Instant
     moments = truth.instants(world, people, skip, split)
     if split != "train":
         return moments
-    others = truth.drone_pictures(world, {moment.pid for moment in moments})
+    others = truth.aerial_rows(world, {moment.pid for moment in moments})
     count = dict.fromkeys(others, 0)
     for moment in moments:
         count[moment.pid] = count.get(moment.pid, 0) + 1
@@ -100,8 +100,8 @@ def make(
 
 
 def _pairs(
-    accepted: list[tuple[Picture, Person]],
-    ground: list[Picture],
+    accepted: list[tuple[TrueImage, Person]],
+    ground: list[TrueImage],
     first: int,
     split: str,
     size: tuple[int, int],
@@ -132,7 +132,7 @@ def _pairs(
     return pairs
 
 
-def _choose_photos(true: Picture, count: int, split: str, seed: int) -> tuple[int, ...]:
+def _choose_photos(true: TrueImage, count: int, split: str, seed: int) -> tuple[int, ...]:
     """Indices of the ground images that the person of a drone image is reconstructed from.
 
     For training, one or all of them, because users have one photo of a person or several; for
@@ -155,7 +155,7 @@ def _visible(moment: Instant, chunk: ChunkPairs) -> list[dict]:
     return rows
 
 
-def _read(world: Path, rows: Sequence[dict], chunk: ChunkPairs) -> list[Picture]:
+def _read(world: Path, rows: Sequence[dict], chunk: ChunkPairs) -> list[TrueImage]:
     """The images that can be read and show the person."""
     found = []
     for row in rows:
@@ -171,7 +171,7 @@ def _read(world: Path, rows: Sequence[dict], chunk: ChunkPairs) -> list[Picture]
     return found
 
 
-def _row(true: Picture, photo: Picture, fitted: dict, split: str) -> dict:
+def _row(true: TrueImage, photo: TrueImage, fitted: dict, split: str) -> dict:
     row = true.row
     angles = fitted["elevation"], fitted["azimuth"]
     numbers = camera(row["elevation"], row["azimuth"], row["distance"], true.image, angles)

@@ -18,14 +18,14 @@ from torch import Tensor
 from viewsynth import cameras, judge, reconstruct
 from viewsynth.cameras import Cameras
 from viewsynth.data import images
-from viewsynth.data.frames import several
+from viewsynth.data.frames import has_frames
 from viewsynth.diffusion.pairs.pair import ChunkPairs, Pair, camera, nearest
 from viewsynth.reconstruct import posing
 from viewsynth.records import Dataset, Person, Sample, seed_of
 from viewsynth.render import foreground
 from viewsynth.render.options import Sensor
 from viewsynth.render.views import Frame, Shot, frame
-from viewsynth.runtime.images import stretched
+from viewsynth.runtime.images import resized
 
 PHOTOS, TARGETS = 4, 8  # maximum number of ground and aerial images of a person
 AZIMUTHS = tuple(range(0, 360, 30))  # candidates, degrees
@@ -67,7 +67,7 @@ def plan(dataset: Dataset, people: int | None, skip: int, seed: int) -> list[Sub
     """
     groups: dict[tuple[str, str], tuple[list, list]] = {}
     for sample in dataset.train:
-        if sample.source == "real" and not several(sample) and sample.modality == "rgb":
+        if sample.source == "real" and not has_frames(sample) and sample.modality == "rgb":
             ground, aerial = groups.setdefault((sample.pid, sample.outfit), ([], []))
             (aerial if sample.view == "aerial" else ground).append(sample)
     both = [(key, views) for key, views in sorted(groups.items()) if views[0] and views[1]]
@@ -194,7 +194,7 @@ def _match(targets: list, vertices: Tensor, person: Person, tools) -> list[tuple
             owner.append(number)
     if not frames:
         return []
-    images = [torch.from_numpy(stretched(image, SMALL).copy()) for _, image in targets]
+    images = [torch.from_numpy(resized(image, SMALL).copy()) for _, image in targets]
     aspects = [image.shape[1] / image.shape[0] for _, image in targets]
     off = torch.tensor(
         [view.size[1] / view.size[0] / aspects[k] for view, k in zip(frames, owner, strict=True)]

@@ -22,16 +22,16 @@ import torch
 from tqdm import tqdm
 
 from viewsynth import bodies, cameras, reconstruct
-from viewsynth.config import within
+from viewsynth.config import check_range
 from viewsynth.diffusion.pairs import exact, identity, stored
 from viewsynth.diffusion.pairs.pair import ChunkPairs
 from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.records import Dataset
 from viewsynth.render import foreground
 from viewsynth.runtime import fingerprint, provenance, weights
-from viewsynth.runtime.files import claim, clean, lines, settle, stem_of, write
-from viewsynth.runtime.images import stretched
-from viewsynth.runtime.workers import FatalError, spread
+from viewsynth.runtime.files import claim_folder, clean, stem_of, sync_folders, to_jsonl, write
+from viewsynth.runtime.images import resized
+from viewsynth.runtime.workers import FatalError, run_items
 from viewsynth.world import truth
 
 CHUNK = 4  # people per chunk
@@ -135,7 +135,7 @@ def make(
         members = identity.plan(source, people, skip, seed)
     else:
         members = exact.plan(Path(source), people, skip, split)
-    begun = claim(output, OURS, MADE)
+    begun = claim_folder(output, OURS, MADE)
     # The files of a world vary with the number of people; its lists are always among them.
     files = fingerprint.compare(output, _inputs(source, members), begun, fixed=is_dataset)
     job = take(source, output, size, split, seed)
@@ -153,7 +153,7 @@ def _compute(job: Job, every: list[Chunk], workers: int) -> None:
     with tqdm(
         total=sum(chunk.people for chunk in todo), unit="person", desc="pairs", disable=not todo
     ) as bar:
-        for done in spread(todo, start, (job,), workers):
+        for done in run_items(todo, start, (job,), workers):
             if done is None:
                 continue
             chunk, why = done
@@ -163,11 +163,11 @@ def _compute(job: Job, every: list[Chunk], workers: int) -> None:
 
 
 def _check(source, size, workers, split, skip, people) -> None:
-    within("workers", workers, 1, 256)
-    within("skip", skip, 0, 10**7)
-    within("people", people, 1, 10**7)
+    check_range("workers", workers, 1, 256)
+    check_range("skip", skip, 0, 10**7)
+    check_range("people", people, 1, 10**7)
     for side in size:
-        within("size", side, 16, 2048, "pixels")
+        check_range("size", side, 16, 2048, "pixels")
     if split not in ("train", "test"):
         raise ValueError(f"split must be train or test, got {split!r}")
     if split == "test" and isinstance(source, Dataset):
@@ -187,7 +187,7 @@ def _inputs(source: str | Path | Dataset, members: list) -> dict[str, tuple[Path
         }
     rows = [row for member in members for row in (*member.ground, *member.drone)]
     names = sorted({row[key] for row in rows for key in ("file_name", "parts")})
-    return {name: (Path(source) / name, {}) for name in (*truth.LISTS, *names)}
+    return {name: (Path(source) / name, {}) for name in (*truth.FILES, *names)}
 
 
 def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str, seed: int) -> Job:
@@ -213,7 +213,7 @@ def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str
         "size": list(size),
         "split": split,
         "seed": seed,
-        "code": provenance.code(*CODE),
+        "code": provenance.code_digest(*CODE),
     }
     _claim(output, settings)
     return Job(
@@ -228,7 +228,7 @@ def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str
 
 
 def _claim(output: Path, settings: dict) -> None:
-    if not claim(output, OURS, MADE):
+    if not claim_folder(output, OURS, MADE):
         write(output / MADE, json.dumps(settings, indent=1).encode())
         return
     clean(output)
@@ -331,13 +331,13 @@ def _rendered(
     )
     used = sorted({pair.photo for pair in some})
     arrays = {
-        "source": np.stack([stretched(result.photos[k], size) for k in used]),
+        "source": np.stack([resized(result.photos[k], size) for k in used]),
         "render": stored.to_uint8(found.render.movedim(1, -1)),
         "seen": stored.to_uint8(found.seen[:, 0]),
         "normals": stored.normals_to_uint8(found.normals.movedim(1, -1)),
-        "target": np.stack([stretched(pair.target, size) for pair in some]),
+        "target": np.stack([resized(pair.target, size) for pair in some]),
     }
-    masks = [stretched(pair.mask, size) for pair in some if pair.mask is not None]
+    masks = [resized(pair.mask, size) for pair in some if pair.mask is not None]
     if masks:
         arrays["mask"] = np.stack(masks)
     rows = [
@@ -359,7 +359,7 @@ def _finish(job: Job, every: list[Chunk]) -> None:
     parts = {chunk.name: part(job, chunk) for chunk in every}
     rows = [row for found in parts.values() for row in found["rows"]]
     rejects = [reject for found in parts.values() for reject in found["rejects"]]
-    write(job.output / REJECTS, lines(rejects))
+    write(job.output / REJECTS, to_jsonl(rejects))
     faults = [reject for reject in rejects if reject["kind"] == "fault"]
     if len(faults) > FAULTS * (len(rows) + len(rejects)):
         for chunk in every:  # the next run makes these chunks again
@@ -374,7 +374,7 @@ def _finish(job: Job, every: list[Chunk]) -> None:
         raise ValueError(f"no pair could be made; {job.output / REJECTS} says why: {rejects[:2]}")
     digests = {name: found["sha256"] for name, found in parts.items() if found["rows"]}
     stored.finish(job.output, job.size, rows, digests)
-    settle({job.output, job.output / PARTS, job.output / stored.SHARDS})
+    sync_folders({job.output, job.output / PARTS, job.output / stored.SHARDS})
     sys.stderr.write(
         f"{len(rows)} pairs of {len({row['pid'] for row in rows})} people in {job.output}; "
         f"{len(rejects)} rejects, see {REJECTS}\n"

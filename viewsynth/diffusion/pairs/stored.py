@@ -31,7 +31,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from viewsynth.diffusion.conditions import CAMERA, Conditions
-from viewsynth.runtime.files import inside, lines, write
+from viewsynth.runtime.files import path_inside, to_jsonl, write
 
 FORMAT = 1
 INDEX, ROWS, SHARDS = "pairs.json", "rows.jsonl", "shards"
@@ -172,7 +172,7 @@ def finish(folder: Path, size: tuple[int, int], rows: list[dict], digests: dict[
         rows: One row per pair.
         digests: SHA-256 of each shard by name.
     """
-    text = lines(rows)
+    text = to_jsonl(rows)
     total = hashlib.sha256(text)
     for name in sorted(digests):
         total.update(f"{name} {digests[name]}\n".encode())
@@ -188,7 +188,7 @@ def finish(folder: Path, size: tuple[int, int], rows: list[dict], digests: dict[
 
 
 def _file(folder: Path, name: str) -> Path:
-    return inside(folder, f"{SHARDS}/{name}.safetensors")
+    return path_inside(folder, f"{SHARDS}/{name}.safetensors")
 
 
 # ---- reading -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ CLEAR = 2  # minimum gap between floor and ceiling, in half-widths of its interv
 
 
 @dataclass(frozen=True)
-class Parts:
+class Roles:
     """Roles of the arms, and how the comparison is evaluated.
 
     Args:
@@ -41,7 +41,7 @@ class Parts:
     unit: Literal["person", "query"] = "person"
 
 
-def summary(runs: Runs, parts: Parts) -> dict:
+def summary(runs: Runs, parts: Roles) -> dict:
     """Compute all values of a comparison, as JSON types.
 
     Args:
@@ -75,7 +75,7 @@ def summary(runs: Runs, parts: Parts) -> dict:
     }
 
 
-def _task(task: Task, runs: Runs, parts: Parts) -> dict:
+def _task(task: Task, runs: Runs, parts: Roles) -> dict:
     bins = []
     for name, inside in binned("elevation", task.elevation, task.above):
         bins.append({"bin": name, **_compare(task, inside, runs, parts)})
@@ -84,7 +84,7 @@ def _task(task: Task, runs: Runs, parts: Parts) -> dict:
     return {**head, **_compare(task, all_queries, runs, parts), "bins": bins}
 
 
-def _compare(task: Task, which: np.ndarray, runs: Runs, parts: Parts) -> dict:
+def _compare(task: Task, which: np.ndarray, runs: Runs, parts: Roles) -> dict:
     """Values of a subset of the queries."""
     count = int(which.sum())
     people = np.unique(task.people[which], return_inverse=True)[1]

@@ -18,7 +18,7 @@ from viewsynth.reconstruct.fill import SKIN
 from viewsynth.reconstruct.parse import Parse, parse
 from viewsynth.reconstruct.texture import GROUPS, Atlas
 from viewsynth.render import scene, zbuffer
-from viewsynth.world.truth import Picture
+from viewsynth.world.truth import TrueImage
 
 # Angle by which the board leans back, degrees. A body is about a quarter as deep as it is high, and
 # tan 14 degrees = 0.25, so board and body have the same height in the image at every elevation.
@@ -44,12 +44,12 @@ LINES = (
 )
 
 
-def parse_all(ground: list[Picture], tools: Tools) -> list[Parse]:
+def parse_all(ground: list[TrueImage], tools: Tools) -> list[Parse]:
     """Keypoints and masks of the ground images from the pose model."""
     return [parse(picture.image, tools.pose_model) for picture in ground]
 
 
-def nearest(true: Picture, ground: list[Picture]) -> int:
+def nearest(true: TrueImage, ground: list[TrueImage]) -> int:
     """Index of the ground image with the most similar azimuth."""
     turn = [(g.row["azimuth"] - true.row["azimuth"] + 180) % 360 - 180 for g in ground]
     return int(np.argmin(np.abs(turn)))
@@ -63,7 +63,7 @@ def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
-def resized(true: Picture, source: Picture, parsed: Parse) -> Tensor:
+def resized(true: TrueImage, source: TrueImage, parsed: Parse) -> Tensor:
     """The person of a ground crop, resized to the true bounding box.
 
     Args:
@@ -83,7 +83,7 @@ def resized(true: Picture, source: Picture, parsed: Parse) -> Tensor:
     return out
 
 
-def warped(true: Picture, source: Picture, parsed: Parse, lean: float = LEAN) -> Tensor:
+def warped(true: TrueImage, source: TrueImage, parsed: Parse, lean: float = LEAN) -> Tensor:
     """The ground crop on a flat board in the scene, seen by the drone: a planar homography.
 
     Source: ours; similar to the warps that cross-view papers compare with. The crop is projected to
@@ -142,7 +142,7 @@ def _layers(image: np.ndarray, mask: np.ndarray) -> Tensor:
     return torch.cat([colour * share, share, share])
 
 
-def mean_colours(ground: list[Picture], parsed: list[Parse], atlas: Atlas) -> np.ndarray:
+def mean_colours(ground: list[TrueImage], parsed: list[Parse], atlas: Atlas) -> np.ndarray:
     """Texture in which every body part has its mean colour in the ground crops.
 
     Args:

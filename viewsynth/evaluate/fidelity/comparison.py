@@ -24,7 +24,7 @@ from viewsynth.runtime import provenance
 from viewsynth.runtime.files import write
 from viewsynth.runtime.images import png
 from viewsynth.world import truth
-from viewsynth.world.truth import Instant, Picture
+from viewsynth.world.truth import Instant, TrueImage
 
 CHUNK = 4  # people
 # Folders and files of the code that determines the results.
@@ -102,7 +102,7 @@ def code(engine: bool = False, reid: bool = False) -> str:
         engine: Whether a diffusion model is used.
         reid: Whether a ReID model is used.
     """
-    return provenance.code(*CODE, *(ENGINE if engine else ()), *(REID if reid else ()))
+    return provenance.code_digest(*CODE, *(ENGINE if engine else ()), *(REID if reid else ()))
 
 
 def part(job: Job, chunk: Chunk) -> dict | None:
@@ -195,7 +195,7 @@ class Comparer:
         }
         write(part_path(self.job, chunk), json.dumps(part).encode())
 
-    def _rows(self, moment: Instant, person: Person, ground: list[Picture]) -> list[dict]:
+    def _rows(self, moment: Instant, person: Person, ground: list[TrueImage]) -> list[dict]:
         """Results of every drone view and method of an instant."""
         drone = [truth.read(self.job.world, row) for row in moment.drone]
         drone = [true for true in drone if true.mask.any()]
@@ -261,7 +261,7 @@ def shown_folder(output: Path, pid: str, name: str) -> Path:
     return output / "pictures" / f"{pid}_{name}"
 
 
-def _measure(true: Picture, name: str, views: dict[str, methods.Prediction]) -> dict[str, float]:
+def _measure(true: TrueImage, name: str, views: dict[str, methods.Prediction]) -> dict[str, float]:
     """Measures of one method's prediction."""
     if name == "true":
         return {}

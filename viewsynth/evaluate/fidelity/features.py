@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from viewsynth.evaluate.fidelity import observer
-from viewsynth.runtime.images import stretched
+from viewsynth.runtime.images import resized
 
 BATCH = 32  # images per call
 # Feature space: images of any sizes, uint8 [h, w, 3] each -> float [N, D]
@@ -37,7 +37,7 @@ def load(path: Path, reid: Path | None = None, device: str = "cpu") -> Spaces:
     encoder = encoders.load(str(reid), device=device)
 
     def encode(images: Sequence[np.ndarray]) -> np.ndarray:
-        resized = np.stack([stretched(image, encoder.size) for image in images])
+        resized = np.stack([resized(image, encoder.size) for image in images])
         return encoder.encode(torch.from_numpy(resized)).numpy()
 
     return spaces | {"reid": encode}

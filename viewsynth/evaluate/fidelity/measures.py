@@ -15,7 +15,7 @@ from viewsynth import metrics
 from viewsynth.evaluate.fidelity.baselines import bounds
 from viewsynth.evaluate.fidelity.methods import GREY, Prediction
 from viewsynth.world import LABELS
-from viewsynth.world.truth import OCCLUDER, Picture
+from viewsynth.world.truth import OCCLUDER, TrueImage
 
 PARTS = {
     "head": ("face", "hair", "headwear"),
@@ -42,7 +42,7 @@ def bin_of(elevation: float) -> str:
 
 
 def compare(
-    true: Picture, predicted: Prediction, base: Prediction | None = None
+    true: TrueImage, predicted: Prediction, base: Prediction | None = None
 ) -> dict[str, float]:
     """Measure one predicted view.
 
@@ -82,7 +82,7 @@ def compare(
 
 
 def _by_observation(
-    true: Picture, predicted: Prediction, base: Prediction, valid: np.ndarray
+    true: TrueImage, predicted: Prediction, base: Prediction, valid: np.ndarray
 ) -> dict[str, float]:
     """Measures of the pixels whose texture was observed in a photo, and of the others.
 
@@ -110,7 +110,7 @@ def _by_observation(
     return row
 
 
-def _similarity(true: Picture, predicted: Prediction, valid: np.ndarray) -> dict[str, float]:
+def _similarity(true: TrueImage, predicted: Prediction, valid: np.ndarray) -> dict[str, float]:
     """PSNR and SSIM on mid-grey inside the true person's box."""
     reach = metrics.WINDOW // 2  # grey margin, so that every pixel of the box has a full window
     left, top, right, bottom = bounds(true.mask)
@@ -122,7 +122,9 @@ def _similarity(true: Picture, predicted: Prediction, valid: np.ndarray) -> dict
     return {"psnr": metrics.psnr(*inner), "ssim": metrics.ssim(*images)}
 
 
-def _by_part(true: Picture, predicted: Prediction, both, true_lab, lab, error) -> dict[str, float]:
+def _by_part(
+    true: TrueImage, predicted: Prediction, both, true_lab, lab, error
+) -> dict[str, float]:
     """Colour errors of the body parts, and their weighted means."""
     row, sizes, tones = {}, {}, []
     for name, labels in PARTS.items():

@@ -29,7 +29,7 @@ from viewsynth.render import foreground, scene, shade
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
 from viewsynth.render.views import SUPERSAMPLE
-from viewsynth.world.truth import Instant, Picture
+from viewsynth.world.truth import Instant, TrueImage
 
 METHODS = {
     "true": "the true picture itself: what the observer can tell at best",
@@ -77,9 +77,9 @@ class Body:
 
 def predict(
     bodies: dict[str, Body],
-    ground: list[Picture],
+    ground: list[TrueImage],
     parsed: list[Parse],
-    drone: list[Picture],
+    drone: list[TrueImage],
     tools: Tools,
     seed: int,
 ) -> list[dict[str, Prediction]]:
@@ -177,7 +177,7 @@ def _floats(image: np.ndarray) -> Tensor:
 
 
 def posed_bodies(
-    moment: Instant, person: Person, ground: list[Picture], parsed: list[Parse], tools: Tools
+    moment: Instant, person: Person, ground: list[TrueImage], parsed: list[Parse], tools: Tools
 ) -> dict[str, Body]:
     """Bodies of the methods that render one.
 

@@ -23,7 +23,7 @@ from viewsynth.records import Person, View, seed_of
 from viewsynth.render import foreground
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
-from viewsynth.world.truth import OCCLUDER, Picture
+from viewsynth.world.truth import OCCLUDER, TrueImage
 
 METHODS = {
     "repair": "ours, repaired by the diffusion",
@@ -52,8 +52,8 @@ class Repairer:
         self,
         bodies: dict[str, Body],
         person: Person,
-        ground: list[Picture],
-        drone: list[Picture],
+        ground: list[TrueImage],
+        drone: list[TrueImage],
         others: list[dict[str, Prediction]],
         tools: Tools,
         seed: int,
@@ -118,7 +118,7 @@ class Repairer:
 
 
 def _renderings(
-    bodies: dict[str, Body], pid: str, drone: list[Picture], others: list, tools: Tools, seed: int
+    bodies: dict[str, Body], pid: str, drone: list[TrueImage], others: list, tools: Tools, seed: int
 ) -> tuple[list[View], list[Sensor], list[int]]:
     """Views that are repaired, `WHOLE` of each drone view, with their sensor models and seeds."""
     views, sensors, seeds = [], [], []
@@ -161,7 +161,7 @@ def person_only(
     return Prediction(image, mask, seen, whole=whole)
 
 
-def reference_ious(true: Picture, name: str, views: dict[str, Prediction]) -> dict[str, float]:
+def reference_ious(true: TrueImage, name: str, views: dict[str, Prediction]) -> dict[str, float]:
     """Reference values for the IoU of a repaired view.
 
     Args:
@@ -184,7 +184,7 @@ def reference_ious(true: Picture, name: str, views: dict[str, Prediction]) -> di
     return row
 
 
-def _sensor(true: Picture) -> Sensor:
+def _sensor(true: TrueImage) -> Sensor:
     """Sensor model with the focal length of the true camera."""
     focal, vfov_rad = float(true.row["intrinsics"][0]), np.deg2rad(true.row["vfov"])
     height = round(float(2 * focal * np.tan(vfov_rad / 2)))

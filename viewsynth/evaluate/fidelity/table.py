@@ -140,7 +140,7 @@ def summary(rows: list[dict]) -> list[dict]:
     return found
 
 
-def against(rows: list[dict]) -> list[dict]:
+def gains_over_baselines(rows: list[dict]) -> list[dict]:
     """Gains of our method over each baseline, paired by person.
 
     Args:
@@ -151,12 +151,12 @@ def against(rows: list[dict]) -> list[dict]:
     return _paired(rows, [("ours", baseline) for baseline in BASELINES], MEASURES)
 
 
-def repaired(rows: list[dict]) -> list[dict]:
+def gains_of_repair(rows: list[dict]) -> list[dict]:
     """Gains of repaired views over the renderings, paired by person.
 
     Args:
         rows: Rows of the comparison, after `identify`.
-    Returns: As `against`, for the pairs of `REPAIRS`; empty without a diffusion model.
+    Returns: As `gains_over_baselines`, for the pairs of `REPAIRS`; empty without a diffusion model.
     """
     return _paired(rows, REPAIRS, {**MEASURES, **SPLIT, **REID})
 

@@ -35,9 +35,9 @@ def markdown(
 
     Args:
         found: Result of `table.summary`.
-        differences: Result of `table.against`.
+        differences: Result of `table.gains_over_baselines`.
         notes: Lines above the tables.
-        repaired: Result of `table.repaired`.
+        repaired: Result of `table.gains_of_repair`.
         sets: Result of `sets.compare`.
     """
     cells = {(c["method"], c["bin"], c["measure"]): c for c in found}

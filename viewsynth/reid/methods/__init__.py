@@ -99,12 +99,12 @@ def build(
     Returns: a `Method`, which is an `nn.Module`.
     Raises: ValueError: if there is no such method, or it does not support the backbone.
     """
-    from viewsynth.reid.backbones import drawn
+    from viewsynth.reid.backbones import seeded
 
     module = _module(name)
     if classes < 2:
         raise ValueError(f"a method needs two or more training identities; got {classes}")
-    with drawn(seed, "method", name):
+    with seeded(seed, "method", name):
         return module.build(backbone, classes, smoothing, views)
 
 

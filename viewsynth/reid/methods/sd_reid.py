@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from viewsynth.reid import losses
-from viewsynth.reid.backbones import VIT_TYPES, Backbone, Tokens
+from viewsynth.reid.backbones import VIT_TYPES, Backbone, TokenBackbone
 from viewsynth.reid.heads import BNNeck
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.
 
     Raises: ValueError: if the backbone has no tokens, or too few blocks.
     """
-    if not isinstance(backbone, Tokens):
+    if not isinstance(backbone, TokenBackbone):
         raise ValueError(
             f"method sd_reid needs a backbone with tokens ({', '.join(VIT_TYPES)}, small_vit); got "
             f"{backbone.kind}; use another --model.backbone, or --model.method baseline"
@@ -77,7 +77,7 @@ class SDReID(nn.Module):
             float32 [views, D]
     """
 
-    def __init__(self, backbone: Tokens, classes: int, smoothing: float, views: int):
+    def __init__(self, backbone: TokenBackbone, classes: int, smoothing: float, views: int):
         super().__init__()
         self.settings = {"classes": classes, "smoothing": smoothing, "views": views}
         self.backbone = backbone

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature cache: outputs of the first stage for all training images and their mirror images.
 
-reid.pixels, reid.methods.sd_reid -> `open_or_make` -> `Cached` -> reid.sd_reid.training. The second
+reid.pixels, reid.methods.sd_reid -> `load_or_compute` -> `Cached` -> reid.sd_reid.training. The second
 stage trains on these features only. They are computed once and written atomically to one file,
 named by a hash of the encoder, the images and the mode, so several runs can share it.
 """
@@ -130,7 +130,7 @@ def mark(method: SDReID, pool: Pool, dropped_paths: bool, seed: int) -> str:
     return digest.hexdigest()
 
 
-def open_or_make(
+def load_or_compute(
     folder: Path,
     method: SDReID,
     pool: Pool,
@@ -158,7 +158,7 @@ def open_or_make(
     wanted = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     path = folder / f"features-{wanted[:16]}.safetensors"
     if not _is_of(path, wanted):
-        tensors = make(method, pixels, dropped_paths, seed, device, bar)
+        tensors = compute(method, pixels, dropped_paths, seed, device, bar)
         columns = {"kinds": pool.views, "labels": pool.labels, "weights": pool.weights}
         tensors |= {name: torch.from_numpy(values) for name, values in columns.items()}
         write(path, to_bytes(tensors, {"mark": wanted}))
@@ -175,10 +175,10 @@ def _is_of(path: Path, wanted: str) -> bool:
 
 
 @torch.inference_mode()
-def make(
+def compute(
     method: SDReID, pixels: Pixels, dropped_paths: bool, seed: int, device, bar: bool = False
 ) -> dict[str, Tensor]:
-    """Encode all images and their mirror images; see `Cached` and `open_or_make`."""
+    """Encode all images and their mirror images; see `Cached` and `load_or_compute`."""
     method = method.to(device).eval()
     count, sides = len(pixels.samples), []
     with tqdm(total=2 * count, desc="features", unit="image", disable=not bar) as done:
@@ -188,7 +188,7 @@ def make(
                 images = pixels.get(range(start, min(start + BATCH, count))).to(device)
                 images = images.permute(0, 3, 1, 2).contiguous().float() / 255
                 images = images.flip(-1) if side else images
-                with _dropping(method, dropped_paths, seed_of(seed, "paths", side, start)):
+                with _stochastic_depth(method, dropped_paths, seed_of(seed, "paths", side, start)):
                     found = method.encode(images)
                 parts.append(
                     [
@@ -204,7 +204,7 @@ def make(
 
 
 @contextmanager
-def _dropping(method: nn.Module, active: bool, seed: int) -> Iterator[None]:
+def _stochastic_depth(method: nn.Module, active: bool, seed: int) -> Iterator[None]:
     """Stochastic depth, with drop probabilities from 0 in the first block to `DROP` in the last."""
     handles, generator = [], torch.Generator().manual_seed(seed)
     blocks = method.backbone.blocks

@@ -198,7 +198,7 @@ def build(name: str, grid: Grid, tokens: int) -> nn.Module:
 
     if name == SMALL:
         return UNet(UNet2DConditionModel(**SMALL_CONFIG, cross_attention_dim=grid.width), False)
-    folder = hub.folder_of(name, FILES)
+    folder = hub.local_folder(name, FILES)
     unet = hub.component(UNet2DConditionModel, folder, "unet")
     if (unet.config.in_channels, unet.config.out_channels) != (CHANNELS, CHANNELS):
         raise ValueError(

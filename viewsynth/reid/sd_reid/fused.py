@@ -21,11 +21,11 @@ from torch.nn import functional
 
 from viewsynth import __version__
 from viewsynth.reid import pretrained, saved
-from viewsynth.reid.backbones import drawn
+from viewsynth.reid.backbones import seeded
 from viewsynth.reid.methods.sd_reid import SDReID
 from viewsynth.reid.sd_reid.model import Generator
 from viewsynth.reid.sd_reid.options import GeneratorShape
-from viewsynth.reid.sd_reid.sampling import SEED, sample, starts
+from viewsynth.reid.sd_reid.sampling import SEED, initial_noise, sample
 from viewsynth.runtime.files import write
 
 ADAPTER, PERSON = "adapter.safetensors", "person"
@@ -87,7 +87,7 @@ class Fused(nn.Module):
         """
         model, count = self.generator, len(condition)
         if self.running is None:
-            noise = starts(model.views, count, model.grid.shape)
+            noise = initial_noise(model.views, count, model.grid.shape)
         else:
             size = (model.views, count, *model.grid.shape)
             noise = torch.randn(size, generator=self.running)
@@ -157,7 +157,7 @@ def load(path: str | Path) -> tuple[Fused, dict]:
     config = saved.read(folder)
     try:
         settings = config[saved.SECOND_STAGE]
-        with drawn(0, "rebuild"):  # leave the global random state unchanged
+        with seeded(0, "rebuild"):  # leave the global random state unchanged
             generator = Generator(
                 person.backbone.width,
                 len(person.backbone.blocks),

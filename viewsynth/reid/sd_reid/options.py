@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from viewsynth.config import within
+from viewsynth.config import check_range
 from viewsynth.training.options import Optimization
 
 
@@ -26,8 +26,8 @@ class GeneratorShape:
     """Timesteps of the diffusion; with fewer, the last one has less noise."""
 
     def __post_init__(self):
-        within("generator.depth", self.depth, 0, 100)
-        within("generator.times", self.times, 2, 100_000)
+        check_range("generator.depth", self.depth, 0, 100)
+        check_range("generator.times", self.times, 2, 100_000)
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class GeneratorOptimization(Optimization):
 
     def __post_init__(self):
         super().__post_init__()
-        within("optim.drop", self.drop, 0, 1)
-        within("optim.pictures", self.pictures, 1, 1000)
+        check_range("optim.drop", self.drop, 0, 1)
+        check_range("optim.pictures", self.pictures, 1, 1000)
         if self.batch % self.pictures:
             raise ValueError(
                 f"optim.batch must be a multiple of optim.pictures ({self.pictures}), got "

@@ -32,7 +32,7 @@ def schedule(times: int, mode: Mode = FIXED) -> DDIMScheduler | DDPMScheduler:
     return DDIMScheduler(**shared, timestep_spacing="trailing")
 
 
-def draw_times(uniform: Tensor, times: int) -> Tensor:
+def sample_timesteps(uniform: Tensor, times: int) -> Tensor:
     """Random timesteps for training, floor((1 - u^3) times): mostly with much noise.
 
     Source: the release of SD-ReID.
@@ -45,7 +45,7 @@ def draw_times(uniform: Tensor, times: int) -> Tensor:
     return ((1 - uniform**3) * times).long().clamp(0, times - 1)
 
 
-def starts(views: int, count: int, shape: tuple[int, ...]) -> Tensor:
+def initial_noise(views: int, count: int, shape: tuple[int, ...]) -> Tensor:
     """Initial noise of the sampling: fixed for each view and equal for all images.
 
     Source: ours. Noise that is fixed for each image would be deterministic, too, but features of

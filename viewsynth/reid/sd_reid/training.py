@@ -21,7 +21,7 @@ from viewsynth.reid import sampler
 from viewsynth.reid.sd_reid.cache import Cached
 from viewsynth.reid.sd_reid.model import Generator
 from viewsynth.reid.sd_reid.options import GeneratorOptimization
-from viewsynth.reid.sd_reid.sampling import draw_times
+from viewsynth.reid.sd_reid.sampling import sample_timesteps
 from viewsynth.training.rows import Draws
 
 CHUNK = 512  # images of a validation batch
@@ -79,7 +79,7 @@ class Denoising:
             table[side, at].to(self.device) for table in (self.cached.identity, self.cached.view)
         )
         weights = self.cached.weights[at].to(self.device)
-        times = draw_times(draws.uniform(), own.times).to(self.device)
+        times = sample_timesteps(draws.uniform(), own.times).to(self.device)
         noise = draws.normal(*own.grid.shape).to(self.device)
         dropped = (draws.uniform() < self.settings.drop).to(self.device)
         instance = (draws.uniform() < 0.5).to(self.device)
