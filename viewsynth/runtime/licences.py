@@ -53,6 +53,6 @@ def require_commercial(licences: dict[str, str]) -> None:
     if bad:
         parts = "; ".join(f"{part}: {text} ({commercial(text)})" for part, text in bad.items())
         raise ValueError(
-            f"--commercial: not every part allows commercial use: {parts}. Use other parts, or give "
+            f"--commercial: not every part allows commercial use: {parts}. Use others, or give "
             "the licence of the data with --data.licence SPDX-ID"
         )
