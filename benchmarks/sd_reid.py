@@ -25,7 +25,7 @@ from viewsynth.reid.sd_reid.cache import Cached
 from viewsynth.reid.sd_reid.conditions import Fusion, Pyramid
 from viewsynth.reid.sd_reid.model import Generator
 from viewsynth.reid.sd_reid.options import GeneratorOptimization, GeneratorShape
-from viewsynth.training.loop import Draws
+from viewsynth.training.rows import Draws
 
 SD15 = {
     "in_channels": 4,

@@ -44,6 +44,7 @@ from viewsynth.reid.options import Augmentation, ReIDOptimization
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
 from viewsynth.runtime.workers import cores
+from viewsynth.training import loop
 
 PEOPLE, EACH = 64, 4  # people of the data set, images of each
 PICTURES = 4  # images per person in a batch
@@ -199,17 +200,9 @@ def ours(
 
     def train(pause: Callable) -> None:
         torch.set_num_threads(scene.options.threads or cores())
-        training.train(
-            method,
-            scene.plan,
-            Waited(pixels, waits),
-            Augmentation(),
-            scene.settings,
-            Path("no-checkpoint"),
-            Launched(scene.accelerator, fused, compiled),
-            ENDLESS,
-            pause,
-        )
+        task = training.ReIDTask(scene.plan, Waited(pixels, waits), Augmentation(), scene.settings)
+        launched = Launched(scene.accelerator, fused, compiled)
+        loop.learn(method, task, loop.Run(Path("no-checkpoint"), launched, ENDLESS, pause))
 
     stepper = Stepper(train)
     return Row(name, stepper.step, waits, stepper.close)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,12 +60,21 @@ def test_imports_go_down(path):
         assert HEIGHT[other] < HEIGHT[own], f"{path.name} imports {other}, which is not below {own}"
 
 
+HEAVY = "torch scipy diffusers transformers"
+PACKAGES = sorted(
+    ".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")
+)
+COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("[a-z]*.py"))
+
+
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
         ("import viewsynth", "numpy torch PIL tyro"),
         ("from viewsynth import cli; cli.overview()", "numpy torch PIL tyro"),
         ("from viewsynth import config; from viewsynth.runtime import files", "numpy torch PIL"),
+        *((f"import viewsynth.commands.{name}", HEAVY) for name in COMMANDS),
+        *((f"import {package}", HEAVY) for package in PACKAGES),
     ],
 )
 def test_light_imports(statement, absent):
@@ -72,6 +83,22 @@ def test_light_imports(statement, absent):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_offered_name_is_there(package):
+    module = importlib.import_module(package)
+    names = getattr(module, "__all__", [])
+    assert not set(names) & {name for _, name, _ in pkgutil.iter_modules(module.__path__)}
+    assert set(names) <= set(dir(module))
+    for name in names:
+        assert hasattr(module, name)
+
+
+def test_a_name_that_is_not_offered_is_an_attribute_error():
+    metrics = importlib.import_module("viewsynth.metrics")
+    with pytest.raises(AttributeError, match="'viewsynth.metrics' has no attribute 'mAP'"):
+        metrics.mAP  # noqa: B018
 
 
 def test_no_program_shadows_the_standard_library():

@@ -87,7 +87,7 @@ def test_another_configuration_is_refused(tmp_path, root):
 def test_changed_pictures_are_refused(tmp_path, root):
     freeze(tmp_path / "run", root)
     photos(root, ["p1/a.jpg", "p1/b.jpg"])
-    with pytest.raises(ValueError, match="pictures of 'p1'.*: b.jpg .1 file.*2 now"):
+    with pytest.raises(ValueError, match="images of 'p1'.*: b.jpg .1 file.*2 now"):
         freeze(tmp_path / "run", root)
     (root / "p1" / "b.jpg").unlink()
     freeze(tmp_path / "run", root)

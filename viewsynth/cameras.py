@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras, and every geometric convention of the project, stated once.
+"""Cameras, and the geometric conventions of the project.
 
 World: metres, y up, origin on the ground between the feet; the person faces +z, so +x is the
 person's left. Camera: OpenCV axes (x right, y down, z forward), `world_to_camera` [4, 4].
@@ -27,14 +27,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cameras:
-    """N cameras that draw on canvases of one size.
+    """N cameras with image planes ("canvases") of one size.
 
     Args:
-        world_to_camera: OpenCV pose.  float32 [N, 4, 4]
-        intrinsics: Pixels of the canvas.  float32 [N, 3, 3]
+        world_to_camera: OpenCV poses.  float32 [N, 4, 4]
+        intrinsics: In pixels of the canvas.  float32 [N, 3, 3]
         size: Canvas (height, width), pixels.
         k1: Radial distortion in normalised coordinates, x_d = x (1 + k1 r^2); below 0 = barrel;
-            None = pinholes.  float32 [N]
+            None = pinhole cameras.  float32 [N]
     """
 
     world_to_camera: Tensor
@@ -46,11 +46,13 @@ class Cameras:
         return len(self.world_to_camera)
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """World points to canvas pixels and depth.
+        """Project world points to canvas pixels and depth.
 
         Args:
-            points: World, metres.  [N, P, 3]
-        Returns: pixels [N, P, 2] and depth along the optical axis, metres [N, P].
+            points: World coordinates, metres.  [N, P, 3]
+
+        Returns:
+            Pixels [N, P, 2] and depth along the optical axis, metres [N, P].
         """
         local = points @ self.world_to_camera[:, :3, :3].mT + self.world_to_camera[:, None, :3, 3]
         if self.k1 is not None:
@@ -62,13 +64,17 @@ class Cameras:
         return homogeneous[..., :2] / homogeneous[..., 2:].clamp_min(1e-6), local[..., 2]
 
     def window(self, boxes: Tensor, size: tuple[int, int]) -> Cameras:
-        """The same cameras, looking at a part of their picture on a canvas of another size.
+        """The same cameras with a part of their image on a canvas of another size.
 
         Args:
             boxes: left, top, right, bottom in the present canvas, pixels.  [N, 4]
-            size: New canvas (height, width); each box is stretched to fill it.
+            size: New canvas (height, width), pixels; each box is stretched to fill it.
+
+        Returns:
+            The new cameras.
         """
-        # Of tensors: a number over a tensor is times its reciprocal, and 2w / w not always 2.
+        # Tensor / tensor: torch multiplies number / tensor by the reciprocal, and 2w * (1 / w) is
+        # not always 2.
         scale = torch.tensor([size[1], size[0]]).to(boxes) / (boxes[:, 2:] - boxes[:, :2])
         intrinsics = self.intrinsics.clone()
         intrinsics[:, :2, 2] -= boxes[:, :2]
@@ -77,12 +83,19 @@ class Cameras:
 
 
 def join(some: Sequence[Cameras]) -> Cameras:
-    """Cameras on canvases of one size as one.
+    """Concatenate cameras on canvases of one size.
 
-    Raises: ValueError: if there are none, or their canvases differ.
+    Args:
+        some: At least one.
+
+    Returns:
+        All cameras, in order.
+
+    Raises:
+        ValueError: if there are none, or their canvases differ.
     """
     if len(sizes := {tuple(one.size) for one in some}) != 1:
-        raise ValueError(f"cameras on one canvas size can be joined; got {sorted(sizes)}")
+        raise ValueError(f"cameras must have one canvas size to be joined, got {sorted(sizes)}")
     lens = None
     if any(one.k1 is not None for one in some):
         lens = torch.cat([torch.zeros(len(c)) if c.k1 is None else c.k1.cpu() for c in some])
@@ -96,14 +109,17 @@ def join(some: Sequence[Cameras]) -> Cameras:
 
 
 def distort(flat: Tensor, k1: Tensor) -> Tensor:
-    """Normalised pinhole coordinates to where a lens puts them: x (1 + k1 r^2).
+    """Apply radial distortion to normalised pinhole coordinates: x (1 + k1 r^2).
 
-    A barrel's curve turns back at r^2 = -1 / (3 k1); from there on the scale stays, so that no
-    point far outside the picture lands in it.
+    Barrel distortion (k1 < 0) is not monotonic beyond r^2 = -1 / (3 k1); from there on the scale is
+    constant, so that no point far outside the image is projected into it.
 
     Args:
         flat: x / z and y / z.  [..., 2]
-        k1: Broadcasts to [...].
+        k1: Distortion coefficient, broadcasts to [...].
+
+    Returns:
+        Distorted normalised coordinates.  [..., 2]
     """
     radius = (flat**2).sum(-1)
     turn = torch.where(k1 < 0, -1 / (3 * k1.clamp_max(-1e-9)), torch.inf)
@@ -111,11 +127,14 @@ def distort(flat: Tensor, k1: Tensor) -> Tensor:
 
 
 def undistort(bent: Tensor, k1: Tensor) -> Tensor:
-    """The inverse of `distort` within the lens' circle, by Newton's method on the radius.
+    """Invert `distort` where it is monotonic, by Newton's method on the radius.
 
     Args:
         bent: Distorted normalised coordinates.  [..., 2]
-        k1: Broadcasts to [...].
+        k1: Distortion coefficient, broadcasts to [...].
+
+    Returns:
+        Normalised pinhole coordinates.  [..., 2]
     """
     goal = (bent**2).sum(-1).sqrt()
     turn = torch.where(k1 < 0, (-1 / (3 * k1.clamp_max(-1e-9))).sqrt(), torch.inf)
@@ -127,17 +146,19 @@ def undistort(bent: Tensor, k1: Tensor) -> Tensor:
 
 
 def orbit(elevation: Tensor, azimuth: Tensor, distance: Tensor, target_height: Tensor) -> Tensor:
-    """World-to-camera poses of cameras that look at the target from around it.
-
-    Source: ours; the conventions are this module's.
+    """World-to-camera poses of cameras on a sphere around the target that look at it.
 
     Args:
         elevation: Degrees above the horizon, [-90, 90].  [N]
         azimuth: Degrees from the person's front towards the person's left, any value.  [N]
         distance: Metres from the target, > 0.  [N]
         target_height: Height of the target above the ground, metres.  [N]
-    Returns: OpenCV world_to_camera, metres.  [N, 4, 4]
-    Raises: ValueError: if an elevation is out of range or a distance is not positive.
+
+    Returns:
+        OpenCV world_to_camera, metres.  [N, 4, 4]
+
+    Raises:
+        ValueError: if an elevation is out of range or a distance is not positive.
     """
     if bool(((elevation < -90) | (elevation > 90)).any()):
         raise ValueError(f"elevation must be in [-90, 90] degrees, got {elevation.tolist()}")
@@ -159,13 +180,16 @@ def orbit(elevation: Tensor, azimuth: Tensor, distance: Tensor, target_height: T
 
 
 def angles_of(world_to_camera: Tensor, target_height: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Elevation, azimuth (degrees, azimuth in [0, 360)) and distance (metres) of given poses.
+    """Angles and distance of camera poses: the inverse of `orbit`.
 
-    The inverse of `orbit`; at elevation 90 the azimuth is read from the image's up direction.
+    At elevation 90 the azimuth is that of the image's up direction.
 
     Args:
         world_to_camera: OpenCV poses that look at the target.  [N, 4, 4]
-        target_height: Metres.  [N]
+        target_height: Height of the target above the ground, metres.  [N]
+
+    Returns:
+        Elevation and azimuth in degrees, azimuth in [0, 360), and distance in metres.  [N] each
     """
     pose = world_to_camera.double()
     rotation = pose[:, :3, :3]
@@ -179,41 +203,78 @@ def angles_of(world_to_camera: Tensor, target_height: Tensor) -> tuple[Tensor, T
 
 
 def focal_length(vfov: float, height: int) -> float:
-    """Focal length in pixels of a camera whose picture of `height` pixels spans `vfov` degrees."""
+    """Focal length of a pinhole camera.
+
+    Args:
+        vfov: Vertical field of view, degrees, in (0, 180).
+        height: Image height, pixels.
+
+    Returns:
+        The focal length, pixels.
+
+    Raises:
+        ValueError: if `vfov` is out of range.
+    """
     if not 0 < vfov < 180:
         raise ValueError(f"vfov must be in (0, 180) degrees, got {vfov}")
     return height / 2 / math.tan(math.radians(vfov) / 2)
 
 
 def pinhole(focal: Tensor, size: tuple[int, int]) -> Tensor:
-    """Intrinsics [N, 3, 3] of centred pinhole cameras; `focal` in pixels [N]."""
+    """Intrinsics of pinhole cameras whose principal point is the image centre.
+
+    Args:
+        focal: Focal lengths, pixels.  [N]
+        size: Image (height, width), pixels.
+
+    Returns:
+        The intrinsics.  [N, 3, 3]
+    """
     matrix = torch.eye(3, device=focal.device).repeat(len(focal), 1, 1)
     matrix[:, 0, 0] = matrix[:, 1, 1] = focal
     matrix[:, 0, 2], matrix[:, 1, 2] = size[1] / 2, size[0] / 2
     return matrix
 
 
-# ---- other people's conventions ----------------------------------------------------------------
+# ---- conventions of other libraries ------------------------------------------------------------
 
 
 def to_opengl(world_to_camera: Tensor) -> Tensor:
-    """OpenCV pose to OpenGL / Blender / nerfstudio axes (x right, y up, z backward).  [N, 4, 4]
+    """OpenCV poses to OpenGL / Blender / nerfstudio axes (x right, y up, z backward), and back.
 
-    Its own inverse.
+    Args:
+        world_to_camera: Poses of either convention.  [N, 4, 4]
+
+    Returns:
+        Poses of the other convention.  [N, 4, 4]
     """
-    return (
-        torch.diag(torch.tensor([1.0, -1, -1, 1], device=world_to_camera.device)) @ world_to_camera
-    )
+    flip = torch.tensor([1.0, -1, -1, 1], device=world_to_camera.device)
+    return torch.diag(flip) @ world_to_camera
 
 
 def to_pytorch3d(world_to_camera: Tensor) -> tuple[Tensor, Tensor]:
-    """OpenCV pose to pytorch3d's (R [N, 3, 3], T [N, 3]): x left, y up, row vectors, X @ R + T."""
+    """OpenCV poses to pytorch3d's R and T: x left, y up, row vectors, X @ R + T.
+
+    Args:
+        world_to_camera: OpenCV poses.  [N, 4, 4]
+
+    Returns:
+        R [N, 3, 3] and T [N, 3].
+    """
     flip = torch.tensor([-1.0, -1, 1], device=world_to_camera.device)
     return (world_to_camera[:, :3, :3] * flip[:, None]).mT, world_to_camera[:, :3, 3] * flip
 
 
 def from_pytorch3d(rotation: Tensor, translation: Tensor) -> Tensor:
-    """pytorch3d's (R, T) to an OpenCV pose [N, 4, 4]; the inverse of `to_pytorch3d`."""
+    """OpenCV poses from pytorch3d's R and T; the inverse of `to_pytorch3d`.
+
+    Args:
+        rotation: R.  [N, 3, 3]
+        translation: T.  [N, 3]
+
+    Returns:
+        OpenCV poses.  [N, 4, 4]
+    """
     flip = torch.tensor([-1.0, -1, 1], device=rotation.device)
     pose = torch.eye(4, device=rotation.device).repeat(len(rotation), 1, 1)
     pose[:, :3, :3] = rotation.mT * flip[:, None]
@@ -224,13 +285,16 @@ def from_pytorch3d(rotation: Tensor, translation: Tensor) -> Tensor:
 def to_zero123(
     source: tuple[float, float, float], target: tuple[float, float, float]
 ) -> tuple[float, float, float, float]:
-    """The camera token of zero123 (Liu et al., ICCV 2023): how to get from one camera to another.
+    """The relative camera pose that zero123 (Liu et al., ICCV 2023) is conditioned on.
 
     Args:
-        source, target: (elevation, azimuth, distance) of each camera, degrees and metres.
-    Returns: polar change in radians (polar = 90 - elevation), sine and cosine of the azimuth
-        change, and the change of distance in metres.  zero123 turns the other way round than we
-        do, so the azimuth's sign is flipped.
+        source: (elevation, azimuth, distance) of the source camera, degrees and metres.
+        target: The same of the target camera.
+
+    Returns:
+        Polar change in radians (polar = 90 - elevation), sine and cosine of the azimuth change, and
+        the change of distance in metres. The azimuth of zero123 runs in the opposite direction, so
+        its sign is flipped.
     """
     d_azimuth_rad = -math.radians(target[1] - source[1])
     return (

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration: a dataclass, then YAML presets, then flags; the later one wins.
+"""Configuration: defaults of a dataclass, then YAML presets, then flags; later values win.
 
-One idea carries all of it: *a YAML file is nothing but saved flags*. The tree of a preset is
-flattened to `--a.b value` tokens that are put before the command line, and tyro parses the whole
-once. One grammar, one validator, one style of error: one line that says what came, what was
-expected and what is near it, on standard error, with exit status 2.
+A YAML preset is a file of saved flags: its tree is flattened to `--a.b value` tokens that are put
+before the command line, and tyro parses all of it once. So there is one grammar and one validator.
+An error is one line on standard error, with what was given, what was expected and similar names,
+and exit status 2.
 
-Limits, all loud: no dict fields, no lists of dataclasses, no YAML text that starts with `--`.
+Not supported, each with an error: dict fields, lists of dataclasses, YAML text that starts with
+`--`.
 """
 
 from __future__ import annotations
@@ -29,17 +30,22 @@ import yaml
 T = TypeVar("T")
 
 PRESET = (".yaml", ".yml")
-LARGEST = 1 << 20  # bytes of a preset; a configuration is a page of text
+LARGEST = 1 << 20  # bytes of a preset, which is a page of text
 
 
 def parse(cls: type[T], argv: list[str] | None = None, prog: str | None = None) -> T:
-    """The configuration that a command line asks for.
+    """Parse a command line into a configuration.
 
     Args:
-        cls: A dataclass; its groups are dataclasses, one level deep or more.
-        argv: `[preset.yaml ...] [--group.key value ...]`, None = what the program was called with.
+        cls: A dataclass; groups of options are nested dataclasses.
+        argv: `[preset.yaml ...] [--group.key value ...]`, None = the arguments of the program.
         prog: Name of the program in help and errors.
-    Raises: SystemExit: status 2 after one line on standard error; status 0 after `--help`.
+
+    Returns:
+        An instance of `cls`.
+
+    Raises:
+        SystemExit: status 2 after one line on standard error; status 0 after `--help`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     prog = prog or Path(sys.argv[0]).name
@@ -56,15 +62,21 @@ def parse(cls: type[T], argv: list[str] | None = None, prog: str | None = None) 
         return _tyro(cls, options, prog)
     except _OptionError as error:
         fail(prog, _explain(cls, options, fields, prog, str(error)))
-    except ValueError as error:  # of the outermost dataclass: its groups come as _OptionError
+    except ValueError as error:  # of the outermost dataclass; groups raise _OptionError
         fail(prog, str(error))
 
 
 def fail(prog: str, message: str, status: int = 2, everyone: bool = False) -> NoReturn:
-    """Say what is wrong on standard error and leave.
+    """Write an error to standard error and exit.
 
     Args:
-        everyone: Whether each of several processes speaks, or only the first.
+        prog: Name of the program.
+        message: One line.
+        status: Exit status.
+        everyone: Whether every process of a launcher writes, or only the first.
+
+    Raises:
+        SystemExit: always.
     """
     if everyone or os.environ.get("RANK", "0") == "0":
         sys.stderr.write(f"{prog}: error: {message}\n")
@@ -72,27 +84,35 @@ def fail(prog: str, message: str, status: int = 2, everyone: bool = False) -> No
 
 
 def within(name: str, value: float | None, low: float, high: float, unit: str = "") -> None:
-    """Check one number; `None` passes.
+    """Check that a number is in a range; `None` passes.
 
-    Raises: ValueError: names the field, the range and what came.
+    Args:
+        name: Dotted name of the option.
+        value: The number.
+        low: Lowest allowed value.
+        high: Highest allowed value.
+        unit: Unit for the message.
+
+    Raises:
+        ValueError: if it is not; the message has the name, the range and the value.
     """
     if value is not None and not low <= value <= high:
         raise ValueError(f"{name} must be in [{low:g}, {high:g}]{unit and ' ' + unit}, got {value}")
 
 
 def to_dict(config) -> dict:
-    """A configuration as nested plain values, as they stand in YAML and JSON."""
+    """A configuration as nested plain values, as in YAML and JSON."""
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
 def dump(config) -> str:
     """A configuration as a YAML preset that `parse` reads back to an equal one."""
-    # ASCII only: PyYAML writes U+0085 as it is and reads it back as a line end.
+    # ASCII only: PyYAML writes U+0085 unescaped and reads it back as a line end.
     return yaml.safe_dump(to_dict(config), sort_keys=False, width=1000)
 
 
 def flags(config) -> list[str]:
-    """The options that `parse` reads back to an equal configuration: what is not the default."""
+    """The options, without those at their default, that `parse` reads back to an equal value."""
     found = []
     for key, _, value in differences(to_dict(type(config)()), to_dict(config)):
         if isinstance(value, bool):
@@ -103,7 +123,7 @@ def flags(config) -> list[str]:
 
 
 def differences(a: dict, b: dict, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Where two configurations (see `to_dict`) differ: (dotted key, value in a, value in b)."""
+    """Differences of two configurations (see `to_dict`): (dotted key, value in a, value in b)."""
     found = []
     for key in [*a, *(key for key in b if key not in a)]:
         one, two = a.get(key), b.get(key)
@@ -118,7 +138,7 @@ def differences(a: dict, b: dict, prefix: str = "") -> list[tuple[str, Any, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML whose scalars stay text, but for null, true and false: tyro knows the types.
+    """YAML whose scalars stay text, except null, true and false: tyro knows the types.
 
     (YAML 1.1 would turn `no` into False, `1e-3` into text and 2024-01-01 into a date.)
     """
@@ -134,7 +154,9 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if not isinstance(key, str) or keys.count(key) > 1:
-                raise yaml.YAMLError(f"key {key!r} is not text or stands twice ({node.start_mark})")
+                raise yaml.YAMLError(
+                    f"key {key!r} is not text or is given twice ({node.start_mark})"
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -147,13 +169,13 @@ _Loader.add_implicit_resolver(
 
 
 def _read(path: Path, fields: dict[str, Any]) -> list[list[str]]:
-    """The options that a preset stands for."""
+    """The options of a preset."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"preset {path} {what}; give a YAML file of options")
     if path.stat().st_size > LARGEST:
         raise ValueError(
-            f"preset {path} is larger than {LARGEST} bytes (it has {path.stat().st_size}); give a "
+            f"preset {path} must have at most {LARGEST} bytes, got {path.stat().st_size}; give a "
             "YAML file of options"
         )
     try:
@@ -161,14 +183,14 @@ def _read(path: Path, fields: dict[str, Any]) -> list[list[str]]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(
             f"preset {path} is not plain YAML: {' '.join(str(error).split())}; write `key: value` "
-            "lines, as configs/*.yaml have them"
+            "lines, as in configs/*.yaml"
         ) from error
     if tree is None:
         return []
     if not isinstance(tree, dict):
         raise ValueError(
             f"preset {path} must be `key: value` lines, got a {type(tree).__name__}; "
-            "configs/*.yaml show how they look"
+            "see configs/*.yaml for examples"
         )
     return list(_flatten(tree, "", path, fields))
 
@@ -203,11 +225,11 @@ def _token(value) -> str:
 
 
 class _OptionError(Exception):
-    """tyro did not accept the options; the text is what it said."""
+    """The message of tyro, which did not accept the options."""
 
 
 def _fields(cls, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> type of every value of a dataclass and its groups."""
+    """Dotted name -> type of every option of a dataclass and its groups."""
     found = {}
     for name, kind in typing.get_type_hints(cls).items():
         if dataclasses.is_dataclass(kind):
@@ -227,7 +249,7 @@ def _negated(name: str) -> str:
 
 
 def _split(argv: list[str], fields: dict[str, Any]) -> list[list[str]]:
-    """The command line as options: a flag and its values each, known flags only."""
+    """The command line as options, each a known flag and its values."""
     known = {*fields, *(_negated(name) for name, kind in fields.items() if kind is bool)}
     options: list[list[str]] = []
     for token in argv:
@@ -256,7 +278,7 @@ def _suggest(name: str, fields: dict[str, Any], dashes: str) -> str:
 
 
 def _tyro(cls: type[T], options: list[list[str]], prog: str) -> T:
-    """Let tyro parse; what it would print in a box becomes a `_OptionError`."""
+    """Parse with tyro; an error that it would print in a box becomes an `_OptionError`."""
     import tyro
 
     if any(option[0] in ("-h", "--help") for option in options):
@@ -266,7 +288,7 @@ def _tyro(cls: type[T], options: list[list[str]], prog: str) -> T:
         with contextlib.redirect_stderr(said), _wide():
             return tyro.cli(cls, args=[token for option in options for token in option], prog=prog)
     except SystemExit:
-        # A box: its title, then the message. Its border depends on the terminal's encoding.
+        # The box has a title, then the message; its border depends on the terminal's encoding.
         lines = [line.strip("╭╮╰╯│─+|- ") for line in said.getvalue().strip().splitlines()[1:]]
         message = itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines))
         raise _OptionError(" ".join(message) or "the options do not fit together") from None
@@ -274,7 +296,7 @@ def _tyro(cls: type[T], options: list[list[str]], prog: str) -> T:
 
 @contextlib.contextmanager
 def _wide():
-    """A terminal so wide that nothing is wrapped."""
+    """Make the terminal so wide that no line is wrapped."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "10000"
     try:
@@ -287,9 +309,9 @@ def _wide():
 
 
 def _explain(cls, options, fields: dict[str, Any], prog: str, said: str) -> str:
-    """Which option was refused, what it takes and what came; else tyro's own words."""
+    """Name the refused option, what it takes and what was given; else tyro's message."""
     if said.startswith("Error parsing ") and not said.startswith("Error parsing --"):
-        return said.partition(": ")[2]  # a ValueError of a group's own checks
+        return said.partition(": ")[2]  # a ValueError of a group's checks
     for option in options:
         try:
             _tyro(cls, [other for other in options if other is not option], prog)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nouns that the stages hand to each other.
+"""Records: the data types that the stages pass to each other.
 
 data -> `Sample` -> reconstruct -> `Person` -> render -> `View` -> judge -> `Verdict` -> manifest.
-A `Dataset` holds the samples of one data set and the `Protocol`s that it is evaluated by.
+A `Dataset` holds the samples of a data set and the `Protocol`s that it is evaluated with.
 
-Names, once and for all: `pid` is a string scoped to its data set (`cargo/2519`); `camid` a string;
-`platform` is one of `PLATFORMS`, `view` of `VIEWS`, `split` of `SPLITS`, `source` of `SOURCES`
-("synthetic" is what was made from another picture; a rendered data set's own pictures are "real").
-Images at rest are uint8 RGB [H, W, 3]; as tensors they are float RGB [3, H, W] in [0, 1].
-A *seen* value says how much of a texel or pixel was really observed: 1 seen, between 0 and 1
-mirrored or inferred, 0 invented (stored as uint8, 255 = 1).
+`pid` is a string scoped to its data set (`cargo/2519`); `camid` is a string; `platform` is one of
+`PLATFORMS`, `view` of `VIEWS`, `split` of `SPLITS`, `source` of `SOURCES` ("synthetic" images are
+generated from other images; the images of a rendered data set are "real").
+Stored images are uint8 RGB [H, W, 3]; as tensors they are float RGB [3, H, W] in [0, 1].
+The *seen map* says how much of a texel or pixel was observed in a source image: 1 observed, between
+0 and 1 inferred from symmetry or the same garment, 0 invented (stored as uint8, 255 = 1).
 """
 
 from __future__ import annotations
@@ -31,20 +31,30 @@ SOURCES = ("real", "synthetic")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What one camera recorded of one person at one time: a tracklet of one or more frames.
+    """One person in the recording of one camera: a tracklet of one or more frames.
 
     Args:
-        paths: The picture files, in the order of time; an image is a tracklet of one frame. Or one
-            video file.
+        paths: Image files in the order of time (an image is a tracklet of one frame), or one video
+            file.
         pid: Identity, scoped to the data set.
-        box: Part of the picture that holds the person, (left, top, right, bottom) in pixels of the
-            upright picture; None = the whole picture.
-        name: Unique within the data set and stable between runs; seeds and file names hang on it.
-        elevation: Degrees above the horizon at which the camera saw the person, if the data says.
-        outfit: Clothing or session label: only crops of one (pid, outfit) show the same clothes.
-        altitude: Metres above the ground, if the data says.
-        distance: Metres from the camera to the person, if the data says.
-        frame: Which frame of a video file it is, from 0; None = a picture, or a whole video.
+        name: Unique within the data set and stable between runs; seeds and file names depend on it.
+        box: Part of the image that holds the person, (left, top, right, bottom) in pixels of the
+            upright image; None = the whole image.
+        camid: Camera, scoped to the data set.
+        platform: One of `PLATFORMS`: what carries the camera.
+        view: One of `VIEWS`.
+        split: One of `SPLITS`.
+        source: One of `SOURCES`.
+        modality: Kind of sensor, e.g. "rgb" or "ir".
+        outfit: Clothing label: only crops of one (pid, outfit) show the same clothes.
+        session: Recording session.
+        elevation: Degrees above the horizon at which the camera sees the person; None = unknown.
+        azimuth: Degrees from the person's front towards the person's left; None = unknown.
+        altitude: Height of the camera above the ground, metres; None = unknown.
+        distance: Distance from the camera to the person, metres; None = unknown.
+        frame: Index of a frame of a video file; None = an image, or a whole video.
+        attributes: Attribute labels of the person.
+        caption: A description of the person.
     """
 
     paths: tuple[Path, ...]
@@ -83,14 +93,15 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """A retrieval task: who is looked for, among whom, and what counts as the same camera.
+    """A retrieval task: queries, a gallery, and the rule for matches from the same camera.
 
     Args:
-        name: A direction of the field, e.g. "A->G" (aerial queries, ground gallery).
-        query, gallery: The pictures; distractors stand in the gallery.
-        camera: The field of `Sample` that plays the camera: gallery pictures of the query's person
+        name: Direction, e.g. "A->G" (aerial queries, ground gallery).
+        query: The query samples.
+        gallery: The gallery samples, distractors included.
+        camera: Field of `Sample` that is taken as the camera: gallery samples of the query's person
             with the same value are removed. "view" where a protocol says so (CARGO's "A<->G");
-            "none" = no camera rule, only the query's own picture is removed.
+            "none" = no camera rule, only the query's own image is removed.
     """
 
     name: str
@@ -99,14 +110,14 @@ class Protocol:
     camera: str = "camid"
 
     def place(self, sample: Sample) -> str:
-        """What plays the camera of a picture: those of a person with the same one never match."""
+        """The camera of a sample; samples of a person with equal cameras are no match."""
         if self.camera == "none":
             return "\n".join(map(str, sample.paths))
         return getattr(sample, self.camera)
 
     @cached_property
     def valid_queries(self) -> int:
-        """Queries with a match in the gallery from another camera: only those are averaged."""
+        """Number of queries with a match from another camera; metrics are means over these."""
         cameras: dict[str, set[str]] = {sample.pid: set() for sample in self.query}
         for sample in self.gallery:
             if sample.pid in cameras:
@@ -116,12 +127,12 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A count that somebody printed, to compare with what is on the disk.
+    """A published count, to compare with the files on disk.
 
     Args:
         what: A key of `viewsynth.data.counts`, e.g. "train images", "A->G valid queries".
         count: The number.
-        source: Who says so.
+        source: The publication.
     """
 
     what: str
@@ -131,17 +142,18 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set as it lies on the disk.
+    """A data set on disk.
 
     Args:
         name: A module of `viewsynth.data`.
         root: Folder that the names of the samples are relative to.
-        samples: All of them, sorted by (pid, name).
-        protocols: By name.
-        rejects: What cannot be used, and why; kind "skipped" is a count of what is no picture.
-        warnings: What a user should know before he trusts a number.
+        samples: All samples, sorted by (pid, name).
+        protocols: The protocols by name.
+        rejects: Files that cannot be used, with reasons; kind "skipped" counts files that are not
+            images.
+        warnings: What a user should know before trusting a result.
         published: Counts from papers and authors.
-        fingerprint: Hash of the sorted names and sizes of the pictures and lists.
+        fingerprint: Hash of the sorted names and sizes of the images and lists.
     """
 
     name: str
@@ -155,20 +167,21 @@ class Dataset:
 
     @cached_property
     def train(self) -> list[Sample]:
-        """The samples that may be learnt from."""
+        """The samples of the split train."""
         return [sample for sample in self.samples if sample.split == "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reject:
-    """Something that was not made or not kept, and why.
+    """An input or a view that is not used, with the reason.
 
     Args:
         source: The file or sample concerned.
-        stage: Where it ended: input, find, parse, compare, refine, judge, chunk.
+        stage: Where it was rejected: input, find, parse, compare, refine, judge or chunk.
         reason: One sentence that a user can act on.
-        kind: "fault" (something broke: `--retry-failed` tries it again) or "quality".
-        scores: The figures that led to the decision.
+        kind: "fault" (an error: `--retry-failed` tries again) or "quality".
+        pid: The person, if known.
+        scores: Measurements behind the decision.
     """
 
     source: str
@@ -181,13 +194,13 @@ class Reject:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the judge says of a person or a picture.
+    """Decision of the judge on a person or a view.
 
     Args:
         keep: Whether it goes into the data set.
         weight: Training weight in [0, 1].
-        reasons: Why it was rejected or marked down; empty when nothing is wrong.
-        scores: The figures behind the decision.
+        reasons: Why it is rejected; empty if it is kept.
+        scores: Measurements behind the decision.
     """
 
     keep: bool
@@ -198,7 +211,7 @@ class Verdict:
 
 @dataclass(kw_only=True)
 class Person:
-    """A reconstructed person: everything that a new camera, an export or a refiner needs.
+    """A reconstructed person: everything that new views, an export or repair need.
 
     Args:
         pid: Identity.
@@ -208,11 +221,11 @@ class Person:
         offsets: Clothing and hair thickness along the vertex normals, metres.  float32 [V]
         scale: Size relative to the body model's own metres, > 0.
         texture: Colour atlas.  uint8 [T, T, 3]
-        seen: Seen map of the atlas, 255 = seen.  uint8 [T, T]
-        quality: FitQuality: landmark error, silhouette, spread, vote, aspect and what they led to.
-        fallback: "" (as fitted), "walk" (walking pose on the fitted shape) or "mean" (mean body).
-        sources: One dict per source picture: file, sha256, camid, elevation, azimuth, quality.
-        fingerprint: Hash of the sources and of every setting that shaped this person.
+        seen: Seen map of the atlas, 255 = observed.  uint8 [T, T]
+        quality: Fit quality: landmark error, silhouette, spread, vote, aspect and derived flags.
+        fallback: "" (fitted pose), "walk" (walking pose on the fitted shape) or "mean" (mean body).
+        sources: One dict per source image: file, sha256, camid, elevation, azimuth, quality.
+        fingerprint: Hash of the sources and of all settings that affect this person.
     """
 
     pid: str
@@ -231,19 +244,34 @@ class Person:
     ARRAYS = ("shape", "pose", "offsets", "texture", "seen")
 
     def to_bytes(self) -> bytes:
-        """The person as one safetensors file, the same bytes for the same person."""
+        """The person as one safetensors file; equal persons give equal bytes."""
         from safetensors.numpy import save
 
         fields = {k: v for k, v in self.__dict__.items() if k not in self.ARRAYS}
         arrays = {k: np.ascontiguousarray(getattr(self, k)) for k in self.ARRAYS}
         return save(arrays, metadata={"person": json.dumps(fields, sort_keys=True)})
 
+    def save(self, path: str | Path) -> None:
+        """Write the person to a safetensors file, which `load` reads.
+
+        Args:
+            path: The file; its folder must exist.
+        """
+        Path(path).write_bytes(self.to_bytes())
+
     @classmethod
     def load(cls, path: str | Path) -> Person:
-        """Read a person that `to_bytes` wrote.
+        """Read a person that `save` or a run of `generate` wrote.
+
+        Args:
+            path: The file, such as `outputs/<run>/people/<pid>.safetensors`.
+
+        Returns:
+            The person.
 
         Raises:
-            ValueError: if the file is not a person of this project.
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is not a person of this project.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -258,17 +286,19 @@ class Person:
 
 @dataclass(kw_only=True)
 class View:
-    """One picture of one person from one camera, before it is written.
+    """One rendered image of a person from one camera.
 
     Args:
+        pid: Identity.
         image: RGB.  uint8 [H, W, 3]
-        seen: How much of each pixel was really seen, 255 = seen; 0 off the person.  uint8 [H, W]
+        seen: Seen map, 255 = observed; 0 off the person.  uint8 [H, W]
         mask: Pixels of the person.  bool [H, W]
-        elevation, azimuth: Degrees, about the target (see `viewsynth.cameras`).
+        elevation: Degrees above the horizon, about the target (see `viewsynth.cameras`).
+        azimuth: Degrees from the person's front, about the target.
         distance: Metres from the target.
         target_height: Height of the target above the ground, metres.
-        vfov: Vertical field of view of the whole camera picture, degrees.
-        box: The crop in the camera's picture, (left, top, right, bottom), pixels.
+        vfov: Vertical field of view of the whole camera image, degrees.
+        box: The crop in the camera image, (left, top, right, bottom), pixels.
     """
 
     pid: str
@@ -284,18 +314,23 @@ class View:
 
 
 def seed_of(run_seed: int, *names: str | float) -> int:
-    """The seed of a random draw: a hash of the run's seed and of what is drawn for.
+    """The seed of one random draw: a hash of the run's seed and of what is sampled.
 
-    Never of a rank, an order or a clock.
+    It must not depend on a process, an order or the time.
 
-    Returns: int in [0, 2**63).
+    Args:
+        run_seed: Seed of the run.
+        *names: What is sampled, e.g. a person and a view.
+
+    Returns:
+        An integer in [0, 2**63).
     """
     text = json.dumps([run_seed, *names], separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def to_dict(record) -> dict:
-    """A record as plain JSON types: paths as POSIX strings, tuples as lists."""
+    """A record as JSON types: paths as POSIX strings, tuples as lists."""
     return json.loads(
         json.dumps(
             asdict(record), default=lambda p: p.as_posix() if isinstance(p, Path) else p.item()

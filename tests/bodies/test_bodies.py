@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every body must do: one test file runs over all modules of `viewsynth.bodies`."""
+"""Tests of every body: parametrised over all modules of `viewsynth.bodies`."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def body(request, tmp_path_factory):
 
 
 def points(body, angles=None, shape=None):
-    """`KEYPOINTS` in a pose of anatomic angles.  [K, 3]"""
+    """`KEYPOINTS` in a pose of anatomic angles, [K, 3]."""
     pose = torch.zeros(1, len(body.bones), 3)
     if angles:
         pose = body.from_angles({key: torch.tensor([float(v)]) for key, v in angles.items()})
@@ -53,7 +53,7 @@ def test_shapes_agree(body):
     )
 
 
-def test_stands_upright_and_faces_us(body):
+def test_stands_upright_and_faces_z(body):
     vertices = bodies.stand(body.vertices(body.shape_mean[None], body.pose_mean[None]))
     low, high = vertices[0].amin(0), vertices[0].amax(0)
     assert low[1].abs() < 1e-6 and 1.4 < high[1] < 2.1
@@ -102,7 +102,7 @@ def test_left_and_right_are_mirrored(body):
         ("elbow_flexion", "wrist", 2, 1),
     ],
 )
-def test_angles_move_limbs_the_anatomic_way(body, angle, point, axis, sign):
+def test_angles_move_limbs_in_the_anatomic_direction(body, angle, point, axis, sign):
     assert angle in bodies.ANGLES
     zero = points(body)
     for side, out in (("left", 1), ("right", -1)):
@@ -151,6 +151,6 @@ def test_pose_bank_fits_every_body(body):
     assert apart[0] > 0.2 > apart[-1]  # mid stride, and standing
 
 
-def test_unknown_body_lists_what_there_is():
+def test_an_unknown_body_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="anny"):
         bodies.load("mannequin")

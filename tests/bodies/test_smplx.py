@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SMPL-X behind our interface, on a file of our own (see smplx_file.py)."""
+"""The SMPL-X body, with a synthetic model file (see smplx_file.py)."""
 
 import warnings
 
@@ -11,7 +11,7 @@ pytest.importorskip("smplx")
 import smplx_file
 
 from viewsynth import bodies
-from viewsynth.bodies.anny import rotation_matrix
+from viewsynth.bodies.poses import rotation_matrix
 from viewsynth.bodies.smplx import NOTICE
 
 
@@ -21,7 +21,7 @@ def path(tmp_path_factory):
 
 
 def test_t_pose_is_the_template(path):
-    """Undoing the standing pose gives the package's own zero pose: pins order and convention."""
+    """Undoing the standing pose gives the package's own zero pose: checks order and convention."""
     body = smplx_file.body(path)
     undo = torch.zeros(1, 22, 3)
     for side, sign in (("left", 1), ("right", -1)):
@@ -46,7 +46,7 @@ def test_skinning_equals_the_package(path):
 
 
 def test_a_pose_turns_bones_about_world_axes(path):
-    """Our convention, written out joint by joint."""
+    """The convention of rotations, written out joint by joint."""
     body = smplx_file.body(path)
     pose = torch.randn(1, 22, 3, generator=torch.Generator().manual_seed(0)) * 0.3
     ours = body.vertices(body.shape_mean[None], pose)[0]

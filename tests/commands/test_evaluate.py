@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +69,7 @@ def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "BLOCK", 8)
         for module in ("distances", "ranking", "reranking"):
-            patch.setattr(sys.modules[f"viewsynth.metrics.{module}"], "BLOCK", 4)
+            patch.setattr(f"viewsynth.metrics.{module}.BLOCK", 4)
         patch.setattr(metrics, "BLOCK", 4)
         yield
 

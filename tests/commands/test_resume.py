@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training that was stopped is the training that never was: to the byte, whatever learns.
 
-What an optimiser remembers has to lie in memory as its parameters do: torch's fused steps go
+What an optimizer remembers has to lie in memory as its parameters do: torch's fused steps go
 through both in the order of the memory.
 """
 
@@ -20,10 +20,11 @@ from transformers import ConvNextConfig, ConvNextModel, ResNetConfig, ResNetMode
 
 from viewsynth import config
 from viewsynth.commands import train
-from viewsynth.reid import backbones, methods, saved
+from viewsynth.reid import backbones, methods, saved, validation
 from viewsynth.training import checkpoints, loop
-from viewsynth.training.learning import Average
+from viewsynth.training.average import Average
 from viewsynth.training.options import Optimization
+from viewsynth.training.rows import Plan, RowTask
 
 MODELS = {
     "basic": lambda: ResNetModel(
@@ -155,15 +156,19 @@ def test_the_best_model_is_there_again(cargo, models, tmp_path, capsys):
 
 
 def test_the_bar_is_that_of_the_model_that_is_there(tmp_path):
-    asked, launcher = SimpleNamespace(output=tmp_path), Accelerator(cpu=True)
+    launcher = Accelerator(cpu=True)
+
+    def best(rows: list[dict]) -> float:
+        return validation.best_so_far(tmp_path, rows, None, None, launcher)
+
     rows = [{"step": 2, "val_mAP": 0.9}, {"step": 3}, {"step": 4, "val_mAP": 0.5}]
-    assert train._best(asked, [], None, launcher) == -1
-    assert train._best(asked, rows, None, launcher) == -1, "no model, no checkpoint"
+    assert best([]) == -1
+    assert best(rows) == -1, "no model, no checkpoint"
     (tmp_path / "model").mkdir()
     for step, bar in ((2, 0.9), (4, 0.5), (6, 0.9)):  # 6 comes after the newest checkpoint
         told = {saved.MARK: "1", "about": {"step": step}}
         (tmp_path / "model" / saved.CONFIG).write_text(json.dumps(told))
-        assert train._best(asked, rows, None, launcher) == bar
+        assert best(rows) == bar
 
 
 class Squares:
@@ -177,12 +182,12 @@ class Squares:
 @pytest.mark.parametrize("average", [0.0, 0.5])
 def test_the_loop_of_the_other_trainings(tmp_path, average):
     settings = Optimization(steps=6, batch=4, warmup=0, rate=1e-2, average=average)
-    plan = loop.Plan(settings, 8, 0, str)
+    task = RowTask(Plan(settings, 8, 0, str), Squares())
 
     def learnt(run: str, tell=None) -> dict[str, torch.Tensor]:
         model = network("cpu", torch.channels_last, plain=True)
         launcher = Accelerator(cpu=True)
-        found = loop.learn(model, Squares(), plan, tmp_path / run, launcher, 3, tell)
+        found = loop.learn(model, task, loop.Run(tmp_path / run, launcher, 3, tell))
         assert {p.stride() for p in found.parameters()} == {p.stride() for p in model.parameters()}
         return found.state_dict()
 
@@ -198,7 +203,7 @@ def test_the_loop_of_the_other_trainings(tmp_path, average):
     assert content(tmp_path / "stopped") == content(tmp_path / "whole")
 
 
-# ---- optimisers ----------------------------------------------------------------------------------
+# ---- optimizers ----------------------------------------------------------------------------------
 
 
 def network(device: str, layout: torch.memory_format, plain: bool = False) -> torch.nn.Module:
@@ -238,7 +243,7 @@ def always_the_same_kernels():
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_optimisers_go_on(tmp_path, kind, fused, layout, device):
+def test_optimizers_go_on(tmp_path, kind, fused, layout, device):
     whole, model = network(device, layout), network(device, layout)
     optimizer, other = optimizer_of(whole, kind, fused), optimizer_of(model, kind, fused)
     for seed in range(3):
@@ -283,7 +288,7 @@ def test_state_of_other_parameters_is_refused():
     model = network("cpu", torch.channels_last)
     optimizer = optimizer_of(model, "sgd", True)
     for bad in ({"0.momentum_buffer": torch.zeros(8, 3, 3, 3)}, {"99.step": torch.zeros(())}):
-        with pytest.raises(ValueError, match="the optimiser has no parameter for"):
+        with pytest.raises(ValueError, match="the optimizer has no parameter for"):
             checkpoints.restore_optimizer(optimizer, bad)
 
 

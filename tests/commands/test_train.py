@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 
 from viewsynth import config
 from viewsynth.commands import train
-from viewsynth.reid import saved
-from viewsynth.reid import training as loop
+from viewsynth.reid import backbones, batches, methods, saved, training
 from viewsynth.reid.options import Augmentation
-from viewsynth.training import checkpoints
+from viewsynth.reid.pixels import Pixels
+from viewsynth.reid.sampler import Plan
+from viewsynth.training import checkpoints, loop
 
 ROOT = Path(__file__).parents[2]
 PEOPLE = 10
@@ -133,14 +134,14 @@ def test_resumed_equals_undisturbed(cargo, backbone, undisturbed, tmp_path, monk
         run(cargo, backbone, output, "--optim.average", 0.5)
     monkeypatch.setattr(checkpoints, "write_checkpoint", real)
     seen = []
-    assemble = loop.stream
+    assemble = training.stream
 
     def spy(plan, pixels, recipe, steps, *rest):
         for step, batch in zip(steps, assemble(plan, pixels, recipe, steps, *rest), strict=True):
             seen.append((step, batch.names))
             yield batch
 
-    monkeypatch.setattr(loop, "stream", spy)
+    monkeypatch.setattr(training, "stream", spy)
     assert run(cargo, backbone, output, "--optim.average", 0.5) == 0
     assert [step for step, _ in seen] == list(range(3 if broken else 6, 8))
     assert same(weights(output), weights(undisturbed))
@@ -273,13 +274,13 @@ def test_schedule():
 def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
     parsed = config.parse(train.Config, argv(cargo, backbone, tmp_path / "run"), "train")
     learnt, _, _ = train.pools(parsed)
-    pixels = train.Pixels.open(learnt.samples, (32, 16))
-    plan = train.Plan(pool=learnt, people=4, pictures=4, steps=10)
-    body = train.backbones.load(str(backbone), (32, 16))
-    method = train.methods.build("baseline", body, learnt.classes)
-    batch = next(train.batches.stream(plan, pixels, Augmentation(), [0]))
+    pixels = Pixels.open(learnt.samples, (32, 16))
+    plan = Plan(pool=learnt, people=4, pictures=4, steps=10)
+    body = backbones.load(str(backbone), (32, 16))
+    method = methods.build("baseline", body, learnt.classes)
+    batch = next(batches.stream(plan, pixels, Augmentation(), [0]))
     before = {k: v.clone() for k, v in method.state_dict().items()}
-    first, last = loop.check_learns(method, batch)
+    first, last = training.check_learns(method, batch)
     assert math.isfinite(first) and last < first
     assert same(before, method.state_dict())  # a copy learnt
     for parameter in method.parameters():
@@ -289,14 +290,14 @@ def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
         method.backbone.norm.weight.zero_()
         method.backbone.norm.bias.zero_()
     with pytest.raises(ValueError, match="does not learn"):
-        loop.check_learns(method, batch)
+        training.check_learns(method, batch)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--model.method", "vdtt"), "method must be one of"),
-        (("--data.views", "ground", "--model.method", "vdt"), "needs pictures from the ground and"),
+        (("--data.views", "ground", "--model.method", "vdt"), "needs ground and aerial images"),
         (("--people", 11), "cannot be drawn from 8 identities"),
         (("--optim.parts", 3), "cannot be shared"),
         (("--optim.parts", 4), "leave one a part"),

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from diffusers import DDIMScheduler, LCMScheduler
 
 from viewsynth import commands, config
 from viewsynth.commands import train_diffusion
-from viewsynth.diffusion import distillation, training
+from viewsynth.diffusion import distillation, stages, training
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +88,7 @@ def test_what_a_run_leaves(undisturbed):
 
 
 @pytest.mark.parametrize(
-    ("module", "when"), [(training, "train"), (distillation, "train"), (train_diffusion, "_save")]
+    ("module", "when"), [(training, "train"), (distillation, "train"), (stages, "save_folder")]
 )
 def test_killed_between_and_in_stages_goes_on(
     given, undisturbed, tmp_path, monkeypatch, module, when
@@ -95,17 +96,17 @@ def test_killed_between_and_in_stages_goes_on(
     real, calls = getattr(module, when), []
 
     def stop(*args, **named):
-        if when == "_save":
+        if when == "save_folder":
             raise KeyboardInterrupt
-        tell = args[-2]
+        run = args[-1]
 
         def tell_and_stop(step, figures):
-            tell(step, figures)
+            run.report(step, figures)
             if step == 4:
                 calls.append(step)
                 raise KeyboardInterrupt
 
-        return real(*args[:-2], tell_and_stop, args[-1], **named)
+        return real(*args[:-1], replace(run, report=tell_and_stop), **named)
 
     output = tmp_path / "run"
     monkeypatch.setattr(module, when, stop)
@@ -216,7 +217,7 @@ def test_the_small_model_gets_an_autoencoder_of_its_own(tmp_path):
         (("--model.identity", "nowhere"), "model.identity: there is no config.json"),
         (("--commercial",), "not every part allows commercial use: .*base: unknown"),
         (("--model.size", "64", "32"), "model.size must be that of the base, .32, 16"),
-        (("--data.validation", "0.9"), "leaves nobody to learn from"),
+        (("--data.validation", "0.9"), "leaves nobody to train on"),
         (("--optim.parts", "4", "--optim.batch", "4", "--distil.parts", "3"), "distil.batch must"),
     ],
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""More than 8 bits: pictures are brought down by their range, not clipped."""
+"""Images of more than 8 bits are scaled by their range, not clipped."""
 
 import struct
 import zlib
@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 import tiny_profiles as tiny
 from PIL import Image
+from tiny_profiles import png_chunk as chunk
 
 from viewsynth.data.images import read
 from viewsynth.diffusion.photo import _each
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    crc = struct.pack(">I", zlib.crc32(kind + data))
-    return struct.pack(">I", len(data)) + kind + data + crc
-
-
 def deep_png(path: Path, values: np.ndarray) -> Path:
-    """A PNG of 16 bits.  uint16 [H, W, 1 to 4]"""
+    """Write a PNG of 16 bits.  uint16 [H, W, 1 to 4]"""
     height, width, channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -32,7 +28,7 @@ def deep_png(path: Path, values: np.ndarray) -> Path:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("most", [255, 1023, 4095, 65535])
-def test_deep_pictures_are_brought_down_by_their_range(tmp_path, channels, most):
+def test_deep_images_are_scaled_by_their_range(tmp_path, channels, most):
     colour = np.random.default_rng(1).integers(0, most + 1, (20, 20, channels))
     colour[..., 0] = colour[..., 0] // 20  # one channel is dark
     colour[0, 0] = most
@@ -43,24 +39,24 @@ def test_deep_pictures_are_brought_down_by_their_range(tmp_path, channels, most)
     assert abs(found - seen * (255 / most)).max() <= (1 if most == 65535 else 0.5)
 
 
-def test_a_dark_deep_picture_stays_dark(tmp_path):
-    """A night of 16 bits that reaches a tenth of white is no picture of 12 bits."""
+def test_a_dark_deep_image_stays_dark(tmp_path):
+    """A 16-bit image at night, up to a tenth of white, must not count as one of 12 bits."""
     values = np.linspace(0, 6553, 400).reshape(20, 20, 1).astype(int)
     assert abs(read(deep_png(tmp_path / "a.png", values))[..., :1] - values / 257).max() <= 0.5
 
 
-def test_a_deep_picture_with_a_profile(tmp_path):
+def test_a_deep_image_with_a_profile(tmp_path):
     values = np.full((16, 16, 1), 100 * 257)
     path = deep_png(tmp_path / "a.png", values)
     data = path.read_bytes()
     profile = chunk(b"iCCP", b"x\0\0" + zlib.compress(tiny.grey(1.8)))
     path.write_bytes(data[:33] + profile + data[33:])
-    wanted = tiny.srgb_of_linear(np.array((100 / 255) ** 1.8)) * 255
-    assert abs(read(path) - wanted).max() <= 2
+    expected = tiny.srgb_of_linear(np.array((100 / 255) ** 1.8)) * 255
+    assert abs(read(path) - expected).max() <= 2
 
 
 @pytest.mark.parametrize("most", [1, 255, 3000])
-def test_photos_of_floats_and_integers_given_to_the_pipeline(most):
+def test_float_and_integer_images_given_to_the_pipeline(most):
     ramp = np.linspace(0, most, 400, dtype=np.float32).reshape(20, 20)
     (found,) = _each(Image.fromarray(ramp), "image")
     full = {3000: 4095}.get(most, most)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures that nobody vouches for: every one is read right or refused with a reason."""
+"""Untrusted image files: each is read correctly or refused with a reason."""
 
 import io
 import os
+import re
 import struct
 import tracemalloc
 import zlib
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from own_pictures import refusal
 from PIL import ExifTags, Image
+from tiny_profiles import png_chunk as chunk
 
 from viewsynth.data import images
 from viewsynth.data.images import ImageError, read
 
 RNG = np.random.default_rng(0)
-PICTURE = RNG.integers(0, 256, (40, 24, 3), dtype=np.uint8)
+PIXELS = RNG.integers(0, 256, (40, 24, 3), dtype=np.uint8)
 
 
 def save(path: Path, image, **options) -> Path:
@@ -28,13 +31,7 @@ def save(path: Path, image, **options) -> Path:
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes = b"") -> bytes:
-    """A PNG written by hand: whatever header one likes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
+    """A PNG with any header."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
@@ -43,12 +40,12 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes = b"") -> 
 @pytest.mark.parametrize("extension", ["png", "bmp", "webp"])
 def test_lossless_formats_are_read_exactly(tmp_path, extension):
     options = {"lossless": True} if extension == "webp" else {}
-    assert (read(save(tmp_path / f"a.{extension}", PICTURE, **options)) == PICTURE).all()
+    assert (read(save(tmp_path / f"a.{extension}", PIXELS, **options)) == PIXELS).all()
 
 
-def test_wrong_extension_of_a_real_picture_is_fine(tmp_path):
-    path = save(tmp_path / "a.png", PICTURE).rename(tmp_path / "a.jpg")
-    assert (read(path) == PICTURE).all()
+def test_a_wrong_extension_does_not_matter(tmp_path):
+    path = save(tmp_path / "a.png", PIXELS).rename(tmp_path / "a.jpg")
+    assert (read(path) == PIXELS).all()
 
 
 def test_cmyk(tmp_path):
@@ -71,15 +68,15 @@ def test_16_bit_is_scaled_not_clipped(tmp_path, colour):
 
 
 def test_grey_and_black_and_white(tmp_path):
-    grey = Image.fromarray(PICTURE).convert("L")
+    grey = Image.fromarray(PIXELS).convert("L")
     expected = np.repeat(np.asarray(grey)[..., None], 3, 2)
     assert (read(save(tmp_path / "a.png", grey)) == expected).all()
-    bits = Image.fromarray(PICTURE).convert("1")
+    bits = Image.fromarray(PIXELS).convert("1")
     assert (read(save(tmp_path / "b.png", bits))[..., 0] == np.asarray(bits) * 255).all()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparent_is_put_on_white(tmp_path, mode):
+def test_transparent_images_are_put_on_white(tmp_path, mode):
     image = Image.new("RGBA", (20, 20), (50, 50, 50, 255))
     image.paste((9, 9, 9, 0), (0, 0, 10, 20))
     image = image.quantize(4) if mode == "P" else image.convert(mode)
@@ -97,22 +94,22 @@ def test_palette_with_one_transparent_colour(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_undone(tmp_path, orientation):
-    turned = Image.fromarray(PICTURE)
+    turned = Image.fromarray(PIXELS)
     if orientation > 1:
         back = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
         turned = turned.transpose(images.UPRIGHT[back])
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     path = save(tmp_path / "a.png", turned, exif=exif)
-    assert (read(path) == PICTURE).all()
-    assert (read(path, (3, 5, 21, 30)) == PICTURE[5:30, 3:21]).all()
+    assert (read(path) == PIXELS).all()
+    assert (read(path, (3, 5, 21, 30)) == PIXELS[5:30, 3:21]).all()
 
 
 @pytest.mark.parametrize(
     ("extension", "comment"),
     [("jpg", 0), ("jpg", 400_000), ("png", 0), ("webp", 0), ("bmp", 0)],
 )
-def test_the_size_of_a_large_picture_is_that_of_the_upright_one(tmp_path, extension, comment):
+def test_the_size_of_a_large_image_is_that_of_the_upright_one(tmp_path, extension, comment):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     noise = RNG.integers(0, 256, (500, 300, 3), dtype=np.uint8)
@@ -123,16 +120,16 @@ def test_the_size_of_a_large_picture_is_that_of_the_upright_one(tmp_path, extens
     if extension == "jpg":
         data = path.read_bytes()
         parts = [b"\xff\xee" + struct.pack(">H", 50_002) + bytes(50_000)] * (comment // 50_000)
-        path.write_bytes(data[:2] + b"".join(parts) + data[2:])  # its size comes after them
+        path.write_bytes(data[:2] + b"".join(parts) + data[2:])  # the size comes after the comments
     assert path.stat().st_size > images.HEAD
     assert images.size(path) == read(path).shape[1::-1]
 
 
 def test_the_size_of_a_jpeg_is_in_its_head(tmp_path):
-    path = save(tmp_path / "a.jpg", PICTURE)
+    path = save(tmp_path / "a.jpg", PIXELS)
     with path.open("ab") as file:
         file.truncate(50_000_000)
-    images.size(path)  # what is loaded once
+    images.size(path)  # loads modules that count as memory
     tracemalloc.start()
     assert images.size(path) == (24, 40)
     assert tracemalloc.get_traced_memory()[1] < 4 * images.HEAD
@@ -140,29 +137,29 @@ def test_the_size_of_a_jpeg_is_in_its_head(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_damaged_exif_does_not_lose_the_picture(tmp_path):
+def test_damaged_exif_does_not_lose_the_image(tmp_path):
     path = save(
-        tmp_path / "a.jpg", PICTURE, exif=b"Exif\0\0II*\0\xff\xff\xff\xff\xff\xff", quality=95
+        tmp_path / "a.jpg", PIXELS, exif=b"Exif\0\0II*\0\xff\xff\xff\xff\xff\xff", quality=95
     )
-    assert read(path).shape == PICTURE.shape
+    assert read(path).shape == PIXELS.shape
 
 
-def test_phone_pictures_with_a_preview_are_read(tmp_path):
+def test_phone_images_with_a_preview_are_read(tmp_path):
     path = tmp_path / "a.jpg"
-    first, second = Image.fromarray(PICTURE), Image.new("RGB", (20, 20))
+    first, second = Image.fromarray(PIXELS), Image.new("RGB", (20, 20))
     first.save(path, format="MPO", save_all=True, append_images=[second])
-    assert read(path).shape == PICTURE.shape
+    assert read(path).shape == PIXELS.shape
 
 
 def bad_file(name: str, folder: Path) -> Path:
     path = folder / "bad.jpg"
     buffer = io.BytesIO()
-    picture = Image.fromarray(PICTURE)
+    image = Image.fromarray(PIXELS)
     if name == "truncated jpeg":
         Image.fromarray(RNG.integers(0, 256, (300, 200, 3), dtype=np.uint8)).save(buffer, "JPEG")
         path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     elif name == "truncated png":
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
         path.write_bytes(buffer.getvalue()[:-400])
     elif name == "animated gif":
         frames = [Image.new("P", (20, 20), k) for k in range(3)]
@@ -175,7 +172,7 @@ def bad_file(name: str, folder: Path) -> Path:
     elif name == "pipe":
         os.mkfifo(path)
     elif name == "link":
-        path.symlink_to(save(folder / "good.png", PICTURE))
+        path.symlink_to(save(folder / "good.png", PIXELS))
     else:
         path.write_bytes(
             {
@@ -197,7 +194,7 @@ def bad_file(name: str, folder: Path) -> Path:
         ("zero bytes", "empty"),
         ("truncated jpeg", "truncated"),
         ("truncated png", "truncated"),
-        ("text", "no picture"),
+        ("text", "not an image"),
         ("tiff", "a TIFF.*expected JPEG"),
         ("1x1", "at least 16 a side"),
         ("20000x20000", "limit is 64 megapixels"),
@@ -211,42 +208,39 @@ def bad_file(name: str, folder: Path) -> Path:
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_bad_picture_is_refused_with_a_reason(tmp_path, name, reason):
-    with pytest.raises(ImageError, match=reason):
-        read(bad_file(name, tmp_path))
+def test_bad_files_are_refused_with_a_reason(tmp_path, name, reason):
+    message = refusal(read, bad_file(name, tmp_path), kind=ImageError)
+    assert re.search(reason, message)
 
 
 def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(ImageError, match="No such file"):
-        read(tmp_path / "none.jpg")
+    assert "No such file" in refusal(read, tmp_path / "none.jpg", kind=ImageError)
 
 
 def test_unreadable_file_is_refused(tmp_path):
-    path = save(tmp_path / "a.png", PICTURE)
+    path = save(tmp_path / "a.png", PIXELS)
     path.chmod(0)
-    root = os.geteuid() == 0  # root may read everything: be somebody else for a moment
+    root = os.geteuid() == 0  # root may read everything: become another user for a moment
     if root:
         os.seteuid(65534)
     try:
-        with pytest.raises(ImageError, match="cannot be read.*[Pp]ermission"):
-            read(path)
+        assert re.search("cannot be read.*[Pp]ermission", refusal(read, path, kind=ImageError))
     finally:
         if root:
             os.seteuid(0)
 
 
-def test_large_file_is_refused_unread(tmp_path):
+def test_a_large_file_is_refused(tmp_path):
     path = tmp_path / "a.bmp"
     with path.open("wb") as file:
         file.truncate(images.MAX_BYTES + 1)  # sparse: takes no room
-    with pytest.raises(ImageError, match="64,000,001 bytes"):
-        read(path)
+    assert "64,000,001 bytes" in refusal(read, path, kind=ImageError)
 
 
 @pytest.mark.parametrize("box", [(20, 0, 30, 40), (0, 0, 4, 40), (100, 100, 200, 200)])
-def test_box_off_the_picture_is_refused(tmp_path, box):
-    with pytest.raises(ImageError, match="box"):
-        read(save(tmp_path / "a.png", PICTURE), box)
+def test_a_box_outside_the_image_is_refused(tmp_path, box):
+    path = save(tmp_path / "a.png", PIXELS)
+    assert f"the box {list(box)} covers less than" in refusal(read, path, box, kind=ImageError)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -255,9 +249,9 @@ def test_box_off_the_picture_is_refused(tmp_path, box):
     edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
     length=st.floats(0, 1),
 )
-def test_damaged_bytes_give_a_picture_or_a_reason(tmp_path, kind, edits, length):
+def test_damaged_bytes_give_an_image_or_a_reason(tmp_path, kind, edits, length):
     buffer = io.BytesIO()
-    Image.fromarray(PICTURE).save(buffer, kind)
+    Image.fromarray(PIXELS).save(buffer, kind)
     data = bytearray(buffer.getvalue())
     for place, value in edits:
         data[int(place * (len(data) - 1))] = value

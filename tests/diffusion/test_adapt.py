@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adapt and loading: other people's weights, what is refused, and the small model."""
+"""Adapting and loading: Stable Diffusion weights, bad input, the small model, identity encoders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from viewsynth.diffusion.training import Noise
 
 @pytest.fixture
 def base(tmp_path):
-    """Small random weights in a folder as Stable Diffusion's are."""
+    """A folder like that of Stable Diffusion, with small random weights."""
     torch.manual_seed(0)
     unet = tiny.unet()
     unet.save_pretrained(tmp_path / "unet")
@@ -37,7 +37,7 @@ def base(tmp_path):
     return tmp_path
 
 
-def test_weights_of_stable_diffusion_start_as_themselves(base):
+def test_an_adapted_model_predicts_as_its_base(base):
     mine = adapt.adapt(base, size=SIZE, licence="OpenRAIL")
     assert mine.scheduler.config.prediction_type == "epsilon"
     assert mine.conditioner.config.cross_attention_dim == 24
@@ -63,13 +63,13 @@ def rename(folder, old: str, new: str) -> None:
     save_file(weights, file, {"format": "pt"})
 
 
-def test_another_architecture_is_named_by_its_keys(base):
+def test_weights_of_another_architecture_are_refused(base):
     rename(base / "unet", "mid_block", "middle")
     with pytest.raises(ValueError, match="missing: mid_block.*such as middle"):
         adapt.adapt(base, size=SIZE)
 
 
-def test_shapes_that_do_not_fit_are_named(base):
+def test_weights_of_other_shapes_are_refused(base):
     config = json.loads((base / "unet" / "config.json").read_text())
     (base / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 32}))
     with pytest.raises(ValueError, match="cannot be loaded as a UNet2D.*attn2"):
@@ -95,7 +95,7 @@ def test_a_saved_pipeline_with_foreign_weights_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("load", [adapt.adapt, ViewDiffusionPipeline.from_pretrained])
-def test_without_a_network_the_remedy_is_told(load, monkeypatch, tmp_path):
+def test_without_a_network_the_error_says_what_to_do(load, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="hf download nobody/nothing --local-dir DIR"):
         load("nobody/nothing")
@@ -103,8 +103,8 @@ def test_without_a_network_the_remedy_is_told(load, monkeypatch, tmp_path):
         load(tmp_path / "absent")
 
 
-def test_of_a_model_on_the_hub_one_variant_is_fetched(base, monkeypatch):
-    """And nothing that is not used; what a pipeline of ours has more is."""
+def test_one_variant_of_a_model_on_the_hub_is_fetched(base, monkeypatch):
+    """No unused files are fetched, but those that only our pipelines have are."""
     there = [
         f"{part}/{name}"
         for part in ("unet", "vae", "text_encoder", "conditioner", "identity_encoder")
@@ -138,17 +138,17 @@ def test_of_a_model_on_the_hub_one_variant_is_fetched(base, monkeypatch):
     }
 
 
-def test_the_size_must_suit_the_networks(base):
+def test_the_size_must_be_a_multiple(base):
     with pytest.raises(ValueError, match="size must be multiples of 4"):
         adapt.adapt(base, size=(62, 33))
 
 
-def test_the_size_must_suit_the_small_networks():
+def test_the_size_of_the_small_model_must_be_a_multiple():
     with pytest.raises(ValueError, match="multiples of 16 pixels"):
         adapt.small(size=(120, 60))
 
 
-def test_pickles_are_not_read(base):
+def test_pickles_are_refused(base):
     file = next((base / "vae").glob("*.safetensors"))
     file.rename(file.with_suffix(".bin"))
     with pytest.raises(FileNotFoundError, match="no safetensors, only .*bin; pickles"):
@@ -160,14 +160,14 @@ def test_the_small_model_fits_the_package():
     models = [part for part in parts.values() if hasattr(part, "parameters")]
     assert sum(p.numel() for part in models for p in part.parameters()) <= 12e6
     held = sum(v.numel() for part in models for v in part.state_dict().values())
-    assert 2 * held < 24e6 - 200_000  # half precision, and room for names
+    assert 2 * held < 24e6 - 200_000  # half precision, and space for names
     again, other = adapt.small(), adapt.small(1)
     assert torch.equal(parts["unet"].conv_out.weight, again["unet"].conv_out.weight)
     assert not torch.equal(parts["unet"].conv_out.weight, other["unet"].conv_out.weight)
     assert ViewDiffusionPipeline(**parts).latent_shape == (8, 32, 16)
 
 
-def test_the_small_autoencoder_starts_with_the_colours_of_its_cells():
+def test_the_small_autoencoder_initially_reproduces_mean_colours():
     vae = adapt.small()["vae"]
     small = torch.rand(2, 3, 8, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
@@ -180,11 +180,8 @@ def test_the_small_autoencoder_starts_with_the_colours_of_its_cells():
     assert torch.allclose(made, cells.repeat_interleave(4, 2).repeat_interleave(4, 3), atol=1e-4)
 
 
-# ---- identity encoders ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("steps", [1, 4, 20])
-def test_the_small_model_ends_without_noise(steps):
+def test_the_schedule_of_the_small_model_ends_without_noise(steps):
     scheduler = adapt.small()["scheduler"]
     scheduler.set_timesteps(steps)
     noise, draw = Noise(scheduler), torch.Generator().manual_seed(0)
@@ -196,8 +193,11 @@ def test_the_small_model_ends_without_noise(steps):
     assert torch.allclose(latents, clean, atol=1e-3)
 
 
+# ---- identity encoders ---------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("pooler", [True, False])
-def test_any_vision_model_may_tell_identity(tmp_path, pooler):
+def test_a_vision_model_as_identity_encoder(tmp_path, pooler):
     from transformers import ViTConfig, ViTModel
 
     torch.manual_seed(0)
@@ -222,7 +222,7 @@ def test_any_vision_model_may_tell_identity(tmp_path, pooler):
         assert torch.allclose(encoder(photos), wanted, atol=1e-5)
 
 
-def test_the_trainers_backbone_may_tell_identity(tmp_path):
+def test_the_backbone_of_the_reid_trainer_as_identity_encoder(tmp_path):
     from viewsynth.reid import backbones, methods, saved
 
     backbone = backbones.load("small", (64, 32), 3)

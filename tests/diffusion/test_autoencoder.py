@@ -13,7 +13,8 @@ from accelerate import Accelerator
 
 from viewsynth.diffusion import autoencoder
 from viewsynth.diffusion.options import AutoencoderOptimization
-from viewsynth.training.loop import Draws
+from viewsynth.training.loop import Run
+from viewsynth.training.rows import Draws
 
 FAST = AutoencoderOptimization(steps=60, batch=4, rate=3e-3, warmup=0, average=0.9)
 
@@ -25,18 +26,23 @@ def pairs(tmp_path_factory):
 
 def trained(pairs, run, settings=FAST, **more):
     return autoencoder.train(
-        tiny.autoencoder(), pairs, [0, 1, 2, 3], settings, 0, run, Accelerator(cpu=True), 20, **more
+        tiny.autoencoder(),
+        pairs,
+        [0, 1, 2, 3],
+        settings,
+        0,
+        Run(run, Accelerator(cpu=True), 20, **more),
     )
 
 
 def test_it_learns_and_its_latents_have_unit_scale(pairs, tmp_path):
     before, figures = autoencoder.quality(tiny.autoencoder(), pairs, [0, 1, 2, 3]), []
-    vae = trained(pairs, tmp_path, tell=lambda step, found: figures.append(found["picture"]))
+    vae = trained(pairs, tmp_path, report=lambda step, found: figures.append(found["picture"]))
     after = autoencoder.quality(vae, pairs, [0, 1, 2, 3])
     assert after[0] > before[0] + 3 and after[1] > before[1] + 0.2
     assert figures[-1] < 0.7 * figures[0]
     with torch.no_grad():
-        latents = vae.encode(autoencoder.pictures(pairs, [0, 1, 2, 3])).latents
+        latents = vae.encode(autoencoder.images(pairs, [0, 1, 2, 3])).latents
     assert float((latents * vae.config.scaling_factor).square().mean()) == pytest.approx(
         1, abs=0.01
     )
@@ -55,7 +61,7 @@ def test_stopped_and_gone_on_with_equals_undisturbed(pairs, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(pairs, tmp_path / "two", asked, tell=stop)
+        trained(pairs, tmp_path / "two", asked, report=stop)
     again = trained(pairs, tmp_path / "two", asked)
     assert all(
         torch.equal(a, b)
@@ -64,19 +70,19 @@ def test_stopped_and_gone_on_with_equals_undisturbed(pairs, tmp_path):
     assert again.config.scaling_factor == whole.config.scaling_factor
 
 
-def test_windows_are_parts_of_the_pictures(pairs):
-    losses = autoencoder.Rebuilding(pairs, [0, 1, 2, 3], FAST)
+def test_windows_are_parts_of_the_windows(pairs):
+    losses = autoencoder.Reconstruction(pairs, [0, 1, 2, 3], FAST)
     conditions, target, _ = pairs.batch([2])
     for kind, picture in ((0.1, target), (0.6, conditions.render), (0.9, conditions.source)):
         draw = torch.tensor([[kind, 0.9, 0.999, 0.0]])
-        window = losses._pictures([2], draw)
+        window = losses._windows([2], draw)
         assert torch.equal(window, picture[:, :, 16:, :8])
-        flipped = losses._pictures([2], torch.tensor([[kind, 0.1, 0.999, 0.0]]))
+        flipped = losses._windows([2], torch.tensor([[kind, 0.1, 0.999, 0.0]]))
         assert torch.equal(flipped, window.flip(-1))
 
 
 def test_a_part_of_a_batch_has_the_same_losses(pairs):
-    losses = autoencoder.Rebuilding(pairs, [0, 1, 2, 3], FAST)
+    losses = autoencoder.Reconstruction(pairs, [0, 1, 2, 3], FAST)
     model, seen = autoencoder.Coder(tiny.autoencoder()), []
     rows = torch.arange(4).numpy()
     with torch.no_grad():
@@ -88,17 +94,17 @@ def test_a_part_of_a_batch_has_the_same_losses(pairs):
 
 def test_the_distance_sees_values_and_edges():
     one = torch.rand(2, 3, 16, 8, generator=torch.Generator().manual_seed(0))
-    assert float(autoencoder.apart(one, one)) == 0
+    assert float(autoencoder.distance(one, one)) == 0
     # Another brightness has the same edges, so it costs its own amount at every scale.
-    assert float(autoencoder.apart(one, one + 0.1)) == pytest.approx(0.1, abs=1e-5)
+    assert float(autoencoder.distance(one, one + 0.1)) == pytest.approx(0.1, abs=1e-5)
     blurred = torch.nn.functional.avg_pool2d(one, 3, 1, 1, count_include_pad=False)
-    assert autoencoder.apart(one, blurred) > (one - blurred).abs().mean()
+    assert autoencoder.distance(one, blurred) > (one - blurred).abs().mean()
 
 
 def test_a_lost_colour_costs_as_much_as_lost_light():
     grey, pink = torch.zeros(1, 3, 16, 8), torch.zeros(1, 3, 16, 8)
     pink[:, 0], pink[:, 1] = 0.2, -0.2
-    assert float(autoencoder.apart(grey, pink)) > float(autoencoder.apart(grey, grey + 0.2))
+    assert float(autoencoder.distance(grey, pink)) > float(autoencoder.distance(grey, grey + 0.2))
     planes = autoencoder.opponent(pink)
     assert planes[:, 1].mean() > 1 and planes[:, [0, 2]].abs().max() < 1e-6
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditions: what is refused, and by which row it is named."""
+"""Conditions: bad values are refused, and the message names the row."""
 
 from __future__ import annotations
 
@@ -53,30 +53,30 @@ def test_good_conditions_pass():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (changed("render", 1, torch.nan), "render of row 1 holds NaN"),
-        (changed("camera", 2, torch.inf), "camera of row 2 holds NaN"),
-        (changed("source", 1, torch.nan), "source of photo 1 holds NaN"),
+        (changed("render", 1, torch.nan), "render of row 1 contains NaN"),
+        (changed("camera", 2, torch.inf), "camera of row 2 contains NaN"),
+        (changed("source", 1, torch.nan), "source of image 1 contains NaN"),
         (changed("seen", 1, 1.2), r"seen must be in \[0, 1\]; row 1 spans"),
         (changed("normals", 2, -1.5), r"normals must be in \[-1, 1\]; row 2 spans"),
         (camera("elevation", 1, 91), r"elevation must be in \[0, 90\].*row 1 has 91"),
         (camera("elevation", 0, -1), "row 0 has -1"),
         (camera("distance", 2, 0), "distance must be in .*row 2 has 0"),
         (camera("aspect", 2, 0), "aspect must be in .*row 2 has 0"),
-        (replace(make(), person=torch.tensor([0, 1, 2])), "one of the 2 photos"),
+        (replace(make(), person=torch.tensor([0, 1, 2])), r"source image, int64 in \[0, 1\]"),
         (replace(make(), person=torch.tensor([0, 1])), r"person must be \[2\]|render must be \[2"),
         (replace(make(), seen=make().render), r"seen must be \[3, 1, 32, 16\], got \[3, 3"),
         (replace(make(), camera=torch.zeros(3, 4)), r"camera must be \[3, 5\]"),
     ],
 )
-def test_bad_conditions_are_named(given, said):
+def test_bad_conditions_are_refused(given, said):
     with pytest.raises(ValueError, match=said):
         given.check()
 
 
-def test_black_photo_is_named():
+def test_a_black_source_image_is_refused():
     given = make()
     given.source[1] = 0.01
-    with pytest.raises(ValueError, match="photo 1 is black.*leave it out"):
+    with pytest.raises(ValueError, match="source image 1 is black.*leave it out"):
         given.check()
 
 
@@ -91,7 +91,7 @@ def test_no_views_are_refused():
         given.check()
 
 
-def test_taking_rows_keeps_the_photos():
+def test_taking_rows_keeps_the_source_images():
     given = make()
     taken = given.take(torch.tensor([2, 0]))
     assert torch.equal(taken.render, given.render[[2, 0]])

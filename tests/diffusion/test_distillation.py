@@ -17,7 +17,8 @@ from viewsynth.diffusion import distillation, training
 from viewsynth.diffusion.distillation import Consistency
 from viewsynth.diffusion.options import DistillationOptimization
 from viewsynth.diffusion.training import Denoiser, Latents
-from viewsynth.training.loop import Draws
+from viewsynth.training.loop import Run
+from viewsynth.training.rows import Draws
 
 FAST = DistillationOptimization(steps=40, batch=4, rate=2e-3, warmup=0, average=0.5)
 KEPT = torch.ones(2, 3, dtype=torch.bool)
@@ -129,9 +130,11 @@ def test_the_loss_falls_and_the_student_runs_in_few_steps(taught, pairs, tmp_pat
         latents,
         FAST,
         0,
-        tmp_path,
-        Accelerator(cpu=True),
-        tell=lambda step, found: figures.append(found["consistency"]),
+        Run(
+            tmp_path,
+            Accelerator(cpu=True),
+            report=lambda step, found: figures.append(found["consistency"]),
+        ),
     )
     assert np.mean(figures[-5:]) < 0.8 * np.mean(figures[:5])
     after = pipeline.unet.state_dict()
@@ -155,7 +158,7 @@ def test_stopped_and_gone_on_with_equals_undisturbed(taught, tmp_path):
 
     def distilled(run, **more):
         return distillation.train(
-            *taught, asked, 0, tmp_path / run, Accelerator(cpu=True), 2, **more
+            *taught, asked, 0, Run(tmp_path / run, Accelerator(cpu=True), 2, **more)
         ).unet.state_dict()
 
     def stop(step, figures):
@@ -164,7 +167,7 @@ def test_stopped_and_gone_on_with_equals_undisturbed(taught, tmp_path):
 
     whole = distilled("one")
     with pytest.raises(KeyboardInterrupt):
-        distilled("two", tell=stop)
+        distilled("two", report=stop)
     again = distilled("two")
     assert all(torch.equal(whole[key], again[key]) for key in whole)
 
@@ -172,8 +175,8 @@ def test_stopped_and_gone_on_with_equals_undisturbed(taught, tmp_path):
 def test_of_a_lora_run_only_a_lora_is_distilled(taught, tmp_path):
     pipeline, latents = taught
     asked = replace(FAST, steps=3)
-    run = tmp_path / "run"
-    student = distillation.train(pipeline, latents, asked, 0, run, Accelerator(cpu=True), rank=2)
+    run = Run(tmp_path / "run", Accelerator(cpu=True))
+    student = distillation.train(pipeline, latents, asked, 0, run, rank=2)
     before, after = pipeline.unet.state_dict(), student.unet.state_dict()
     assert before.keys() == after.keys()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
@@ -183,7 +186,7 @@ def test_of_a_lora_run_only_a_lora_is_distilled(taught, tmp_path):
     for key in changed:
         apart = (after[key] - before[key]).flatten(1)
         assert int(torch.linalg.matrix_rank(apart, rtol=1e-3)) <= 2
-    size = sum(path.stat().st_size for path in run.rglob("*.safetensors"))
+    size = sum(path.stat().st_size for path in run.folder.rglob("*.safetensors"))
     assert size < 4 * sum(value.nbytes for value in before.values())
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks: conditions that start without effect, null tokens, and what is dropped."""
+"""Networks: added channels start without effect, dropped conditions, null tokens, mismatches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL, NONE = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bo
 
 
 def only(*names: str) -> torch.Tensor:
-    """Two rows that keep these conditions alone."""
+    """Two rows that keep only these groups of conditions."""
     return torch.tensor([[name in names for name in networks.KEPT]] * 2)
 
 
@@ -63,7 +63,7 @@ def test_a_widened_unet_starts_as_the_base_model():
     channels = conditioner().channels(**inputs(), kept=ALL)
     after = wide(torch.cat([noisy, channels], 1), 500, context).sample
     assert torch.allclose(before, after, atol=1e-6)
-    wide.conv_in.weight.add_(0.1)  # it does look at them
+    wide.conv_in.weight.add_(0.1)  # the channels are connected
     assert not torch.allclose(
         wide(torch.cat([noisy, channels], 1), 500, context).sample,
         wide(torch.cat([noisy, 0 * channels], 1), 500, context).sample,
@@ -71,7 +71,7 @@ def test_a_widened_unet_starts_as_the_base_model():
     )
 
 
-def test_a_widened_unet_is_a_plain_one_on_the_disk(tmp_path):
+def test_a_saved_widened_unet_is_loaded_by_diffusers(tmp_path):
     wide = networks.widen(unet())
     wide.save_pretrained(tmp_path)
     again = UNet2DConditionModel.from_pretrained(tmp_path)
@@ -109,14 +109,14 @@ def test_dropped_conditions_have_no_effect():
 
 
 @torch.no_grad()
-def test_rows_are_dropped_each_on_its_own():
+def test_conditions_are_dropped_per_row():
     model, who = conditioner(), torch.ones(2, 6)
     mixed = model.tokens(CAMERAS, who, torch.stack([ALL[0], NONE[0]]))
     assert torch.equal(mixed[0], model.tokens(CAMERAS, who, ALL)[0])
     assert torch.equal(mixed[1], model.tokens(CAMERAS, who, NONE)[1])
 
 
-def test_the_azimuth_closes_and_near_cameras_differ():
+def test_azimuth_features_are_periodic_and_similar_cameras_differ():
     turned = CAMERAS.clone()
     turned[:, 2] += 360
     assert torch.allclose(networks.fourier(CAMERAS), networks.fourier(turned), atol=1e-4)
@@ -135,7 +135,7 @@ def test_the_scale_of_a_feature_does_not_matter():
 
 
 @torch.no_grad()
-def test_conditioner_and_encoder_come_back_from_the_disk(tmp_path):
+def test_conditioner_and_encoder_are_saved_and_loaded(tmp_path):
     model, who = conditioner(), torch.ones(2, 6)
     model.save_pretrained(tmp_path / "c")
     again = ViewConditioner.from_pretrained(tmp_path / "c")
@@ -156,7 +156,7 @@ def test_no_identity_encoder_means_null_tokens():
     assert torch.equal(tokens[0, 3:], tokens[1, 3:])
 
 
-def test_parts_of_different_models_are_named():
+def test_components_of_different_models_are_refused():
     parts = adapt.small()
     parts["conditioner"] = ViewConditioner(adapt.LATENT, 64, 256, size=(128, 64))
     with pytest.raises(ValueError, match="cross_attention_dim is 64, but the UNet has 128"):

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A refiner in `generate`: where its pixels go, exactness, provenance, and what is refused."""
+"""The refiner: which pixels it changes, exactness, conditions, and models that are refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import shutil
 
 import numpy as np
@@ -13,22 +12,16 @@ import pytest
 import tiny_views
 import torch
 from figures import people
-from PIL import Image
 from scipy import ndimage
 
-from viewsynth import config
-from viewsynth.commands import generate
 from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
-from viewsynth.generate import chunk, worker
 from viewsynth.records import Person
 from viewsynth.render.options import Sensor
 from viewsynth.render.views import Shot, take
-from viewsynth.runtime import images, weights
-from viewsynth.world import shots
+from viewsynth.runtime import images
 
-VIEWS = ("--views.elevations", "30", "80", "--views.azimuths", "0", "200")
 SENSOR = Sensor(pixels=80, margin=0.3)
 CLEAN = dataclasses.replace(SENSOR, noise=0, jpeg=0)
 SHOTS = [
@@ -39,19 +32,15 @@ SHOTS = [
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A pipeline of random weights, as `train-diffusion` leaves one."""
-    torch.set_num_threads(1)
-    pipeline = tiny_views.pipeline()
-    pipeline.register_to_config(licence="CC0-1.0")
-    folder = tmp_path_factory.mktemp("model") / "pipeline"
-    pipeline.save_pretrained(folder)
-    return folder
+    """A pipeline with random weights, saved as by `train-diffusion`."""
+    return tiny_views.saved(tmp_path_factory.mktemp("model") / "pipeline")
 
 
 def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
-    """Views of two simple people, as they were drawn and as they came out."""
-    vertices, body, textures, seens, pids = people(2)
+    """Views of two simple people, as rendered and as repaired, and what the refiner was given."""
+    vertices, body, textures, seen_maps, pids = people(2)
     sources = [{"file": f"{k}", "elevation": 8.0, "azimuth": 180.0 * k} for k in range(2)]
+    empty = np.zeros(1)
     cast = [
         Person(
             pid=pid,
@@ -64,10 +53,10 @@ def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
             seen=seen,
             sources=sources,
         )
-        for pid, texture, seen, empty in zip(pids, textures, seens, [np.zeros(1)] * 2, strict=True)
+        for pid, texture, seen in zip(pids, textures, seen_maps, strict=True)
     ]
     some = [SHOTS[k] for k in which]
-    drawn = take(vertices, body, textures, seens, pids, some, refine.optics(sensor), 3)
+    drawn = take(vertices, body, textures, seen_maps, pids, some, refine.optics(sensor), 3)
     refiner = refine.load(model, options, "cpu")
     rng = np.random.default_rng(0)
     photos = [
@@ -79,10 +68,10 @@ def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
     return drawn, made, (refiner, cast, photos, vertices, body, mesh)
 
 
-# ---- pictures ------------------------------------------------------------------------------------
+# ---- images --------------------------------------------------------------------------------------
 
 
-def test_the_ground_stays_and_the_person_is_the_models(model):
+def test_the_ground_is_kept_and_the_person_is_generated(model):
     drawn, made, _ = refined(model, Refine(steps=2), sensor=CLEAN)
     for before, after in zip(drawn, made, strict=True):
         ours = refine.share(before, CLEAN).numpy()
@@ -94,8 +83,8 @@ def test_the_ground_stays_and_the_person_is_the_models(model):
         assert after.box == before.box and after.image.shape == before.image.shape
 
 
-def test_what_the_model_makes_lies_where_the_view_has_the_person(model):
-    """All that was seen is set back: a random model's picture then shows the drawn person."""
+def test_generated_images_are_aligned_with_the_view(model):
+    """With all seen pixels restored, the image of a random model shows the rendered person."""
     drawn, made, _ = refined(model, Refine(steps=1, keep_seen=1.0), sensor=CLEAN)
     for before, after in zip(drawn, made, strict=True):
         inner = ndimage.binary_erosion(before.mask, iterations=4)
@@ -107,7 +96,7 @@ def test_what_the_model_makes_lies_where_the_view_has_the_person(model):
         assert alike[0] > 0.7 and max(alike[1:]) < alike[0] - 0.2
 
 
-def test_all_of_it_may_be_the_models(model):
+def test_the_background_may_be_generated(model):
     drawn, made, _ = refined(model, Refine(steps=1, background="generated"), [0], CLEAN)
     far = refine.share(drawn[0], CLEAN).numpy() == 0
     assert np.abs(made[0].image[far].astype(int) - drawn[0].image[far]).mean() > 5
@@ -123,7 +112,7 @@ def test_a_view_has_the_same_bytes_alone(model):
     assert (others[0].image != together[3].image).any()
 
 
-def test_the_conditions_tell_the_nearest_photo_and_the_camera(model):
+def test_the_conditions_hold_the_nearest_photo_and_the_camera(model):
     drawn, _, (refiner, cast, photos, vertices, body, mesh) = refined(model, Refine(steps=1))
     given = refiner.conditions(drawn, mesh, cast, photos, vertices, body, SENSOR)
     given.check(refiner.pipeline.size)
@@ -140,8 +129,8 @@ def test_the_conditions_tell_the_nearest_photo_and_the_camera(model):
     assert only.camera[0, 2] == -180
 
 
-def test_the_sensor_has_its_say_once(model):
-    """Noise over everything, but no second blur on the ground."""
+def test_the_sensor_model_is_applied_once(model):
+    """Noise on the whole image, but no second blur on the ground."""
     drawn, clean, _ = refined(model, Refine(steps=1), [0], CLEAN)
     _, noisy, _ = refined(model, Refine(steps=1), [0], dataclasses.replace(CLEAN, noise=0.05))
     for where in (drawn[0].mask, refine.share(drawn[0], CLEAN).numpy() == 0):
@@ -152,22 +141,22 @@ def test_the_sensor_has_its_say_once(model):
     assert Refine().keep_seen == default
 
 
-def test_it_begins_with_what_was_drawn(model, monkeypatch):
-    """Person and ground, under as much noise as was asked for."""
-    told, sample = [], ViewDiffusionPipeline.sample
+def test_sampling_starts_from_the_rendered_view(model, monkeypatch):
+    """Person and ground, with the noise of the given strength."""
+    calls, sample = [], ViewDiffusionPipeline.sample
 
     def note(*given, **named):
-        told.append(named)
+        calls.append(named)
         return sample(*given, **named)
 
     monkeypatch.setattr(ViewDiffusionPipeline, "sample", note)
     drawn, _, (refiner, *_) = refined(model, Refine(steps=1, strength=0.7), sensor=CLEAN)
     expected = torch.stack([refiner.fitted(view.image) for view in drawn])
-    assert torch.equal(told[0]["start"], expected) and told[0]["strength"] == 0.7
+    assert torch.equal(calls[0]["start"], expected) and calls[0]["strength"] == 0.7
 
 
-def test_half_precision_hardly_changes_a_picture(model):
-    """What a GPU runs in."""
+def test_half_precision_hardly_changes_an_image(model):
+    """A GPU runs in half precision."""
     _, whole, kit = refined(model, Refine(steps=2, background="generated"), [0], CLEAN)
     refiner, cast, photos, vertices, body, mesh = kit
     refiner.pipeline.to(torch.float16)
@@ -178,10 +167,10 @@ def test_half_precision_hardly_changes_a_picture(model):
     assert half.isfinite().all() and (half - full).abs().mean() < 0.01
 
 
-# ---- models that are given -----------------------------------------------------------------------
+# ---- models of users -----------------------------------------------------------------------------
 
 
-def test_what_is_given_is_looked_at_before_anything_is_loaded(model, tmp_path, monkeypatch):
+def test_models_are_checked_before_they_are_loaded(model, tmp_path, monkeypatch):
     assert refine.find(Refine(engine="none")) is None
     found = refine.find(Refine(engine=str(model)))
     assert (found.size, found.licence) == (tiny_views.SIZE, "CC0-1.0")
@@ -209,7 +198,7 @@ def test_what_is_given_is_looked_at_before_anything_is_loaded(model, tmp_path, m
         Refine(steps=401)
     file.write_text(before)
     (other / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="unet holds no safetensors"):
+    with pytest.raises(FileNotFoundError, match="unet contains no safetensors"):
         refine.find(Refine(engine=str(other)), whole=False)
     (other / "conditioner" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="does not say the size"):
@@ -221,7 +210,7 @@ def test_what_is_given_is_looked_at_before_anything_is_loaded(model, tmp_path, m
     assert refine.find(Refine(engine="bundled")).folder == bundled
 
 
-def test_a_revision_is_of_weights_and_settings(model, tmp_path):
+def test_a_revision_depends_on_weights_and_settings(model, tmp_path):
     other = shutil.copytree(model, tmp_path / "other")
     asked = Refine(engine=str(model))
     one = refine.revision(refine.find(Refine(engine=str(model))), asked)
@@ -245,174 +234,7 @@ def test_digital_source_types():
     assert refine.source(alone) == "trainedAlgorithmicMedia" == images.BY_MODEL
 
 
-# ---- generate ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    try:
-        weights.pose_model(), weights.detector_model()
-    except weights.MissingWeightsError as error:
-        pytest.skip(f"the pose models cannot be had: {error}")
-    return shots.write(tmp_path_factory.mktemp("photos"), 2, 3, shots.SHOTS[:1])
-
-
-@pytest.fixture(scope="module")
-def here(model):
-    """`generate` with one worker that is this process, which loads its tools once."""
-    tools = []
-
-    def load(job):
-        tools.append(tools[0] if tools else chunk.load_tools(job))
-        return tools[0]
-
-    def serial(items, start, args, workers):
-        for item in items:
-            start(*args)(item)
-            yield item, ""
-
-    def run(root, output, *options, make=chunk.make_chunk):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(generate, "spread", serial)
-            return generate.run(asked(root, output, model, *options), load=load, make=make)
-
-    return run
-
-
-def asked(root, output, model, *options):
-    argv = ["--data.root", str(root), "--output", str(output), "--chunk", "1", "--report", "no"]
-    argv += [] if "--views.elevations" in options else VIEWS
-    argv += ["--refine.engine", str(model), "--refine.steps", "2", *options]
-    return config.parse(generate.Config, argv, "generate")
-
-
-def content(output):
-    return {
-        path.relative_to(output).as_posix(): path.read_bytes()
-        for path in sorted(output.rglob("*"))
-        if path.is_file() and path.name not in ("run.json", "config.yaml")
-    }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(photos, here, tmp_path_factory):
-    output = tmp_path_factory.mktemp("runs") / "undisturbed"
-    assert here(photos, output, "--data.licence", "CC0-1.0") == 0
-    return output
-
-
-def test_rows_and_pictures_say_what_made_them(undisturbed, model):
-    rows = [json.loads(line) for line in (undisturbed / "metadata.jsonl").read_text().splitlines()]
-    assert len(rows) == 8
-    found = refine.find(Refine(engine=str(model)))
-    for row in rows:
-        assert row["engine"]["refine"] == refine.revision(found, Refine(steps=2))
-        assert row["licences"]["refiner"] == "CC0-1.0"
-        with Image.open(undisturbed / row["file_name"]) as image:
-            assert b"/compositeWithTrainedAlgorithmicMedia" in image.info["xmp"]
-            assert image.size == (row["width"], row["height"])
-
-
-def test_workers_and_kills_do_not_matter(photos, model, undisturbed, here, tmp_path):
-    output = tmp_path / "workers"
-    workers = asked(photos, output, model, "--workers", "2", "--data.licence", "CC0-1.0")
-    assert generate.run(workers) == 0
-    assert content(output) == content(undisturbed)
-
-    def killed(task, job, tools, put):
-        """The second person's run ends among the pictures."""
-        made = chunk.make_chunk(task, job, tools, put)
-        if task.chunk == "00001":
-            raise KeyboardInterrupt
-        return made
-
-    output = tmp_path / "killed"
-    few = ("--data.licence", "CC0-1.0", "--views.elevations", "30", "--views.azimuths", "200")
-    with pytest.raises(KeyboardInterrupt):
-        here(photos, output, *few, make=killed)
-    assert len(list(output.glob("parts/*"))) == 1 and not (output / "metadata.jsonl").exists()
-    assert here(photos, output, *few) == 0
-    # The other views are made from the saved bodies, and the photos are read again.
-    assert here(photos, output, "--data.licence", "CC0-1.0") == 0
-    once, twice = content(undisturbed), content(output)
-    assert {*twice} - {*once} == {"parts/00000-1.jsonl", "parts/00001-1.jsonl"}
-    assert all(twice[name] == data for name, data in once.items() if name[:6] != "parts/")
-
-
-def test_more_views_need_the_photos(photos, undisturbed, here, tmp_path):
-    root, output = tmp_path / "photos", shutil.copytree(undisturbed, tmp_path / "out")
-    shutil.copytree(photos, root)
-    frozen = json.loads((output / "run.json").read_text())
-    frozen["root"] = frozen["settings"]["data"]["root"] = root.resolve().as_posix()
-    (output / "run.json").write_text(json.dumps(frozen))
-    (root / "0001" / "front.jpg").unlink()
-    listed = (root / "metadata.jsonl").read_text().splitlines(keepends=True)
-    (root / "metadata.jsonl").write_text("".join(line for line in listed if "0001/" not in line))
-    more = ("--views.elevations", "45", "--views.azimuths", "0", "--data.licence", "CC0-1.0")
-    assert here(root, output, *more) == 1  # one of two people
-    rejects = [json.loads(line) for line in (output / "rejects.jsonl").read_text().splitlines()]
-    assert [(r["pid"], r["stage"], r["kind"]) for r in rejects] == [("0001", "refine", "fault")]
-    assert "is gone" in rejects[0]["reason"] and rejects[0]["source"] == "0001/front.jpg"
-    rows = [json.loads(line) for line in (output / "metadata.jsonl").read_text().splitlines()]
-    assert [sum(row["pid"] == pid for row in rows) for pid in ("0000", "0001")] == [5, 4]
-
-
-def test_another_refiner_in_the_same_folder_is_refused(photos, model, undisturbed, here, tmp_path):
-    for options, said in (
-        (("--refine.engine", "none"), "refine.engine: '.*pipeline' there, 'none' now"),
-        (("--refine.steps", "3"), "refine.steps: 2 there, 3 now"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            here(photos, undisturbed, "--data.licence", "CC0-1.0", *options)
-    moved = model.rename(tmp_path / "aside")
-    try:
-        pipeline = ViewDiffusionPipeline.from_pretrained(moved)
-        with torch.no_grad():
-            pipeline.unet.conv_out.bias += 1e-3
-        pipeline.save_pretrained(model)
-        with pytest.raises(
-            ValueError, match=r"models.refine.weights: '\w{64}' there, '\w{64}' now"
-        ):
-            here(photos, undisturbed, "--data.licence", "CC0-1.0")
-    finally:
-        shutil.rmtree(model, ignore_errors=True)
-        moved.rename(model)
-
-
-def test_a_run_of_before_there_were_refiners_goes_on(tmp_path):
-    plain = config.parse(generate.Config, ["--output", str(tmp_path)], "generate")
-    settings = generate.settings_of(plain, "cpu")
-    old = {key: value for key, value in settings.items() if key != "refine"}
-    (tmp_path / "run.json").write_text(
-        json.dumps(
-            {
-                "format": 1,
-                "settings": old,
-                "root": "/x",
-                "people": [],
-                "chunks": [],
-                "rejects": [],
-                "facts": {},
-            }
-        )
-    )
-    generate._claim(tmp_path, settings)
-    with pytest.raises(ValueError, match=r"refine.engine: 'none' there, 'bundled' now"):
-        generate._claim(tmp_path, settings | {"refine": refine.settings(Refine("bundled"))})
-
-
-def test_commercial_use_needs_the_refiners_licence(photos, model, tmp_path):
-    ours = ("--data.licence", "CC0-1.0", "--commercial")
-    generate.check(asked(photos, tmp_path / "out", model, *ours))
-    other = shutil.copytree(model, tmp_path / "other")
-    told = json.loads((other / "model_index.json").read_text())
-    for licence in ("unknown", "CC-BY-NC-4.0"):
-        (other / "model_index.json").write_text(json.dumps(told | {"licence": licence}))
-        with pytest.raises(ValueError, match=rf"refiner: {licence} \((unknown|no)\)"):
-            generate.check(asked(photos, tmp_path / "out", other, *ours))
-
-
-def test_a_damaged_model_is_told_in_a_line(photos, model, tmp_path):
+def test_a_damaged_model_is_an_error(model, tmp_path):
     other = shutil.copytree(model, tmp_path / "other")
     shutil.copy(
         other / "vae" / "diffusion_pytorch_model.safetensors",
@@ -420,5 +242,3 @@ def test_a_damaged_model_is_told_in_a_line(photos, model, tmp_path):
     )
     with pytest.raises(ValueError, match="weights of another architecture"):
         refine.load(other, Refine(), "cpu")
-    job = worker.Job(tmp_path, photos, None, "cpu", {}, {}, {})
-    assert "refine" not in job.models

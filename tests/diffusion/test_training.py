@@ -17,11 +17,14 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler
 
 from viewsynth.diffusion import training
+from viewsynth.diffusion.latents import Latents, held_out, mirrored
+from viewsynth.diffusion.noise import Noise
 from viewsynth.diffusion.options import DiffusionOptimization
-from viewsynth.diffusion.training import Latents, Noise
-from viewsynth.training import checkpoints, learning, loop
-from viewsynth.training.loop import Draws, Plan
+from viewsynth.training import checkpoints, loop
+from viewsynth.training.average import Average
+from viewsynth.training.loop import Run
 from viewsynth.training.options import Optimization
+from viewsynth.training.rows import Draws, Plan, RowTask
 
 FAST = DiffusionOptimization(steps=8, batch=4, rate=3e-3, warmup=0, average=0.5, drop=(0, 0, 0))
 
@@ -39,9 +42,8 @@ def trained(pairs, run, settings=FAST, kind="v_prediction", every=100, rank=0, *
     pipeline = tiny.pipeline(kind)
     training.prepare(pipeline, rank)
     found = latents_of(pipeline, pairs)
-    return training.train(
-        pipeline, found, settings, 0, run, Accelerator(cpu=True), every, **more
-    ), found
+    session = Run(run, Accelerator(cpu=True), every, **more)
+    return training.train(pipeline, found, settings, 0, session), found
 
 
 def weights(pipeline) -> dict[str, torch.Tensor]:
@@ -128,13 +130,13 @@ def test_draws_of_a_part_are_those_of_the_whole():
 
 def test_a_looking_glass(two):
     conditions, target, mask = two.batch([0, 1])
-    one, far, share = training.mirrored(conditions, target, mask)
+    one, far, share = mirrored(conditions, target, mask)
     assert torch.equal(one.camera[:, 2], -conditions.camera[:, 2])
     assert torch.equal(one.normals[:, 0], -conditions.normals[:, 0].flip(-1))
     assert torch.equal(one.normals[:, 1:], conditions.normals[:, 1:].flip(-1))
     assert torch.equal(far, target.flip(-1)) and torch.equal(one.seen, conditions.seen.flip(-1))
     assert torch.equal(share, mask.flip(-1)) and not torch.equal(share, mask)
-    back, near, _ = training.mirrored(one, far, share)
+    back, near, _ = mirrored(one, far, share)
     assert torch.equal(near, target)
     assert all(torch.equal(getattr(back, k), v) for k, v in vars(conditions).items())
 
@@ -178,7 +180,7 @@ def test_resumed_equals_undisturbed(two, tmp_path, rank):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(two, tmp_path / "two", asked, every=3, rank=rank, tell=stop)
+        trained(two, tmp_path / "two", asked, every=3, rank=rank, report=stop)
     assert checkpoints.newest(tmp_path / "two").name == "checkpoint-6"
     again, _ = trained(two, tmp_path / "two", asked, every=3, rank=rank)
     assert same(weights(whole), weights(again))
@@ -208,8 +210,8 @@ def test_a_loss_that_is_no_number_stops_and_names_the_pairs(two, tmp_path):
     training.prepare(pipeline)
     bad = latents_of(pipeline, two)
     bad.target[1] = math.nan
-    with pytest.raises(learning.DivergedError, match="step 0 is not finite .*pair 1 .1, identity"):
-        training.train(pipeline, bad, FAST, 0, tmp_path, Accelerator(cpu=True))
+    with pytest.raises(loop.DivergedError, match="step 0 is not finite .*pair 1 .1, identity"):
+        training.train(pipeline, bad, FAST, 0, Run(tmp_path, Accelerator(cpu=True)))
     assert len(json.loads((tmp_path / "diverged.json").read_text())["pairs"]) == 4
     assert checkpoints.newest(tmp_path).name == "checkpoint-0"
 
@@ -218,7 +220,7 @@ def test_the_average_lags_behind_and_shares_what_is_frozen(two, tmp_path):
     pipeline = tiny.pipeline()
     training.prepare(pipeline, rank=2)
     model = training.Denoiser(pipeline)
-    average = learning.Average(model, 0.9)
+    average = Average(model, 0.9)
     base = dict(average.model.unet.named_parameters())
     for name, value in pipeline.unet.named_parameters():
         assert (base[name] is value) != value.requires_grad
@@ -296,17 +298,9 @@ def test_checkpointed_activations_give_the_same_weights(two, tmp_path):
     one, _ = trained(two, tmp_path / "one", replace(FAST, steps=3))
     pipeline = tiny.pipeline()
     training.prepare(pipeline, checkpointing=True)
-    two_, _ = (
-        training.train(
-            pipeline,
-            latents_of(pipeline, two),
-            replace(FAST, steps=3),
-            0,
-            tmp_path / "two",
-            Accelerator(cpu=True),
-        ),
-        None,
-    )
+    session = Run(tmp_path / "two", Accelerator(cpu=True))
+    latents = latents_of(pipeline, two)
+    two_ = training.train(pipeline, latents, replace(FAST, steps=3), 0, session)
     for (key, a), b in zip(weights(one).items(), weights(two_).values(), strict=True):
         assert torch.allclose(a, b, atol=1e-5), key
 
@@ -316,15 +310,15 @@ def test_checkpointed_activations_give_the_same_weights(two, tmp_path):
 
 def test_people_are_held_out_whole(tmp_path):
     pairs = tiny.write_pairs(tmp_path / "more", people=6, each=3)
-    learnt, held = training.held_out(pairs, 0.3, 0)
+    learnt, held = held_out(pairs, 0.3, 0)
     assert sorted(learnt + held) == list(range(18)) and len(held) == 6
     assert not {pairs.rows[k]["pid"] for k in learnt} & {pairs.rows[k]["pid"] for k in held}
-    assert training.held_out(pairs, 0.3, 0) == (learnt, held)
-    assert training.held_out(pairs, 0.0, 0) == (list(range(18)), [])
+    assert held_out(pairs, 0.3, 0) == (learnt, held)
+    assert held_out(pairs, 0.0, 0) == (list(range(18)), [])
     pairs.rows[0]["split"] = "test"
-    assert 0 not in sum(training.held_out(pairs, 0.3, 0), [])
+    assert 0 not in sum(held_out(pairs, 0.3, 0), [])
     with pytest.raises(ValueError, match="leaves nobody"):
-        training.held_out(tiny.write_pairs(tmp_path / "one", people=1), 0.3, 0)
+        held_out(tiny.write_pairs(tmp_path / "one", people=1), 0.3, 0)
 
 
 @pytest.mark.parametrize(
@@ -344,6 +338,10 @@ def test_settings_are_refused(values, said):
 
 def test_parts_that_processes_cannot_share(two, tmp_path):
     asked = SimpleNamespace(num_processes=2, process_index=0, gradient_accumulation_steps=1)
+
+    def task(settings):
+        return RowTask(Plan(settings, 2, 0, str), None)
+
     with pytest.raises(ValueError, match="optim.batch must be a multiple of 2"):
-        loop._parts(replace(FAST, batch=3), asked)
-    assert loop._parts(FAST, asked) == [slice(0, 2)]
+        loop._own_parts(task(replace(FAST, batch=3)), asked)
+    assert loop._own_parts(task(FAST), asked) == [slice(0, 2)]

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`generate` with a chunk function that draws coloured rectangles: the machinery, in seconds.
+"""`generate` with a chunk function that paints coloured rectangles: its machinery, in seconds.
 
-python tests/drawing.py [--options of generate]
+python tests/helpers/drawing.py [--options of generate]
 
-A source file whose name starts with `bad` is a quality reject, with `fault` raises (until a file
-`.mended` lies beside it), with `die` kills the worker (likewise). DRAWING_SECONDS slows each view.
+A source file whose name starts with `bad` becomes a quality reject; with `fault` it raises and with
+`die` it kills the worker, both until a file `.mended` lies in its folder. DRAWING_SECONDS slows
+each view.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from viewsynth import config
 from viewsynth.commands import generate
-from viewsynth.generate.chunk import camera
+from viewsynth.generate.options import camera
 from viewsynth.generate.worker import relative
 from viewsynth.records import Person, Reject
 from viewsynth.runtime.files import folder_of, stem_of
@@ -32,7 +33,7 @@ def prepare(config):
 
 
 def load(job):
-    return 7  # the tools: a number that goes into the colours
+    return 7  # the tools: a number of rows that are painted
 
 
 def make(task, job, tools, put):
@@ -105,7 +106,7 @@ def _view(person, outfit, name, job, tools, put):
 
 
 def photos(root: Path, names: list[str]) -> Path:
-    """A folder of small pictures, `<pid>/<name>.jpg` each."""
+    """Write a folder of small images, named `<pid>/<name>.jpg`."""
     for name in names:
         path, colour = root / name, hashlib.sha256(name.encode()).digest()[0]
         path.parent.mkdir(parents=True, exist_ok=True)

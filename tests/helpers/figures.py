@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A simple person made of an ellipsoid, in any number, for tests of the renderer."""
+"""Simple people made of an ellipsoid, for tests of the renderer."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import torch
 
 
 def figure(count=20):
-    """An ellipsoid person, 1.7 m high, 0.5 m wide, 0.3 m deep, with a nose; and its body."""
+    """Vertices and body of an ellipsoid with a nose, 1.7 m high, 0.5 m wide and 0.3 m deep."""
     a = torch.arange(count + 1) / count * 2 * torch.pi
     b = torch.arange(count + 1) / count * torch.pi
     a, b = torch.meshgrid(a, b, indexing="ij")
@@ -24,10 +24,11 @@ def figure(count=20):
 
 
 def people(count):
+    """Vertices, body, textures, seen maps and pids of people of different size."""
     vertices, body = figure()
     scale = torch.linspace(1.0, 0.8, count)[:, None, None]
     rng = np.random.default_rng(5)
     coarse = rng.integers(40, 220, (count, 8, 8, 3))
     textures = [np.kron(c, np.ones((8, 8, 1))).astype(np.uint8) for c in coarse]
-    seens = [np.full((64, 64), 255, np.uint8) for _ in range(count)]
-    return vertices * scale, body, textures, seens, [f"p{k}" for k in range(count)]
+    seen_maps = [np.full((64, 64), 255, np.uint8) for _ in range(count)]
+    return vertices * scale, body, textures, seen_maps, [f"p{k}" for k in range(count)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may happen to a file between two runs."""
+"""Changes of a file between two runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def replaced(path: Path, data: bytes) -> None:
-    """Another content under the same name, size and date, as `rsync -t` and `cp -p` leave it."""
+    """Replace the content under the same name, size and date, as `rsync -t` and `cp -p` can."""
     before = path.stat()
     other = path.with_name("other")
     other.write_bytes(data[: before.st_size].ljust(before.st_size, b"\0"))
@@ -19,11 +19,11 @@ def replaced(path: Path, data: bytes) -> None:
 
 
 def touched(path: Path) -> None:
-    """Another date."""
+    """Change the date."""
     os.utime(path, ns=(1, 10**18))
 
 
 def copied(path: Path) -> None:
-    """The same content as a new file."""
+    """Replace the file by a copy with the same content."""
     shutil.copy(path, path.with_name("other"))
     path.with_name("other").replace(path)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small releases of every data set, in their official layouts, with every trap of their names.
+"""Small releases of every data set in their official layouts, with the pitfalls of their names.
 
-`write(name, root)` makes one. Each has train, query and gallery, somebody to be found in every
-protocol, distractors, and, where the data set has them, junk identities. `LISTS` are the protocol
-lists, `PICTURES` how many samples a loader should find.
+`write(name, root)` creates one. Each has train, query and gallery, a valid query in every protocol,
+distractors, and, where the data set has them, junk identities. `LISTS` holds the file names of the
+protocol lists, `IMAGES` the number of samples that a loader should find.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ LISTS = {
 
 
 def write(name: str, root: Path) -> Path:
-    """Make a release in the new folder `root`; returns it."""
+    """Create a release in the new folder `root`, and return that folder."""
     root.mkdir(parents=True)
     WRITERS[name](root)
     return root
 
 
 @functools.cache
-def picture(seed: int) -> bytes:
+def image_of(seed: int) -> bytes:
     """A plain 24x48 JPEG."""
     return jpeg(np.full((48, 24, 3), [seed, 255 - seed, 128], np.uint8))
 
 
 def put(root: Path, *names: str) -> None:
-    """Pictures, each in a colour of its name."""
+    """Create images; the colour of each depends on its name."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(hashlib.sha256(name.encode()).digest()[0]))
+        path.write_bytes(image_of(hashlib.sha256(name.encode()).digest()[0]))
 
 
 def put_list(root: Path, name: str, *rows: str, end: str = "\n") -> None:
-    """A protocol list."""
+    """Create a protocol list."""
     (root / name).write_bytes("".join(row + end for row in rows).encode())
 
 
@@ -57,36 +57,36 @@ def put_list(root: Path, name: str, *rows: str, end: str = "\n") -> None:
 
 
 def _cargo(root: Path, people: str = "{}") -> None:
-    """Countable by hand: see `test_protocols_of_cargo`."""
+    """Small enough to count by hand, see `test_protocols_of_cargo`."""
     for split, places in {
         "train": [(1, 1), (1, 6), (2, 2), (2, 13), (2, 13)],
         "query": [(7, 1), (7, 6), (8, 3), (9, 10), (10, 5)],
         "gallery": [(7, 2), (7, 7), (8, 9), (8, 3), (9, 10), (9, 4), (10, 5), (11, 13)],
     }.items():
         for index, (pid, camera) in enumerate(places):
-            who = people.format(pid)
-            put(root, f"{split}/Cam{camera}/Cam{camera}_day_{who}_{index}.jpg")
+            name = people.format(pid)
+            put(root, f"{split}/Cam{camera}/Cam{camera}_day_{name}_{index}.jpg")
 
 
 def _ag_reid_v1(root: Path) -> None:
     train, test = "bounding_box_train", "bounding_box_test_all_c"
-    # One integer of the digits would make the first two one person, P alone the first and third.
-    for who in ("P0001T04041A0", "P00010T4041A0", "P0001T04040A0"):
-        put(root, f"{train}/{who}C0F1.jpg", f"{train}/{who}C3F20.jpg")
-    for who in ("P0002T0404A1", "P0003T04041A2"):
-        put(root, f"query_all_c0/{who}C0F5.jpg", f"query_all_c3/{who}C3F7.jpg")
-        put(root, f"{test}0/{who}C0F5.jpg", f"{test}0/{who}C0F6.jpg", f"{test}3/{who}C3F7.jpg")
+    # Joining the digits would merge the first two people, P alone the first and the third.
+    for pid in ("P0001T04041A0", "P00010T4041A0", "P0001T04040A0"):
+        put(root, f"{train}/{pid}C0F1.jpg", f"{train}/{pid}C3F20.jpg")
+    for pid in ("P0002T0404A1", "P0003T04041A2"):
+        put(root, f"query_all_c0/{pid}C0F5.jpg", f"query_all_c3/{pid}C3F7.jpg")
+        put(root, f"{test}0/{pid}C0F5.jpg", f"{test}0/{pid}C0F6.jpg", f"{test}3/{pid}C3F7.jpg")
     put(root, f"{test}0/P0004T04041A2C0F1.jpg", "query_all_c3/P0005T04041A2C3F1.jpg")
 
 
 def _ag_reid_v2(root: Path) -> None:
     inner, rows = root / "AG-ReID.v2" / "AG-ReID.v2", {}
-    for who in ("P0001T04041A0", "P0001T04040A0"):
-        put(inner, *(f"train_all/{who}/{who}C{camera}F1.jpg" for camera in (0, 2, 3)))
-    for who in ("P0101T04041A1", "P0102T04041A2"):
+    for pid in ("P0001T04041A0", "P0001T04040A0"):
+        put(inner, *(f"train_all/{pid}/{pid}C{camera}F1.jpg" for camera in (0, 2, 3)))
+    for pid in ("P0101T04041A1", "P0102T04041A2"):
         for camera, frame in ((0, 1), (0, 2), (2, 1), (3, 1)):
             for split in ("query", "gallery"):
-                name = f"{split}/{who}/{who}C{camera}F{frame}{len(split)}.jpg"
+                name = f"{split}/{pid}/{pid}C{camera}F{frame}{len(split)}.jpg"
                 put(inner, name)
                 rows.setdefault((split, camera), []).append(name)
     for file, (asked, searched) in zip(
@@ -95,8 +95,8 @@ def _ag_reid_v2(root: Path) -> None:
         put_list(inner.parent, file, *rows["query", asked], *rows["gallery", searched])
 
 
-def _lagper(root: Path, missing: int = 10) -> None:
-    """LAGPeR without camera 10 or 11."""
+def lagper_release(root: Path, missing: int = 10) -> None:
+    """LAGPeR without camera 10 or 11, as `missing` says."""
     for number in range(1, 14):
         if number != missing:
             put(root, f"bounding_box_train/{number % 3:04d}/{number % 3:04d}_c{number}_00001.jpg")
@@ -153,11 +153,11 @@ def _folder(root: Path) -> None:
 
 
 def _world(root: Path) -> None:
-    """CARGO's little release with the rows that a world has; `paired` beside it."""
+    """The small release of CARGO with the tables of a world, and a folder `paired`."""
     _cargo(root, people="{:04d}")
     put(root, "paired/0007/0_Cam1.jpg", "parts/train/Cam1/Cam1_day_0001_0.jpg")
     names = [n for split in ("gallery", "paired", "query", "train") for n in _below(root, split)]
-    rows = [_row(name) for name in names]
+    rows = [world_row(name) for name in names]
     _lines(root / "truth.jsonl", rows)
     people = sorted({row["pid"] for row in rows})
     _lines(
@@ -170,17 +170,18 @@ def _world(root: Path) -> None:
     (root / "world.json").write_text(json.dumps({"format": 1, "attributes": ["odd", "tall"]}))
 
 
-def _row(name: str) -> dict:
+def world_row(name: str) -> dict:
+    """A row of truth.jsonl for an image."""
     split, folder, file = name.split("/")
     camera = int((folder if split != "paired" else file[2:-4])[3:])
     pid = folder if split == "paired" else file.split("_")[2]
-    air = camera <= 5
+    aerial = camera <= 5
     return {
         "file_name": name,
         "pid": pid,
         "camid": camera,
-        "platform": "drone" if air else "cctv" if camera <= 10 else "wearable",
-        "view": "aerial" if air else "ground",
+        "platform": "drone" if aerial else "cctv" if camera <= 10 else "wearable",
+        "view": "aerial" if aerial else "ground",
         "split": split,
         "index": 0,
         "instant": "",
@@ -207,11 +208,11 @@ WRITERS = {
     "cargo": _cargo,
     "folder": _folder,
     "g2aps_reid": _g2aps_reid,
-    "lagper": _lagper,
+    "lagper": lagper_release,
     "market1501": _market1501,
     "world": _world,
 }
-PICTURES = {
+IMAGES = {
     "ag_reid_v1": 18,
     "ag_reid_v2": 22,
     "cargo": 18,
@@ -224,7 +225,7 @@ PICTURES = {
 
 
 def content(dataset: Dataset) -> tuple:
-    """All that a loader found, without where it lies."""
+    """Everything that a loader found, without the paths."""
     samples = [{**vars(s), "paths": None} for s in dataset.samples]
     protocols = {
         key: ([s.name for s in p.query], [s.name for s in p.gallery], p.camera)
@@ -234,4 +235,5 @@ def content(dataset: Dataset) -> tuple:
 
 
 def reasons(dataset: Dataset) -> dict[str, str]:
+    """Source of each reject -> its reason."""
     return {reject.source: reject.reason for reject in dataset.rejects}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file in SMPL-X's form, made of capsules: the real one may not be passed on."""
+"""A file in the format of SMPL-X, made of capsules, because the real one is not free."""
 
 import numpy as np
 from smplx.joint_names import JOINT_NAMES
@@ -68,7 +68,7 @@ def _place(joint: str) -> np.ndarray:
 
 
 def _capsule(start, end, radius) -> tuple[np.ndarray, np.ndarray]:
-    """A closed tube whose first ring is centred on `start`: points and triangles, outward."""
+    """A closed tube whose first ring is centred on `start`: points and outward triangles."""
     axis = np.subtract(end, start) / np.linalg.norm(np.subtract(end, start))
     side = np.cross(axis, [0, 0, 1] if abs(axis[2]) < 0.9 else [1, 0, 0])
     side /= np.linalg.norm(side)
@@ -96,7 +96,7 @@ def _capsule(start, end, radius) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write(path, atlas: bool = False):
-    """Write the file; with `atlas` it has vt and ft."""
+    """Write the file, with texture coordinates (vt, ft) if `atlas`."""
     names = list(JOINT_NAMES[:55])
     joints = np.array([_place(name) for name in names])
     marks = {vertex_ids["smplx"][name]: at for name, at in MARKS.items()}
@@ -184,7 +184,7 @@ def _parent(name: str, names: list[str]) -> int:
 
 
 def body(path, **options):
-    """The body of a file, without the notice."""
+    """Load the body of a file without the warning about its licence."""
     import warnings
 
     from viewsynth import bodies

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of SD-ReID's second stage share: a small generator, a small encoder, features."""
+"""Small generator, encoder and cached features for the tests of SD-ReID's second stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def generator(seed: int = 0, views: int = VIEWS, **changes) -> Generator:
-    """A small one whose last layers are no zeros, so that everything has an effect."""
+    """A small generator without zero-initialised layers, so that every input has an effect."""
     torch.manual_seed(seed)
     made = Generator(WIDTH, TOKENS, views, GeneratorShape(**changes)).eval()
     made.prototypes = noise(views, WIDTH, seed=1)
@@ -33,12 +33,13 @@ def generator(seed: int = 0, views: int = VIEWS, **changes) -> Generator:
 
 
 def with_mode(made: Generator, **changes) -> Generator:
+    """The generator, with changed fields of its mode."""
     made.mode = replace(made.mode, **changes)
     return made
 
 
 def person() -> nn.Module:
-    """A first stage that was never trained."""
+    """A first stage with random weights."""
     torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=WIDTH,
@@ -60,10 +61,10 @@ def images(count: int) -> torch.Tensor:
 
 
 def cached(count: int = 24) -> Cached:
-    """Features that hang on person (first half of the numbers) and view (second half)."""
+    """Features that are sums of a vector of the person and a vector of the view, and noise."""
     people, kinds = torch.arange(count) // 6, torch.arange(count) % VIEWS
-    who, view = noise(count, WIDTH)[people], noise(VIEWS, WIDTH, seed=7)[kinds]
-    identity = (who + view)[None] + 0.05 * noise(2, count, WIDTH, seed=8)
+    own, view = noise(count, WIDTH)[people], noise(VIEWS, WIDTH, seed=7)[kinds]
+    identity = (own + view)[None] + 0.05 * noise(2, count, WIDTH, seed=8)
     condition = identity[:, :, None].expand(-1, -1, TOKENS - 1, -1).half()
     views = view[None].repeat(2, 1, 1)
     return Cached(identity, condition, views, kinds, people, torch.ones(count))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A view-aware diffusion of a few ten thousand weights, to be trained, and pairs for it."""
+"""A view-aware diffusion pipeline with some ten thousand weights, and pairs to train it on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def autoencoder(seed: int = 0) -> AutoencoderTiny:
 
 
 def pipeline(kind: str = "v_prediction", seed: int = 0) -> ViewDiffusionPipeline:
-    """One with random weights."""
+    """A pipeline with random weights."""
     vae = autoencoder(seed)
     unet = UNet2DConditionModel(
         sample_size=(8, 4),
@@ -69,7 +69,7 @@ def pipeline(kind: str = "v_prediction", seed: int = 0) -> ViewDiffusionPipeline
 
 
 def write_pairs(folder: Path, people: int = 2, each: int = 1, size=SIZE) -> Pairs:
-    """Smooth pictures; the target is the rendering in another light. Every other pair is exact."""
+    """Smooth images, whose target is the rendering in another light; every other pair is exact."""
     draw = torch.Generator().manual_seed(0)
 
     def smooth(count: int) -> np.ndarray:

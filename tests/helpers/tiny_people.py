@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data set that a model learns in seconds, and a backbone that does."""
+"""A data set and a backbone for training runs of a few seconds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from transformers import ViTConfig, ViTModel
 
 
 def cargo(root: Path, people: int) -> Path:
-    """People of one colour each, seen by a drone and two cameras on the ground, in CARGO's layout;
-    so many to learn from, and as many others to look for.
+    """Write images of people of one colour each, by a drone and two ground cameras, as in CARGO.
+
+    There are `people` training identities, and as many others in query and gallery.
     """
     rng = np.random.default_rng(0)
     for pid in range(2 * people):
@@ -29,7 +30,7 @@ def cargo(root: Path, people: int) -> Path:
 
 
 def vit(folder: Path, layers: int = 1, width: int = 16) -> Path:
-    """Without batch statistics, so that parts of a batch can be computed anywhere."""
+    """Save a ViT: without batch statistics, so the parts of a batch are independent."""
     torch.manual_seed(0)
     small = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2}
     ViTModel(

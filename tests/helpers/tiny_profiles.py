@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """ICC profiles of a few hundred bytes, written from the published primaries of each space.
 
-Colorants are X, Y, Z of red, green and blue relative to D50, as printed in the profiles of Apple
+Colorants are X, Y, Z of red, green and blue relative to D50, as published in the profiles of Apple
 (Display P3), Adobe (Adobe RGB 1998) and Kodak (ProPhoto, ISO 22028-2).
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 
 import numpy as np
 
@@ -18,17 +19,18 @@ SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06
 
 
 def linear_of_srgb(value: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1."""
+    """Linear light of sRGB values in [0, 1] (IEC 61966-2-1)."""
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
 def srgb_of_linear(light: np.ndarray) -> np.ndarray:
+    """The inverse of `linear_of_srgb`."""
     light = np.clip(light, 0, 1)
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def values_in(colours, colorants, power: float | None = None) -> np.ndarray:
-    """What a file in a space holds to show colours of sRGB: float [N, 3], 0 to 255."""
+    """Values that show given sRGB colours in a file of another space: float [N, 3], 0 to 255."""
     light = linear_of_srgb(np.asarray(colours, float) / 255) @ np.array(SRGB)
     light = light @ np.linalg.inv(np.array(colorants))
     if power is None:
@@ -37,19 +39,20 @@ def values_in(colours, colorants, power: float | None = None) -> np.ndarray:
 
 
 def rgb(colorants, power: float | None = None) -> bytes:
-    """A matrix profile; without a power its curve is that of sRGB."""
+    """An RGB matrix profile; without a power it has the curve of sRGB."""
     tags = []
     for letter, xyz in zip(b"rgb", colorants, strict=True):
-        tags += [(b"%cXYZ" % letter, _xyz(*xyz)), (b"%cTRC" % letter, _curve(power))]
+        tags += [(b"%cXYZ" % letter, _xyz(*xyz)), (b"%cTRC" % letter, curve(power))]
     return _profile(b"RGB ", b"XYZ ", tags)
 
 
 def grey(power: float) -> bytes:
-    return _profile(b"GRAY", b"XYZ ", [(b"kTRC", _curve(power))])
+    """A grey profile."""
+    return _profile(b"GRAY", b"XYZ ", [(b"kTRC", curve(power))])
 
 
 def cmyk() -> bytes:
-    """Inks of which each takes a part of L*: a table of two entries a side (lut8)."""
+    """A CMYK profile in which each ink lowers L*: a table with two entries a side (lut8)."""
     table = b""
     for corner in range(16):  # C slowest, K fastest
         c, m, y, k = (corner >> bit & 1 for bit in (3, 2, 1, 0))
@@ -62,7 +65,14 @@ def cmyk() -> bytes:
     return _profile(b"CMYK", b"Lab ", [(b"A2B0", lut)], b"prtr")
 
 
-def _curve(power: float | None) -> bytes:
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG with its checksum."""
+    crc = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + crc
+
+
+def curve(power: float | None) -> bytes:
+    """The curve of a power, or of sRGB."""
     if power is not None:
         return b"curv\0\0\0\0" + struct.pack(">IHxx", 1, round(power * 256))
     values = np.rint(linear_of_srgb(np.linspace(0, 1, 1024)) * 65535).astype(">u2")

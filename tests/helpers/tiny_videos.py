@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos of a few frames, written by PyAV."""
+"""Tracklets and videos of a few synthetic frames; videos are written by PyAV."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
+
+from viewsynth.records import Sample
 
 
 def video(
     path: Path, frames: list[np.ndarray], codec: str = "mpeg4", pixels: str = "yuv420p", **settings
 ) -> Path:
-    """A video; skips the test where PyAV is not installed.
+    """Write a video; skips the test if PyAV is not installed.
 
     Args:
-        frames: uint8 [H, W, 3], even sides.
+        path: File to write.
+        frames: uint8 [H, W, 3], with even sides.
+        codec: Name of the codec.
+        pixels: Name of the pixel format.
         settings: Attributes of PyAV's codec context.
     """
     av = pytest.importorskip("av")
@@ -32,7 +38,7 @@ def video(
 
 
 def turned(path: Path, degrees: int) -> Path:
-    """Mark an MP4 or MOV to be shown turned clockwise, as phones do: by the matrix of its track."""
+    """Mark an MP4 or MOV to be shown rotated clockwise, as phones do in the track's matrix."""
     one = 65536
     cos, sin = {0: (one, 0), 90: (0, one), 180: (-one, 0), 270: (0, -one)}[degrees]
     data = path.read_bytes()
@@ -40,3 +46,31 @@ def turned(path: Path, degrees: int) -> Path:
     matrix = np.array([cos, sin, 0, -sin, cos, 0, 0, 0, 1 << 30], ">i4").tobytes()
     path.write_bytes(data[:at] + matrix + data[at + 36 :])
     return path
+
+
+def view(number: int, height: int = 128) -> np.ndarray:
+    """A synthetic frame: coarse blocks that differ between views, on fine texture."""
+    rng = np.random.default_rng(number)
+    blocks = Image.fromarray(rng.integers(40, 215, (8, 4, 3), dtype=np.uint8))
+    coarse = np.asarray(blocks.resize((height // 2, height), Image.Resampling.NEAREST)).astype(int)
+    fine = np.random.default_rng(99).integers(-30, 31, coarse.shape)
+    return (coarse + fine).clip(0, 255).astype(np.uint8)
+
+
+def blurred(image: np.ndarray, radius: float = 4) -> np.ndarray:
+    """A blurred frame; `radius` is in pixels."""
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def tracklet(folder: Path, images: list[np.ndarray], **fields) -> Sample:
+    """Write a folder of frames, as a sample."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = tuple(folder / f"{k:04d}.png" for k in range(len(images)))
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    return Sample(paths=paths, pid="p", name=f"p/{folder.name}", outfit=folder.name, **fields)
+
+
+def clip(path: Path, **fields) -> Sample:
+    """A video file as a sample."""
+    return Sample(paths=(path,), pid="p", name=f"p/{path.name}", outfit=path.stem, **fields)

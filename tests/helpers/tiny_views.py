@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny view-aware diffusion: small random weights of the true classes, and views for it."""
+"""A tiny view-aware diffusion pipeline with random weights of the real classes, and its inputs."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
@@ -15,7 +17,7 @@ SIZE = (64, 32)
 
 
 def pipeline(identity: bool = True) -> ViewDiffusionPipeline:
-    """The new channels have weight, so that conditions have an effect."""
+    """A pipeline whose added input channels are not zero, so that conditions have an effect."""
     torch.manual_seed(0)
     vae = AutoencoderTiny(
         encoder_block_out_channels=(8,) * 3,
@@ -38,6 +40,21 @@ def pipeline(identity: bool = True) -> ViewDiffusionPipeline:
         rescale_betas_zero_snr=True,
     )
     return ViewDiffusionPipeline(vae, wide, conditioner, scheduler, encoder if identity else None)
+
+
+def saved(folder: Path) -> Path:
+    """A folder with a saved pipeline."""
+    torch.set_num_threads(1)
+    one = pipeline()
+    one.register_to_config(licence="CC0-1.0")
+    one.save_pretrained(folder)
+    return folder
+
+
+def replace_scheduler(pipe: ViewDiffusionPipeline, kind) -> ViewDiffusionPipeline:
+    """The same pipeline with a scheduler of another class."""
+    scheduler = kind.from_config(pipe.scheduler.config)
+    return ViewDiffusionPipeline(**{**pipe.components, "scheduler": scheduler})
 
 
 def unet() -> UNet2DConditionModel:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Riders, sitters, people who are cut off, lie or are small: flagged, and nobody else."""
+"""Riders, sitters and people who are cut off, lying or small are flagged, others are not."""
 
 import dataclasses
 
@@ -16,8 +16,8 @@ from viewsynth.reconstruct.parse import parse
 from viewsynth.world import shots
 
 
-def drawn(posture: str, count: int = 4, **more) -> list[np.ndarray]:
-    """People seen from the side and from the front in turn."""
+def rendered(posture: str, count: int = 4, **more) -> list[np.ndarray]:
+    """Crops of people, alternately from the side and from the front."""
     return [
         shots.one(
             number,
@@ -37,7 +37,7 @@ def drawn(posture: str, count: int = 4, **more) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def walkers(pose_model) -> list[tuple]:
-    return [(image, parse(image, pose_model)) for image in drawn("walk", 6)]
+    return [(image, parse(image, pose_model)) for image in rendered("walk", 6)]
 
 
 def flags(image, pose_model) -> list[str]:
@@ -45,15 +45,15 @@ def flags(image, pose_model) -> list[str]:
 
 
 @pytest.mark.parametrize("posture", ["sit", "cycle"])
-def test_who_sits_or_rides_is_flagged(pose_model, posture):
-    found = [flags(image, pose_model) for image in drawn(posture)]
+def test_sitters_and_riders_are_flagged(pose_model, posture):
+    found = [flags(image, pose_model) for image in rendered(posture)]
     assert sum(bool({"sitting", "riding"} & set(some)) for some in found) >= 3, found
 
 
-def test_who_walks_or_runs_is_not(pose_model, walkers):
+def test_walkers_and_runners_are_not_flagged(pose_model, walkers):
     for image, found in walkers:
         assert crop_flags.flags(image, found)[0] == []
-    for image in drawn("run", 3):
+    for image in rendered("run", 3):
         assert not {"sitting", "riding"} & set(flags(image, pose_model))
 
 
@@ -85,7 +85,7 @@ def test_a_crop_without_head_or_without_a_side_is_cut(pose_model, walkers):
 
 
 @pytest.mark.parametrize("tall", [50, 40])
-def test_small_crops_are_small_even_when_enlarged(pose_model, walkers, tall):
+def test_small_crops_are_flagged_even_when_enlarged(pose_model, walkers, tall):
     for image, found in walkers[:3]:
         size = (round(image.shape[1] * tall / image.shape[0]), tall)
         small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
@@ -95,7 +95,7 @@ def test_small_crops_are_small_even_when_enlarged(pose_model, walkers, tall):
         assert pixels < 0.6 * crop_flags.flags(image, found)[1]
 
 
-def test_who_lies_is_told_from_an_empty_crop(pose_model, walkers):
+def test_a_lying_person_and_an_empty_crop_get_different_reasons(pose_model, walkers):
     image = walkers[0][0]
     for turned in (np.rot90(image), np.rot90(image, 3)):
         turned = np.ascontiguousarray(turned)
@@ -104,7 +104,7 @@ def test_who_lies_is_told_from_an_empty_crop(pose_model, walkers):
     assert "no person" in quality.unusable(parse(empty, pose_model), empty, pose_model)
 
 
-def test_sharpness_is_the_scale_that_holds_the_detail(walkers):
+def test_sharpness_is_the_scale_that_keeps_the_detail(walkers):
     for image, _ in walkers[:3]:
         whole, found = Image.fromarray(image), []
         for scale in (0.15, 0.3, 0.6):
@@ -118,14 +118,14 @@ def test_sharpness_is_the_scale_that_holds_the_detail(walkers):
     assert crop_flags.sharpness(noise) == 1
 
 
-# ---- what the flags do ---------------------------------------------------------------------------
+# ---- effects of the flags ------------------------------------------------------------------------
 
 
 def scores(*flags: str, error: float = 0.01, pixels: float = 120.0) -> dict:
     return {"flags": list(flags), "error": error, "pixels": pixels}
 
 
-def test_a_whole_crop_makes_up_for_a_cut_one_and_a_standing_one_gives_the_pose():
+def test_other_crops_compensate_for_flags():
     cut, whole, rides = scores("cut", "small"), scores(pixels=150), scores("riding", error=0.001)
     assert quality.of_person(cut, [cut, whole])["flags"] == []
     assert quality.of_person(cut, [cut])["flags"] == ["cut", "small"]
@@ -134,7 +134,7 @@ def test_a_whole_crop_makes_up_for_a_cut_one_and_a_standing_one_gives_the_pose()
     assert min((rides, whole), key=quality.rank) is whole
 
 
-def test_flags_of_the_crop_spoil_no_fit():
+def test_flags_of_the_crop_do_not_count_as_misfits():
     assert quality.misfits(scores("riding", "cut", "small", "mixed", "elevation")) == 0
     assert quality.fallback(scores("riding", "cut", "small", "mixed")) == ""
     assert quality.fallback(scores("error", "doubt")) == "walk"
@@ -142,7 +142,7 @@ def test_flags_of_the_crop_spoil_no_fit():
 
 @dataclasses.dataclass
 class Made:
-    """As much of a person as the judge looks at."""
+    """The parts of a person that the judge uses."""
 
     quality: dict
     fallback: str = ""

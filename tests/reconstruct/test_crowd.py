@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two people side by side in one crop are no person; one is, whoever passes behind."""
+"""Two people side by side in one crop are detected; a passer-by in the background is ignored."""
 
 import io
 
@@ -14,12 +14,12 @@ from viewsynth.world import shots
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[shots.Picture]:
+def rendered() -> list[shots.Picture]:
     return shots.draw(4, seed=3)
 
 
 def together(*people: tuple[shots.Picture, float, float], tall: int = 200) -> np.ndarray:
-    """People on grey: (picture, middle, size), both in heights of the first."""
+    """An image of people on grey: (picture, middle, size), in heights of the first."""
     ends = [middle * tall for _, middle, _ in people]
     left, width = min(ends) - 0.3 * tall, round(max(ends) - min(ends) + 0.6 * tall)
     grey = np.random.default_rng(0).normal(140, 6, (round(1.1 * tall), width, 1)).clip(0, 255)
@@ -38,42 +38,44 @@ def together(*people: tuple[shots.Picture, float, float], tall: int = 200) -> np
 
 @pytest.mark.parametrize("apart", [0.35, 0.5, 0.8])
 @pytest.mark.parametrize("squeezed", [False, True])
-def test_two_equals_side_by_side(pose_model, drawn, apart, squeezed):
+def test_two_people_of_one_size_are_a_crowd(pose_model, rendered, apart, squeezed):
     for a, b in ((0, 2), (1, 5)):
-        image = together((drawn[a], 0, 1.0), (drawn[b], apart, 0.97))
+        image = together((rendered[a], 0, 1.0), (rendered[b], apart, 0.97))
         if squeezed:
             image = np.asarray(Image.fromarray(image).resize((128, 256)))
         assert crowd.is_crowd(image, pose_model), (a, b)
 
 
-def test_case_of_the_report(pose_model, drawn):
-    """160 wide, 90 high, and squeezed by another toolkit to 256x128."""
-    pair = Image.fromarray(together((drawn[0], 0, 1.0), (drawn[4], 0.6, 1.0)))
+def test_a_pair_is_a_crowd_at_any_aspect(pose_model, rendered):
+    """In its own aspect, and squeezed to 256x128 as other toolkits do."""
+    pair = Image.fromarray(together((rendered[0], 0, 1.0), (rendered[4], 0.6, 1.0)))
     for size in ((90, 160), (128, 256), (64, 128)):
         assert crowd.is_crowd(np.asarray(pair.resize(size)), pose_model), size
 
 
-def test_one_person_is_none(pose_model, drawn):
-    for picture in drawn:
+def test_one_person_is_no_crowd(pose_model, rendered):
+    for picture in rendered:
         assert not crowd.is_crowd(picture.image, pose_model)
         squeezed = Image.fromarray(picture.image).resize((128, 256))
         assert not crowd.is_crowd(np.asarray(squeezed), pose_model)
     assert not crowd.is_crowd(np.full((150, 80, 3), 128, np.uint8), pose_model)
 
 
-def test_a_passer_by_far_behind_or_cut_by_the_edge_is_none(pose_model, drawn):
-    assert not crowd.is_crowd(together((drawn[0], 0, 1.0), (drawn[3], 0.35, 0.45)), pose_model)
-    pair = together((drawn[0], 0, 1.0), (drawn[3], 0.55, 1.0))
+def test_people_far_behind_or_cut_off_are_ignored(pose_model, rendered):
+    assert not crowd.is_crowd(
+        together((rendered[0], 0, 1.0), (rendered[3], 0.35, 0.45)), pose_model
+    )
+    pair = together((rendered[0], 0, 1.0), (rendered[3], 0.55, 1.0))
     assert not crowd.is_crowd(np.ascontiguousarray(pair[:, : round(0.72 * 200)]), pose_model)
 
 
-def test_same_crop_same_answer(pose_model, drawn):
-    image = together((drawn[0], 0, 1.0), (drawn[2], 0.25, 1.0))
+def test_the_result_is_deterministic(pose_model, rendered):
+    image = together((rendered[0], 0, 1.0), (rendered[2], 0.25, 1.0))
     assert crowd.is_crowd(image, pose_model) == crowd.is_crowd(image, Model(weights.pose_model()))
 
 
-def test_people_of_the_demo_are_none(pose_model):
-    """One of them wears a long dress, whose sleeve looks like somebody else once widened."""
+def test_people_of_the_demo_are_no_crowd(pose_model):
+    """One of them wears a long dress whose sleeve, once widened, resembles a second person."""
     for picture in shots.draw(6, seed=0):
         written = np.asarray(Image.open(io.BytesIO(images.jpeg(picture.image))))
         for image in (picture.image, written):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The detector on drawn people in plain places; needs the model, no network once it is cached."""
+"""Detection of rendered people on plain backgrounds; needs the model, which is cached."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ def models(detector, pose_model) -> tuple[Model, Model]:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[shots.Picture]:
+def rendered() -> list[shots.Picture]:
     return shots.draw(3, seed=3)
 
 
 def place(size, pictures, corners, heights) -> tuple[np.ndarray, list[tuple]]:
-    """Drawn people on a grey gradient; the picture and a box about each."""
+    """Rendered people on a grey gradient: the image and a box around each person."""
     width, height = size
     grey = np.linspace(200, 110, height)[:, None] + np.random.default_rng(0).normal(
         0, 6, (height, width)
@@ -41,9 +41,9 @@ def place(size, pictures, corners, heights) -> tuple[np.ndarray, list[tuple]]:
     return np.asarray(scene), boxes
 
 
-def test_several_people_are_one_box_each_the_largest_first(detector, drawn):
+def test_several_people_get_one_box_each_the_largest_first(detector, rendered):
     image, truth = place(
-        (1280, 800), drawn[:3], [(200, 250), (600, 60), (1000, 350)], [300, 640, 200]
+        (1280, 800), rendered[:3], [(200, 250), (600, 60), (1000, 350)], [300, 640, 200]
     )
     boxes = find.find(image, detector)
     assert len(boxes) == 3
@@ -54,29 +54,29 @@ def test_several_people_are_one_box_each_the_largest_first(detector, drawn):
         assert 0.9 * tall < found[3] - found[1] < 1.4 * tall
 
 
-def test_a_picture_turned_or_empty_has_nobody(detector, drawn):
+def test_nobody_is_found_in_a_rotated_or_empty_image(detector, rendered):
     empty, _ = place((500, 400), [], [], [])
     assert find.find(empty, detector) == []
-    image, _ = place((400, 400), drawn[:1], [(130, 40)], [320])
+    image, _ = place((400, 400), rendered[:1], [(130, 40)], [320])
     assert len(find.find(image, detector)) == 1
     assert find.find(np.rot90(image), detector) == []
 
 
-def test_half_a_person_is_left_out(detector, drawn):
-    image, (box,) = place((400, 400), drawn[:1], [(130, 40)], [320])
+def test_half_a_person_is_left_out(detector, rendered):
+    image, (box,) = place((400, 400), rendered[:1], [(130, 40)], [320])
     assert find.find(image[: int(box[1] + 0.5 * (box[3] - box[1]))], detector) == []
 
 
-def test_same_picture_same_boxes(detector, drawn):
-    image, _ = place((400, 400), drawn[:1], [(130, 40)], [320])
+def test_the_result_is_deterministic(detector, rendered):
+    image, _ = place((400, 400), rendered[:1], [(130, 40)], [320])
     again = Model(weights.detector_model())
     assert find.find(image, detector) == find.find(image, again)
 
 
-def test_people_who_are_small_in_a_large_frame(detector, drawn):
+def test_people_who_are_small_in_a_large_frame(detector, rendered):
     corners = [(150, 200), (700, 600), (1200, 300), (1650, 700)]
     image, truth = place(
-        (1920, 1080), [drawn[k] for k in (0, 1, 2, 4)], corners, [150, 130, 170, 140]
+        (1920, 1080), [rendered[k] for k in (0, 1, 2, 4)], corners, [150, 130, 170, 140]
     )
     boxes = find.find(image, detector)
     for true in truth:
@@ -113,14 +113,14 @@ def test_anchors_are_the_grids_of_the_five_layers():
     assert np.allclose(find.ANCHORS, expected)
 
 
-def test_cut_is_black_beyond_the_picture():
+def test_windows_are_black_beyond_the_image():
     image = np.full((100, 100, 3), 255, np.uint8)
     window = find._cut(image, (-50, -50, 200))
     assert (window[60:164, 60:164] == 1).all() and (window[:50] == -1).all()
     assert (find._cut(image, (500, 0, 50)) == -1).all()
 
 
-def test_outputs_of_the_models_are_named(models):
+def test_outputs_of_the_models_have_names_and_shapes(models):
     shapes = [
         {
             name: value.shape
@@ -140,7 +140,7 @@ def test_outputs_of_the_models_are_named(models):
     ]
 
 
-def test_model_that_is_none_is_refused(tmp_path, models):
+def test_an_invalid_model_file_is_refused(tmp_path, models):
     path = tmp_path / "a.tflite"
     path.write_bytes(b"\x1c\x00\x00\x00TFL3 and nothing else")
     with pytest.raises(ValueError, match="a.tflite"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture of somebody else among those of a person is left out and told; right ones stay."""
+"""A crop of another person among those of one person is rejected; correct ones are kept."""
 
 import numpy as np
 import pytest
@@ -26,14 +26,14 @@ VIEWS = (
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[list[shots.Picture]]:
-    """Three pictures of each of three people, who wear different clothes."""
+def rendered() -> list[list[shots.Picture]]:
+    """Three crops of each of three people, who wear different clothes."""
     return [shots.draw(1, seed=6, shots=VIEWS, first=number) for number in (0, 9, 14)]
 
 
 @pytest.fixture(scope="module")
-def looks(drawn, pose_model) -> list[list[foreign.Look]]:
-    return [[foreign.look(p.image, parse(p.image, pose_model)) for p in some] for some in drawn]
+def looks(rendered, pose_model) -> list[list[foreign.Look]]:
+    return [[foreign.look(p.image, parse(p.image, pose_model)) for p in some] for some in rendered]
 
 
 def test_the_foreign_one_of_three_stands_alone(looks):
@@ -45,19 +45,19 @@ def test_the_foreign_one_of_three_stands_alone(looks):
             assert found == [[k for k in range(3) if k != place], [place]], (number, place)
 
 
-def test_right_crops_stay_together(looks):
+def test_correct_crops_stay_together(looks):
     for own in looks:
         for some in (own, own[:2], own[1:], own[::2]):
             assert len(foreign.groups(foreign.log_odds(some))) == 1
 
 
-def test_two_against_two_and_three_strangers_are_no_majority(looks):
+def test_ties_form_separate_groups(looks):
     two = foreign.groups(foreign.log_odds([*looks[0][:2], *looks[2][:2]]))
     three = foreign.groups(foreign.log_odds([some[0] for some in looks]))
     assert two == [[0, 1], [2, 3]] and three == [[0], [1], [2]]
 
 
-def test_either_way_round_and_whatever_else_is_there(looks):
+def test_odds_are_symmetric_and_independent_of_other_crops(looks):
     every = [look for some in looks for look in some]
     odds = foreign.log_odds(every)
     assert np.array_equal(odds, odds.T) and not odds.diagonal().any()
@@ -65,15 +65,15 @@ def test_either_way_round_and_whatever_else_is_there(looks):
     assert np.array_equal(part, odds[3:6, 3:6])
 
 
-def test_exposure_moves_little_and_a_stranger_much(drawn, pose_model, looks):
-    image = drawn[0][0].image
+def test_exposure_changes_the_odds_less_than_another_person(rendered, pose_model, looks):
+    image = rendered[0][0].image
     darker = (image * 0.7).astype(np.uint8)
     same = foreign.log_odds([looks[0][0], foreign.look(darker, parse(darker, pose_model))])[0, 1]
     others = foreign.log_odds([some[0] for some in looks])[0, 1:]
     assert same > others.max()
 
 
-def test_parts_that_are_not_seen_say_nothing(looks):
+def test_invisible_parts_give_finite_odds(looks):
     look = looks[0][0]
     blind = foreign.Look(np.full_like(look.colours, np.nan), look.spread * 0, look.front, look.sure)
     values = foreign.features(look, blind)
@@ -109,11 +109,11 @@ def samples(tmp_path, names: list[str], pid: str = "p") -> list[Sample]:
     return [Sample(paths=(tmp_path / name,), pid=pid, name=name) for name in names]
 
 
-def test_a_foreign_crop_neither_fits_nor_paints(tmp_path, drawn, tools):
-    right = [drawn[0][k].image for k in (0, 1)]
+def test_a_foreign_crop_affects_neither_shape_nor_texture(tmp_path, rendered, tools):
+    right = [rendered[0][k].image for k in (0, 1)]
     names = ["front", "back", "other"]
     with_other = reconstruct.reconstruct(
-        [samples(tmp_path, names)], [[*right, drawn[2][0].image]], tools
+        [samples(tmp_path, names)], [[*right, rendered[2][0].image]], tools
     )[0]
     alone = reconstruct.reconstruct([samples(tmp_path, names[:2])], [right], tools)[0]
     (reject,) = with_other.rejects
@@ -122,8 +122,8 @@ def test_a_foreign_crop_neither_fits_nor_paints(tmp_path, drawn, tools):
     assert np.array_equal(with_other.person.shape, alone.person.shape)
 
 
-def test_two_strangers_are_flagged_and_not_fused(tmp_path, drawn, tools):
-    images = [drawn[0][0].image, drawn[2][1].image]
+def test_two_strangers_are_flagged_and_not_fused(tmp_path, rendered, tools):
+    images = [rendered[0][0].image, rendered[2][1].image]
     outcome = reconstruct.reconstruct([samples(tmp_path, ["a", "b"])], [images], tools)[0]
     assert "mixed" in outcome.person.quality["flags"] and outcome.person.quality["crops"] == 1
     (reject,) = outcome.rejects
@@ -131,21 +131,21 @@ def test_two_strangers_are_flagged_and_not_fused(tmp_path, drawn, tools):
     assert {reject.source, used} == {"a", "b"} and used in reject.reason
 
 
-def test_another_opinion_is_added(tmp_path, drawn, tools):
-    images = [drawn[0][k].image for k in range(3)]
+def test_log_odds_of_the_caller_are_added(tmp_path, rendered, tools):
+    images = [rendered[0][k].image for k in range(3)]
     asked = []
 
-    def nobody_alike(pictures, owners):
-        asked.append((len(pictures), owners))
-        return np.full((len(pictures),) * 2, -50.0)
+    def nobody_alike(images, owners):
+        asked.append((len(images), owners))
+        return np.full((len(images),) * 2, -50.0)
 
     people = [samples(tmp_path, ["a", "b", "c"])]
     outcome = reconstruct.reconstruct(people, [images], tools, alike=nobody_alike)[0]
     assert asked == [(3, [0, 0, 0])] and "mixed" in outcome.person.quality["flags"]
 
 
-def test_an_elevation_that_cannot_be_is_estimated_and_told(tmp_path, drawn, tools):
-    (sample,), image = samples(tmp_path, ["a"]), drawn[0][0].image
+def test_an_implausible_elevation_is_estimated_and_flagged(tmp_path, rendered, tools):
+    (sample,), image = samples(tmp_path, ["a"]), rendered[0][0].image
     given = {
         e: reconstruct.reconstruct(
             [[Sample(paths=sample.paths, pid="p", name="a", elevation=e)]], [[image]], tools
@@ -165,7 +165,7 @@ def test_an_elevation_that_cannot_be_is_estimated_and_told(tmp_path, drawn, tool
 
 
 def cosines(owners: np.ndarray, faces: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Of features that show `faces`, said to be of `owners`."""
+    """Cosines of features of the people `faces`, labelled as `owners`."""
     rng = np.random.default_rng(seed)
     centre = rng.normal(size=(faces.max() + 1, 32))
     rows = centre[faces] + 0.5 * rng.normal(size=(len(faces), 32))
@@ -173,16 +173,16 @@ def cosines(owners: np.ndarray, faces: np.ndarray, seed: int = 0) -> np.ndarray:
     return rows @ rows.T
 
 
-def test_odds_tell_the_foreign_crop():
+def test_odds_reveal_the_foreign_crop():
     owners = np.repeat(np.arange(6), 3)
     faces = owners.copy()
-    faces[4] = 5  # of person 1, shows person 5
+    faces[4] = 5  # labelled as person 1, shows person 5
     odds = likeness.odds(cosines(owners, faces), owners)
     assert odds[3, 5] > 2 and odds[4, 3] < -2 and odds[4, 5] < -2 and odds[4, 15] > 2
     assert np.array_equal(odds, odds.T) and np.abs(odds).max() <= likeness.LARGEST
 
 
-def test_odds_of_too_few_or_of_a_blind_model_are_none():
+def test_odds_are_zero_for_too_few_crops_or_a_useless_model():
     two = np.array([0, 0, 1])
     assert not likeness.odds(cosines(two, two), two).any()
     owners = np.repeat(np.arange(6), 3)
@@ -190,7 +190,7 @@ def test_odds_of_too_few_or_of_a_blind_model_are_none():
     assert not likeness.odds(blind, owners).any()
 
 
-def test_the_model_of_a_user_is_loaded_by_the_workers(tmp_path, drawn):
+def test_the_model_of_a_user_is_loaded_by_the_workers(tmp_path, rendered):
     small = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1])
     torch.manual_seed(0)
     ResNetModel(small).save_pretrained(tmp_path / "reid")
@@ -199,17 +199,17 @@ def test_the_model_of_a_user_is_loaded_by_the_workers(tmp_path, drawn):
     assert models["identity"] == given.identity and len(revisions["identity"]) == 64
     job = Job(tmp_path, tmp_path, generate.Config(weights=given), "cpu", models, revisions, {})
     alike = chunk.load_tools(job).alike
-    images = [p.image for some in drawn for p in some for _ in range(2)]
+    images = [p.image for some in rendered for p in some for _ in range(2)]
     owners = np.repeat(np.arange(3), 6).tolist()
     odds = alike(images, owners)
     assert odds.shape == (18, 18) and np.allclose(odds, odds.T) and not odds.diagonal().any()
-    assert odds[0, 1] == odds[0].max() > 0  # the same picture twice
+    assert odds[0, 1] == odds[0].max() > 0  # the same image twice
     missing = generate.Config(weights=generate.Weights(identity=str(tmp_path / "none")))
     with pytest.raises(FileNotFoundError, match="none"):
         generate._prepare(missing)
 
 
-def test_another_camera_is_no_other_person():
+def test_another_camera_is_not_taken_for_another_person():
     owners = np.repeat(np.arange(8), 3)
     rng = np.random.default_rng(0)
     same = owners[:, None] == owners
@@ -221,7 +221,7 @@ def test_another_camera_is_no_other_person():
 
 
 @given(st.floats(-1, 1), st.floats(-1, 1))
-def test_more_alike_is_never_less_likely(a, b):
+def test_odds_grow_with_the_cosine(a, b):
     owners = np.repeat(np.arange(6), 3)
     table, low, high = cosines(owners, owners), *sorted((a, b))
     found = []

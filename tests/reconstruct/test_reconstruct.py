@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photos to bodies, on drawn people whose pose, camera and colours are known."""
+"""Reconstruction of rendered people whose pose, camera and colours are known."""
 
 import dataclasses
 from pathlib import Path
@@ -31,7 +31,7 @@ def tools() -> reconstruct.Tools:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[tuple[int, str], shots.Picture]:
+def rendered() -> dict[tuple[int, str], shots.Picture]:
     asked = (
         *shots.SHOTS,
         shots.Simple(name="level", elevation=0, azimuth=0, height=180),
@@ -57,13 +57,13 @@ def made(tools, *groups) -> list[Person]:
 
 
 @pytest.fixture(scope="module")
-def fused(tools, drawn) -> list[Person]:
-    return made(tools, *[[drawn[n, "front"], drawn[n, "back"]] for n in range(3)])
+def fused(tools, rendered) -> list[Person]:
+    return made(tools, *[[rendered[n, "front"], rendered[n, "back"]] for n in range(3)])
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_sources_at_any_elevation_give_upright_bodies_and_the_right_camera(tools, drawn, known):
-    pictures = [drawn[n, name] for n in range(3) for name in ("level", "raised", "high")]
+def test_sources_at_any_elevation_give_upright_bodies_and_the_right_camera(tools, rendered, known):
+    pictures = [rendered[n, name] for n in range(3) for name in ("level", "raised", "high")]
     parses = [parse(picture.image, tools.pose_model) for picture in pictures]
     elevations = [picture.station.elevation if known else None for picture in pictures]
     found = fit.fit(
@@ -79,7 +79,7 @@ def test_sources_at_any_elevation_give_upright_bodies_and_the_right_camera(tools
     lean = np.degrees(np.arctan2(np.linalg.norm(trunk[:, [0, 2]], axis=1), trunk[:, 1]))
     assert lean.max() < 12
     turn = (found.azimuth.numpy() - [p.station.azimuth for p in pictures] + 180) % 360 - 180
-    # The pose model takes a back for a front now and then; several crops of a person mend that.
+    # The pose model takes some backs for fronts; several crops of a person correct that.
     assert (np.abs(turn) < 25).sum() >= 8 and np.median(np.abs(turn)) < 12
     assert float(found.error.max()) < 0.03 and float(found.error.median()) < 0.02
     if known:
@@ -94,11 +94,11 @@ def test_sources_at_any_elevation_give_upright_bodies_and_the_right_camera(tools
     assert apart.mean() < 0.075, "mean joint error in heights"
 
 
-def test_a_person_in_a_batch_equals_the_same_person_alone(tools, drawn, fused):
-    alone = made(tools, [drawn[1, "front"], drawn[1, "back"]])[0]
+def test_a_person_in_a_batch_equals_the_same_person_alone(tools, rendered, fused):
+    alone = made(tools, [rendered[1, "front"], rendered[1, "back"]])[0]
     together = fused[1]
     joints, pictures = [], []
-    clean = Sensor(noise=0.0, jpeg=0)  # noise lies on the crop, whose box may be a pixel off
+    clean = Sensor(noise=0.0, jpeg=0)  # noise depends on the box, which may differ by a pixel
     for person in (alone, together):
         vertices = posing.posed([person], tools.poser, "relaxed")
         joints.append(bodies.keypoints(tools.body, vertices))
@@ -115,19 +115,19 @@ def test_a_person_in_a_batch_equals_the_same_person_alone(tools, drawn, fused):
 
 
 def common(view, other) -> np.ndarray:
-    """The part of a picture that the other one shows too: a box may end one pixel further on."""
+    """The part of an image that the other one shows too: boxes may differ by a pixel."""
     left, top = (int(max(view.box[k], other.box[k]) - view.box[k]) for k in (0, 1))
     right, bottom = (int(min(view.box[k], other.box[k]) - view.box[k - 2]) for k in (2, 3))
     return view.image[top:bottom, left:right]
 
 
-def test_the_same_input_gives_the_same_bytes(tools, drawn, fused):
-    again = made(tools, *[[drawn[n, "front"], drawn[n, "back"]] for n in range(3)])
+def test_the_same_input_gives_the_same_bytes(tools, rendered, fused):
+    again = made(tools, *[[rendered[n, "front"], rendered[n, "back"]] for n in range(3)])
     assert [person.to_bytes() for person in again] == [person.to_bytes() for person in fused]
 
 
-def test_fusion_sees_more_and_each_side_keeps_its_own(tools, drawn, fused):
-    front = made(tools, [drawn[0, "front"]])[0]
+def test_fusion_observes_more_texels(tools, rendered, fused):
+    front = made(tools, [rendered[0, "front"]])[0]
     assert fused[0].quality["seen_texels"] > front.quality["seen_texels"] + 0.1
     atlas = tools.atlas
     back = (atlas.position[:, 2] < -0.08) & (atlas.group == texture.GROUPS.index("torso"))
@@ -138,13 +138,13 @@ def test_fusion_sees_more_and_each_side_keeps_its_own(tools, drawn, fused):
 
 
 @pytest.fixture(scope="module")
-def from_front(tools, drawn) -> list[Person]:
-    return made(tools, *[[drawn[n, "front"]] for n in range(3)])
+def from_front(tools, rendered) -> list[Person]:
+    return made(tools, *[[rendered[n, "front"]] for n in range(3)])
 
 
-def test_two_exposures_give_one_between_them(tools, drawn, fused):
-    """A person seen by a light and a dark camera is painted in a tone between the two."""
-    front, back = drawn[0, "front"], drawn[0, "back"]
+def test_two_exposures_give_a_tone_between_them(tools, rendered, fused):
+    """A light and a dark crop give a texture whose tone lies between them."""
+    front, back = rendered[0, "front"], rendered[0, "back"]
     darker = dataclasses.replace(
         back, photo=dataclasses.replace(back.photo, image=(back.image * 0.6).astype(np.uint8))
     )
@@ -156,9 +156,9 @@ def test_two_exposures_give_one_between_them(tools, drawn, fused):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_colours_of_the_parts_survive(tools, drawn, from_front, number):
-    """The rendered body has the photo's colours, part by part."""
-    person, picture = from_front[number], drawn[number, "front"]
+def test_colours_of_the_parts_survive(tools, rendered, from_front, number):
+    """The rendered body has the colours of the crop, part by part."""
+    person, picture = from_front[number], rendered[number, "front"]
     vertices = posing.posed([person], tools.poser, "relaxed")
     sensor = Sensor(noise=0.0)
     view = take(
@@ -183,11 +183,11 @@ def test_colours_of_the_parts_survive(tools, drawn, from_front, number):
         )
 
     apart = np.abs(thirds(view.image, view.mask) - thirds(picture.image, picture.mask))
-    # The last person's is 45.3 on one kind of processor and below 45 on another.
+    # The last person's value is 45.3 on one kind of processor and below 45 on another.
     assert apart.mean(1)[1:4].max() < 48, apart.round()
 
 
-def test_modes_of_the_pose(tools, fused):
+def test_pose_modes(tools, fused):
     meshes = {mode: posing.posed(fused, tools.poser, mode) for mode in posing.MODES}
     for vertices in meshes.values():
         assert torch.allclose(vertices[:, :, 1].amin(1), torch.zeros(3), atol=1e-5)
@@ -204,7 +204,7 @@ def test_modes_of_the_pose(tools, fused):
     )
 
 
-def test_a_picture_without_a_person_is_a_reject_with_a_remedy(tools):
+def test_an_image_without_a_person_is_rejected_with_a_remedy(tools):
     noise = np.random.default_rng(0).integers(0, 255, (160, 80, 3), dtype=np.uint8)
     nobody = Sample(paths=(Path("wall.jpg"),), pid="wall", name="wall.jpg")
     outcome = reconstruct.reconstruct([[nobody]], [[noise]], tools)[0]
@@ -223,9 +223,9 @@ def test_person_file_round_trip(tmp_path, fused):
         Person.load(path)
 
 
-def test_turning_a_parse_twice_changes_nothing(tools, drawn):
-    found = parse(drawn[0, "front"].image, tools.pose_model)
-    assert found.front and not parse(drawn[0, "back"].image, tools.pose_model).front
+def test_turning_a_parse_twice_changes_nothing(tools, rendered):
+    found = parse(rendered[0, "front"].image, tools.pose_model)
+    assert found.front and not parse(rendered[0, "back"].image, tools.pose_model).front
     turned = facing.turned(facing.turned(found))
     assert np.array_equal(turned.points, found.points) and turned.front == found.front
     assert np.allclose(turned.length, found.length)
@@ -239,7 +239,7 @@ def test_flags_decide_the_fallback():
     assert quality.fallback({**good, "error": 0.06}) == "mean"
 
 
-def test_the_judge_names_what_is_wrong(fused):
+def test_the_judge_gives_reasons(fused):
     assert judge_person(fused[0]).keep
     blind = dataclasses.replace(fused[0], quality={**fused[0].quality, "seen_texels": 0.05})
     verdict = judge_person(blind)
@@ -250,7 +250,7 @@ def test_the_judge_names_what_is_wrong(fused):
     )
 
 
-def test_stripes_go_round_the_body_and_prints_do_not(tools):
+def test_stripes_continue_around_the_body_and_prints_do_not(tools):
     """Only the front was seen: horizontal stripes continue on the back, a badge does not."""
     atlas = tools.atlas
     torso = atlas.group == texture.GROUPS.index("torso")

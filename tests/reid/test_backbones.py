@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backbones: tiny random models of `transformers`, saved and loaded by the test."""
+"""Backbones: tiny random models of `transformers`, saved and loaded by the tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VIT = ViTConfig(**SMALL, intermediate_size=64, image_size=48)
 EYE = {**SMALL, "intermediate_size": 64, "image_size": 48, "projection_dim": 16}
 WORDS = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 50}
 DINO = {**SMALL, "image_size": 42, "patch_size": 14, "num_register_tokens": 3}
-TOKENS = {  # name: how to make it, its name there, the pooling of `encoders` with the same numbers
+TOKENS = {  # name: constructor, pooling of `encoders` with the same features
     "vit": (lambda: ViTModel(VIT), "cls"),
     "classifier": (lambda: ViTForImageClassification(VIT), "cls"),
     "clip_vision": (lambda: CLIPVisionModel(CLIPVisionConfig(**EYE)), "pooler"),
@@ -60,28 +60,28 @@ def saved(tmp_path_factory):
     for name, make in (TOKENS | PLAIN).items():
         model = (make[0] if name in TOKENS else make)()
         with torch.no_grad():
-            for parameter in model.parameters():  # as drawn, norms and scales would hide mistakes
+            for parameter in model.parameters():  # initial norms and scales would hide errors
                 parameter.add_(torch.randn_like(parameter) * 0.05)
         model.save_pretrained(folder / name)
-        said = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3]}
-        (folder / name / "preprocessor_config.json").write_text(json.dumps(said))
+        config = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3]}
+        (folder / name / "preprocessor_config.json").write_text(json.dumps(config))
     return folder
 
 
-def pictures(size: tuple[int, int] = SIZE, count: int = 4) -> torch.Tensor:
+def random_images(size: tuple[int, int] = SIZE, count: int = 4) -> torch.Tensor:
     return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("size", [SIZE, (48, 48), (70, 30)])
 @pytest.mark.parametrize("name", TOKENS)
-def test_the_same_numbers_as_transformers_itself(saved, name, size):
+def test_equal_to_transformers(saved, name, size):
     backbone = backbones.load(str(saved / name), size).eval()
     assert isinstance(backbone, backbones.Tokens) and backbone.width == 32
-    images = (pictures(size) * 255).byte()
+    images = (random_images(size) * 255).byte()
     found = backbone(images / 255)
     if pooling := TOKENS[name][1]:
         expected = encoders.load(str(saved / name), size, pooling).encode(images.movedim(1, -1))
-    else:  # the tower alone, before the projection to the words
+    else:  # the vision tower, before the projection to the space of texts
         model = CLIPModel.from_pretrained(saved / name).vision_model.eval()
         pixels = backbone.normalise(images / 255)
         expected = model(pixel_values=pixels, interpolate_pos_encoding=True).pooler_output
@@ -92,10 +92,10 @@ def test_the_same_numbers_as_transformers_itself(saved, name, size):
 def test_plain_backbones(saved, name):
     backbone = backbones.load(str(saved / name), SIZE).eval()
     assert not isinstance(backbone, backbones.Tokens) and backbone.width == 32
-    images = pictures()
+    images = random_images()
     found = backbone(images)
     torch.testing.assert_close(found[1:2], backbone(images[1:2]), rtol=1e-4, atol=1e-5)
-    if name == "convnext":  # a ResNet keeps the resolution of its last stage, as ReID wants it
+    if name == "convnext":  # a ResNet keeps the resolution of its last stage
         model = ConvNextModel.from_pretrained(saved / name).eval()
         expected = model(backbone.normalise(images)).pooler_output
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -107,15 +107,15 @@ def test_the_last_stage_keeps_its_resolution():
     shapes = []
     for stage in stages:
         stage.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape[2:])))
-    assert backbone(pictures((128, 64), 2)).shape == (2, 256)
+    assert backbone(random_images((128, 64), 2)).shape == (2, 256)
     assert shapes == [(32, 16), (16, 8), (8, 4), (8, 4)]
     assert sum(p.numel() for p in backbone.parameters()) < 1.24e6
 
 
 @pytest.mark.parametrize("name", [*TOKENS, *PLAIN])
-def test_whatever_asks_for_a_gradient_gets_one(saved, name):
+def test_every_trained_parameter_gets_a_gradient(saved, name):
     backbone = backbones.load(str(saved / name), SIZE)
-    backbone(pictures()).square().sum().backward()
+    backbone(random_images()).square().sum().backward()
     without = [n for n, p in backbone.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
 
@@ -127,21 +127,21 @@ def test_rebuilt_from_its_configuration(saved, name):
     config = json.loads(json.dumps(backbone.config))
     again = backbones.rebuild(config, backbone.size, backbone.mean, backbone.std).eval()
     again.load_state_dict(backbone.state_dict())
-    torch.testing.assert_close(again(pictures()), backbone(pictures()))
+    torch.testing.assert_close(again(random_images()), backbone(random_images()))
     assert (again.kind, again.config) == (backbone.kind, backbone.config)
 
 
-def test_extra_tokens_stand_after_the_class_token(saved):
+def test_extra_tokens_follow_the_class_token(saved):
     backbone = backbones.load(str(saved / "registers"), SIZE).eval()
-    plain = backbone.embed(pictures())
+    plain = backbone.embed(random_images())
     extra = torch.full((1, 2, 32), 7.0)
-    more = backbone.embed(pictures(), extra)
+    more = backbone.embed(random_images(), extra)
     assert plain.shape == (4, 1 + 3 + 4 * 2, 32) and more.shape == (4, 14, 32)
     torch.testing.assert_close(more[:, [0, *range(3, 14)]], plain)
     torch.testing.assert_close(more[:, 1:3], extra.expand(4, -1, -1))
 
 
-def test_small_is_drawn_from_its_seed_alone():
+def test_weights_from_scratch_depend_on_the_seed_only():
     before = torch.get_rng_state()
     first, again, other = (backbones.load("small", (32, 16), seed) for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), before)
@@ -150,17 +150,17 @@ def test_small_is_drawn_from_its_seed_alone():
     assert first.mean == (0.485, 0.456, 0.406) and first.loaded == ""
 
 
-def test_what_loaded_is_said(saved, tmp_path):
-    said = backbones.load(str(saved / "classifier"), SIZE).loaded
-    assert said.startswith("classifier: ") and "WARNING" not in said
-    assert "without pooler.dense.bias" in said and "not used: classifier.bias" in said
+def test_report_of_loaded_weights(saved, tmp_path):
+    report = backbones.load(str(saved / "classifier"), SIZE).loaded
+    assert report.startswith("classifier: ") and "WARNING" not in report
+    assert "without pooler.dense.bias" in report and "not used: classifier.bias" in report
     total = len(ViTModel(VIT).state_dict())
-    assert f"{total - 2} of {total} weights" in said
+    assert f"{total - 2} of {total} weights" in report
     ViTModel(VIT).save_pretrained(tmp_path / "new")
-    assert "as if never trained" in pretrained.check_loads(pretrained.load(str(tmp_path / "new")))
+    assert "it looks untrained" in pretrained.check_loads(pretrained.load(str(tmp_path / "new")))
 
 
-def test_what_does_not_fit_is_refused(saved, tmp_path):
+def test_checkpoints_that_do_not_match(saved, tmp_path):
     weights = load_file(saved / "resnet" / "model.safetensors")
     folder = tmp_path / "resnet"
     folder.mkdir()
@@ -178,36 +178,36 @@ def test_what_does_not_fit_is_refused(saved, tmp_path):
 
 
 @pytest.mark.parametrize("name", TOKENS)
-def test_the_last_block_gives_its_first_tokens_alone(saved, name):
+def test_the_last_block_can_compute_its_first_tokens_only(saved, name):
     last = backbones.load(str(saved / name), SIZE).blocks[-1]
-    assert last.short, "a part of the block was not found: the whole of it is computed"
+    assert last.reducible, "a part of the block was not found, so it is computed in full"
     tokens = torch.randn(3, 11, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
     for count in (1, 2):
-        slopes = []
+        gradients = []
         for found in (last(tokens)[:, :count], last(tokens, count)):
             weight = torch.linspace(-1, 1, found.numel()).view_as(found)
             parts = [tokens, *last.parameters()]
-            slopes.append([found, *torch.autograd.grad((found * weight).sum(), parts)])
-        torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-5)
+            gradients.append([found, *torch.autograd.grad((found * weight).sum(), parts)])
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("what", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
-def test_a_last_block_that_drops_stays_whole(what):
-    config = ViTConfig(**SMALL, intermediate_size=64, image_size=48, **{what: 0.2})
+@pytest.mark.parametrize("option", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
+def test_a_last_block_with_dropout_is_computed_in_full(option):
+    config = ViTConfig(**SMALL, intermediate_size=64, image_size=48, **{option: 0.2})
     backbone = backbones.rebuild(config.to_dict(), SIZE, (0.5,) * 3, (0.5,) * 3)
-    assert not backbone.blocks[-1].short
+    assert not backbone.blocks[-1].reducible
     assert backbone.blocks[-1](torch.zeros(1, 5, 32), 2).shape == (1, 2, 32)
 
 
-def test_the_small_vit_has_a_stem_of_convolutions():
+def test_the_small_vit_has_a_convolutional_stem():
     body = backbones.load("small_vit", (128, 64))
     assert isinstance(body, backbones.Tokens) and body.places.shape == (1, 1 + 8 * 4, body.width)
     assert 2.8e6 < sum(p.numel() for p in body.parameters()) < 3.0e6
-    tokens = body.embed(pictures((128, 64)))
+    tokens = body.embed(random_images((128, 64)))
     assert tokens.shape == (4, 33, body.width)
-    halves = [m.stride[0] for m in body.patches.modules() if isinstance(m, torch.nn.Conv2d)]
-    assert halves == [2, 2, 2, 2, 1]
+    strides = [m.stride[0] for m in body.patches.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert strides == [2, 2, 2, 2, 1]
     again = backbones.rebuild(body.config, body.size, body.mean, body.std)
     again.load_state_dict(body.state_dict())
-    images = pictures((128, 64))
+    images = random_images((128, 64))
     torch.testing.assert_close(again.eval()(images), body.eval()(images))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of timm's ViT: the same numbers come out, and what does not fit is named."""
+"""Conversion of a timm ViT: equal features, and errors that name the wrong weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, BLOCKS, PATCH, SIDE = 128, 2, 8, 4
 
 
 def weights() -> dict[str, torch.Tensor]:
-    """A small ViT by timm's names, with a classifier."""
+    """Weights of a small ViT with a classifier, by timm's names."""
     shapes = {
         "cls_token": (1, 1, WIDTH),
         "pos_embed": (1, 1 + SIDE**2, WIDTH),
@@ -42,7 +42,7 @@ def weights() -> dict[str, torch.Tensor]:
 
 
 def reference(w: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-    """The class token of timm's ViT, written out."""
+    """The class token of timm's ViT, computed step by step."""
 
     def norm(x, name):
         return functional.layer_norm(x, (WIDTH,), w[f"{name}.weight"], w[f"{name}.bias"], 1e-6)
@@ -73,7 +73,7 @@ def run(*argv: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["pth", "nested.pth", "safetensors"])
-def test_the_same_features_come_out(tmp_path, kind, capsys):
+def test_equal_features(tmp_path, kind, capsys):
     given, path = weights(), tmp_path / f"vit.{kind}"
     if kind == "safetensors":
         save_file(given, path)
@@ -92,25 +92,25 @@ def test_the_same_features_come_out(tmp_path, kind, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"blocks.1.attn.qkv.weight": None}, "the file lacks what makes encoder.layer.1.attention"),
-        ({"pos_embed": None}, "no weights of a timm ViT: they lack pos_embed"),
-        ({"blocks.0.ls1.gamma": torch.ones(1)}, "has no weights called blocks.0.ls1.gamma"),
-        ({"pos_embed": torch.ones(1, 16, WIDTH)}, "15 places"),
+        ({"blocks.1.attn.qkv.weight": None}, "the file lacks the weights for encoder.layer.1.att"),
+        ({"pos_embed": None}, "not the weights of a timm ViT: they lack pos_embed"),
+        ({"blocks.0.ls1.gamma": torch.ones(1)}, "has no weights named blocks.0.ls1.gamma"),
+        ({"pos_embed": torch.ones(1, 16, WIDTH)}, "15 patches"),
     ],
 )
-def test_what_does_not_fit_is_named(change, said):
+def test_wrong_weights_are_named(change, said):
     given = {k: v for k, v in (weights() | change).items() if v is not None}
     with pytest.raises(ValueError, match=said):
         conversion.convert(given)
 
 
-def test_a_pickle_is_not_executed(tmp_path):
+def test_pickles_are_not_executed(tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "made"), "w"))
 
     torch.save({"cls_token": Evil()}, tmp_path / "bad.pth")
-    with pytest.raises(ValueError, match="cannot be read as weights alone"):
+    with pytest.raises(ValueError, match="cannot be read as weights only"):
         conversion.read(tmp_path / "bad.pth")
     assert not (tmp_path / "made").exists()
     with pytest.raises(FileNotFoundError, match="there is no file"):

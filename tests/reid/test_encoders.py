@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoders: real models of `transformers`, tiny and random, saved and loaded by the test."""
+"""Encoders: tiny random models of `transformers`, saved and loaded by the tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VIT = ViTConfig(**SMALL, intermediate_size=64, image_size=32, patch_size=16)
 EYE = {**SMALL, "intermediate_size": 64, "image_size": 32, "patch_size": 16, "projection_dim": 16}
 WORDS = {**SMALL, "intermediate_size": 64, "vocab_size": 50}
 CLIP = CLIPConfig(text_config=WORDS, vision_config=EYE, projection_dim=16)
-MODELS = {  # name: how to make it, the pooling that "auto" is, length of a feature
+MODELS = {  # name: constructor, pooling that "auto" chooses, length of a feature
     "vit": (lambda: ViTModel(VIT), "pooler", 32),
     "classifier": (lambda: ViTForImageClassification(VIT), "cls", 32),  # it has no pooler
     "dinov2": (
@@ -63,55 +63,55 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def vit(saved, tmp_path):
-    """A copy to be spoilt."""
+    """A copy to change."""
     return shutil.copytree(saved / "vit", tmp_path / "vit")
 
 
-def pictures(count: int = 5) -> torch.Tensor:
+def random_images(count: int = 5) -> torch.Tensor:
     rng = np.random.default_rng(0)
     return torch.from_numpy(rng.integers(0, 256, (count, *SIZE, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_row_is_its_picture_alone(saved, name):
+def test_a_row_depends_on_its_image_only(saved, name):
     encoder = encoders.load(str(saved / name), SIZE)
     _, pooling, length = MODELS[name]
     assert (encoder.name, encoder.pooling) == (name, pooling)
-    images = pictures()
+    images = random_images()
     rows = encoder.encode(images)
     assert rows.shape == (5, length) and rows.dtype == torch.float32
     alone = torch.cat([encoder.encode(image[None]) for image in images])
     torch.testing.assert_close(rows, alone, rtol=1e-4, atol=1e-5)
-    assert (rows[0] - rows[1]).abs().max() > 1e-3  # they do see the picture
+    assert (rows[0] - rows[1]).abs().max() > 1e-3  # features do depend on the image
 
 
-def test_the_same_numbers_as_transformers_itself(saved):
+def test_equal_to_transformers(saved):
     model = ViTModel.from_pretrained(saved / "vit").eval()
-    images = pictures()
+    images = random_images()
     pixels = (images.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     with torch.no_grad():
-        said = model(pixels, interpolate_pos_encoding=True)
-    last = said.last_hidden_state  # a class token and 4 x 2 places
+        output = model(pixels, interpolate_pos_encoding=True)
+    last = output.last_hidden_state  # a class token and 4 x 2 patches
     assert last.shape[1] == 9
     for pooling, expected in (
         ("cls", last[:, 0]),
         ("mean", last[:, 1:].mean(1)),
-        ("pooler", said.pooler_output),
+        ("pooler", output.pooler_output),
     ):
         found = encoders.load(str(saved / "vit"), SIZE, pooling).encode(images)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_pooler_that_was_never_trained_is_not_used(saved):
+def test_a_pooler_without_weights_is_not_used(saved):
     path = str(saved / "classifier")
     first, again = encoders.load(path, SIZE), encoders.load(path, SIZE)
-    assert torch.equal(first.encode(pictures()), again.encode(pictures()))
+    assert torch.equal(first.encode(random_images()), again.encode(random_images()))
     assert first.fingerprint == again.fingerprint
     with pytest.raises(ValueError, match="model.pooling: classifier has no output 'pooler'"):
         encoders.load(path, SIZE, "pooler")
 
 
-def test_fingerprint_tells_what_changes_features(saved, vit):
+def test_fingerprint_depends_on_what_changes_features(saved, vit):
     marks = {
         encoders.load(str(vit), size, pooling).fingerprint
         for size, pooling in ((SIZE, "cls"), (SIZE, "mean"), ((32, 32), "cls"))
@@ -127,28 +127,28 @@ def test_fingerprint_tells_what_changes_features(saved, vit):
 
 
 @pytest.mark.parametrize(
-    ("said", "mean", "std"),
+    ("config", "mean", "std"),
     [
         ({"image_mean": [0.4, 0.5, 0.6], "image_std": 0.2}, (0.4, 0.5, 0.6), (0.2,) * 3),
         ({"do_normalize": False, "image_mean": [0.4] * 3}, (0.0,) * 3, (1.0,) * 3),
         ({}, (0.5,) * 3, (0.5,) * 3),
     ],
 )
-def test_normalisation_is_the_models(vit, said, mean, std):
-    (vit / "preprocessor_config.json").write_text(json.dumps(said))
+def test_normalisation_of_the_model(vit, config, mean, std):
+    (vit / "preprocessor_config.json").write_text(json.dumps(config))
     encoder = encoders.load(str(vit), SIZE)
     assert (encoder.mean, encoder.std) == (mean, std)
 
 
-def test_weights_that_are_missing_are_named(vit):
+def test_missing_weights_are_named(vit):
     weights = load_file(vit / "model.safetensors")
-    weights["backbone.bias"] = weights.pop("layernorm.bias")  # the prefix of another code
+    weights["backbone.bias"] = weights.pop("layernorm.bias")  # prefix of other software
     save_file(weights, vit / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"1 weights.*layernorm.bias; it has.*backbone.bias; save"):
         encoders.load(str(vit), SIZE)
 
 
-def test_weights_of_another_shape_are_refused(vit):
+def test_weights_of_another_shape(vit):
     weights = load_file(vit / "model.safetensors")
     weights["layernorm.bias"] = torch.zeros(7)
     save_file(weights, vit / "model.safetensors", {"format": "pt"})
@@ -156,7 +156,7 @@ def test_weights_of_another_shape_are_refused(vit):
         encoders.load(str(vit), SIZE)
 
 
-def test_what_is_no_model(saved, vit, tmp_path):
+def test_folders_that_are_not_models(saved, vit, tmp_path):
     (vit / "model.safetensors").rename(vit / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match="pickles are not read.*save_pretrained"):
         encoders.load(str(vit))
@@ -170,11 +170,11 @@ def test_what_is_no_model(saved, vit, tmp_path):
     with pytest.raises(FileNotFoundError, match="hf download no/such/model --local-dir DIR"):
         encoders.load("no/such/model")
     BertModel(BertConfig(**WORDS)).save_pretrained(tmp_path / "bert")
-    with pytest.raises(ValueError, match="a bert model, which does not take pictures"):
+    with pytest.raises(ValueError, match="a bert model, which does not take images"):
         encoders.load(str(tmp_path / "bert"))
     with pytest.raises(ValueError, match="resnet has no output 'cls'"):
         encoders.load(str(saved / "resnet"), SIZE, "cls")
-    with pytest.raises(ValueError, match="model.size: vit cannot take pictures of 8 x 8 pixels"):
+    with pytest.raises(ValueError, match="model.size: vit cannot take images of 8 x 8 pixels"):
         encoders.load(str(saved / "vit"), (8, 8))
     (saved / "vit" / "preprocessor_config.json").write_text('{"image_std": [0, 1, 1]}')
     with pytest.raises(ValueError, match="std > 0"):

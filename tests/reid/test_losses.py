@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses: against brute force, and what weights and masks mean."""
+"""Losses: compared with brute force; the effect of weights and masks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def batch(seed: int = 0, people: int = 4, pictures: int = 3, width: int = 6):
 
 
 def brute_force(features, labels, weights, negatives) -> float:
-    """The triplet loss, one anchor after another, in plain Python."""
+    """The triplet loss in plain Python, anchor by anchor."""
     rows, total = features.double().tolist(), 0.0
     everyone = range(len(rows))
     for a in everyone:
@@ -48,7 +48,7 @@ def brute_force(features, labels, weights, negatives) -> float:
     zeros=st.integers(0, 4),
     hidden=st.integers(0, 6),
 )
-def test_triplet_is_brute_force(seed, people, pictures, zeros, hidden):
+def test_triplet_equals_brute_force(seed, people, pictures, zeros, hidden):
     features, labels, weights = batch(seed, people, pictures)
     weights[:zeros] = 0
     negatives = torch.ones(len(labels), dtype=torch.bool)
@@ -57,7 +57,7 @@ def test_triplet_is_brute_force(seed, people, pictures, zeros, hidden):
     assert found.item() == pytest.approx(brute_force(features, labels, weights, negatives), 1e-5)
 
 
-def test_all_ones_are_the_plain_losses():
+def test_weights_of_one_give_the_plain_losses():
     features, labels, _ = batch()
     ones = torch.ones(len(labels))
     for smoothing in (0.0, 0.1):
@@ -84,35 +84,35 @@ def every(features, labels, weights):
 @pytest.mark.parametrize("name", every(*batch()))
 def test_weights(name):
     features, labels, weights = batch(1)
-    # Twice the weights, twice the loss: no sum of weights below.
+    # Double weights give a double loss: it is not divided by their sum.
     one, two = (every(features, labels, some)[name] for some in (weights, 2 * weights))
     torch.testing.assert_close(2 * one, two)
-    # Weight 0: no gradient, and the others learn what they would learn without that sample.
+    # Weight 0: no gradient, and the gradients of the others are as without that sample.
     weights[0] = 0
     features.requires_grad_()
-    (slope,) = torch.autograd.grad(every(features, labels, weights)[name], features)
-    assert (slope[0] == 0).all() and (slope[1:] != 0).any()
+    (gradient,) = torch.autograd.grad(every(features, labels, weights)[name], features)
+    assert (gradient[0] == 0).all() and (gradient[1:] != 0).any()
     without = features.detach()[1:].requires_grad_()
     (rest,) = torch.autograd.grad(every(without, labels[1:], weights[1:])[name], without)
-    torch.testing.assert_close(slope[1:] * len(labels), rest * (len(labels) - 1))
+    torch.testing.assert_close(gradient[1:] * len(labels), rest * (len(labels) - 1))
     assert every(features, labels, torch.zeros(len(labels)))[name] == 0
 
 
-def test_masked_samples_are_not_pushed_away():
+def test_masked_samples_get_no_gradient():
     features = torch.tensor([[0.0, 0], [1, 0], [1.5, 0], [9, 0], [9, 1]], requires_grad=True)
-    labels = torch.tensor([0, 0, 1, 1, 1])  # the third is the nearest negative of both first ones
-    weights = torch.tensor([1.0, 1, 1, 0, 0])  # and no anchor itself: it has no positive
+    labels = torch.tensor([0, 0, 1, 1, 1])  # the third is the nearest negative of the first two
+    weights = torch.tensor([1.0, 1, 1, 0, 0])  # and is not an anchor: it has no positive
     for real, moved in ((torch.ones(5).bool(), True), (torch.tensor([1, 1, 0, 1, 1]) > 0, False)):
         loss = losses.triplet(features, labels, weights, real)
-        (slope,) = torch.autograd.grad(loss, features)
-        assert bool(slope[2].any()) == moved
+        (gradient,) = torch.autograd.grad(loss, features)
+        assert bool(gradient[2].any()) == moved
 
 
-def test_the_same_picture_twice_gives_finite_slopes():
+def test_gradients_of_equal_features_are_finite():
     features = torch.zeros(4, 3, requires_grad=True)
     loss = losses.triplet(features, torch.tensor([0, 0, 1, 1]), torch.ones(4))
-    (slope,) = torch.autograd.grad(loss, features)
-    assert loss.item() == pytest.approx(math.log(2)) and torch.isfinite(slope).all()
+    (gradient,) = torch.autograd.grad(loss, features)
+    assert loss.item() == pytest.approx(math.log(2)) and torch.isfinite(gradient).all()
 
 
 def test_half_precision_is_computed_in_float32():

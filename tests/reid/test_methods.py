@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods: every file of the folder learns, is saved and loaded, and is found by `evaluate`."""
+"""Methods: every file of the folder can be trained, saved, loaded and evaluated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build(models):
 
 
 def batch(seed: int = 0, pictures: int = 4) -> Batch:
-    """People of one colour each, noisy; half of the pictures from above, one in four synthetic."""
+    """Noisy images, one colour for each person; half of them aerial, one in four synthetic."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(CLASSES).repeat_interleave(pictures)
     colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.1]])
@@ -53,20 +53,20 @@ def batch(seed: int = 0, pictures: int = 4) -> Batch:
 
 
 def train(model, steps: int = 12) -> list[float]:
-    optimiser = torch.optim.AdamW(methods.groups(model, 1e-4), 3e-3)
+    optimizer = torch.optim.AdamW(methods.groups(model, 1e-4), 3e-3)
     totals = []
     model.train()
     for step in range(steps):
         total = sum(model(batch(step), step > 6).values())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         total.backward()
-        optimiser.step()
+        optimizer.step()
         totals.append(total.item())
     return totals
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_learns_and_comes_back(build, tmp_path, name):
+def test_trained_saved_and_loaded(build, tmp_path, name):
     model = build(name)
     totals = train(model)
     assert totals[-1] < totals[0] - 0.5
@@ -83,7 +83,7 @@ def test_learns_and_comes_back(build, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_evaluate_takes_the_folder(build, tmp_path, name):
+def test_loaded_as_an_encoder(build, tmp_path, name):
     model = build(name)
     train(model, 2)
     saved.save(model, tmp_path / "mine", {"step": 2})
@@ -96,7 +96,7 @@ def test_evaluate_takes_the_folder(build, tmp_path, name):
     marks = {encoder.fingerprint}
     saved.save(model, tmp_path / "mine", {"step": 3})
     marks.add(encoders.load(str(tmp_path / "mine")).fingerprint)
-    assert len(marks) == 1  # what is said about a model does not change its features
+    assert len(marks) == 1  # `about` does not change the features
     train(model, 1)
     saved.save(model, tmp_path / "mine", {"step": 3})
     marks.add(encoders.load(str(tmp_path / "mine")).fingerprint)
@@ -109,21 +109,21 @@ def test_evaluate_takes_the_folder(build, tmp_path, name):
 def test_gradients_and_groups(build, name):
     model = build(name)
     sum(model.losses(batch()).values()).backward()
-    asked = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    # Several processes wait for the gradient of whatever asks for one.
-    assert [n for n, p in asked.items() if p.grad is None] == []
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    # Distributed training waits for the gradient of every parameter that requires one.
+    assert [n for n, p in trained.items() if p.grad is None] == []
     decayed, free = methods.groups(model, 0.01)
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
     inside = {id(p) for p in decayed["params"]}
-    assert len(inside) + len(free["params"]) == len(asked)
-    for n, p in asked.items():
+    assert len(inside) + len(free["params"]) == len(trained)
+    for n, p in trained.items():
         token = n.endswith(("_token", "first", "places"))
         assert (id(p) in inside) == (p.ndim > 1 and not token), n
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_weight_and_mask_of_synthetic_pictures(build, name):
-    model = build(name).eval()  # so that a picture does not change the features of the others
+def test_weight_and_mining_of_synthetic_images(build, name):
+    model = build(name).eval()  # without batch statistics: features are independent
     one, other = batch(), batch()
     one.weights[one.synthetic] = 0
     other.weights[other.synthetic] = 0
@@ -132,13 +132,13 @@ def test_weight_and_mask_of_synthetic_pictures(build, name):
         assert model.losses(one) == model.losses(other)
         assert model.losses(batch(), True)["identity"] == model.losses(batch(), False)["identity"]
         one.weights[:] = 1
-        one.images[one.synthetic] = one.images[one.synthetic].roll(1, 0)  # as if somebody else
+        one.images[one.synthetic] = one.images[one.synthetic].roll(1, 0)  # of another person
         far, near = (model.losses(one, mine)["triplet"] for mine in (False, True))
     assert near > far
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_heads_come_from_the_seed(build, name):
+def test_heads_depend_on_the_seed_only(build, name):
     before = torch.get_rng_state()
     first, again, other = (build(name, seed=seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -147,7 +147,7 @@ def test_heads_come_from_the_seed(build, name):
 
 
 def test_vdt_step_by_step(build):
-    """Against the paper's description, one image at a time."""
+    """Compared with the equations of the paper, image by image."""
     model = build("vdt").eval()
     with torch.no_grad():
         model.view_token += torch.randn_like(model.view_token) * 0.1
@@ -155,11 +155,11 @@ def test_vdt_step_by_step(build):
         identity, view = model.decouple(images)
         for n, image in enumerate(images):
             start = body.embed(image[None])[0]
-            cls, places = start[0], start[1:]
+            cls, patches = start[0], start[1:]
             token = model.view_token[0, 0] + body.places[0, 1]
             for block in body.blocks:
-                out = block(torch.stack([cls, token, *places])[None])[0]
-                cls, token, places = out[0] - out[1], out[1], out[2:]
+                out = block(torch.stack([cls, token, *patches])[None])[0]
+                cls, token, patches = out[0] - out[1], out[1], out[2:]
             last = body.norm(token)
             torch.testing.assert_close(identity[n], body.norm(cls) - last, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(view[n], last, rtol=1e-4, atol=1e-5)
@@ -173,29 +173,29 @@ def test_vdt_step_by_step(build):
         assert found["orthogonality"] == pytest.approx(expected)
 
 
-def test_vdt_starts_with_tame_slopes(build):
+def test_vdt_has_small_initial_gradients(build):
     model = build("vdt")
     sum(model.losses(batch()).values()).backward()
     assert (model.view_token == 0).all() and 0 < model.view_token.grad.norm() < 100
 
 
-def test_what_does_not_go_together(build, models):
+def test_methods_that_cannot_be_built(build, models):
     with pytest.raises(ValueError, match="vdt needs a backbone with tokens .* got resnet"):
         build("vdt", "resnet")
     with pytest.raises(ValueError, match="method must be one of baseline, .*; got 'nothing'"):
         build("nothing")
     body = backbones.load(str(models / "resnet"), SIZE)
-    with pytest.raises(ValueError, match="two identities or more to learn; got 1"):
+    with pytest.raises(ValueError, match="two or more training identities; got 1"):
         methods.build("baseline", body, 1)
     assert (methods.needs("baseline"), methods.needs("vdt")) == ("", "views")
 
 
-def test_a_spoilt_folder_is_refused(build, tmp_path):
+def test_damaged_folders(build, tmp_path):
     folder = tmp_path / "model"
     saved.save(build("baseline", "resnet"), folder, {})
     weights = load_file(folder / saved.WEIGHTS)
-    spoilt = {k: v for k, v in weights.items() if k != "neck.norm.weight"}
-    save_file(spoilt, folder / saved.WEIGHTS)
+    incomplete = {k: v for k, v in weights.items() if k != "neck.norm.weight"}
+    save_file(incomplete, folder / saved.WEIGHTS)
     with pytest.raises(ValueError, match="must be of one model, whole"):
         saved.load(folder)
     whole = (folder / saved.WEIGHTS).read_bytes()

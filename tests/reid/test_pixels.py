@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels: a cache that kills and company do not harm, and the same pictures without one."""
+"""Pixels: a cache that survives kills and concurrent processes; equal images without it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SIZE = (32, 16)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    where, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    where, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for number in range(150):
         height, width = rng.integers(3, 60, 2)
-        picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(picture).save(where / f"{number:03d}.png")
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(image).save(where / f"{number:03d}.png")
     return where
 
 
@@ -56,6 +56,7 @@ def small_blocks(monkeypatch):
 
 
 def state(cache: Path) -> dict[str, tuple]:
+    """Time and content of each file of a cache, without the digests of the images."""
     files = [path for path in cache.rglob("*") if path.is_file()]
     return {
         path.name: (path.stat().st_mtime_ns, path.read_bytes())
@@ -64,7 +65,7 @@ def state(cache: Path) -> dict[str, tuple]:
     }
 
 
-def test_cached_and_read_pictures_are_those_of_the_files(samples, tmp_path):
+def test_images_equal_those_of_the_files(samples, tmp_path):
     expected = np.stack([stretched(images.read(s.paths[0], least=1), SIZE) for s in samples])
     cached, read = Pixels.open(samples, SIZE, tmp_path), Pixels.open(samples, SIZE, threads=2)
     wanted = np.random.default_rng(1).integers(0, 150, 64)
@@ -76,7 +77,7 @@ def test_cached_and_read_pictures_are_those_of_the_files(samples, tmp_path):
     assert cached.get([]).shape == (0, *SIZE, 3)
 
 
-def test_boxes_are_cut(folder):
+def test_boxes_are_cropped(folder):
     big = max(folder.glob("*.png"), key=lambda path: min(Image.open(path).size))
     box = (2, 3, 20, 30)
     part = Sample(paths=(big,), pid="a", name="part", box=box)
@@ -84,13 +85,13 @@ def test_boxes_are_cut(folder):
     assert (found == stretched(np.asarray(Image.open(big))[3:30, 2:20], SIZE)).all()
 
 
-def test_a_cache_is_made_once_and_gone_on_with(samples, tmp_path):
+def test_a_cache_is_written_once_and_completed_after_a_kill(samples, tmp_path):
     Pixels.open(samples, SIZE, tmp_path)
     before = state(tmp_path)
     assert len(before) == 10 and all(name.endswith(".safetensors") for name in before)
     Pixels.open(samples, SIZE, tmp_path)
     assert state(tmp_path) == before
-    # A kill leaves some blocks out and a file aside; a power cut may leave one cut short.
+    # After a kill, blocks are missing and a temporary file is left; a power cut truncates files.
     files = sorted(tmp_path.rglob("*.safetensors"))
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:-5])
@@ -105,7 +106,7 @@ def test_a_cache_is_made_once_and_gone_on_with(samples, tmp_path):
     assert (opened.get(range(150)) == Pixels.open(samples, SIZE).get(range(150))).all()
 
 
-def test_another_file_size_or_list_is_another_block(samples, folder, tmp_path):
+def test_blocks_depend_on_files_size_and_list(samples, folder, tmp_path):
     Pixels.open(samples, SIZE, tmp_path / "cache")
     first = set(state(tmp_path / "cache"))
     changed = tmp_path / "000.png"
@@ -127,7 +128,7 @@ def fill(folder: Path, cache: Path, start) -> None:
         os._exit(3)
 
 
-def test_two_processes_make_one_cache(folder, tmp_path):
+def test_two_processes_fill_one_cache(folder, tmp_path):
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(2)
     both = [context.Process(target=fill, args=(folder, tmp_path, start)) for _ in range(2)]
@@ -140,20 +141,20 @@ def test_two_processes_make_one_cache(folder, tmp_path):
 
 
 def with_broken(samples, where, count):
-    """As many broken pictures among the samples."""
-    spoilt = list(samples)
+    """The samples with `count` unreadable images."""
+    changed = list(samples)
     for n in range(count):
         path = where / f"{n}.png"
-        path.write_bytes(b"no picture" if n % 2 else samples[n].paths[0].read_bytes()[:60])
-        spoilt[7 + 20 * n] = replace(samples[7 + 20 * n], paths=(path,))
-    return spoilt
+        path.write_bytes(b"no image" if n % 2 else samples[n].paths[0].read_bytes()[:60])
+        changed[7 + 20 * n] = replace(samples[7 + 20 * n], paths=(path,))
+    return changed
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_broken_pictures_are_left_out(samples, tmp_path, cached):
+def test_unreadable_images_are_left_out(samples, tmp_path, cached):
     cache = tmp_path / "cache" if cached else None
-    spoilt = with_broken(samples, tmp_path, 1)
-    opened = Pixels.open(spoilt, SIZE, cache)
+    changed = with_broken(samples, tmp_path, 1)
+    opened = Pixels.open(changed, SIZE, cache)
     assert np.flatnonzero(~opened.usable).tolist() == [7] and opened.samples == [
         *samples[:7],
         *samples[8:],
@@ -161,38 +162,38 @@ def test_broken_pictures_are_left_out(samples, tmp_path, cached):
     assert [r.source for r in opened.rejects] == [str(tmp_path / "0.png")]
     whole = Pixels.open(samples, SIZE)
     assert (opened.get([6, 7, 148]) == whole.get([6, 8, 149])).all()
-    pool = build(spoilt).keep(opened.usable)  # sorted as they were
+    pool = build(changed).keep(opened.usable)  # the order is unchanged
     assert pool.samples == opened.samples
-    with pytest.raises(ValueError, match="2 of 150 pictures cannot be read, at most 1%.*0.png"):
+    with pytest.raises(ValueError, match="2 of 150 images are unreadable, at most 1%.*0.png"):
         Pixels.open(with_broken(samples, tmp_path, 2), SIZE, cache)
-    if cached:  # mended, and by chance as long as before
+    if cached:  # repaired, with the same file size
         data = samples[7].paths[0].read_bytes()
         (tmp_path / "gone.png").write_bytes(b"\0" * len(data))
-        spoilt[7] = replace(samples[7], paths=(tmp_path / "gone.png",))
-        assert not Pixels.open(spoilt, SIZE, cache).usable.all()
-        spoilt[7].paths[0].write_bytes(data)
-        assert Pixels.open(spoilt, SIZE, cache).usable.all()
+        changed[7] = replace(samples[7], paths=(tmp_path / "gone.png",))
+        assert not Pixels.open(changed, SIZE, cache).usable.all()
+        changed[7].paths[0].write_bytes(data)
+        assert Pixels.open(changed, SIZE, cache).usable.all()
 
 
-def test_a_file_that_goes_while_training(samples, tmp_path):
+def test_a_file_that_disappears_during_training(samples, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(samples[0].paths[0].read_bytes())
     opened = Pixels.open([Sample(paths=(path,), pid="a", name="a")], SIZE)
     path.unlink()
-    with pytest.raises(OSError, match="a.png could be read at the start, but now: the file can"):
+    with pytest.raises(OSError, match="a.png was readable at the start, but now: the file can"):
         opened.get([0])
 
 
-def test_nothing_to_read(samples):
-    with pytest.raises(ValueError, match="no pictures to read"):
+def test_samples_that_cannot_be_opened(samples):
+    with pytest.raises(ValueError, match="no images to read"):
         Pixels.open([], SIZE)
     track = Sample(paths=samples[0].paths * 2, pid="a", name="track")
-    with pytest.raises(ValueError, match="one picture a sample; track"):
+    with pytest.raises(ValueError, match="one image in each sample, track has 2"):
         Pixels.open([track], SIZE)
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_prefetch_keeps_the_order_and_stops(samples, tmp_path, cached):
+def test_prefetch_keeps_the_order_and_stops_its_threads(samples, tmp_path, cached):
     opened = Pixels.open(samples, SIZE, tmp_path if cached else None)
     batches = [np.random.default_rng(n).integers(0, 150, 8) for n in range(30)]
     for threads in (1, 3):
@@ -202,14 +203,14 @@ def test_prefetch_keeps_the_order_and_stops(samples, tmp_path, cached):
     taken = []
     some = opened.prefetch((taken.append(n) or batch for n, batch in enumerate(batches)), 1)
     next(some)
-    assert 1 < len(taken) < 10  # ahead, but not far
+    assert 1 < len(taken) < 10  # a few batches ahead
     some.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("pixels")]
     with pytest.raises(IndexError):
         list(opened.prefetch([np.array([999])]))
 
 
-def test_stream_is_the_plan_resumed_or_shared(samples, tmp_path):
+def test_stream_follows_the_plan_resumed_or_in_parts(samples, tmp_path):
     pool = build(samples)
     opened = Pixels.open(pool.samples, SIZE, tmp_path)
     plan = Plan(pool=pool, people=4, pictures=2, steps=6, seed=5)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pool: identities apart, synthetic runs of the right people only, cameras of their own."""
+"""Training pool: disjoint identities, checks of synthetic runs, separate synthetic cameras."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ PIDS = [f"world/{n:04d}" for n in range(6)]
 
 @pytest.fixture
 def train(tmp_path):
-    """Of each person two ground pictures and an aerial one."""
+    """Two ground images and an aerial image of each person."""
     found = []
     for pid in PIDS:
         for camera in ("6", "7", "1"):
@@ -32,13 +33,14 @@ def train(tmp_path):
     return found
 
 
-def row(who, name="e30_a0", **values):
-    stem = f"images/{who.replace('/', '__')}/{name}.jpg"
-    source = f"train/Cam6/{who[6:]}.jpg"  # as `train` writes it
+def row(pid, name="e30_a0", **values):
+    """A row of metadata.jsonl."""
+    file_name = f"images/{pid.replace('/', '__')}/{name}.jpg"
+    source = f"train/Cam6/{pid[6:]}.jpg"  # written by the fixture `train`
     digest = hashlib.sha256(source.encode()).hexdigest()
     return {
-        "file_name": stem,
-        "pid": who,
+        "file_name": file_name,
+        "pid": pid,
         "camid": "6+7:e30",
         "platform": "drone",
         "view": "aerial",
@@ -58,7 +60,7 @@ def run(folder: Path, rows: list[dict]) -> Path:
     return folder
 
 
-def test_the_arrays_say_what_the_samples_say(train, tmp_path):
+def test_arrays_agree_with_the_samples(train, tmp_path):
     rows = [row(pid, view) for pid in PIDS for view in ("e30_a0", "e60_a0")]
     found = pool.build(train[::-1], [run(tmp_path / "run", rows[::-1])])
     assert found.classes == 6 and found.pids == PIDS and len(found.samples) == 18 + 12
@@ -74,13 +76,13 @@ def test_the_arrays_say_what_the_samples_say(train, tmp_path):
     assert again.samples == found.samples and (again.cameras == found.cameras).all()
 
 
-def test_synthetic_cameras_are_never_real_ones(train, tmp_path):
+def test_real_and_synthetic_images_share_no_camera(train, tmp_path):
     rows = [row(PIDS[0]), row(PIDS[1], camid="6"), row(PIDS[2], camid="6+7:e60")]
     found = pool.build(train, [run(tmp_path / "run", rows)])
-    made = set(found.cameras[found.synthetic].tolist())
+    synthetic = set(found.cameras[found.synthetic].tolist())
     real = set(found.cameras[~found.synthetic].tolist())
-    assert len(made) == 3 and not made & real
-    assert (pool.build(train).cameras == found.cameras[:18]).all()  # real ones keep their numbers
+    assert len(synthetic) == 3 and not synthetic & real
+    assert (pool.build(train).cameras == found.cameras[:18]).all()  # numbers of real ones stay
 
 
 @pytest.mark.parametrize(
@@ -88,38 +90,38 @@ def test_synthetic_cameras_are_never_real_ones(train, tmp_path):
 )
 def test_weights(train, tmp_path, weight, expected):
     rows = [row(PIDS[0]), row(PIDS[1], weight=0.3, seen_ratio=0.9)]
-    found = pool.build(train, [run(tmp_path / "run", rows)], weight)
+    found = pool.build(train, [run(tmp_path / "run", rows)], pool.Selection(weight))
     assert found.weights[found.synthetic].tolist() == pytest.approx(expected)
 
 
-def test_rows_are_chosen(train, tmp_path):
+def test_selection_of_rows(train, tmp_path):
     rows = [row(pid, f"s25-90_{n:03d}", weight=0.1 * n) for pid in PIDS for n in range(4)]
     folder = run(tmp_path / "run", rows)
 
-    def made(**options):
+    def selected(**options):
         left_out = options.pop("left_out", set())
         kept = [sample for sample in train if sample.pid not in left_out]
-        found = pool.build(kept, [folder], everyone=train, **options)
+        found = pool.build(kept, [folder], pool.Selection(**options), everyone=train)
         return [s.name[-7:-4] for s in found.samples if s.source == "synthetic"]
 
-    assert made() == ["001", "002", "003"] * 6  # nothing is learnt from a weight of 0
-    assert made(weight="none", views=2) == ["001", "002"] * 6
-    assert made(least=0.2) == ["002", "003"] * 6
-    assert made(left_out={PIDS[0]}) == ["001", "002", "003"] * 5
-    with pytest.raises(ValueError, match="no picture of .*run is left of 24: 24 weigh too little"):
-        made(least=0.9)
+    assert selected() == ["001", "002", "003"] * 6  # images of weight 0 are never used
+    assert selected(weight="none", views=2) == ["001", "002"] * 6
+    assert selected(least=0.2) == ["002", "003"] * 6
+    assert selected(left_out={PIDS[0]}) == ["001", "002", "003"] * 5
+    with pytest.raises(ValueError, match="no image of .*run is left of 24: 24 weigh too little"):
+        selected(least=0.9)
     with pytest.raises(ValueError, match="4 are of identities that are left out.*20 weigh too"):
-        made(left_out={PIDS[0]}, least=0.9)
+        selected(left_out={PIDS[0]}, least=0.9)
 
 
-def test_runs_of_other_people_are_refused(train, tmp_path):
+def test_runs_of_other_identities_are_errors(train, tmp_path):
     cargo = run(tmp_path / "cargo", [row("cargo/7")])
     with pytest.raises(
-        ValueError, match=r"of another data set: it shows 'cargo' \(cargo/7\).*'world' \(world/0000"
+        ValueError, match=r"another data set: it shows 'cargo' \(cargo/7\).*'world' \(world/0000"
     ):
         pool.build(train, [cargo])
     folder = run(tmp_path / "folder", [row("0007")])
-    with pytest.raises(ValueError, match=r"it shows a folder of pictures \(0007\)"):
+    with pytest.raises(ValueError, match=r"it shows a folder of images \(0007\)"):
         pool.build(train, [folder])
     tested = run(tmp_path / "tested", [row(PIDS[0]), row("world/0099")])
     with pytest.raises(ValueError, match="1 identities of query or gallery: world/0099"):
@@ -130,19 +132,19 @@ def test_runs_of_other_people_are_refused(train, tmp_path):
         pool.build(train, tested={PIDS[3]})
 
 
-def test_a_world_of_the_same_names_is_another_data_set(train, tmp_path):
+def test_runs_of_another_data_set_with_the_same_identity_names(train, tmp_path):
     def sources(sample, text):
         return [{"file": sample.name, "sha256": hashlib.sha256(text.encode()).hexdigest()}]
 
     rows = [row(s.pid, sources=sources(s, s.name)) for s in train if s.camid == "6"]
     assert pool.build(train, [run(tmp_path / "right", rows)]).synthetic.sum() == 6
-    rows[4]["sources"] = sources(train[12], "another picture")
-    with pytest.raises(ValueError, match="Cam6/0004.jpg is not the picture that it was made from"):
+    rows[4]["sources"] = sources(train[12], "another image")
+    with pytest.raises(ValueError, match="Cam6/0004.jpg is not the image that it was generated"):
         pool.build(train, [run(tmp_path / "wrong", rows)])
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "told"),
+    ("changes", "message"),
     [
         ({"source": "real"}, "2: source must be synthetic, got 'real'"),
         ({"view": "below"}, "view must be aerial or ground, got 'below'"),
@@ -150,14 +152,14 @@ def test_a_world_of_the_same_names_is_another_data_set(train, tmp_path):
         ({"weight": None}, "weight must be a number"),
         ({"seen_ratio": float("nan")}, "seen_ratio must be a number"),
         ({"elevation": float("inf")}, "elevation must be a finite number"),
-        ({"pid": 7}, "pid must be a text, got 7"),
+        ({"pid": 7}, "pid must be a non-empty string, got 7"),
         ({"file_name": "../secret.jpg"}, "leads out of"),
         ({"file_name": "/etc/passwd"}, "leads out of"),
     ],
 )
-def test_bad_rows(train, tmp_path, spoilt, told):
-    folder = run(tmp_path / "run", [row(PIDS[0]), row(PIDS[1], **spoilt)])
-    with pytest.raises(ValueError, match=told):
+def test_bad_rows(train, tmp_path, changes, message):
+    folder = run(tmp_path / "run", [row(PIDS[0]), row(PIDS[1]) | changes])
+    with pytest.raises(ValueError, match=message):
         pool.build(train, [folder])
 
 
@@ -175,7 +177,7 @@ def test_bad_runs(train, tmp_path):
     good = run(tmp_path / "good", [row(PIDS[0])])
     with pytest.raises(ValueError, match="good is given twice"):
         pool.build(train, [good, tmp_path / "half" / ".." / "good"])
-    with pytest.raises(ValueError, match="no training pictures"):
+    with pytest.raises(ValueError, match="no training images"):
         pool.build([])
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "images").symlink_to(good)
@@ -184,7 +186,7 @@ def test_bad_runs(train, tmp_path):
         pool.build(train, [tmp_path / "linked"])
 
 
-def test_runs_of_one_name_keep_apart(train, tmp_path):
+def test_runs_with_equal_folder_names(train, tmp_path):
     two = [run(tmp_path / where / "run", [row(PIDS[0])]) for where in "ab"]
     names = [s.name for s in pool.build(train, two).samples]
     assert len(set(names)) == 20
@@ -198,18 +200,18 @@ def test_tracklets_become_frames(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["walk.mp4", "clip.MOV", "track.webm"])
-def test_videos_are_left_out_and_told(train, tmp_path, name, caplog):
+def test_videos_are_left_out_and_reported(train, tmp_path, name, caplog):
     video = Sample(paths=(tmp_path / name,), pid="a", name=name)
     assert pool.build([*train, video]).samples == pool.build(train).samples
     assert f"1 samples are videos ({name})" in caplog.text
     found, (reject,) = pool.pictures([*train, video])
     assert found == train and reject.source == str(tmp_path / name) and reject.pid == "a"
-    assert "save its frames as pictures" in reject.reason
-    with pytest.raises(ValueError, match=f"no pictures .*{name}.* save its frames"):
+    assert "a folder of its frames" in reject.reason
+    with pytest.raises(ValueError, match=f"no images .*{name}.* folder of its frames"):
         pool.build([video])
 
 
-def test_a_run_made_from_tracklets_is_known_by_their_frames(tmp_path):
+def test_sources_of_a_run_can_be_frames_of_tracklets(tmp_path):
     tracks, rows = [], []
     for pid in ("a", "b"):
         frames = tuple(tmp_path / pid / "t1" / f"{n}.jpg" for n in range(3))
@@ -221,11 +223,11 @@ def test_a_run_made_from_tracklets_is_known_by_their_frames(tmp_path):
         rows.append(row(pid, sources=[{"file": f"{pid}/t1/1.jpg", "sha256": digest}]))
     assert pool.build(tracks, [run(tmp_path / "right", rows)]).synthetic.sum() == 2
     rows[1]["sources"][0]["sha256"] = "0"
-    with pytest.raises(ValueError, match="b/t1/1.jpg is not the picture that it was made from"):
+    with pytest.raises(ValueError, match="b/t1/1.jpg is not the image that it was generated"):
         pool.build(tracks, [run(tmp_path / "wrong", rows)])
 
 
-def test_split_is_by_identity_and_stable(train):
+def test_split_is_by_identity_and_independent_of_the_order(train):
     kept, held = pool.split(train, 0.34, 0)
     assert len({s.pid for s in held}) == 2 and len(kept) + len(held) == len(train)
     assert not {s.pid for s in kept} & {s.pid for s in held}
@@ -241,7 +243,7 @@ def test_split_is_by_identity_and_stable(train):
             pool.split(train, share, 0)
 
 
-def test_keep_forgets_who_has_nothing_left(train, tmp_path):
+def test_keep_removes_identities_without_images(train, tmp_path):
     found = pool.build(train, [run(tmp_path / "run", [row(pid) for pid in PIDS])])
     usable = np.ones(len(found.samples), bool)
     assert found.keep(usable) is found
@@ -253,7 +255,7 @@ def test_keep_forgets_who_has_nothing_left(train, tmp_path):
     assert less.weights.tolist() == found.weights[usable].tolist()
 
 
-def test_repeated_pictures_stand_where_synthetic_ones_would(train):
+def test_repeated_images_are_marked_as_synthetic(train):
     ground = [sample for sample in train if sample.view == "ground"]
     found = pool.build(ground, repeat=3)
     again = [sample for sample in found.samples if sample.source == "synthetic"]
@@ -266,19 +268,17 @@ def test_repeated_pictures_stand_where_synthetic_ones_would(train):
 
 
 def test_views_by_platform_and_those_of_another_pool(train):
-    from dataclasses import replace
-
     kinds = {"6": "cctv", "7": "wearable", "1": "drone"}
-    told = [replace(sample, platform=kinds[sample.camid]) for sample in train]
-    found = pool.build(told, by="platform")
+    samples = [replace(sample, platform=kinds[sample.camid]) for sample in train]
+    found = pool.build(samples, by="platform")
     assert found.view_names == ("cctv", "drone", "wearable")
     assert all(
         found.view_names[v] == s.platform for v, s in zip(found.views, found.samples, strict=True)
     )
-    few = [sample for sample in told if sample.platform != "cctv"]
+    few = [sample for sample in samples if sample.platform != "cctv"]
     kept = found.keep(np.array([sample.platform != "cctv" for sample in found.samples]))
     for other in (kept, pool.build(few, by="platform", view_names=found.view_names)):
         assert other.view_names == found.view_names and set(other.views.tolist()) == {1, 2}
-    with pytest.raises(ValueError, match="pictures of cctv, but none to learn from"):
-        pool.build(told, by="platform", view_names=("drone", "wearable"))
+    with pytest.raises(ValueError, match="images of cctv, but .* are all of drone, wearable"):
+        pool.build(samples, by="platform", view_names=("drone", "wearable"))
     assert pool.build(train).view_names == ("ground", "aerial")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches: what each holds, and that it hangs on seed and step alone."""
+"""PK sampler: content of the batches, which depend on seed and step only."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from viewsynth.reid.pool import Pool, build
 from viewsynth.reid.sampler import Plan
 
 
-def drawn(ground=(4,) * 10, aerial=(2,) * 10, made=(6,) * 10) -> Pool:
-    """A pool with so many pictures of each person; cameras take turns."""
+def pool_of(ground=(4,) * 10, aerial=(2,) * 10, synthetic=(6,) * 10) -> Pool:
+    """A pool with these numbers of images of each person, alternating between three cameras."""
     samples = []
-    for person, counts in enumerate(zip(ground, aerial, made, strict=True)):
+    for person, counts in enumerate(zip(ground, aerial, synthetic, strict=True)):
         for kind, count in zip(("ground", "aerial", "synthetic"), counts, strict=True):
             for number in range(count):
                 source = "synthetic" if kind == "synthetic" else "real"
@@ -38,7 +38,7 @@ def drawn(ground=(4,) * 10, aerial=(2,) * 10, made=(6,) * 10) -> Pool:
 
 
 def plan(pool=None, people=4, pictures=4, steps=200, **options) -> Plan:
-    return Plan(pool=pool or drawn(), people=people, pictures=pictures, steps=steps, **options)
+    return Plan(pool=pool or pool_of(), people=people, pictures=pictures, steps=steps, **options)
 
 
 COUNTS = st.integers(3, 12).flatmap(
@@ -58,8 +58,8 @@ COUNTS = st.integers(3, 12).flatmap(
     seed=st.integers(0, 2**40),
     step=st.integers(0, 60),
 )
-def test_what_a_batch_holds(counts, people, pictures, synthetic, until, seed, step):
-    pool = drawn(*counts)
+def test_content_of_a_batch(counts, people, pictures, synthetic, until, seed, step):
+    pool = pool_of(*counts)
     people = min(people, pool.classes)
     assume(pictures > 1 or not (synthetic and pool.synthetic.any()))
     assume(pictures == 1 or np.bincount(pool.labels[~pool.synthetic]).max() > 1)
@@ -73,9 +73,9 @@ def test_what_a_batch_holds(counts, people, pictures, synthetic, until, seed, st
         real = group[~pool.synthetic[group]]
         own = np.flatnonzero((pool.labels == label) & ~pool.synthetic)
         assert 2 * len(real) >= pictures
-        assert len(set(real)) == min(len(real), len(own))  # none twice before all once
-        made = group[pool.synthetic[group]]
-        assert len(set(made)) == min(len(made), (pool.synthetic & (pool.labels == label)).sum())
+        assert len(set(real)) == min(len(real), len(own))  # repeated only after all are used
+        other = group[pool.synthetic[group]]
+        assert len(set(other)) == min(len(other), (pool.synthetic & (pool.labels == label)).sum())
         if len(real) > 1:
             assert set(pool.views[real]) == set(pool.views[own])
     if step == 60 and until < 1:
@@ -85,35 +85,35 @@ def test_what_a_batch_holds(counts, people, pictures, synthetic, until, seed, st
     assert (again.batch(step) == batch).all()
 
 
-def test_everybody_once_an_epoch():
-    one = plan(drawn((4,) * 11, (2,) * 11, (6,) * 11))
+def test_each_identity_once_in_an_epoch():
+    one = plan(pool_of((4,) * 11, (2,) * 11, (6,) * 11))
     assert one.epoch == 3
     orders = []
     for epoch in range(20):
         labels = [one.pool.labels[one.batch(step)[::4]] for step in range(epoch * 3, epoch * 3 + 3)]
         assert len(set(np.concatenate(labels[:2]))) == 8
         assert set(np.concatenate(labels)) == set(range(11))
-        assert len(set(labels[2])) == 4  # three who were left, and somebody to fill up
+        assert len(set(labels[2])) == 4  # the three remaining ones, and one to fill up
         orders.append(tuple(np.concatenate(labels)))
     assert len(set(orders)) == 20
 
 
 @pytest.mark.parametrize(("pictures", "synthetic"), [(4, 0.5), (4, 0.3), (5, 0.2), (8, 0.4)])
-def test_the_share_follows_the_schedule(pictures, synthetic):
+def test_share_follows_the_schedule(pictures, synthetic):
     one = plan(pictures=pictures, synthetic=synthetic, until=0.5, steps=1001)
     shares = np.array([one.pool.synthetic[one.batch(step)].mean() for step in range(1001)])
     assert shares[:500].mean() == pytest.approx(synthetic, abs=0.01)
     assert shares[700:801].mean() == pytest.approx(synthetic / 2, abs=0.03)
     assert shares[1000] == 0 and one.share(1000) == 0 and one.share(500) == synthetic
-    assert plan(until=1, steps=10).share(9) == 0.5  # never falls
+    assert plan(until=1, steps=10).share(9) == 0.5  # constant
     assert plan(steps=1).share(0) == 0.5
 
 
-def test_pictures_are_all_used_alike():
-    one = plan(drawn((3,) * 10, (6,) * 10, (6,) * 10), steps=2000, until=1.0)
+def test_all_images_are_used_equally_often():
+    one = plan(pool_of((3,) * 10, (6,) * 10, (6,) * 10), steps=2000, until=1.0)
     seen = Counter(np.concatenate([one.batch(step) for step in range(2000)]).tolist())
     assert set(seen) == set(range(len(one.pool.samples)))
-    # Half of every four are synthetic; the real two are one of each view.
+    # Two of four images are synthetic, and one is real of each view.
     for kind, own in (("ground", 3), ("aerial", 6), ("synthetic", 6)):
         counts = [seen[n] for n, s in enumerate(one.pool.samples) if kind in s.name]
         expected = 2000 * 4 / 10 * (2 if kind == "synthetic" else 1) / own
@@ -121,20 +121,20 @@ def test_pictures_are_all_used_alike():
         assert max(counts) < 1.35 * expected and min(counts) > 0.65 * expected
 
 
-def test_cameras_take_turns():
-    one = plan(drawn((9,) * 10, (0,) * 10, (0,) * 10), pictures=3)
+def test_images_alternate_between_cameras():
+    one = plan(pool_of((9,) * 10, (0,) * 10, (0,) * 10), pictures=3)
     for step in range(50):
         cameras = one.pool.cameras[one.batch(step)].reshape(4, 3)
         assert all(len(set(row)) == 3 for row in cameras)
 
 
-def test_repeated_real_pictures_take_the_place_of_synthetic_ones():
-    one = plan(drawn((3,) * 10, (0,) * 10, (0,) * 10), synthetic=0.5)
+def test_real_images_replace_missing_synthetic_ones():
+    one = plan(pool_of((3,) * 10, (0,) * 10, (0,) * 10), synthetic=0.5)
     batch = one.batch(0).reshape(4, 4)
-    assert all(len(set(group)) == 3 for group in batch)  # all three, then one again
+    assert all(len(set(group)) == 3 for group in batch)  # all three, and one repeated
 
 
-def test_parts_are_the_batch():
+def test_parts_divide_the_batch():
     one = plan()
     for parts in (1, 2):
         joined = np.concatenate([one.batch(7)[one.part(n, parts)] for n in range(parts)])
@@ -143,22 +143,22 @@ def test_parts_are_the_batch():
         one.part(0, 3)
 
 
-def test_seeds_and_steps_differ():
+def test_batches_differ_between_seeds_and_steps():
     batches = {tuple(plan(seed=seed).batch(step)) for seed in range(3) for step in range(30)}
     assert len(batches) == 90
 
 
-def test_plans_that_cannot_be():
+def test_impossible_plans():
     with pytest.raises(ValueError, match="11 people cannot be drawn from 10 identities"):
         plan(people=11)
-    lonely = drawn((1,) * 10, (0,) * 10, (0,) * 10)
-    with pytest.raises(ValueError, match="every identity has one picture, but a batch takes 4"):
-        plan(lonely)
-    assert len(plan(lonely, pictures=1).batch(0)) == 4
-    helped = drawn((1,) * 10, (0,) * 10, (3,) * 10)
-    with pytest.raises(ValueError, match="every identity has one picture"):
-        plan(helped, synthetic=0)
-    assert helped.synthetic[plan(helped).batch(0)].sum() == 8
+    single = pool_of((1,) * 10, (0,) * 10, (0,) * 10)
+    with pytest.raises(ValueError, match="every identity has one image, but a batch takes 4"):
+        plan(single)
+    assert len(plan(single, pictures=1).batch(0)) == 4
+    extended = pool_of((1,) * 10, (0,) * 10, (3,) * 10)
+    with pytest.raises(ValueError, match="every identity has one image"):
+        plan(extended, synthetic=0)
+    assert extended.synthetic[plan(extended).batch(0)].sum() == 8
     for key, value in (
         ("synthetic", 0.6),
         ("until", 1.1),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pytorch3d backend draws what our z-buffer draws, where pytorch3d is installed."""
+"""The pytorch3d backend agrees with the z-buffer, where pytorch3d is installed."""
 
 import sys
 
@@ -11,7 +11,7 @@ from viewsynth.render import zbuffer
 
 
 def ball(count=24):
-    """A bumpy closed surface.  pixels [2, V, 2], depth [2, V], faces [F, 3]"""
+    """A bumpy closed surface: pixels [2, V, 2], depth [2, V], faces [F, 3]."""
     a = torch.arange(count) / count * 2 * torch.pi
     b = (torch.arange(count) + 0.5) / count * torch.pi
     a, b = torch.meshgrid(a, b, indexing="ij")
@@ -34,7 +34,7 @@ def ball(count=24):
 def test_ids_and_depth_agree(size):
     pytest.importorskip("pytorch3d.renderer")
     pixels, depth, faces = ball()
-    depth[1, :40] = -1  # dropped by both
+    depth[1, :40] = -1  # skipped by both
     ours = zbuffer.rasterize(pixels, depth, faces, size)
     theirs = backend.rasterize(pixels, depth, faces, size)
     assert (ours.face >= 0).float().mean() > 0.2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Per-pixel normals, uv, colour and seen of small meshes with known answers."""
+"""Per-pixel normals, uv, colour and seen values of small meshes with known results."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_every_output_of_a_sphere():
 
 
 def test_texture_orientation():
-    """U grows to the right of the atlas, v upwards: the top of the ball shows the first rows."""
+    """U grows to the right of the atlas, v upwards: the top of the sphere shows the first rows."""
     texture = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
     texture[:, :8, :, 0] = 255  # upper rows red
     texture[:, :, :8, 1] = 255  # left columns, 0 < azimuth < 180, green
@@ -108,7 +108,7 @@ def test_texture_orientation():
     assert torch.allclose(out.seen, out.colour[..., 0])
 
 
-def test_off_the_mesh_there_is_nothing():
+def test_the_background_is_empty():
     out = draw(*noise(1), orbiting([(30, 0)]))
     off = out.face[0] < 0
     for name in ("bary", "normal", "uv", "colour", "seen"):

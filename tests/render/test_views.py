@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a simple person: framing, independence, seen maps, ground, shadow and sensor."""
+"""Views of a simple person: framing, independence, seen maps, ground, shadow and sensor."""
 
 import dataclasses
 
@@ -56,7 +56,7 @@ def test_the_same_call_gives_the_same_bytes_and_another_seed_others():
 
 @pytest.mark.parametrize("elevation", [0, 30, 60, 90])
 def test_framing(elevation):
-    """The person keeps the projected size and shape, whole, with room on every side."""
+    """The whole person has its projected size and shape, with a margin on every side."""
     vertices, body, *_ = people(1)
     view = one((elevation, 20))
     pose = cameras.orbit(
@@ -107,14 +107,16 @@ def test_seen_follows_the_texture_and_ends_with_the_person():
     assert columns.min() < middle < columns.max()
     share = (front.seen[front.mask] > 100).mean()
     assert 0.4 < share < 0.6
-    assert (front.seen[:, columns.max() - 8] > 100).any()  # +x, the left hand, is on the right
+    assert (
+        front.seen[:, columns.max() - 8] > 100
+    ).any()  # +x, the left hand, is at the right of the image
 
 
 def test_colours_of_the_person_survive():
-    vertices, body, _, seens, pids = people(1)
+    vertices, body, _, seen_maps, pids = people(1)
     red = np.tile(np.uint8([180, 40, 50]), (64, 64, 1))
     shots = [Shot(0, float(e), float(a), f"{e}{a}") for e in (0, 45, 90) for a in (0, 120)]
-    for view in take(vertices, body, [red], seens, pids, shots, Sensor(), 0):
+    for view in take(vertices, body, [red], seen_maps, pids, shots, Sensor(), 0):
         inner = ndimage.binary_erosion(view.mask, iterations=3)
         mean = view.image[inner].mean(0)
         assert np.abs(mean / mean.sum() - red[0, 0] / red[0, 0].sum()).max() < 0.03
@@ -152,7 +154,7 @@ def test_batches_hold_every_shot_once_and_respect_the_limit():
 
 
 @pytest.mark.parametrize("kind", scene.KINDS)
-def test_paving_belongs_to_the_world(kind):
+def test_paving_is_fixed_in_the_world(kind):
     """Two cameras see the same colour at the same world point."""
     where = dataclasses.replace(scene.place(4, kind), strength=0.0)
     light = torch.ones(scene.MAP, scene.MAP)
@@ -187,15 +189,15 @@ def test_the_shadow_falls_away_from_the_sun():
 
 
 @pytest.mark.parametrize("elevation", [0.0, 1.0, 10.0, 90.0])
-def test_ground_and_background_are_colours_everywhere(elevation):
-    """The horizon, where rays never meet the ground, is no exception."""
+def test_ground_and_background_are_valid_colours(elevation):
+    """Also at the horizon, where rays never meet the ground."""
     pose = cameras.orbit(*(torch.tensor([v]) for v in (elevation, 70.0, 30.0, 0.85)))
     view = cameras.Cameras(pose, cameras.pinhole(torch.tensor([600.0]), (80, 60)), (80, 60))
     picture = scene._ground(view, 0, scene.place(2), torch.ones(scene.MAP, scene.MAP))
     assert picture.isfinite().all() and picture.min() >= 0 and picture.max() <= 1
     above, below = picture[:30].mean((0, 1)), picture[-20:].mean((0, 1))
     if elevation < 2:
-        assert (above - below).abs().max() > 0.02  # a wall, and the ground before it
+        assert (above - below).abs().max() > 0.02  # a wall behind the ground
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
@@ -225,7 +227,7 @@ def test_blur_is_gaussian():
     assert np.allclose(sensor.gaussian(image, 1.2)[0, 1].numpy(), expected, atol=1e-5)
 
 
-def test_noise_has_the_strength_asked_for():
+def test_noise_has_the_given_strength():
     kit = dataclasses.replace(CLEAN, noise=0.05)
     grey = sensor.expose(torch.full((3, 200, 200), 0.5), kit, torch.Generator().manual_seed(1))
     assert abs(grey.mean() / 255 - 0.5) < 0.005
@@ -257,7 +259,7 @@ def test_stronger_compression_loses_more():
         ("margin", -0.1),
     ],
 )
-def test_wrong_sensors_are_named(field, value):
+def test_bad_sensors_are_refused(field, value):
     with pytest.raises(ValueError, match=rf"sensor\.{field} must"):
         Sensor(**{field: value})
 

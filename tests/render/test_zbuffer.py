@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The z-buffer against a slow one that can be read in a minute."""
+"""The z-buffer against a slow and simple reference implementation."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from viewsynth.render.zbuffer import NEAR, SUBPIXEL, rasterize
 
 
 def slow(pixels, depth, faces, size):
-    """One mesh, one pixel and one triangle at a time, in whole numbers."""
+    """One mesh, one pixel and one triangle at a time, in integers."""
     face = np.full(size, -1, np.int32)
     bary = np.zeros((*size, 3), np.float32)
     nearest = np.full(size, np.inf, np.float32)
@@ -82,7 +82,9 @@ def test_small_triangles_of_every_bucket():
     agree(pixels, depth, np.arange(450).reshape(-1, 3), (18, 20))
 
 
-grid = st.integers(-8, 40).map(lambda v: v / 4)  # quarters: centres on edges and corners happen
+grid = st.integers(-8, 40).map(
+    lambda v: v / 4
+)  # quarters: pixel centres on edges and vertices occur
 free = st.floats(-3, 12, width=32)
 metres = st.sampled_from([1.0, 1.0, 2.0, 3.5, 0.0, -1.0, float("nan"), float("inf")])
 
@@ -99,7 +101,7 @@ def test_any_triangles(points, data):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(grid, grid), min_size=4, max_size=4))
 def test_neighbours_share_no_pixel_and_leave_no_gap(corners):
-    """Two triangles on either side of an edge cover what lies between their outlines once."""
+    """Two triangles on the two sides of an edge cover each pixel between them once."""
     pixels = torch.tensor(corners)[None]
     depth = torch.ones(1, 4)
     a = rasterize(pixels, depth, torch.tensor([[0, 1, 2]]), (9, 9)).face[0] >= 0
@@ -114,10 +116,10 @@ def test_neighbours_share_no_pixel_and_leave_no_gap(corners):
         for row, column in (~a & ~b).nonzero().tolist():
             centre = torch.tensor([column + 0.5, row + 0.5])
             inside = side(centre) == 0 and (pixels[0, 0] - centre).dot(pixels[0, 2] - centre) < 0
-            assert not inside, "a pixel centre on the shared edge belongs to nobody"
+            assert not inside, "a pixel centre on the shared edge is covered by neither triangle"
 
 
-def test_equal_depth_goes_to_the_lower_id():
+def test_at_equal_depth_the_lower_face_index_wins():
     pixels = torch.tensor([[[0.0, 0], [8, 0], [0, 8]]]).repeat(1, 2, 1)
     faces = torch.tensor([[3, 4, 5], [0, 1, 2]])
     assert set(rasterize(pixels, torch.ones(1, 6), faces, (8, 8)).face.unique().tolist()) == {-1, 0}
@@ -164,7 +166,7 @@ def test_a_row_of_a_batch_is_the_same_alone(monkeypatch):
             assert torch.equal(getattr(batch, name)[i], getattr(chunked, name)[i])
 
 
-def test_near_and_far_corners_leave_the_triangle_out():
+def test_triangles_with_a_near_or_far_vertex_are_skipped():
     pixels = torch.tensor([[[0.0, 0], [8, 0], [0, 8]]])
     faces = torch.tensor([[0, 1, 2]])
     for corner in (0.0, NEAR, -1.0, float("nan"), float("inf")):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and their truth, against rays that are cast by hand at a person who is a box."""
+"""Images and their ground truth, compared with rays cast at a person who is a box."""
 
 import dataclasses
 
@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from viewsynth import cameras
-from viewsynth.world import LABELS, capture, lights, props, scenes, sensor
+from viewsynth.world import LABELS, capture, lights, props, scenes, sensor, solids
 
 OCCLUDER, TOP = LABELS.index("occluder"), LABELS.index("top")
-HALF = np.float32([0.25, 0.85, 0.15])  # of the box
+HALF = np.float32([0.25, 0.85, 0.15])  # half sizes of the box, metres
 
 
 class Box:
-    """A person of plain boards: closed, in many small triangles, with keypoints inside."""
+    """A box in place of a person: closed, with many small triangles and keypoints inside."""
 
     def __init__(self, colour=(0.6, 0.3, 0.3)):
         n = 12
@@ -52,28 +52,28 @@ def rng(*numbers):
 
 
 def lens(platform="cctv", **changes):
-    return dataclasses.replace(capture.lens(rng(1), platform), **changes)
+    return dataclasses.replace(sensor.sample_lens(rng(1), platform), **changes)
 
 
-def place(weather="sun", **changes):
-    where = scenes.place(rng(2), ground="concrete", weather=weather)
-    return dataclasses.replace(where, dapple=0.0, cover=(0.0, np.inf), **changes)
+def sunny_place():
+    place = scenes.sample_place(rng(2), ground="concrete", weather="sun")
+    return dataclasses.replace(place, dapple=0.0, cover=(0.0, np.inf))
 
 
-def shoot(station, camera=None, person=None, seed=3, others=(), where=None):
+def shoot(station, camera=None, person=None, seed=3, others=()):
     return capture.photograph(
-        person or Box(), station, where or place(), camera or lens(), rng(seed), others
+        person or Box(), station, sunny_place(), camera or lens(), rng(seed), others
     )
 
 
-def station(elevation=12.0, azimuth=30.0, distance=9.0, off=(0.2, -0.1), roll=1.5):
+def station(elevation=12.0, azimuth=30.0, distance=9.0, offset=(0.2, -0.1), roll=1.5):
     return capture.Station(
-        elevation=elevation, azimuth=azimuth, distance=distance, off=off, roll=roll
+        elevation=elevation, azimuth=azimuth, distance=distance, offset=offset, roll=roll
     )
 
 
 def rays_of(photo, per=1):
-    """Rays through `per` x `per` points of every pixel, from what the photo says of its camera."""
+    """Rays through `per` x `per` points of every pixel, from the camera of the photo."""
     height, width = photo.labels.shape
     across = (np.arange(width * per) + 0.5) / per
     down = (np.arange(height * per) + 0.5) / per
@@ -81,7 +81,7 @@ def rays_of(photo, per=1):
     matrix = photo.intrinsics.astype(float)
     bent = np.stack([(x - matrix[0, 2]) / matrix[0, 0], (y - matrix[1, 2]) / matrix[1, 1]], -1)
     flat = bent.copy()
-    for _ in range(60):  # not the library's inversion
+    for _ in range(60):  # independent of `cameras.undistort`
         flat = bent / (1 + photo.k1 * (flat**2).sum(-1, keepdims=True))
     rays = np.concatenate([flat, np.ones_like(x)[..., None]], -1)
     rays = rays @ photo.world_to_camera[:3, :3].astype(float)
@@ -90,7 +90,7 @@ def rays_of(photo, per=1):
 
 
 def hits(origin, rays, centre=(0.0, 0.85, 0.0)):
-    """Whether rays meet the box, and where."""
+    """Whether rays hit the box, and the distance of the hit."""
     with np.errstate(divide="ignore"):
         a, b = ((centre + s * HALF - origin) / rays for s in (-1, 1))
     enter, leave = np.minimum(a, b).max(-1), np.maximum(a, b).min(-1)
@@ -107,9 +107,9 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]} {c[1].elevation:.0f}")
-def test_the_mask_is_where_rays_meet_the_person(case):
-    platform, where, changes = case
-    photo = shoot(where, lens(platform, **changes))
+def test_mask_is_where_rays_hit_the_person(case):
+    platform, view, changes = case
+    photo = shoot(view, lens(platform, **changes))
     assert photo.image.shape[:2] == photo.labels.shape and photo.image.dtype == np.uint8
     met = hits(*rays_of(photo, 4))[0].reshape(photo.labels.shape[0], 4, -1, 4).mean((1, 3))
     mask = photo.labels == TOP
@@ -119,50 +119,51 @@ def test_the_mask_is_where_rays_meet_the_person(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]} {c[1].elevation:.0f}")
-def test_the_photo_s_camera_projects_keypoints_and_target(case):
-    platform, where, changes = case
+def test_camera_of_the_photo_projects_keypoints_and_target(case):
+    platform, view, changes = case
     camera = lens(platform, **changes)
-    photo = shoot(where, camera)
-    one = cameras.Cameras(
+    photo = shoot(view, camera)
+    crop = cameras.Cameras(
         torch.from_numpy(photo.world_to_camera)[None],
         torch.from_numpy(photo.intrinsics)[None],
         photo.labels.shape,
         torch.tensor([photo.k1]),
     )
-    pixels, _ = one.project(torch.from_numpy(Box().keypoints)[None])
+    pixels, _ = crop.project(torch.from_numpy(Box().keypoints)[None])
     assert np.allclose(pixels[0], photo.keypoints[:, :2], atol=1e-3)
-    target, depth = one.project(torch.tensor([[[0.0, photo.target_height, 0.0]]]))
-    height, width = camera.picture
-    expected = [(0.5 + where.off[0]) * width, (0.5 + where.off[1]) * height]
+    target, _ = crop.project(torch.tensor([[[0.0, photo.target_height, 0.0]]]))
+    height, width = camera.frame
+    expected = [(0.5 + view.offset[0]) * width, (0.5 + view.offset[1]) * height]
     assert np.allclose(target[0, 0] + torch.tensor(photo.box[:2]), expected, atol=0.3)
     eye = -photo.world_to_camera[:3, :3].T @ photo.world_to_camera[:3, 3]
     away = eye - [0, photo.target_height, 0]
-    assert abs(np.linalg.norm(away) - where.distance) < 1e-3 * where.distance
-    assert abs(np.rad2deg(np.arcsin(away[1] / where.distance)) - where.elevation) < 0.1
+    assert abs(np.linalg.norm(away) - view.distance) < 1e-3 * view.distance
+    assert abs(np.rad2deg(np.arcsin(away[1] / view.distance)) - view.elevation) < 0.1
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(-5, 45), st.floats(0, 359), st.floats(-0.4, 0.4), st.floats(-0.4, 0.4))
 def test_cameras_without_roll_are_level(elevation, azimuth, x, y):
-    eye = capture.whole(station(elevation, azimuth, 8.0, (x, y), 0.0), lens(), 0.85)
+    eye = capture.frame_camera(station(elevation, azimuth, 8.0, (x, y), 0.0), lens(), 0.85)
     axes = eye.world_to_camera[0, :3, :3]
     assert abs(float(axes[0, 1])) < 1e-5 and float(axes[1, 1]) < 0
     assert torch.allclose(axes @ axes.T, torch.eye(3), atol=1e-5) and torch.linalg.det(axes) > 0.9
 
 
-def test_roll_turns_the_picture_about_the_target():
+def test_roll_turns_the_image_about_the_target():
     straight, turned = (
-        capture.whole(station(10, 0, 8.0, (0.0, 0.0), r), lens(k1=0.0), 0.85) for r in (0.0, 10.0)
+        capture.frame_camera(station(10, 0, 8.0, (0.0, 0.0), r), lens(k1=0.0), 0.85)
+        for r in (0.0, 10.0)
     )
     points = torch.tensor([[[0.0, 0.85, 0.0], [0.0, 1.35, 0.0]]])
     (a, b), (c, d) = straight.project(points)[0][0], turned.project(points)[0][0]
     assert torch.allclose(a, c, atol=1e-2)
-    assert d[0] > c[0] + 5  # clockwise: what was up goes right
+    assert d[0] > c[0] + 5  # clockwise: a point above the target moves right
     assert abs(float(b[0] - a[0])) < 1e-2
 
 
-def test_who_stands_in_front_hides_and_who_stands_behind_does_not():
-    """Another box between camera and person, by rays; labels, keypoints and occlusion agree."""
+def test_people_in_front_occlude_and_people_behind_do_not():
+    """Another box between camera and person: labels, keypoints and occlusion agree with rays."""
     view = station(15, 0, 8.0, (0.0, 0.0), 0.0)
     alone = shoot(view)
     front = shoot(view, others=((Box(), (0.3, 1.5), 0.0),))
@@ -195,8 +196,8 @@ def test_keypoints_on_the_far_side_are_hidden():
     assert not back[:5].any() and back[5:].all()
 
 
-def test_cut_off_parts_count_as_hidden():
-    """Against the whole silhouette, in the pictures of a box whose crops are cut and those not."""
+def test_parts_outside_the_crop_count_as_occluded():
+    """Occlusion of cut crops of a box is relative to the silhouette in uncut crops."""
     view = station(10, 0, 12.0, (0.0, 0.0), 0.0)
     photos = [shoot(view, seed=seed) for seed in range(24)]
     photos = [p for p in photos if not (p.labels == OCCLUDER).any()]
@@ -214,50 +215,50 @@ def test_cut_off_parts_count_as_hidden():
     st.floats(3, 900),
     st.integers(0, 10_000),
 )
-def test_boxes_are_whole_pixels_in_the_picture(left, top, width, height, seed):
+def test_boxes_are_whole_pixels_in_the_frame(left, top, width, height, seed):
     body = np.array([left, top, left + width, top + height])
-    box = capture._detect(body, (1080, 1920), rng(seed))
+    box = capture._detector_box(body, (1080, 1920), rng(seed))
     assert np.array_equal(box, np.round(box))
     assert (box[:2] >= 0).all() and box[2] <= 1920 and box[3] <= 1080
     assert (box[2:] - box[:2] >= 8).all()
 
 
-def test_boxes_are_now_and_then_cut():
+def test_some_boxes_cut_off_a_side():
     body, cut = np.array([800.0, 300, 900, 600]), np.zeros(4)
     for seed in range(2000):
-        box = capture._detect(body, (1080, 1920), rng(seed))
+        box = capture._detector_box(body, (1080, 1920), rng(seed))
         cut += (box - body) * [1, 1, -1, -1] > 4
     assert (cut / 2000 > 0.01).all() and (cut / 2000 < 0.15).all(), cut
 
 
-def test_pictures_are_reproducible():
+def test_images_are_reproducible():
     first, again, other = shoot(station()), shoot(station()), shoot(station(), seed=4)
     assert np.array_equal(first.image, again.image) and np.array_equal(first.labels, again.labels)
     assert first.box != other.box
 
 
-def test_the_shadow_on_the_ground_is_where_rays_to_the_sun_meet_the_person():
-    person, where = Box(), place()
-    light = lights.light(where, [person], (person.keypoints,), 0.01)
+def test_shadow_on_the_ground_is_where_rays_to_the_sun_hit_the_person():
+    person, place = Box(), sunny_place()
+    light = lights.light(place, [person], 0.01)
     x, z = rng(5).uniform(-3, 3, (2, 4000))
     points = np.stack([x, 0 * x, z], 1).astype(np.float32)
     got = light.ground(points).mean(1)
-    shaded, _ = hits(points, where.own_sun()[None] + 0 * points)
+    shaded, _ = hits(points, place.own_sun()[None] + 0 * points)
     soft = np.zeros(len(points), bool)
-    for dx, dz in rng(6).normal(0, 3 * where.penumbra + 0.02, (24, 2)):
+    for dx, dz in rng(6).normal(0, 3 * place.penumbra + 0.02, (24, 2)):
         moved = points + np.float32([dx, 0, dz])
-        soft |= hits(moved, where.own_sun()[None] + 0 * points)[0] != shaded
-    full = float((where.sky_light + where.sun_light * where.own_sun()[1]).mean())
+        soft |= hits(moved, place.own_sun()[None] + 0 * points)[0] != shaded
+    full = float((place.sky_light + place.sun_light * place.own_sun()[1]).mean())
     away = np.hypot(x, z) > 1.0
     assert shaded.sum() > 20
     assert (got[~shaded & ~soft & away] > 0.85 * full).all()
-    assert (got[shaded & ~soft] < 1.1 * where.sky_light.mean()).all()
+    assert (got[shaded & ~soft] < 1.1 * place.sky_light.mean()).all()
 
 
 def test_the_side_towards_the_sun_is_brighter():
-    person, where = Box(), place()
-    light = lights.light(where, [person], (person.keypoints,), 0.01)
-    sun = where.own_sun()
+    person, place = Box(), sunny_place()
+    light = lights.light(place, [person], 0.01)
+    sun = place.own_sun()
     axis = 0 if abs(sun[0]) > abs(sun[2]) else 2
     ends = np.zeros((2, 3), np.float32)
     ends[:, axis] = np.sign(sun[axis]) * HALF[axis] * np.float32([1, -1])
@@ -269,10 +270,10 @@ def test_the_side_towards_the_sun_is_brighter():
 
 
 @pytest.mark.parametrize("samples", [2, 3, 4])
-def test_sample_weights_add_up(samples):
-    who = rng(samples).integers(-1, 2, (samples**2, 500)).astype(np.int16)
-    who[:, :100] = 0
-    weights = capture._weights(who)
+def test_sample_weights_sum_to_one(samples):
+    index = rng(samples).integers(-1, 2, (samples**2, 500)).astype(np.int16)
+    index[:, :100] = 0
+    weights = solids.sample_weights(index)
     assert np.allclose(weights.sum(0), 1)
     few = weights[:, :100].reshape(samples, samples, -1)
     assert np.allclose(few.sum(0), 1 / samples) and np.allclose(few.sum(1), 1 / samples)
@@ -280,44 +281,44 @@ def test_sample_weights_add_up(samples):
 
 @pytest.mark.parametrize("kind", props.KINDS)
 def test_props_stand_on_the_ground(kind):
-    thing = props.prop(rng(1), kind, (1.0, -2.0), 30.0)
-    low, high = thing.vertices.min(0), thing.vertices.max(0)
+    prop = props.sample_prop(rng(1), kind, (1.0, -2.0), 30.0)
+    low, high = prop.vertices.min(0), prop.vertices.max(0)
     assert abs(low[1]) < 0.01 and 0.4 < high[1] < 6
     assert low[0] < 1.0 < high[0] and low[2] < -2.0 < high[2]
-    assert np.allclose(np.linalg.norm(thing.normals, axis=1), 1, atol=1e-3)
-    albedo, normal, label = thing.shade(
-        np.arange(len(thing.faces)), np.full((len(thing.faces), 3), 1 / 3, np.float32)
+    assert np.allclose(np.linalg.norm(prop.normals, axis=1), 1, atol=1e-3)
+    albedo, normal, label = prop.shade(
+        np.arange(len(prop.faces)), np.full((len(prop.faces), 3), 1 / 3, np.float32)
     )
-    outward = thing.vertices[thing.faces].mean(1) - [1.0, thing.vertices[:, 1].mean(), -2.0]
+    outward = prop.vertices[prop.faces].mean(1) - [1.0, prop.vertices[:, 1].mean(), -2.0]
     assert kind == "sign" or ((normal * outward).sum(1) > 0).mean() > 0.9
     assert albedo.min() > 0 and albedo.max() < 1 and not label.any()
 
 
-def test_lenses():
+def test_lenses_stay_in_their_ranges():
     for platform, height, low, high in (
         ("drone", 2160, 30, 55),
         ("cctv", 1080, 35, 60),
         ("wearable", 1080, 50, 65),
     ):
-        drawn = [capture.lens(rng(n), platform) for n in range(60)]
-        assert all(low <= d.vfov <= high and -0.15 <= d.k1 <= 0.05 for d in drawn)
-        assert max(d.picture[0] for d in drawn) == height
+        lenses = [sensor.sample_lens(rng(n), platform) for n in range(60)]
+        assert all(low <= one.vfov <= high and -0.15 <= one.k1 <= 0.05 for one in lenses)
+        assert max(one.frame[0] for one in lenses) == height
     with pytest.raises(ValueError, match="platform must be one of"):
-        capture.lens(rng(0), "satellite")
+        sensor.sample_lens(rng(0), "satellite")
 
 
-def test_the_sensor_keeps_order_and_size():
+def test_sensor_keeps_order_and_size():
     camera = lens(jpeg=95, noise=0.0, motion=0.0, auto=0.0, coring=0.0)
     ramp = np.tile(np.linspace(0.02, 0.6, 96, dtype=np.float32)[None, :, None], (40, 1, 3))
-    picture = sensor.sense(ramp, camera, 1.0, rng(1))
-    assert picture.shape == ramp.shape and picture.dtype == np.uint8
-    columns = picture.mean((0, 2))[4:-4]
+    image = sensor.sense(ramp, camera, 1.0, rng(1))
+    assert image.shape == ramp.shape and image.dtype == np.uint8
+    columns = image.mean((0, 2))[4:-4]
     assert (np.diff(columns) > -1.5).all() and columns[-1] > columns[0] + 60
     brighter = sensor.sense(ramp, dataclasses.replace(camera, gain=(1.6, 1.6, 1.6)), 1.0, rng(1))
-    assert brighter.mean() > picture.mean() + 5
+    assert brighter.mean() > image.mean() + 5
 
 
-def test_automatic_exposure_and_noise_in_the_dark():
+def test_automatic_exposure_and_noise_in_low_light():
     flat = np.full((64, 64, 3), 0.2, np.float32)
     camera = lens(auto=1.0, motion=0.0, noise=0.015)
     bright, dim = (sensor.sense(flat * f, camera, 1.0, rng(2)).mean() for f in (1.5, 0.5))

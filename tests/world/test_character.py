@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dressed people: cut to measure, clothed in every pose, and each a function of who it is."""
+"""Dressed people: geometry, clothes that cover the body in every pose, reproducibility."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from viewsynth import cameras
 from viewsynth.bodies import poses
 from viewsynth.render import zbuffer
-from viewsynth.world import LABELS, character, gait, garments, hair, people, shells
+from viewsynth.world import LABELS, character, gait, garments, hair, motions, people, shells
 from viewsynth.world.mannequin import mannequin
 
 CLOTHES = [LABELS.index(name) for name in ("top", "bottom", "shoes")]
@@ -23,7 +23,7 @@ def walking(phase: float = 60.0) -> torch.Tensor:
 
 
 def seen(person: character.Dressed, elevation: float, azimuth: float, size=(160, 110)):
-    """Triangle and weights of every pixel of a small picture."""
+    """Triangle and barycentric coordinates of the pixels that show the person."""
     tall = float(person.vertices[:, 1].max())
     angle = [torch.tensor([float(v)]) for v in (elevation, azimuth, 6.0, tall / 2)]
     focal = torch.tensor([size[0] / 2.1 * 6.0])
@@ -51,7 +51,7 @@ def area(shell: shells.Shell) -> float:
 
 @pytest.mark.parametrize("angle", [0.0, 0.4, 1.2])
 @pytest.mark.parametrize("offset", [0.1, 0.31, 0.5])
-def test_a_cut_is_straight_and_loses_nothing(angle, offset):
+def test_cut_is_straight_and_both_parts_fill_the_whole(angle, offset):
     whole = grid()
     field = whole.points[:, 0] * np.cos(angle) + whole.points[:, 1] * np.sin(angle) - offset
     inside, outside = shells.cut(whole, field), shells.cut(whole, -field)
@@ -83,7 +83,7 @@ def test_cloth_bridges_hollows_but_never_sinks():
     assert loose[:, 2].std() < 0.6 * points[:, 2].std()
 
 
-def test_nobody_sinks_into_the_ground_and_everybody_stands():
+def test_people_stand_on_the_ground():
     for number in range(4):
         person = character.Character(people.identity(0, number)).posed(walking(number * 70))
         low, high = person.vertices[:, 1].min(), person.vertices[:, 1].max()
@@ -93,12 +93,12 @@ def test_nobody_sinks_into_the_ground_and_everybody_stands():
 
 
 def test_a_pose_moves_the_body_as_the_body_model_does():
-    """The bare parts are where Anny puts them, local changes aside."""
-    who = people.identity(0, 1)
-    who = dataclasses.replace(who, local=dict.fromkeys(who.local, 0.0), scale=1.0)
-    m, made = mannequin(), character.Character(who)
-    person = made.posed(walking())
-    shape = torch.tensor([[who.phenotype[name] for name in m.body.shapes]]).float()
+    """Without local changes, bare skin is where Anny puts it."""
+    identity = people.identity(0, 1)
+    identity = dataclasses.replace(identity, local=dict.fromkeys(identity.local, 0.0), scale=1.0)
+    m, dressed = mannequin(), character.Character(identity)
+    person = dressed.posed(walking())
+    shape = torch.tensor([[identity.phenotype[name] for name in m.body.shapes]]).float()
     body = m.body.vertices(shape, walking()[None])[0].numpy()
     hands = np.flatnonzero(np.abs(person.rest[:, 0]) > 0.8)
     shift = person.keypoints[0] - (
@@ -108,18 +108,20 @@ def test_a_pose_moves_the_body_as_the_body_model_does():
     assert max(every) < 1e-4
 
 
-def covered_share(number: int, pose: torch.Tensor) -> tuple[int, int]:
-    """Pixels of skin that lie under a garment but are seen, and pixels of garments."""
-    who = people.identity(0, number)
-    made, m = character.Character(who), mannequin()
-    person, bad, all_ = made.posed(pose), 0, 0
-    on = garments.dress(m, who.outfit, m.template(who)[0])
+def uncovered(number: int, pose: torch.Tensor) -> tuple[int, int]:
+    """Visible pixels of skin that should be under a garment, and pixels of garments."""
+    identity = people.identity(0, number)
+    dressed, m = character.Character(identity), mannequin()
+    person, bad, all_ = dressed.posed(pose), 0, 0
+    on = garments.dress(m, identity.outfit, m.template(identity)[0])
     for elevation, azimuth in ((5, 0), (10, 120), (35, 210), (60, 300), (88, 0)):
         face, bary = seen(person, elevation, azimuth)
         _, _, label = person.shade(face, bary)
         skin = person.piece[face] == person.pieces.index(character.BODY)
         rest = (person.rest[person.faces[face]] * bary[..., None]).sum(1)
-        at = shells.Shell(rest, rest, rest, rest)  # an opening is cut on the body, near enough
+        at = shells.Shell(
+            rest, rest, rest, rest
+        )  # near enough: only openings depend on template points
         depth = np.max([field(at) for field in on.cover], axis=0)
         bad += int((skin & (depth > 0.002)).sum())
         all_ += int(np.isin(label, CLOTHES).sum())
@@ -127,27 +129,27 @@ def covered_share(number: int, pose: torch.Tensor) -> tuple[int, int]:
 
 
 def test_skin_stays_under_garments():
-    """At most 0.5 % of the garments' pixels, over people and poses."""
+    """At most 0.5 % of the pixels of garments show skin, over people and poses."""
     rng, body = np.random.default_rng(5), mannequin().body
     counts = []
     for number in range(12):
-        motion = gait.motion(rng)
-        counts.append(covered_share(number, gait.pose(motion, body)))
+        motion = motions.sample_motion(rng)
+        counts.append(uncovered(number, gait.pose(motion, body)))
     bad, all_ = np.sum(counts, 0)
     assert all_ > 50_000
     assert bad / all_ <= 0.005, counts
 
 
-def test_what_hangs_lets_no_leg_through():
-    """In front views of walkers in skirts no trouser or skin shows above the hem."""
+def test_legs_do_not_pass_through_skirts():
+    """In images of people who walk in skirts, no lining or skin shows above the hem."""
     skirts = [
         n for n in range(300) if (b := people.identity(0, n).outfit.bottom) and b.kind == "skirt"
     ][:3]
     assert skirts
     for number in skirts:
-        made = character.Character(people.identity(0, number))
+        dressed = character.Character(people.identity(0, number))
         for phase in (0, 90, 250):
-            person = made.posed(walking(phase))
+            person = dressed.posed(walking(phase))
             tube = np.flatnonzero(person.piece == [p.name for p in person.pieces].index("skirt"))
             hem = person.vertices[person.faces[tube]][..., 1].min()
             for azimuth in (0, 90, 200):
@@ -160,13 +162,13 @@ def test_what_hangs_lets_no_leg_through():
                 assert (legs & (y > hem + 0.06)).mean() < 0.002
 
 
-def test_labels_name_what_is_worn():
-    who = next(
-        w
-        for w in (people.identity(0, n) for n in range(200))
-        if w.outfit.headwear and w.outfit.carried and w.outfit.bottom
+def test_labels_match_what_is_worn():
+    identity = next(
+        one
+        for one in (people.identity(0, n) for n in range(200))
+        if one.outfit.headwear and one.outfit.carried and one.outfit.bottom
     )
-    person, found = character.Character(who).posed(walking()), set()
+    person, found = character.Character(identity).posed(walking()), set()
     for azimuth in (0, 90, 180, 270):
         found |= set(person.shade(*seen(person, 15, azimuth))[2].tolist())
     names = {LABELS[k] for k in found}
@@ -174,7 +176,7 @@ def test_labels_name_what_is_worn():
     assert "background" not in names and "occluder" not in names
 
 
-def test_a_person_depends_on_nobody_else():
+def test_a_person_does_not_depend_on_other_people():
     a = character.Character(people.identity(0, 3)).posed(walking())
     character.Character(people.identity(0, 8))
     b = character.Character(people.identity(0, 3)).posed(walking())
@@ -188,10 +190,12 @@ def test_a_person_depends_on_nobody_else():
 
 @pytest.mark.parametrize("kind", list(hair.THICK))
 def test_hair_covers_the_crown_and_not_the_face(kind):
-    who = people.identity(0, 1)
-    bare = dataclasses.replace(who.outfit, headwear=None)
-    who = dataclasses.replace(who, outfit=bare, hair=dataclasses.replace(who.hair, kind=kind))
-    person = character.Character(who).posed(walking())
+    identity = people.identity(0, 1)
+    bare = dataclasses.replace(identity.outfit, headwear=None)
+    identity = dataclasses.replace(
+        identity, outfit=bare, hair=dataclasses.replace(identity.hair, kind=kind)
+    )
+    person = character.Character(identity).posed(walking())
     top = person.shade(*seen(person, 89, 0))[2]
     front = person.shade(*seen(person, 0, 0))[2]
     assert (top == LABELS.index("hair")).mean() > 0.1
@@ -200,12 +204,12 @@ def test_hair_covers_the_crown_and_not_the_face(kind):
 
 @pytest.mark.parametrize("kind", ["backpack", "shoulder_bag", "tote", "umbrella"])
 def test_carried_things_are_where_they_belong(kind):
-    who = people.identity(0, 1)
-    thing = dataclasses.replace(who.outfit.top, kind=kind)
-    made = character.Character(
-        dataclasses.replace(who, outfit=dataclasses.replace(who.outfit, carried=(thing,)))
+    identity = people.identity(0, 1)
+    thing = dataclasses.replace(identity.outfit.top, kind=kind)
+    dressed = character.Character(
+        dataclasses.replace(identity, outfit=dataclasses.replace(identity.outfit, carried=(thing,)))
     )
-    person = made.posed(walking())
+    person = dressed.posed(walking())
     of = np.array([p.name == kind for p in person.pieces])[person.piece]
     points = person.vertices[np.unique(person.faces[of])]
     middle, tall = (points.min(0) + points.max(0)) / 2, person.vertices[:, 1].max()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colour and folds of cloth as functions of a point."""
+"""Colour and folds of cloth."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ TINTS = (RED, BLUE, WHITE, OCHRE)
 
 @pytest.fixture(scope="module")
 def at():
-    """Roughly the mean body with the arms out; only heights and the arm matter."""
+    """Approximate keypoints of the mean body with the arms held out."""
     spot = {
         "nose": (0, 1.70, 0.16),
         "eye": (0.03, 1.73, 0.14),
@@ -43,7 +43,7 @@ def cloud(count=4000, seed=0):
 
 
 @pytest.mark.parametrize("kind", fabrics.KINDS)
-def test_every_kind_is_a_function_of_the_point_alone(kind, at):
+def test_colour_and_folds_depend_on_the_point_alone(kind, at):
     points = cloud()
     fabric = Fabric(
         kind=kind,
@@ -68,7 +68,7 @@ def test_every_kind_is_a_function_of_the_point_alone(kind, at):
 
 
 @pytest.mark.parametrize("kind", ["plain", "heather", "knit", "denim"])
-def test_main_colour_stays_the_main_colour(kind, at):
+def test_mean_colour_is_the_main_colour(kind, at):
     colour = fabrics.paint(Fabric(kind=kind, colours=(BLUE,), wear=0.0), cloud(), at)
     np.testing.assert_allclose(colour.mean(0), BLUE, rtol=0.03)
     assert np.abs(colour - BLUE).max() < 0.1
@@ -95,7 +95,7 @@ def test_pinstripes_run_up_the_trunk(at):
     assert np.ptp(fabrics.paint(fabric, across, at), axis=0).max() > 0.3
 
 
-def test_prints_are_where_they_belong_and_read_the_right_way(at):
+def test_prints_are_on_their_side_and_not_mirrored(at):
     x, y = np.meshgrid(np.linspace(-0.2, 0.2, 81), np.linspace(1.05, 1.5, 91))
     sides = {
         side: np.float32(np.stack([x.ravel(), y.ravel(), np.full(x.size, z)], 1))
@@ -107,18 +107,18 @@ def test_prints_are_where_they_belong_and_read_the_right_way(at):
         assert 0.02 < inked.mean() < 0.3
         assert not (fabrics.paint(fabric, sides[other], at)[:, 0] > 0.5).any()
         assert abs(x[inked].mean()) < 0.04 and 1.2 < y[inked].mean() < 1.45
-    # On the back the viewer's right is the person's left: the same number, not mirrored.
+    # Seen from behind, right is the person's right: the same number, not mirrored.
     both = Fabric(colours=(BLUE,), ink=WHITE, seed=3, front="number", back="number")
-    figures = prints._bitmap("number", "front", 3) > 0
-    assert (figures != figures[:, ::-1]).any()
+    digits = prints._bitmap("number", "front", 3) > 0
+    assert (digits != digits[:, ::-1]).any()
     for side, sign in (("front", 1), ("back", -1)):
         x0, y0, half, tall = prints.PLACES["number", side]
         row, column = (np.mgrid[: prints.SIDE, : prints.SIDE] + 0.5) / prints.SIDE
         right, up = x0 + (2 * column - 1) * half, y0 + (1 - 2 * row) * tall
         z = np.full(right.size, 0.14 if sign > 0 else -0.06)
         points = np.float32(np.stack([sign * right.ravel(), up.ravel(), z], 1))
-        shown = fabrics.paint(both, points, at)[:, 0].reshape(figures.shape) > 0.4
-        assert (shown == figures).mean() > 0.97
+        shown = fabrics.paint(both, points, at)[:, 0].reshape(digits.shape) > 0.4
+        assert (shown == digits).mean() > 0.97
 
 
 def test_front_and_back_prints_differ(at):
@@ -127,13 +127,13 @@ def test_front_and_back_prints_differ(at):
     assert (prints._bitmap("number", "front", 4) == prints._bitmap("number", "back", 4)).all()
 
 
-def test_prints_of_many_seeds_differ_and_hold_some_ink():
+def test_prints_of_different_seeds_differ_and_have_ink():
     maps = [prints._bitmap("print", "front", seed) for seed in range(60)]
     assert all(0.03 < (m > 0).mean() < 1 for m in maps)
     assert len({m.tobytes() for m in maps}) > 50
 
 
-def test_wear_fades_knees_not_ankles(at):
+def test_wear_fades_knees_but_not_ankles(at):
     knee, ankle = np.float32([[0.11, 0.53, 0.1]]), np.float32([[0.09, 0.2, 0.05]])
     worn = Fabric(kind="denim", colours=(BLUE,), wear=1.0)
     fresh = Fabric(kind="denim", colours=(BLUE,), wear=0.0)
@@ -143,7 +143,7 @@ def test_wear_fades_knees_not_ankles(at):
     assert gain[0] > 0.05 > 0.01 > abs(gain[1])
 
 
-def test_folds_gather_at_elbows_and_knees_and_follow_the_weave():
+def test_folds_are_stronger_at_elbows_and_knees_and_grow_with_weave():
     rng = np.random.default_rng(1)
 
     def strength(centre, weave=0.6, **more):
@@ -171,7 +171,7 @@ def test_folds_gather_at_elbows_and_knees_and_follow_the_weave():
     assert 0.2 < worst < 1.0
 
 
-def test_gradient_goes_from_one_colour_to_the_other(at):
+def test_gradient_runs_from_one_colour_to_the_other(at):
     fabric = Fabric(kind="gradient", colours=(WHITE, RED))
     ends = fabrics.paint(fabric, np.float32([[0, 1.48, 0.1], [0, 0.96, 0.1]]), at)
     np.testing.assert_allclose(ends, [WHITE, RED], atol=0.02)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rig: who is seen by whom, from where, and that more pictures never change earlier ones."""
+"""The rig: which cameras see a person and from where; longer plans keep their first images."""
 
 import dataclasses
 import math
@@ -18,19 +18,19 @@ def plans():
     return {number: rig.plan(3, number, 20) for number in PEOPLE}
 
 
-def said(shot) -> str:
-    """All that decides a picture, as text (places hold arrays, which do not compare)."""
+def text(shot) -> str:
+    """A shot as text, for comparison (places contain arrays)."""
     return repr(dataclasses.asdict(shot))
 
 
-def test_a_longer_plan_only_goes_on(plans):
+def test_a_longer_plan_starts_with_the_shorter_one(plans):
     for number in (0, 1, 5):
         for count in (1, 4, 13):
             short = rig.plan(3, number, count)
-            assert [said(s) for s in short] == [said(s) for s in plans[number][:count]]
+            assert [text(s) for s in short] == [text(s) for s in plans[number][:count]]
 
 
-def test_names_are_one_picture_each(plans):
+def test_names_are_unique(plans):
     for shots in plans.values():
         names = [(shot.camera, shot.index) for shot in shots]
         assert len(set(names)) == len({shot.name for shot in shots}) == 20
@@ -38,10 +38,10 @@ def test_names_are_one_picture_each(plans):
             assert {index for c, index in names if c == camera} == set(range(count))
 
 
-def test_everybody_is_seen_from_above_and_below_and_all_cameras_see_as_many():
+def test_each_person_has_aerial_and_ground_cameras_and_all_cameras_are_used_equally():
     counts = Counter()
     for number in range(2000):
-        chosen = rig.seen_by(0, number)
+        chosen = rig.cameras_of(0, number)
         assert len(set(chosen)) == len(chosen) >= 5
         assert sum(camera in rig.AERIAL for camera in chosen[:4]) == 2
         counts.update(chosen)
@@ -63,23 +63,23 @@ def test_cameras_stay_within_their_ranges(plans):
             else:
                 assert up == pytest.approx(camera.altitude[0])
                 assert camera.distance[0] - 1e-6 <= along <= camera.distance[1] + 1e-6
-            assert abs(shot.time) < rig.LEG * 0.4 and max(map(abs, station.off)) <= 0.36
+            assert abs(shot.time) < rig.WALK * 0.4 and max(map(abs, station.offset)) <= 0.36
 
 
-def test_a_camera_keeps_its_lens_and_its_street_and_the_light_is_the_hours():
+def test_a_camera_keeps_its_lens_and_street_but_not_its_light():
     taken = [shot for number in range(40) for shot in rig.plan(0, number, 8) if shot.camera == 7]
     assert len(taken) > 10 and len({repr(shot.lens) for shot in taken}) == 1
-    assert len({repr(shot.where.ground) for shot in taken}) == 1
-    assert len({repr(shot.where.sun) for shot in taken}) > 10
+    assert len({repr(shot.place.ground) for shot in taken}) == 1
+    assert len({repr(shot.place.sun) for shot in taken}) > 10
     spots = []
-    for shot in taken:  # from the person's place, heading and angle back to the camera's place
-        rad = math.radians(shot.where.heading + shot.station.azimuth)
+    for shot in taken:  # position of the camera from position, heading and azimuth of the person
+        rad = math.radians(shot.place.heading + shot.station.azimuth)
         along = shot.station.distance * math.cos(math.radians(shot.station.elevation))
-        spots.append(np.add(shot.where.at, (along * math.sin(rad), along * math.cos(rad))))
+        spots.append(np.add(shot.place.at, (along * math.sin(rad), along * math.cos(rad))))
     assert np.ptp(spots, axis=0).max() < 1e-6
 
 
-def test_an_instant_is_one_moment_from_five_sides():
+def test_an_instant_is_one_moment_seen_by_five_cameras():
     elevations = []
     for number in PEOPLE:
         fixed, worn, *drones = rig.instant(1, number, 0)
@@ -93,19 +93,19 @@ def test_an_instant_is_one_moment_from_five_sides():
             assert low <= shot.station.elevation <= high
         shots = (fixed, worn, *drones)
         assert len({shot.camera for shot in shots}) == 5
-        assert len({id(shot.where) for shot in shots}) == 1
+        assert len({id(shot.place) for shot in shots}) == 1
         assert {(shot.moment, shot.time, shot.instant) for shot in shots} == {("instant-0", 0, "0")}
         elevations += [shot.station.elevation for shot in drones]
     counts, _ = np.histogram(elevations, [25, 35, 47, 58, 68, 79, 90])
     assert counts.min() >= 4
-    assert said(rig.instant(1, 0, 1)[0]) != said(rig.instant(1, 0, 0)[0])
+    assert text(rig.instant(1, 0, 1)[0]) != text(rig.instant(1, 0, 0)[0])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 20])
 def test_every_query_has_a_match_of_another_camera_in_the_gallery(count):
-    asked = 0
+    total = 0
     for number in range(80):
-        chosen = rig.seen_by(0, number)
+        chosen = rig.cameras_of(0, number)
         found = [(rig.split(number, k), chosen[k % len(chosen)]) for k in range(count)]
         splits = {split for split, _ in found}
         assert splits <= ({"query", "gallery"} if number % 2 else {"train"})
@@ -114,5 +114,5 @@ def test_every_query_has_a_match_of_another_camera_in_the_gallery(count):
         assert all(gallery - {camera} for camera in queries)
         if len(queries) == 2:
             assert sum(camera in rig.AERIAL for camera in queries) == 1
-        asked += len(queries)
-    assert (asked > 0) == (count > 2)
+        total += len(queries)
+    assert (total > 0) == (count > 2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of drawn people: deterministic, true to their truth, readable."""
+"""Rendered images of people: reproducible, consistent with their ground truth, readable."""
 
 import dataclasses
 import math
@@ -10,14 +10,14 @@ import torch
 
 from viewsynth import bodies, cameras
 from viewsynth.data import folder
-from viewsynth.world import capture, rig, shots, writer
+from viewsynth.world import capture, rig, rows, shots
 
 FRONT = shots.Simple(name="front", elevation=0, azimuth=0, height=120)
 AT = {name: row for row, name in enumerate(bodies.KEYPOINTS)}
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def people():
     return shots.draw(2, seed=3)
 
 
@@ -31,48 +31,48 @@ def same(a: shots.Picture, b: shots.Picture) -> bool:
     return np.array_equal(a.image, b.image) and np.array_equal(a.photo.labels, b.photo.labels)
 
 
-def test_a_picture_does_not_depend_on_what_else_is_drawn(drawn, planned):
-    plan, pictures = planned
-    assert same(shots.picture(3, 0, plan[3]), pictures[3])
+def test_an_image_does_not_depend_on_other_images(people, planned):
+    plan, renderings = planned
+    assert same(shots.picture(3, 0, plan[3]), renderings[3])
     again = shots.draw(1, seed=3, shots=shots.SHOTS[1:], first=1)[0]
-    assert same(again, drawn[3])
+    assert same(again, people[3])
     assert not same(shots.one(1, 4, shots.SHOTS[1]), again)
-    assert same(shots.take(3, 0, plan[:1])[0], pictures[0])
+    assert same(shots.take(3, 0, plan[:1])[0], renderings[0])
 
 
-def test_keypoints_are_the_projected_joints(drawn, planned):
-    for picture in [*drawn, *planned[1]]:
-        photo = picture.photo
+def test_keypoints_are_the_projected_joints(people, planned):
+    for rendered in [*people, *planned[1]]:
+        photo = rendered.photo
         crop = cameras.Cameras(
             torch.as_tensor(photo.world_to_camera)[None].float(),
             torch.as_tensor(photo.intrinsics)[None].float(),
             photo.image.shape[:2],
             k1=torch.tensor([float(photo.k1)]),
         )
-        pixels, _ = crop.project(torch.as_tensor(picture.joints)[None])
+        pixels, _ = crop.project(torch.as_tensor(rendered.joints)[None])
         assert np.allclose(pixels[0].numpy(), photo.keypoints[:, :2], atol=0.05)
         centre = -photo.world_to_camera[:3, :3].T @ photo.world_to_camera[:3, 3]
-        assert centre[1] == pytest.approx(picture.altitude, abs=1e-3 * picture.altitude)
+        assert centre[1] == pytest.approx(rendered.altitude, abs=1e-3 * rendered.altitude)
 
 
-def test_visible_keypoints_lie_on_the_person(drawn, planned):
-    for picture in [*drawn, *planned[1]]:
-        x, y, seen = picture.photo.keypoints.T
+def test_visible_keypoints_lie_on_the_person(people, planned):
+    for rendered in [*people, *planned[1]]:
+        x, y, seen = rendered.photo.keypoints.T
         column, row = np.floor([x[seen > 0], y[seen > 0]]).astype(int)
-        grown = np.pad(picture.mask, 3)
+        grown = np.pad(rendered.mask, 3)
         touched = np.stack([grown[row + a, column + b] for a in (0, 3, 6) for b in (0, 3, 6)])
-        assert touched.any(0).mean() > 0.9, picture.shot.name
-        assert picture.mask.any() and picture.image.shape[:2] == picture.photo.labels.shape
+        assert touched.any(0).mean() > 0.9, rendered.shot.name
+        assert rendered.mask.any() and rendered.image.shape[:2] == rendered.photo.labels.shape
 
 
-@pytest.mark.parametrize("azimuth, right_in_picture", [(0, "left"), (180, "right")])
-def test_azimuth_says_which_side_is_seen(azimuth, right_in_picture):
+@pytest.mark.parametrize("azimuth, right_in_image", [(0, "left"), (180, "right")])
+def test_azimuth_decides_which_side_is_seen(azimuth, right_in_image):
     points = shots.one(0, 0, dataclasses.replace(FRONT, azimuth=azimuth)).photo.keypoints
-    other = {"left": "right", "right": "left"}[right_in_picture]
-    assert points[AT[f"{right_in_picture}_shoulder"], 0] > points[AT[f"{other}_shoulder"], 0] + 5
+    other = {"left": "right", "right": "left"}[right_in_image]
+    assert points[AT[f"{right_in_image}_shoulder"], 0] > points[AT[f"{other}_shoulder"], 0] + 5
 
 
-def test_shots_of_one_moment_share_the_pose_and_elevation_shortens():
+def test_shots_of_one_moment_share_the_pose_and_elevation_foreshortens():
     low, high, own = (
         shots.one(0, 0, dataclasses.replace(FRONT, name=name, elevation=elevation, moment=moment))
         for name, elevation, moment in (("a", 0, "m"), ("b", 60, "m"), ("c", 0, ""))
@@ -84,16 +84,16 @@ def test_shots_of_one_moment_share_the_pose_and_elevation_shortens():
 
 
 def test_an_instant_shows_one_pose_and_one_light(planned):
-    plan, pictures = planned
-    joints = [picture.joints for picture in pictures[4:]]
+    plan, renderings = planned
+    joints = [rendered.joints for rendered in renderings[4:]]
     assert all(np.array_equal(joints[0], other) for other in joints[1:])
-    assert len({picture.photo.target_height for picture in pictures[4:]}) == 1
-    rows = [writer.picture_row(picture, "a.jpg", "paired", 3) for picture in pictures[4:]]
-    assert all(row["place"] == rows[0]["place"] for row in rows)
+    assert len({rendered.photo.target_height for rendered in renderings[4:]}) == 1
+    places = [rows.image_row(one, "a.jpg", "paired", 3)["place"] for one in renderings[4:]]
+    assert all(place == places[0] for place in places)
 
 
-def test_a_walk_goes_past_a_camera_that_stays():
-    station = capture.Station(elevation=10.0, azimuth=30.0, distance=8.0, off=(0, 0), roll=0)
+def test_a_walk_passes_a_fixed_camera():
+    station = capture.Station(elevation=10.0, azimuth=30.0, distance=8.0)
 
     def centre(one):
         e, a = math.radians(one.elevation), math.radians(one.azimuth)
@@ -106,16 +106,16 @@ def test_a_walk_goes_past_a_camera_that_stays():
     assert np.allclose(centre(shots.passed(station, 0.0)), centre(station))
 
 
-def test_pictures_of_one_walk_differ_and_belong_together():
-    walk = [shot for shot in rig.plan(0, 2, 30) if shot.camera == rig.seen_by(0, 2)[1]][:2]
+def test_images_of_one_walk_share_motion_and_light_but_not_phase():
+    walk = [shot for shot in rig.plan(0, 2, 30) if shot.camera == rig.cameras_of(0, 2)[1]][:2]
     one, two = shots.take(0, 2, walk)
     assert one.motion.kind == two.motion.kind and one.motion.speed == two.motion.speed
     assert one.motion.phase != two.motion.phase
-    assert np.array_equal(one.shot.where.sun, two.shot.where.sun)
+    assert np.array_equal(one.shot.place.sun, two.shot.place.sun)
     assert abs((one.station.azimuth - two.station.azimuth + 180) % 360 - 180) < 60
 
 
-def test_folder_reads_what_is_written(tmp_path):
+def test_folder_reads_the_written_images(tmp_path):
     simple = tuple(dataclasses.replace(shot, height=80) for shot in shots.SHOTS)
     shots.write(tmp_path / "people", 2, shots=simple)
     found = folder.load(tmp_path / "people")

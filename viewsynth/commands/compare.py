@@ -15,12 +15,14 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from viewsynth.evaluate.compare import plots, runs, summary, table
 from viewsynth.runtime.files import write
+
+if TYPE_CHECKING:
+    from viewsynth.evaluate.compare import runs
 
 PROBE = "probe.json"
 
@@ -55,6 +57,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Read, compare, write and print; returns 0."""
+    from viewsynth.evaluate.compare import plots, runs, summary, table
+
     words = _words(config.words)
     found = runs.read(config.results.expanduser(), config.arms)
     parts = summary.Parts(
@@ -109,6 +113,8 @@ def read_probes(folder: Path, found: runs.Runs) -> list[dict]:
 
 
 def _probe(path: Path) -> list[dict]:
+    from viewsynth.evaluate.compare import table
+
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         return [{key: row[key] for key in table.PROBES if key != "arm"} for row in rows]

@@ -18,19 +18,19 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
-from PIL import Image
-from tqdm import tqdm
 
 from viewsynth import data
 from viewsynth.config import within
-from viewsynth.data import Reading, frames
-from viewsynth.data.images import ImageError
+from viewsynth.data import Reading
 from viewsynth.records import Dataset, Reject, Sample, seed_of, to_dict
-from viewsynth.report import sheet
 from viewsynth.runtime.files import lines, write
 from viewsynth.runtime.workers import cores
+
+if TYPE_CHECKING:
+    from viewsynth.report import sheet
 
 FAULTS = 0.01  # share of the pictures that may be unusable before the command says failed
 PER_CAMERA = 6  # pictures of a camera on the sheet
@@ -87,16 +87,21 @@ def run(config: Config) -> int:
 @contextlib.contextmanager
 def quiet():
     """Let `data.load` not log what the tables say anyway."""
-    before = data.logger.level
-    data.logger.setLevel(logging.ERROR)
+    logger = logging.getLogger("viewsynth.data")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        data.logger.setLevel(before)
+        logger.setLevel(before)
 
 
 def broken(samples: list[Sample]) -> list[Reject]:
     """The pictures that cannot be decoded, by decoding all of them, in threads."""
+    from tqdm import tqdm
+
+    from viewsynth.data import frames
+    from viewsynth.data.images import ImageError
 
     def bad(sample: Sample) -> list[Reject]:
         rejects = []
@@ -200,6 +205,8 @@ def table(head: list[str], rows: list[list]) -> list[str]:
 
 def draw(dataset: Dataset, count: int) -> bytes:
     """Some pictures of every camera, drawn by their names, as PNG; broken ones are left out."""
+    from viewsynth.report import sheet
+
     cameras: dict[tuple, list[Sample]] = {}
     for sample in dataset.samples:
         cameras.setdefault((sample.view, len(sample.camid), sample.camid), []).append(sample)
@@ -212,6 +219,12 @@ def draw(dataset: Dataset, count: int) -> bytes:
 
 
 def _tiles(samples: list[Sample], count: int) -> list[sheet.Tile]:
+    from PIL import Image
+
+    from viewsynth.data import frames
+    from viewsynth.data.images import ImageError
+    from viewsynth.report import sheet
+
     tiles: list[sheet.Tile] = []
     for sample in samples:
         if len(tiles) == count:

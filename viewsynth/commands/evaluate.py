@@ -23,17 +23,18 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from viewsynth import __version__, data
 from viewsynth.config import dump, within
 from viewsynth.data import Reading, Source
-from viewsynth.evaluate import features, protocols, scoring
 from viewsynth.records import Dataset, Protocol, Reject
 from viewsynth.records import to_dict as to_json
-from viewsynth.reid import encoders
 from viewsynth.runtime.files import claim, clean, lines, write
 from viewsynth.runtime.workers import cores, launched
+
+if TYPE_CHECKING:
+    from viewsynth.evaluate import features
 
 BROKEN = 0.01  # share of the pictures that may be unreadable before the run counts as failed
 OURS = set(
@@ -119,6 +120,8 @@ def run(config: Config) -> int:
 
     Returns: 0, or 1 if more than 1 % of the pictures could not be read.
     """
+    from viewsynth.evaluate import protocols
+
     check(config)
     accelerator = launched(config.device)
     first = accelerator.is_main_process
@@ -188,6 +191,9 @@ def _extract(
     Returns: the encoder in words, names of the samples that have features, rejects, and how many
         pictures there were.
     """
+    from viewsynth.evaluate import features
+    from viewsynth.reid import encoders
+
     model = config.model
     with accelerator.main_process_first():  # one fetches it, if it must be fetched
         encoder = encoders.load(model.path, model.size, model.pooling, str(accelerator.device))
@@ -239,6 +245,8 @@ def _left(
     dataset: Dataset, chosen: list[Protocol], have: set[str] | None, learnt: dict[str, str]
 ) -> tuple[list[Protocol], list[str]]:
     """The protocols without the samples that have no features, and what that leaves out."""
+    from viewsynth.evaluate import protocols
+
     lost = {sample.name for protocol in chosen for sample in _of(protocol)} - (have or set())
     if have is None or not lost:
         return chosen, []
@@ -249,6 +257,8 @@ def _features(
     config: Config, dataset: Dataset, kept: list[Protocol]
 ) -> tuple[features.Features, dict[str, int]]:
     """The features of all samples of the protocols, and the row of each by name."""
+    from viewsynth.evaluate import features
+
     names = sorted({sample.name for protocol in kept for sample in _of(protocol)})
     if config.features is None:
         found = features.load(config.folder / "features.safetensors", names)
@@ -273,6 +283,8 @@ def _rank(
     """The results of all protocols and their queries, the same in every process."""
     import torch
     from accelerate.utils import gather_object
+
+    from viewsynth.evaluate import scoring
 
     torch.set_num_threads(1)  # the last bit of a product hangs on it
     results, queries = [], []
@@ -306,6 +318,8 @@ def _report(
     config: Config, dataset: Dataset, results: list[dict], maker: dict, told: list[str], broken: int
 ) -> None:
     """Write the results, and print the table with what has been told."""
+    from viewsynth.evaluate import scoring
+
     model = results[0]["model"] or (config.features.stem if config.features else "")
     model += f", {config.part} alone" if config.part else ""
     method = config.method or model
@@ -328,6 +342,8 @@ def _report(
 
 
 def _csv(rows: list[dict]) -> bytes:
+    from viewsynth.evaluate import scoring
+
     text = io.StringIO()
     writer = csv.DictWriter(text, scoring.LEADERBOARD, lineterminator="\n")
     writer.writeheader()

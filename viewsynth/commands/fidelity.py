@@ -27,20 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import tyro
-from PIL import Image
-from tqdm import tqdm
 
 from viewsynth.config import to_dict, within
-from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
-from viewsynth.evaluate.fidelity import comparison, observer, sets, table, text
-from viewsynth.report import sheet
 from viewsynth.runtime import weights
 from viewsynth.runtime.files import lines, write
 from viewsynth.runtime.workers import FatalError, spread
-from viewsynth.world import truth
 
 MOST = 12_000  # pictures that the observer learns from: more cost minutes and memory
 # Tiles of a view on the sheet: file and label; the second where a diffusion repaired.
@@ -91,6 +84,11 @@ class Config:
 
 def run(config: Config) -> int:
     """Measure, print the tables, and say where they are."""
+    from tqdm import tqdm
+
+    from viewsynth.evaluate.fidelity import comparison
+    from viewsynth.world import truth
+
     moments = truth.instants(config.world, config.people, config.skip)
     judges, told = _judges(config)
     pose, detector = weights.pose_model(None), weights.detector_model(None)
@@ -129,6 +127,8 @@ def _judges(config: Config) -> tuple[dict, list]:
 
     Raises: FileNotFoundError, ValueError: if there is none, or it is something else.
     """
+    from viewsynth.diffusion import refine
+
     found = refine.find(config.refine)
     if found is None and config.reid is None:
         return {}, []
@@ -159,6 +159,12 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
 
     Raises: ValueError: if the file holds another one.
     """
+    import numpy as np
+    from tqdm import tqdm
+
+    from viewsynth.evaluate.fidelity import observer
+    from viewsynth.world import truth
+
     rows = _few(truth.training(world))
     settings = observer.Settings()
     # Sizes tell a world that was drawn anew, without reading every picture.
@@ -187,12 +193,16 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
 
 def _few(rows: list[dict]) -> list[dict]:
     """At most `MOST` rows, whole people, in their order."""
+    from viewsynth.world import truth
+
     pids = sorted({row["pid"] for row in rows}, key=truth.order)
     keep = set(pids[: max(MOST * len(pids) // max(len(rows), 1), 2)])
     return [row for row in rows if row["pid"] in keep]
 
 
 def _report(config: Config, parts: list[dict], moments) -> None:
+    from viewsynth.evaluate.fidelity import sets, table, text
+
     rows = [row for part in parts for row in part["rows"]]
     rejects = [reject for part in parts for reject in part["rejects"]]
     if not rows:
@@ -259,6 +269,9 @@ def _engine(config: Config) -> list[str]:
 
 def _sheet(output: Path, moments, made: set[str], names) -> bytes:
     """Ground crops, then for every drone view the true picture and the methods."""
+    from viewsynth.evaluate.fidelity import comparison
+    from viewsynth.report import sheet
+
     shown = []
     for moment in moments:
         folder = comparison.shown_folder(output, moment.pid, moment.name)
@@ -268,6 +281,10 @@ def _sheet(output: Path, moments, made: set[str], names) -> bytes:
 
 
 def _tiles(folder: Path, names) -> Iterator:
+    from PIL import Image
+
+    from viewsynth.report import sheet
+
     def opened(path: Path) -> Image.Image:
         with Image.open(path) as file:
             return file.convert("RGB")

@@ -18,22 +18,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from viewsynth import manifest
 from viewsynth.config import dump, to_dict, within
 from viewsynth.data import Reading, Source, reading
-from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
-from viewsynth.generate import chunk, worker
+from viewsynth.generate import worker
 from viewsynth.generate.options import Pose, Views
 from viewsynth.records import to_dict as to_json
 from viewsynth.render.options import Sensor
-from viewsynth.report import sheet
 from viewsynth.runtime.files import claim, clean, lines, write
 from viewsynth.runtime.licences import require_commercial
 from viewsynth.runtime.provenance import facts
 from viewsynth.runtime.workers import Progress, hired, launched, spread
+
+if TYPE_CHECKING:
+    from viewsynth.diffusion import refine
 
 FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
 OURS = set(
@@ -138,8 +139,8 @@ class Config:
 def run(
     config: Config,
     prepare: Callable | None = None,
-    load: Callable = chunk.load_tools,
-    make: Callable = chunk.make_chunk,
+    load: Callable | None = None,
+    make: Callable | None = None,
 ) -> int:
     """Make the data set; what is finished already is kept.
 
@@ -149,6 +150,8 @@ def run(
         load, make: What a worker does, see `worker.start`.
     Returns: 0, or 1 if nobody was made or more than 1 % of the people were lost to faults.
     """
+    from viewsynth.generate import chunk
+
     started = time.perf_counter()
     folder = config.folder
     check(config)
@@ -171,6 +174,7 @@ def run(
     rank, ranks = accelerator.process_index, accelerator.num_processes
     device = str(accelerator.device)
     job = worker.Job(folder, frozen.root, config, device, models, revisions, licences)
+    load, make = load or chunk.load_tools, make or chunk.make_chunk
     lost = _work(todo, job, load, make, rank, ranks)
     if first:
         lost += _gather(folder, ranks)
@@ -191,6 +195,7 @@ def check(config: Config) -> None:
     Raises: ValueError, FileNotFoundError: with what to do.
     """
     from viewsynth import bodies, data
+    from viewsynth.diffusion import refine
     from viewsynth.runtime import weights
 
     if config.data.name not in data.names():
@@ -233,6 +238,8 @@ def _licences(config: Config, found: refine.Found | None) -> dict[str, str]:
 
 def settings_of(config: Config, device: str) -> dict:
     """The configuration as far as it changes pixels or rows; views and people may be added."""
+    from viewsynth.diffusion import refine
+
     tree = to_dict(config)
     for key in ("views", "weights", "output", "workers", "report", "retry_failed", "commercial"):
         del tree[key]
@@ -255,6 +262,7 @@ def _claim(folder: Path, settings: dict) -> None:
 def _input(config: Config) -> tuple[Path, list, list]:
     """The samples, and what is no sample; the demo draws them first."""
     from viewsynth import data
+    from viewsynth.data import layout
 
     root = config.data.root
     if root is None:
@@ -271,7 +279,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
     samples = [sample for sample in dataset.train if sample.view == "ground"]
     if others := len(dataset.samples) - len(samples):
         what = "pictures that are for evaluation or from above are not used"
-        dataset.rejects.append(data.layout.skip(".", what, others))
+        dataset.rejects.append(layout.skip(".", what, others))
         if not samples:
             raise ValueError(
                 f"data.root: {root} has no ground picture of the split train: all {others} are "
@@ -285,6 +293,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
 def _prepare(config: Config) -> tuple[dict, dict, dict]:
     """Fetch and build, once and in the main process, what the workers load."""
     from viewsynth import bodies
+    from viewsynth.diffusion import refine
     from viewsynth.runtime import weights
 
     found, identity = refine.find(config.refine), ""
@@ -351,6 +360,8 @@ def _gather(folder: Path, ranks: int) -> list[dict]:
 
 def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) -> int:
     """Join the parts, make sheet and report, say what came out; returns the exit status."""
+    from viewsynth.report import sheet
+
     folder = config.folder
     shutil.rmtree(folder / "ranks", ignore_errors=True)
     rows, rejects = manifest.join(folder, frozen, lost)

@@ -23,9 +23,6 @@ import numpy as np
 from viewsynth import data
 from viewsynth.config import within
 from viewsynth.data import Reading, Source
-from viewsynth.evaluate.probe import probe
-from viewsynth.reid import encoders, pool
-from viewsynth.reid.pixels import Pixels
 from viewsynth.runtime.files import write
 from viewsynth.runtime.workers import launched
 
@@ -71,6 +68,9 @@ class Config:
 
 def run(config: Config) -> int:
     """Probe, write and print; returns 0."""
+    from viewsynth.reid import encoders, pool
+    from viewsynth.reid.pixels import Pixels
+
     given = {
         "--model": config.model,
         "--data.root": config.data.root,
@@ -82,7 +82,7 @@ def run(config: Config) -> int:
         )
     dataset = data.load(config.data.name, config.data.root, config.data)
     real = [sample for sample in dataset.train if sample.source == "real"]
-    learnt = pool.build(real, config.data.synthetic, "none")
+    learnt = pool.build(real, config.data.synthetic, pool.Selection("none"))
     kinds = np.array(
         [
             "synthetic" if made else f"real {('ground', 'aerial')[view]}"
@@ -123,6 +123,8 @@ def _few(labels: np.ndarray, kinds: np.ndarray, most: int, rng) -> np.ndarray:
 
 def _rows(features: np.ndarray, kinds: np.ndarray, pids: list[str], seed: int):
     """A row a pair of kinds that both are there, see `experiment.table.PROBES`."""
+    from viewsynth.evaluate.probe import probe
+
     for one, other in PAIRS:
         which = (kinds == one) | (kinds == other)
         if {one, other} <= set(kinds.tolist()):

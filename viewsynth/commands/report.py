@@ -12,8 +12,6 @@ from pathlib import Path
 
 import tyro
 
-from viewsynth.report import sheet
-
 
 @dataclass(frozen=True)
 class Config:
@@ -25,6 +23,8 @@ class Config:
 
 def run(config: Config) -> None:
     """Write both files and say where they are."""
+    from viewsynth.report import sheet
+
     sheet.write_report(config.run)
     sys.stderr.write(
         f"wrote {config.run / 'report' / 'index.html'} and {config.run / 'contact_sheet.png'}\n"

@@ -19,27 +19,24 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from tqdm import tqdm
-
-from viewsynth import data, metrics
+from viewsynth import data
 from viewsynth.config import dump, to_dict, within
 from viewsynth.data import Reading, Source, reading
 from viewsynth.manifest import refuse_other_settings
-from viewsynth.records import Protocol, Sample
+from viewsynth.records import Sample
 from viewsynth.records import to_dict as to_json
-from viewsynth.reid import backbones, batches, methods, pool, saved, training
+from viewsynth.reid import methods, pool
 from viewsynth.reid.options import Augmentation, ReIDOptimization
-from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
 from viewsynth.runtime import fingerprint
 from viewsynth.runtime.files import claim, clean, lines, write
 from viewsynth.runtime.provenance import facts
 from viewsynth.runtime.workers import launched
-from viewsynth.training import checkpoints
-from viewsynth.training.learning import Log
+
+if TYPE_CHECKING:
+    from viewsynth.reid.pixels import Pixels
 
 OURS = set(
     [
@@ -149,10 +146,10 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Train, or go on; returns 0."""
+    """Train, or continue a stopped run; returns 0."""
     if config.data.root is None:
         raise ValueError("data.root must be the folder of the real data set; got none")
-    methods.needs(config.model.method)  # an unknown name is told before anything is read
+    methods.needs(config.model.method)  # refuse an unknown name before anything is read
     accelerator = launched(config.device, config.trackers, config.output)
     first = accelerator.is_main_process
     if not first:
@@ -160,72 +157,67 @@ def run(config: Config) -> int:
     learnt, validated, rejects = pools(config)
     plan_of(config, learnt)
     _check_views(config, learnt)
-    body = backbones.load(config.model.backbone, config.model.size, config.seed)
+    backbone = _backbone(config)
     with accelerator.main_process_first():
         if first:
             ours = OURS | {p.name for p in config.output.glob("checkpoint-*")}
             claim(config.output, ours, "run.json")
             clean(config.output)
         pixels = open_pixels(learnt.samples, config, first)
-        seen = open_pixels(validated, config, first)
-    files = pool.inputs(learnt, validated, pixels, seen)
+        held = open_pixels(validated, config, first)
+    files = pool.inputs(learnt, validated, pixels, held)
     learnt = learnt.keep(pixels.usable)
-    method = methods.build(
-        config.model.method,
-        body,
-        learnt.classes,
-        config.model.smoothing,
-        config.seed,
-        len(learnt.view_names),
-    )
+    method = _method(config, backbone, learnt)
     if first:
         _freeze(config, files, accelerator)
-        every = [*rejects, *pixels.rejects, *(seen.rejects if seen else [])]
+        every = [*rejects, *pixels.rejects, *(held.rejects if held else [])]
         write(config.output / "rejects.jsonl", lines([to_json(reject) for reject in every]))
-    plan = plan_of(config, learnt)
-    accelerator.wait_for_everyone()
-    done = checkpoints.newest(config.output)
-    if first and done is None:
-        _check_learns(method, plan, pixels, accelerator.device)
-    accelerator.wait_for_everyone()
-    _train(config, method, plan, pixels, seen, accelerator)
+    _train(config, method, plan_of(config, learnt), pixels, held, accelerator)
+    accelerator.end_training()
     return 0
 
 
-def open_pixels(samples: list[Sample], config: Config, bar: bool) -> Pixels | None:
-    """The pictures of some samples as a run wants them; None if there are none."""
-    return Pixels.open(samples, config.model.size, config.cache, bar=bar) if samples else None
+# ---- data and model --------------------------------------------------------------------------
 
 
 def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
-    """What is learnt from, the samples of the validation, and what cannot be used."""
+    """The training pool, the samples of the validation, and the rejects of both."""
     dataset = data.load(config.data.name, config.data.root, config.data)
     every = [sample for sample in dataset.train if sample.source == "real"]
     if not every:
-        raise ValueError(f"data.root: {config.data.root} has no real picture of the split train")
+        raise ValueError(f"data.root: {config.data.root} has no real image of the split train")
     wanted = [s for s in every if config.data.views in ("both", s.view)]
     if not wanted:
-        raise ValueError(f"data.views: {config.data.root} has no {config.data.views} picture")
-    # Validation sees what training sees: the other view's pictures are not to be had.
+        raise ValueError(f"data.views: {config.data.root} has no {config.data.views} image")
+    # Validation sees the views that training sees.
     frames, videos = pool.pictures(wanted)
     real, validated = pool.split(frames, config.data.validation, config.seed)
     tested = {s.pid for p in dataset.protocols.values() for s in (*p.query, *p.gallery)}
     learnt = pool.build(
         real,
         config.data.synthetic,
-        config.data.weight,
+        pool.Selection(config.data.weight, config.data.least, config.data.per_person),
         everyone=every,
         tested=tested,
-        least=config.data.least,
-        views=config.data.per_person,
         repeat=config.data.repeat,
         by=config.model.views,
     )
     return learnt, validated, [*dataset.rejects, *videos]
 
 
+def open_pixels(samples: list[Sample], config: Config, bar: bool) -> Pixels | None:
+    """The resized images of some samples; None if there are no samples."""
+    from viewsynth.reid.pixels import Pixels
+
+    return Pixels.open(samples, config.model.size, config.cache, bar=bar) if samples else None
+
+
 def plan_of(config: Config, learnt: pool.Pool) -> Plan:
-    """The batches of the run. Raises: ValueError: if they cannot be drawn."""
+    """The batches of the run.
+
+    Raises:
+        ValueError: if the pool has too few people or images for them.
+    """
     return Plan(
         pool=learnt,
         people=config.people,
@@ -237,8 +229,34 @@ def plan_of(config: Config, learnt: pool.Pool) -> Plan:
     )
 
 
+def _check_views(config: Config, learnt: pool.Pool) -> None:
+    if methods.needs(config.model.method) == "views" and len(set(learnt.views.tolist())) < 2:
+        raise ValueError(
+            f"model.method: {config.model.method} needs ground and aerial images; all images are "
+            "of one view: add --data.synthetic, or use the method baseline"
+        )
+
+
+def _backbone(config: Config):
+    from viewsynth.reid import backbones
+
+    return backbones.load(config.model.backbone, config.model.size, config.seed)
+
+
+def _method(config: Config, backbone, learnt: pool.Pool):
+    model = config.model
+    return methods.build(
+        model.method,
+        backbone,
+        learnt.classes,
+        model.smoothing,
+        config.seed,
+        len(learnt.view_names),
+    )
+
+
 def _freeze(config: Config, files: dict[str, tuple[Path, dict]], accelerator) -> None:
-    """Write down what decides the weights, or refuse to go on with something else."""
+    """Record what decides the weights, or refuse to resume with something else."""
     folder, values = config.output, to_dict(config)
     settings = {key: value for key, value in values.items() if key not in FREE}
     settings["data"] = reading.told(settings["data"])
@@ -249,168 +267,63 @@ def _freeze(config: Config, files: dict[str, tuple[Path, dict]], accelerator) ->
         if config.resume == "no":
             raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
         old = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
-        old.pop("pictures_sha256", None)  # of runs of before there was a record of the inputs
+        old.pop("pictures_sha256", None)  # in runs from before inputs.jsonl
         refuse_other_settings(folder, old, settings)
     fingerprint.keep(folder, fingerprint.compare(folder, files, begun))
     write(folder / "config.yaml", dump(config).encode())
-    told = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"
-    write(folder / "run.json", told.encode())
+    record = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"
+    write(folder / "run.json", record.encode())
 
 
-def _check_views(config: Config, learnt: pool.Pool) -> None:
-    if methods.needs(config.model.method) == "views" and len(set(learnt.views.tolist())) < 2:
-        raise ValueError(
-            f"model.method: {config.model.method} needs pictures from the ground and from above; "
-            "there are only those of one view: add --data.synthetic, or use baseline"
-        )
-
-
-def _check_learns(method, plan: Plan, pixels: Pixels, device) -> None:
-    """The start-up check, on pictures that nothing was done to."""
-    plain = Augmentation(pad=0, flip=0, erase=0)
-    batch = next(batches.stream(plan, pixels, plain, [0], device=device))
-    before, after = training.check_learns(method.to(device), batch)
-    say(f"start-up check: loss {before:.2f} -> {after:.2f} on {training.LEARNS} pictures")
-
-
-# ---- validation ------------------------------------------------------------------------------
-
-
-def _validation(config: Config, pixels: Pixels | None, best: float, accelerator):
-    """`validate(step, model)` for `training.train`, which keeps the best model so far.
-
-    Everybody is looked for among everybody: across views where there are two, else across cameras.
-
-    Args:
-        pixels: Of the validation.
-        best: mAP of the best model that is saved already.
-    Returns: None if there is nobody to find.
-    """
-    samples = pixels.samples if pixels else []
-    camera = "view" if len({sample.view for sample in samples}) > 1 else "camid"
-    if not Protocol(name="", query=samples, gallery=samples, camera=camera).valid_queries:
-        return None
-    pids = [sample.pid for sample in samples]
-    cameras = [getattr(sample, camera) for sample in samples]
-
-    def validate(step: int, model) -> dict:
-        nonlocal best
-        rows = features(model, pixels)
-        if not np.isfinite(rows).all():
-            raise training.DivergedError(
-                f"after step {step} the features of the validation are not finite; lower "
-                f"--optim.rate ({config.optim.rate:g}) in a new --output"
-            )
-        found = metrics.rank_metrics(
-            metrics.cosine_distances(rows, rows), pids, pids, cameras, cameras
-        )
-        if found.mAP > best:
-            best = found.mAP
-            if accelerator.is_main_process:
-                _save(config, model, step)
-        return {"val_mAP": found.mAP, "val_rank1": float(found.cmc[0])}
-
-    return validate
-
-
-def _best(config: Config, rows: list[dict], method, accelerator) -> float:
-    """MAP of the best model so far; if it is not there any more, it is made from its checkpoint.
-
-    Args:
-        rows: Of the log, up to the newest checkpoint.
-        method: Its weights are changed, before those of the newest checkpoint are read.
-    Returns: -1 if there is none.
-    """
-    rows = [row for row in rows if "val_mAP" in row]
-    none, folder = {"step": 0, "val_mAP": -1.0}, config.output / "model"
-    best = max(rows, key=lambda row: row["val_mAP"], default=none)
-    there = saved.is_ours(folder)
-    told = json.loads((folder / saved.CONFIG).read_text(encoding="utf-8")) if there else {}
-    accelerator.wait_for_everyone()  # all have looked before one writes
-    if there or not rows:  # that of a step after the newest checkpoint will be made again
-        step = told.get("about", {}).get("step")
-        return next((row["val_mAP"] for row in rows if row["step"] == step), best["val_mAP"])
-    folders = {row["step"]: config.output / f"{checkpoints.NAME}{row['step']}" for row in rows}
-    left = [row for row in rows if folders[row["step"]].is_dir()]
-    found = max(left, key=lambda row: row["val_mAP"], default=none)
-    if found is none:
-        return none["val_mAP"]  # the best one from here on is kept
-    if accelerator.is_main_process:
-        if found is not best:
-            say(
-                f"model/ is gone, and so is the checkpoint of step {best['step']}, which was the "
-                f"best; that of step {found['step']} takes its place"
-            )
-        tensors, _ = checkpoints.read_checkpoint(folders[found["step"]])
-        method.load_state_dict(tensors.get("average", tensors["model"]))
-        _save(config, method, found["step"])
-    return found["val_mAP"]
-
-
-def _save(config: Config, model, step: int) -> None:
-    about = {"data": config.data.name, "step": step, "steps": config.steps}
-    saved.save(model, config.output / "model", about)
-
-
-def features(model, pixels: Pixels) -> np.ndarray:
-    """Features of all pictures, as they are.  float32 [N, D]"""
-    import torch
-
-    device, found = next(model.parameters()).device, []
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(pixels.samples), CHUNK):
-            images = pixels.get(range(start, min(start + CHUNK, len(pixels.samples))))
-            images = images.to(device).permute(0, 3, 1, 2).contiguous().float() / 255
-            found.append(model.features(images).float().cpu())
-    return torch.cat(found).numpy()
-
-
-# ---- the run ---------------------------------------------------------------------------------
+# ---- training --------------------------------------------------------------------------------
 
 
 def _train(
-    config: Config, method, plan: Plan, pixels: Pixels, seen: Pixels | None, accelerator
+    config: Config, method, plan: Plan, pixels: Pixels, held: Pixels | None, accelerator
 ) -> None:
-    folder, began = config.output, time.perf_counter()
-    done = checkpoints.newest(folder)
-    steps = int(done.name.partition("-")[2]) if done else 0
-    log = Log(folder / "log.jsonl", steps, config.every, config.steps)
-    best = _best(config, log.rows, method, accelerator)
-    validation = _validation(config, seen, best, accelerator)
+    """Train and save the model: the best one by validation, else the last one."""
+    from viewsynth.reid import saved, training, validation
+    from viewsynth.training import checkpoints, loop, progress
+
+    folder, first = config.output, accelerator.is_main_process
+
+    def save(model, step: int) -> None:
+        if first:
+            about = {"data": config.data.name, "step": step, "steps": config.steps}
+            saved.save(model, folder / "model", about)
+
+    accelerator.wait_for_everyone()
+    if first and checkpoints.newest(folder) is None:
+        _check_learns(method, plan, pixels, accelerator.device)
+    accelerator.wait_for_everyone()
+    began, log = time.perf_counter(), progress.open_log(folder, config.every, config.steps)
+    best = validation.best_so_far(folder, log.rows, method, save, accelerator)
+    validate = validation.validator(held, best, config.optim.rate, save)
     if config.trackers:
         accelerator.init_trackers("viewsynth", {k: str(v) for k, v in to_dict(config).items()})
-    quiet = not accelerator.is_main_process
-    with tqdm(total=config.steps, initial=log.done, unit="step", disable=quiet) as bar:
-
-        def tell(step: int, figures: dict) -> None:
-            bar.update()
-            bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
-            log.add(step, figures)
-            accelerator.log(figures, step)
-
-        model = training.train(
-            method,
-            plan,
-            pixels,
-            config.augment,
-            config.optim,
-            folder,
-            accelerator,
-            config.every,
-            tell,
-            validation,
-        )
-    if accelerator.is_main_process:
-        if validation is None:
-            _save(config, model, config.steps)
-        seconds, made = time.perf_counter() - began, bar.n - log.done
-        speed = made * config.people * config.pictures / seconds
-        say(f"{made} steps in {seconds:.0f} s, {speed:.0f} images/s; look at {folder / 'model'}")
+    with progress.progress(log, accelerator) as report:
+        task = training.ReIDTask(plan, pixels, config.augment, config.optim)
+        run = loop.Run(folder, accelerator, config.every, report, validate)
+        model = loop.learn(method, task, run)
+    if validate is None:
+        save(model, config.steps)
+    if first:
+        steps, seconds = config.steps - log.done, time.perf_counter() - began
+        speed = steps * config.people * config.pictures / seconds
+        say(f"{steps} steps in {seconds:.0f} s, {speed:.0f} images/s; look at {folder / 'model'}")
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+
+
+def _check_learns(method, plan: Plan, pixels: Pixels, device) -> None:
+    """The start-up check, on images without augmentation."""
+    from viewsynth.reid import batches, training
+
+    plain = Augmentation(pad=0, flip=0, erase=0)
+    batch = next(batches.stream(plan, pixels, plain, [0], device=device))
+    before, after = training.check_learns(method.to(device), batch)
+    say(f"start-up check: loss {before:.2f} -> {after:.2f} on {training.LEARNS} images")
 
 
 def say(text: str) -> None:
-    """A line on standard error."""
+    """Write a line to standard error."""
     sys.stderr.write(text + "\n")

@@ -16,36 +16,30 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import sys
-import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from viewsynth import data
 from viewsynth.commands import world
 from viewsynth.config import dump, to_dict, within
 from viewsynth.data import Reading, Source, reading
-from viewsynth.diffusion import adapt, autoencoder, card, distillation, loading, training
 from viewsynth.diffusion.options import (
     AutoencoderOptimization,
     DiffusionOptimization,
     DistillationOptimization,
 )
-from viewsynth.diffusion.pairs import making
-from viewsynth.diffusion.pairs.stored import INDEX, ROWS, SHARDS, Pairs
-from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 from viewsynth.manifest import refuse_other_settings
-from viewsynth.report import preview
 from viewsynth.runtime import fingerprint, hub
-from viewsynth.runtime.files import LEFTOVER, claim, clean, write
+from viewsynth.runtime.files import claim, clean, write
 from viewsynth.runtime.licences import require_commercial
 from viewsynth.runtime.provenance import facts
 from viewsynth.runtime.workers import cores, launched
-from viewsynth.training import checkpoints
-from viewsynth.training.learning import Log
+
+if TYPE_CHECKING:
+    from viewsynth.diffusion import stages
+    from viewsynth.diffusion.pairs.stored import Pairs
+    from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 
 OURS = set(
     [
@@ -64,10 +58,7 @@ OURS = set(
     ]
 ) | {fingerprint.RECORD}
 FREE = ("output", "resume", "every", "trackers", "device", "workers", "commercial")  # no weight
-PAIRS = (INDEX, ROWS, f"{SHARDS}/*.safetensors")  # what is read of a folder of pairs
 SIDE = 16  # sides are multiples: autoencoder and UNet halve those of the small model four times
-STEPS, FEW = 20, 4  # in which the trained and the distilled model make the grids
-CHECKED = 256  # pairs that the autoencoder is validated on
 
 
 @dataclass(frozen=True)
@@ -160,7 +151,10 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Train, or go on; returns 0."""
+    """Train, or continue a stopped run; returns 0."""
+    from viewsynth.diffusion import stages
+    from viewsynth.diffusion.pairs.stored import Pairs
+
     licences = check(config)
     accelerator = launched(config.device, config.trackers, config.output)
     first = accelerator.is_main_process
@@ -180,7 +174,8 @@ def run(config: Config) -> int:
     if config.trackers:
         accelerator.init_trackers("viewsynth", {k: str(v) for k, v in to_dict(config).items()})
     accelerator.wait_for_everyone()
-    _train(config, pipeline, pairs, licences, accelerator)
+    preview = _preview(config, pairs, accelerator)
+    stages.train(config, pipeline, pairs, licences, accelerator, preview)
     accelerator.end_training()
     return 0
 
@@ -190,6 +185,9 @@ def run(config: Config) -> int:
 
 def check(config: Config) -> dict[str, str]:
     """Look at everything that was given before anything is loaded; returns the licences by part."""
+    from viewsynth.diffusion import loading
+    from viewsynth.diffusion.pairs.stored import Pairs
+
     data, model = config.data, config.model
     if not (data.world or data.root or data.pairs):
         raise ValueError(
@@ -251,8 +249,11 @@ def _inputs(config: Config) -> dict[str, tuple[Path, dict]]:
 
     The pictures that pairs are made of are known where the pairs lie.
     """
-    model = config.model
-    given = [(str(place), place, PAIRS) for place in config.data.pairs]
+    from viewsynth.diffusion import adapt, loading
+    from viewsynth.diffusion.pairs.stored import INDEX, ROWS, SHARDS
+
+    model, kinds = config.model, (INDEX, ROWS, f"{SHARDS}/*.safetensors")
+    given = [(str(place), place, kinds) for place in config.data.pairs]
     if model.identity:
         given.append((str(model.identity), model.identity, adapt.VISION))
     if model.base != "small":
@@ -276,6 +277,8 @@ def _pairs(config: Config) -> dict[Path, str]:
 
 
 def _make_pairs(config: Config) -> None:
+    from viewsynth.diffusion.pairs import making
+
     own = config.data
     for folder, name in _pairs(config).items():
         source = own.world if name == "world" else data.load(own.name, own.root, own)
@@ -287,6 +290,9 @@ def _make_pairs(config: Config) -> None:
 
 def _base(config: Config) -> ViewDiffusionPipeline:
     """The pipeline to train."""
+    from viewsynth.diffusion import adapt, loading
+    from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
+
     model = config.model
     identity = model.identity and adapt.identity_encoder(model.identity)
     if model.base == "small":
@@ -305,146 +311,17 @@ def _base(config: Config) -> ViewDiffusionPipeline:
     return adapt.adapt(folder, identity, model.size, config.seed, model.licence)
 
 
-# ---- the stages ----------------------------------------------------------------------------------
+def _preview(config: Config, pairs: Pairs, accelerator) -> stages.Preview:
+    """The function that writes a grid of images at every validation, from the same noise."""
+    from viewsynth.report import preview
 
+    def show(stage: str, step: int, pipeline, rows: list[int], steps: int) -> None:
+        shown = preview.choose(pairs, rows, config.seed)
+        image = preview.grid(pipeline, pairs, shown, steps, config.seed)
+        write(config.output / "grids" / f"{stage}-{step:06d}.png", image)
+        preview.show(accelerator, f"{stage}/grid", image, step)
 
-def _train(config: Config, pipeline, pairs: Pairs, licences: dict, accelerator) -> None:
-    """Stage after stage; one that is finished is its last checkpoint."""
-    folder, seed, every = config.output, config.seed, config.every
-    learnt, held = training.held_out(pairs, config.data.validation, seed)
-    pipeline.to(accelerator.device)
-    _say(accelerator, f"{len(learnt)} pairs to learn from, {len(held)} for validation")
-    offset = 0
-    if config.model.base == "small":
-        tell = _teller(config, "autoencoder", config.autoencoder, offset, accelerator)
-        pipeline.vae = autoencoder.train(
-            pipeline.vae,
-            pairs,
-            learnt,
-            config.autoencoder,
-            seed,
-            folder / "autoencoder",
-            accelerator,
-            every,
-            tell,
-            _rebuilt(pairs, held or learnt, accelerator),
-        )
-        offset += config.autoencoder.steps
-    training.prepare(pipeline, config.model.rank, config.model.checkpointing, seed)
-    _say(accelerator, "encoding the pairs")
-    with accelerator.autocast():
-        latents = training.Latents(pipeline, pairs, learnt, config.data.mirror)
-        checked = training.Latents(pipeline, pairs, held, mirror=False) if held else None
-    look = _validation(config, "training", pairs, held or learnt, checked, accelerator)
-    tell = _teller(config, "training", config.optim, offset, accelerator)
-    pipeline = training.train(
-        pipeline, latents, config.optim, seed, folder / "training", accelerator, every, tell, look
-    )
-    if config.model.rank:
-        _save(lambda place: training.save_lora(pipeline, place), folder / "lora", accelerator)
-        training.merge_lora(pipeline)
-    about = {"base": Path(config.model.base).name, "licences": licences}
-    steps = f"{config.optim.steps} steps of {config.optim.batch} pairs"
-    card.tell(pipeline, pairs, learnt, steps, **about)
-    if config.distil.steps:
-        _save(pipeline.save_pretrained, folder / "teacher", accelerator)
-        offset += config.optim.steps
-        tell = _teller(config, "distillation", config.distil, offset, accelerator)
-        look = _validation(config, "distillation", pairs, held or learnt, None, accelerator)
-        pipeline = distillation.train(
-            pipeline,
-            latents,
-            config.distil,
-            seed,
-            folder / "distillation",
-            accelerator,
-            every,
-            tell,
-            look,
-            rank=config.model.rank,
-            checkpointing=config.model.checkpointing,
-        )
-        steps += f", then {config.distil.steps} steps of distillation"
-        card.tell(pipeline, pairs, learnt, steps, **about)
-    _save(pipeline.save_pretrained, folder / "pipeline", accelerator)
-    _say(accelerator, f"look at {folder / 'grids'}; the model is {folder / 'pipeline'}")
-
-
-def _teller(config: Config, stage: str, settings, offset: int, accelerator) -> Callable:
-    """`tell(step, figures)` of a stage: the bar, its log, the trackers."""
-    from tqdm import tqdm
-
-    folder = config.output / stage
-    done = checkpoints.newest(folder)
-    begun = int(done.name.partition("-")[2]) if done else 0
-    log = Log(folder / "log.jsonl", begun, config.every, settings.steps)
-    quiet = not accelerator.is_main_process
-    bar = tqdm(total=settings.steps, initial=begun, desc=stage, unit="step", disable=quiet)
-
-    def tell(step: int, figures: dict) -> None:
-        bar.update()
-        bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
-        log.add(step, figures)
-        accelerator.log({f"{stage}/{k}": v for k, v in figures.items()}, offset + step)
-        if step == settings.steps:
-            bar.close()
-
-    return tell
-
-
-def _rebuilt(pairs: Pairs, rows: list[int], accelerator) -> Callable:
-    """`validate` of the autoencoder."""
-
-    def validate(step: int, coder) -> dict:
-        with accelerator.autocast():
-            psnr, colour = autoencoder.quality(coder.vae, pairs, rows[:CHECKED])
-            return {"val_psnr": psnr, "val_colour": colour}
-
-    return validate
-
-
-def _validation(
-    config: Config, stage: str, pairs: Pairs, rows: list[int], checked, accelerator
-) -> Callable:
-    """`validate` of the diffusion: a grid at fixed seeds, and the loss at fixed noise.
-
-    Args:
-        checked: Latents of held-out pairs; None = no loss.
-    """
-    shown = preview.choose(pairs, rows, config.seed)
-    steps = STEPS if stage == "training" else FEW
-
-    def validate(step: int, pipeline: ViewDiffusionPipeline) -> dict:
-        with accelerator.autocast():
-            if accelerator.is_main_process:
-                image = preview.grid(pipeline, pairs, shown, steps, config.seed)
-                write(config.output / "grids" / f"{stage}-{step:06d}.png", image)
-                preview.show(accelerator, f"{stage}/grid", image, step)
-            if checked is None:
-                return {}
-            return {"val_loss": training.check(pipeline, checked, config.optim, config.seed)}
-
-    return validate
-
-
-# ---- what is left --------------------------------------------------------------------------------
-
-
-def _save(write_to: Callable[[Path], None], folder: Path, accelerator) -> None:
-    """Let something be written aside, then put it in place."""
-    if accelerator.is_main_process:
-        staged = folder.with_name(f"{LEFTOVER}{uuid.uuid4().hex}")
-        write_to(staged / folder.name)  # a model card tells the name
-        if folder.exists():
-            shutil.rmtree(folder)
-        (staged / folder.name).rename(folder)
-        staged.rmdir()
-    accelerator.wait_for_everyone()
-
-
-def _say(accelerator, text: str) -> None:
-    if accelerator.is_main_process:
-        sys.stderr.write(text + "\n")
+    return show
 
 
 if __name__ == "__main__":

@@ -18,27 +18,24 @@ import logging
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
-from tqdm import tqdm
 
 from viewsynth import config
 from viewsynth.commands import train
 from viewsynth.config import dump, to_dict, within
 from viewsynth.manifest import refuse_other_settings
-from viewsynth.reid import pool, saved
-from viewsynth.reid.backbones import drawn
-from viewsynth.reid.sd_reid import cache, cost, fused, training
-from viewsynth.reid.sd_reid.mode import MODES
-from viewsynth.reid.sd_reid.model import Generator
+from viewsynth.reid import pool
 from viewsynth.reid.sd_reid.options import GeneratorOptimization, GeneratorShape
 from viewsynth.runtime import fingerprint
 from viewsynth.runtime.files import claim, clean, write
 from viewsynth.runtime.provenance import facts
 from viewsynth.runtime.workers import launched
-from viewsynth.training import checkpoints, loop
-from viewsynth.training.learning import Log
+
+if TYPE_CHECKING:
+    from viewsynth.reid.sd_reid import cache, training
+    from viewsynth.reid.sd_reid.model import Generator
 
 OURS = set(["model", "training", "cost.json", "config.yaml", "run.json", "tracker", ".gitkeep"])
 OURS |= {fingerprint.RECORD}
@@ -92,7 +89,10 @@ class Config:
 
 
 def run(asked: Config) -> int:
-    """Train, or go on; returns 0."""
+    """Train, or continue a stopped run; returns 0."""
+    from viewsynth.reid import saved
+    from viewsynth.reid.sd_reid import training
+
     first_stage = _first_stage(asked.stage1)
     person, _ = saved.load(asked.stage1 / "model")
     accelerator = launched(asked.device, asked.trackers, asked.output)
@@ -137,6 +137,8 @@ def _first_stage(folder: Path) -> train.Config:
 
     Raises: FileNotFoundError, ValueError: if it is none, or of another method.
     """
+    from viewsynth.reid import saved
+
     path = folder / "config.yaml"
     if not path.is_file() or not saved.is_ours(folder / "model"):
         raise FileNotFoundError(
@@ -154,6 +156,9 @@ def _first_stage(folder: Path) -> train.Config:
 
 def _generator(asked: Config, person, views: int) -> Generator:
     """A new generator for a first stage. Raises: ValueError: if the data has other views by now."""
+    from viewsynth.reid.backbones import drawn
+    from viewsynth.reid.sd_reid.model import Generator
+
     if views != len(person.bank):
         raise ValueError(
             f"the data of {asked.stage1} has {views} views now, its model learnt {len(person.bank)}"
@@ -164,6 +169,9 @@ def _generator(asked: Config, person, views: int) -> Generator:
 
 def _cached(asked: Config, person, chosen: pool.Pool, pixels, accelerator) -> cache.Cached:
     """Features of a pool, made by the main process."""
+    from viewsynth.reid.sd_reid import cache
+    from viewsynth.reid.sd_reid.mode import MODES
+
     return cache.open_or_make(
         asked.cache,
         person,
@@ -178,6 +186,8 @@ def _cached(asked: Config, person, chosen: pool.Pool, pixels, accelerator) -> ca
 
 def _plan(asked: Config, first_stage: train.Config, learnt: pool.Pool) -> training.Plan:
     """Batches of the first stage's kind. Raises: ValueError: if they cannot be drawn."""
+    from viewsynth.reid.sd_reid import training
+
     people = asked.optim.batch // asked.optim.pictures
     wanted = replace(
         first_stage,
@@ -205,6 +215,9 @@ def _freeze(
     accelerator,
 ) -> None:
     """Write down what decides the weights, or refuse to go on with something else."""
+    from viewsynth.reid.sd_reid import cache
+    from viewsynth.reid.sd_reid.mode import MODES
+
     folder, values = asked.output, to_dict(asked)
     begun = any((folder / "training").glob("checkpoint-*"))
     if begun and asked.resume == "no":
@@ -227,33 +240,28 @@ def _freeze(
 
 
 def _train(asked: Config, generator, cached, checked, plan, accelerator) -> Generator:
-    """Learn, with a bar and a log; returns the generator to use."""
+    """Train the generator; returns the one to use, with averaged weights."""
+    from viewsynth.reid.sd_reid import training
+    from viewsynth.training import loop, progress, rows
+
     folder, device = asked.output / "training", accelerator.device
-    done = checkpoints.newest(folder)
-    begun = int(done.name.partition("-")[2]) if done else 0
-    log = Log(folder / "log.jsonl", begun, asked.every, asked.optim.steps)
     losses = training.Denoising(generator, cached, asked.optim, device)
-    quiet = not accelerator.is_main_process
-    with tqdm(total=asked.optim.steps, initial=begun, unit="step", disable=quiet) as bar:
 
-        def tell(step: int, figures: dict) -> None:
-            bar.update()
-            bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items()}, refresh=False)
-            log.add(step, figures)
-            accelerator.log(figures, step)
+    def validate(step: int, model: Generator) -> dict:
+        with accelerator.autocast():
+            found = training.check(model, checked, asked.optim, asked.seed, device)
+        return {"val_loss": found}
 
-        def validate(step: int, model: Generator) -> dict:
-            with accelerator.autocast():
-                found = training.check(model, checked, asked.optim, asked.seed, device)
-            return {"val_loss": found}
-
-        return loop.learn(
-            generator, losses, plan, folder, accelerator, asked.every, tell, checked and validate
-        )
+    log = progress.open_log(folder, asked.every, asked.optim.steps)
+    with progress.progress(log, accelerator) as report:
+        run = loop.Run(folder, accelerator, asked.every, report, checked and validate)
+        return loop.learn(generator, rows.RowTask(plan, losses), run)
 
 
 def _finish(asked: Config, first_stage: train.Config, person, generator, device) -> None:
     """Write the model, and what it costs."""
+    from viewsynth.reid.sd_reid import cost, fused
+
     sampler = asked.sampler
     model = fused.Fused(person, generator, sampler.steps, sampler.guidance).to(device).eval()
     about = {"data": first_stage.data.name, "steps": asked.optim.steps}

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AG-ReID (v1): one drone and one CCTV camera over a campus, 388 identities.
+"""AG-ReID (v1): one drone and one CCTV camera on a campus, 388 identities.
 
-Source: Nguyen et al., Aerial-Ground Person Re-ID, ICME 2023 (arXiv 2303.08597). Layout: the folders
-of `FOLDERS` with pictures named `P0001T04041A0C3F31.jpg` = person, time (month, day, half of the
-day), altitude level, camera (0 drone, 3 CCTV), frame.
+Source: Nguyen et al., Aerial-Ground Person Re-ID, ICME 2023 (arXiv 2303.08597).
 
-The number after P begins again in other sessions: an identity is P, T and A together. The authors
-write it as one integer, int(P || T || A); here it is `ag_reid_v1/P0001T04041A0`, digit by digit, so
-that two identities never become one whatever the width of the fields (releases have a T of four and
-of five digits). Each thus has one outfit. The levels are 0 low, 1 medium, 2 high (15 to 45 m in
-all; no page gives the metres of each): the drone's pictures have "altitude_level:0".
+Layout: the folders of `FOLDERS` with images named `P0001T04041A0C3F31.jpg` = person, time (month,
+day, half of the day), altitude level, camera (0 drone, 3 CCTV), frame.
 
-Queries and gallery of a direction never share a camera, so nothing is removed as "same camera".
+Person numbers restart in other sessions, so P, T and A together form an identity. The authors write
+it as the integer int(P || T || A). Here it is the string `ag_reid_v1/P0001T04041A0`, which keeps
+every digit, so that two identities never collide (releases have a T of four and of five digits).
+Each identity therefore has one outfit. Altitude levels are 0 low, 1 medium, 2 high (15 to 45 m
+overall; the metres of each level are not published); drone images have the attribute
+"altitude_level:0" and so on.
+
+The query and the gallery of a direction have different cameras, so the camera rule removes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 from viewsynth.data import layout
 from viewsynth.records import Dataset, Protocol, Published
 
-FOLDERS = {  # name: split, the one camera in it
+FOLDERS = {  # folder: split, its only camera (None = several)
     "bounding_box_train": ("train", None),
     "query_all_c0": ("query", 0),
     "query_all_c3": ("query", 3),
@@ -30,13 +32,13 @@ FOLDERS = {  # name: split, the one camera in it
     "bounding_box_test_all_c3": ("gallery", 3),
 }
 PARTS = tuple(FOLDERS)
-FORM = "P0001T04041A0C3F31.jpg"
+EXAMPLE = "P0001T04041A0C3F31.jpg"
 NAME = re.compile(r"P(\d+)T(\d+)A(\d+)C(\d+)F(\d+)\.", re.ASCII)
-PLATFORM = {0: ("drone", "aerial"), 2: ("wearable", "ground"), 3: ("cctv", "ground")}
+PLATEXAMPLE = {0: ("drone", "aerial"), 2: ("wearable", "ground"), 3: ("cctv", "ground")}
 AUTHOR = "author, issue 4 of huynguyen792/AG-ReID"
-# The paper prints 1,701 queries A->G and 3,331 pictures of the gallery; neither fits the author's
-# sums, 2,033 = 1,071 + 962 and 10,429 = 3,225 + 7,204. The paper's 21,983 images are those of
-# training and gallery: every query is in the gallery of its own camera, too.
+# The paper prints 1,701 queries A->G and 3,331 gallery images; neither fits the author's sums,
+# 2,033 = 1,071 + 962 and 10,429 = 3,225 + 7,204. The paper's 21,983 images are those of training
+# and gallery: every query image is also in the gallery of its own camera.
 PUBLISHED = (
     Published(what="train images", count=11_554, source=AUTHOR),
     Published(what="train identities", count=199, source="paper"),
@@ -53,15 +55,26 @@ PUBLISHED = (
 def load(root: str | Path) -> Dataset:
     """AG-ReID.v1 with its protocols "A->G" and "G->A".
 
-    Raises: FileNotFoundError, layout.LayoutError: if it is not there.
+    Args:
+        root: Folder of the release, or one that it is nested in.
+
+    Returns:
+        The data set.
+
+    Raises:
+        FileNotFoundError: if there is no folder `root`.
+        layout.LayoutError: if `root` does not hold this data set.
     """
     root = layout.find_root(root, PARTS)
     tree = layout.scan(root, PARTS)
-    samples = layout.samples(tree, _parse, FORM)
+    samples = layout.samples(tree, _parse, EXAMPLE)
     protocols = {}
-    for name, asked, searched in (("A->G", "aerial", "ground"), ("G->A", "ground", "aerial")):
-        query = [s for s in samples if s.split == "query" and s.view == asked]
-        gallery = [s for s in samples if s.split == "gallery" and s.view == searched]
+    for name, query_view, gallery_view in (
+        ("A->G", "aerial", "ground"),
+        ("G->A", "ground", "aerial"),
+    ):
+        query = [s for s in samples if s.split == "query" and s.view == query_view]
+        gallery = [s for s in samples if s.split == "gallery" and s.view == gallery_view]
         if query and gallery:
             protocols[name] = Protocol(name=name, query=query, gallery=gallery)
     return Dataset(
@@ -77,32 +90,35 @@ def load(root: str | Path) -> Dataset:
 
 def _parse(name: str, file: str) -> dict:
     split, camera = FOLDERS[name.partition("/")[0]]
-    fields, number = parts(file, "ag_reid_v1", (0, 3))
+    fields, number = parse_name(file, "ag_reid_v1", (0, 3))
     if camera not in (None, number):
-        raise layout.FileNameError(f"camera {number} in a folder of camera {camera}")
+        raise layout.FileNameError(f"camera {number} in the folder of camera {camera}")
     return fields | {"split": split}
 
 
-def parts(file: str, dataset: str, cameras: tuple[int, ...]) -> tuple[dict, int]:
-    """What a name of AG-ReID says, as fields of `Sample`, and the number of the camera.
+def parse_name(file: str, dataset: str, cameras: tuple[int, ...]) -> tuple[dict, int]:
+    """Parse a file name of AG-ReID.
 
     Args:
-        dataset: The scope of the pid.
-        cameras: Numbers that the data set has.
-    Raises: layout.FileNameError: if it is no such name.
+        file: File name without its folders.
+        dataset: Scope of the pid.
+        cameras: Camera numbers of the data set.
+
+    Returns:
+        Fields of `Sample`, and the camera number.
+
+    Raises:
+        layout.FileNameError: if the name has another form, or an unknown camera.
     """
-    match = NAME.match(file)
-    if match is None:
-        raise layout.FileNameError(f"the name is not like {FORM}")
-    person, time, level, camera, _ = match.groups()
+    person, time, level, camera, _ = layout.match_name(NAME, file, EXAMPLE).groups()
     number = int(camera)
     if number not in cameras:
-        known = ", ".join(f"{c} ({PLATFORM[c][0]})" for c in cameras)
+        known = ", ".join(f"{c} ({PLATEXAMPLE[c][0]})" for c in cameras)
         raise layout.FileNameError(
-            f"camera {number} is none of {known}; the first archive of v1 held pictures of camera "
-            "2, the authors' present one does not"
+            f"camera {number} is none of {known}; the first archive of v1 had images of camera 2, "
+            "the authors' current archive does not"
         )
-    platform, view = PLATFORM[number]
+    platform, view = PLATEXAMPLE[number]
     return {
         "pid": f"{dataset}/P{person}T{time}A{level}",
         "camid": str(number),

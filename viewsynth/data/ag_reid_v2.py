@@ -2,11 +2,11 @@
 """AG-ReID.v2: a drone, CCTV and smart glasses, 1,615 identities.
 
 Source: Nguyen et al., AG-ReID.v2, TIFS 2024 (arXiv 2401.02634). Layout:
-`{train_all,query,gallery}/<P..T..A..>/P0001T04041A0C3F31.jpg`, named as in `ag_reid_v1`, identities
-likewise; a camera keeps the number of its file name: 0 drone, 2 wearable, 3 CCTV. The lists of
-`LISTS` lie beside these folders or, as in the archive, one folder above them.
+`{train_all,query,gallery}/<P..T..A..>/P0001T04041A0C3F31.jpg`, with names and identities as in
+`ag_reid_v1`. Cameras: 0 drone, 2 wearable, 3 CCTV. The protocol lists of `LISTS` lie next to these
+folders or, as in the archive, one folder above them.
 
-Every direction asks one camera and searches another, so nothing is removed as "same camera".
+The query and the gallery of a direction have different cameras, so the camera rule removes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from viewsynth.records import Dataset, Published
 
 SPLITS = {"train_all": "train", "query": "query", "gallery": "gallery"}
 PARTS = tuple(SPLITS)
-FORM, NAME = ag_reid_v1.FORM, ag_reid_v1.NAME
+EXAMPLE, NAME = ag_reid_v1.EXAMPLE, ag_reid_v1.NAME
 LISTS = {
     "A->C": "exp1_aerial_to_cctv.txt",
     "A->W": "exp2_aerial_to_wearable.txt",
@@ -34,7 +34,7 @@ PUBLISHED = (
     Published(what="query images", count=8_499, source=DISK),
     Published(what="gallery images", count=40_473, source=DISK),
     Published(what="gallery identities", count=808, source=PAPER),
-    # The paper prints 6,374 and 12,256; its author confirmed that it is the paper that errs.
+    # The paper prints 6,374 and 12,256; its author confirmed that these are errors.
     Published(what="A->C gallery", count=6_347, source=ISSUE.format(1)),
     Published(what="C->A query", count=1_811, source=DISK),
     Published(what="W->A query", count=2_340, source=DISK),
@@ -43,14 +43,22 @@ PUBLISHED = (
 
 
 def load(root: str | Path) -> Dataset:
-    """AG-ReID.v2 with its protocols "A->C", "A->W", "C->A" and "W->A", as far as the lists exist.
+    """AG-ReID.v2 with its protocols "A->C", "A->W", "C->A" and "W->A", if their lists exist.
 
-    Raises: FileNotFoundError, layout.LayoutError: if it is not there.
+    Args:
+        root: Folder of the release, or one that it is nested in.
+
+    Returns:
+        The data set.
+
+    Raises:
+        FileNotFoundError: if there is no folder `root`.
+        layout.LayoutError: if `root` does not hold this data set.
     """
     root = layout.find_root(root, PARTS)
-    lists = {name: _find(root, file) for name, file in LISTS.items()}
+    lists = {name: _find_list(root, file) for name, file in LISTS.items()}
     tree, warnings = layout.scan(root, PARTS, lists.values()), []
-    samples = layout.samples(tree, _parse, FORM)
+    samples = layout.samples(tree, _parse, EXAMPLE)
     return Dataset(
         name="ag_reid_v2",
         root=root,
@@ -63,11 +71,11 @@ def load(root: str | Path) -> Dataset:
     )
 
 
-def _find(root: Path, file: str) -> Path:
+def _find_list(root: Path, file: str) -> Path:
     above = root.parent / file
     return above if above.is_file() and not (root / file).is_file() else root / file
 
 
 def _parse(name: str, file: str) -> dict:
-    fields, _ = ag_reid_v1.parts(file, "ag_reid_v2", (0, 2, 3))
+    fields, _ = ag_reid_v1.parse_name(file, "ag_reid_v2", (0, 2, 3))
     return fields | {"split": SPLITS[name.partition("/")[0]]}

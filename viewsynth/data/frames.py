@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of a tracklet, be it several pictures or a video, and the best of them.
+"""Frames of a tracklet (several images or a video), and the selection of the best ones.
 
-A video needs the extra `video` (PyAV, which brings FFmpeg). It is decoded once, from the start to
-the end; frames evenly apart are kept, as many as the memory allows, `LOOK` at most.
+A video needs the extra `video` (PyAV, which brings FFmpeg). It is decoded once, from start to end;
+evenly spaced frames are kept, as many as fit in memory, at most `LOOK`.
 
-Which frames are best: that of the greatest worth first, where worth is height times sharpness (the
-mean step between rows, as `viewsynth.reconstruct` ranks crops); then always the one of which worth
-times difference is greatest, where difference is the distance of its thumbnail, brightness taken
-off, to the nearest thumbnail chosen. So neither a blurred frame nor a second one of the same view
-is taken while there are others. Source: ours, after farthest-point sampling (Gonzalez, 1985).
+Selection: first the frame with the highest quality, which is height times sharpness (the mean step
+between rows, as `viewsynth.reconstruct` ranks crops); then repeatedly the frame with the highest
+product of quality and difference, which is the distance of its thumbnail, without its mean
+brightness, to the nearest thumbnail selected so far. Blurred frames and near duplicates therefore
+come last. Source: ours, after farthest-point sampling (Gonzalez, 1985).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from viewsynth.data import images, profiles
 from viewsynth.data.images import MIN_SIDE, VIDEOS, ImageError, NotInstalled
 from viewsynth.records import Sample
 
-MOST = 8  # frames that a tracklet gives
-LOOK = 128  # frames that are looked at
-MEMORY = 512 * 2**20  # bytes of the frames of a video that are held
+MOST = 8  # frames selected from a tracklet
+LOOK = 128  # frames to select from
+MEMORY = 512 * 2**20  # bytes of decoded frames held at a time
 MAX_BYTES = 4 * 2**30  # of a video
 MAX_SECONDS = 3600  # of a video
 MAX_FRAMES = 60 * MAX_SECONDS
-WHOLE = 0.9  # part of the frames that a video says it has, from which on none is missed
+COMPLETE = 0.9  # share of the declared number of frames with which a video counts as complete
 THUMBNAIL = (8, 16)  # width and height, pixels
-# Only containers: a playlist would make FFmpeg open whatever it names.
+# Only containers: a playlist would make FFmpeg open the files that it names.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf"
 
 Bad = Callable[[Path, ImageError], None]
@@ -44,8 +44,8 @@ class Frame:
 
     Args:
         path: Its file.
-        number: Place in a video, from 0; None = the file is a picture.
-        image: Upright sRGB, cut to the sample's box.  uint8 [H, W, 3]
+        number: Index in a video, from 0; None = the file is an image.
+        image: Upright sRGB, cropped to the sample's box.  uint8 [H, W, 3]
     """
 
     path: Path
@@ -54,22 +54,26 @@ class Frame:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is called like a video."""
+    """Whether a file has the extension of a video."""
     return path.suffix.lower() in VIDEOS
 
 
 def several(sample: Sample) -> bool:
-    """Whether a sample has frames to choose from: more than one file, or a video."""
+    """Whether a sample has several frames: more than one file, or a video."""
     return len(sample.paths) > 1 or is_video(sample.paths[0])
 
 
 def each(sample: Sample, least: int = MIN_SIDE, bad: Bad | None = None) -> Iterator[Frame]:
-    """The frames of a sample in the order of time: all its pictures, or those kept of a video.
+    """Iterate over the frames of a sample in order of time: all images, or those kept of a video.
 
     Args:
-        least: Pixels of the shorter side, > 0.
-        bad: Called with a file that cannot be used, wholly or from some frame on; the others go on.
-    Raises: ImageError: for the first such file, if there is no `bad`.
+        sample: The tracklet.
+        least: Smallest allowed side, pixels, > 0.
+        bad: Called with each file that cannot be used, wholly or from some frame on, and the error;
+            the iteration continues with the other files.
+
+    Raises:
+        ImageError: for the first such file, if `bad` is None.
     """
     for path in sample.paths:
         try:
@@ -86,19 +90,24 @@ def each(sample: Sample, least: int = MIN_SIDE, bad: Bad | None = None) -> Itera
 def read(
     path: Path, number: int | None = None, box: tuple[int, int, int, int] | None = None
 ) -> np.ndarray:
-    """One frame again.
+    """Read one frame again.
 
     Args:
-        path, number: Of `Frame`.
+        path: The file, see `Frame`.
+        number: Index in a video; None = the file is an image.
         box: left, top, right, bottom in pixels of the upright frame; None = all of it.
-    Returns: upright sRGB.  uint8 [H, W, 3]
-    Raises: ImageError: if it can no longer be read.
+
+    Returns:
+        Upright sRGB.  uint8 [H, W, 3]
+
+    Raises:
+        ImageError: if it can no longer be read.
     """
     if number is None:
         return images.read(path, box)
-    for place, picture in _decoded(path, MIN_SIDE):
-        if place == number:
-            return images.part(picture(), box)
+    for index, decode in _decoded(path, MIN_SIDE):
+        if index == number:
+            return images.crop(decode(), box)
     raise ImageError(f"the video has no frame {number}")
 
 
@@ -108,71 +117,79 @@ def chosen(
     bad: Bad,
     most: int = MOST,
 ) -> list[tuple[Sample, np.ndarray]]:
-    """The best frames of a tracklet, each a sample of its own, in the order of time.
+    """Select the best frames of a tracklet, each as a sample of its own, in order of time.
 
-    Twice as many as are wanted are tried, so that frames that show nobody are replaced, and those
-    in which a person was found are compared by that person.
+    Up to twice as many frames are tried, so that frames without a person are replaced; the final
+    selection compares the crops of the person.
 
     Args:
-        use: Gets a frame's sample and picture (None: it has not been kept, read it) and returns
-            what is used of it, one (sample, crop) or nothing.
-        bad: As in `each`.
-        most: Frames that are wanted, > 0.
+        sample: The tracklet.
+        use: Gets the sample and the image of a frame (None: not kept in memory, read it), and
+            returns the crops to use, one (sample, crop) or none.
+        bad: See `each`.
+        most: Number of frames to select, > 0.
+
+    Returns:
+        (sample, crop) of each selected frame.
     """
     files = sample.paths
     if len(files) > LOOK:
         files = [files[k] for k in np.linspace(0, len(files) - 1, LOOK).round().astype(int)]
-    frames, looks = [], []
+    frames, rated = [], []
     for frame in each(replace(sample, paths=tuple(files)), bad=bad):
-        looks.append(_look(frame.image))
-        # Pictures can be read again; many large ones would not fit into memory.
+        rated.append(_rate(frame.image))
+        # Images can be read again; many large ones would not fit in memory.
         frames.append(frame if frame.number is not None else replace(frame, image=None))
     found = []
-    for place in best(looks, 2 * most):
-        used = use(_sample(sample, frames[place]), frames[place].image)
-        found += [(place, part, image) for part, image in used]
+    for index in select(rated, 2 * most):
+        used = use(_sample(sample, frames[index]), frames[index].image)
+        found += [(index, part, image) for part, image in used]
         if len(found) == most and all(part.box == sample.box for _, part, _ in found):
-            break  # crops as they came: those that follow are worth less
-    kept = best([_look(image) for *_, image in found], most)
+            break  # no frame was cropped further, so the order stands: the rest ranks lower
+    kept = select([_rate(image) for *_, image in found], most)
     return [found[k][1:] for k in sorted(kept, key=lambda k: found[k][0])]
 
 
-def best(looks: Sequence[tuple[float, np.ndarray]], most: int = MOST) -> list[int]:
-    """The best frames by the rule at the head of this module.
+def select(rated: Sequence[tuple[float, np.ndarray]], most: int = MOST) -> list[int]:
+    """Select frames by the rule in the docstring of this module.
 
     Args:
-        looks: Worth, > 0, and thumbnail of each frame, see `_look`.
-    Returns: Their places, the best first; all of them if there are no more than `most`.
+        rated: Quality, > 0, and thumbnail of each frame, see `_rate`.
+        most: Number of frames to select.
+
+    Returns:
+        Indices, the best first; all of them if there are no more than `most`.
     """
-    worth = np.array([value for value, _ in looks])
-    apart = np.full(len(looks), 1.0)
+    quality = np.array([value for value, _ in rated])
+    difference = np.full(len(rated), 1.0)
     order: list[int] = []
-    while len(order) < min(most, len(looks)):
-        value = worth * apart
+    while len(order) < min(most, len(rated)):
+        value = quality * difference
         value[order] = -1
         order.append(int(value.argmax()))
-        distance = [np.abs(small - looks[order[-1]][1]).mean() for _, small in looks]
-        # Frames that are all the same are still told apart by their worth.
+        distance = [np.abs(thumbnail - rated[order[-1]][1]).mean() for _, thumbnail in rated]
+        # Above zero, so that quality still ranks identical frames.
         distance = np.maximum(distance, 1e-3)
-        apart = distance if len(order) == 1 else np.minimum(apart, distance)
+        difference = distance if len(order) == 1 else np.minimum(difference, distance)
     return order
 
 
-def _look(image: np.ndarray) -> tuple[float, np.ndarray]:
-    """How much a frame can tell, and its thumbnail without its brightness."""
+def _rate(image: np.ndarray) -> tuple[float, np.ndarray]:
+    """Quality of a frame, and its thumbnail without its mean brightness."""
     grey = image.mean(2, dtype=np.float32)
-    worth = image.shape[0] * float(np.abs(np.diff(grey, axis=0)).mean() + 1)
-    small = Image.fromarray(image).resize(THUMBNAIL, Image.Resampling.BOX)
-    small = np.asarray(small).astype(np.float32)
-    return worth, small - small.mean()
+    quality = image.shape[0] * float(np.abs(np.diff(grey, axis=0)).mean() + 1)
+    thumbnail = Image.fromarray(image).resize(THUMBNAIL, Image.Resampling.BOX)
+    thumbnail = np.asarray(thumbnail).astype(np.float32)
+    return quality, thumbnail - thumbnail.mean()
 
 
 def _sample(sample: Sample, frame: Frame) -> Sample:
     """A frame as a sample of its own."""
     name = f"{sample.name}#f{frame.number}"
     if frame.number is None:
-        alike = [path.name for path in sample.paths].count(frame.path.name) > 1
-        last = f"{sample.paths.index(frame.path)}/{frame.path.name}" if alike else frame.path.name
+        repeated = [path.name for path in sample.paths].count(frame.path.name) > 1
+        index = f"{sample.paths.index(frame.path)}/" if repeated else ""
+        last = f"{index}{frame.path.name}"
         name = f"{sample.name}/{last}"
     return replace(sample, paths=(frame.path,), name=name, frame=frame.number)
 
@@ -181,14 +198,14 @@ def _sample(sample: Sample, frame: Frame) -> Sample:
 
 
 def _kept(path: Path, box, least: int) -> Iterator[Frame]:
-    """Frames of a video, evenly apart: every second one is dropped whenever there are too many."""
+    """Evenly spaced frames of a video: every second one is dropped when there are too many."""
     kept: list[tuple[int, np.ndarray]] = []
     step, problem = 1, None
     try:
-        for place, picture in _decoded(path, least):
-            if place % step:
+        for index, decode in _decoded(path, least):
+            if index % step:
                 continue
-            kept.append((place, images.part(picture(), box, least)))
+            kept.append((index, images.crop(decode(), box, least)))
             room = max(MEMORY // kept[0][1].nbytes, 2 * MOST)
             if len(kept) > min(LOOK, room):
                 kept, step = kept[::2], 2 * step
@@ -196,62 +213,68 @@ def _kept(path: Path, box, least: int) -> Iterator[Frame]:
         if not kept:
             raise
         problem = error
-    yield from (Frame(path, place, image) for place, image in kept)
+    yield from (Frame(path, index, image) for index, image in kept)
     if problem:
-        raise ImageError(f"{problem}; of what came before, frames are used")
+        raise ImageError(f"{problem}; the frames before are used")
 
 
 def _decoded(path: Path, least: int) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
-    """Number of every frame and what makes its picture.
+    """Index of every frame and a function that returns its image.
 
-    Raises: ImageError: if the file is no video, or damaged; NotInstalled: without PyAV.
+    Args:
+        path: The video.
+        least: Smallest allowed side, pixels.
+
+    Raises:
+        ImageError: if the file is not a video, or damaged.
+        NotInstalled: if PyAV is not installed.
     """
     try:
         import av
     except ImportError as error:
         raise NotInstalled(
             "the file is a video, and PyAV, which reads it, is not installed: pip install "
-            "'viewsynth[video]', or save its frames as pictures in a folder"
+            "'viewsynth[video]', or save its frames as images in a folder"
         ) from error
-    with images.opened(path, MAX_BYTES) as file:
+    with images.open_file(path, MAX_BYTES) as file:
         try:
             with av.open(file, options={"format_whitelist": CONTAINERS}) as container:
                 stream = _stream(container, least)
-                place = -1
-                for place, frame in enumerate(container.decode(stream)):
-                    if place >= MAX_FRAMES:
+                index = -1
+                for index, frame in enumerate(container.decode(stream)):
+                    if index >= MAX_FRAMES:
                         raise ImageError(f"the video has more than {MAX_FRAMES:,} frames; cut it")
                     aspect = stream.sample_aspect_ratio
-                    yield place, lambda frame=frame, aspect=aspect: _upright(frame, aspect)
-                if place < 0 or place + 1 < WHOLE * stream.frames:
+                    yield index, lambda frame=frame, aspect=aspect: _upright(frame, aspect)
+                if index < 0 or index + 1 < COMPLETE * stream.frames:
                     raise ImageError(
-                        f"the video ends after {place + 1} of {stream.frames} frames; copy it again"
+                        f"the video ends after {index + 1} of {stream.frames} frames; copy it again"
                     )
         except (av.FFmpegError, EOFError) as error:
-            raise ImageError(_no_video(path, error)) from error
+            raise ImageError(_why_not_decoded(path, error)) from error
 
 
-def _no_video(path: Path, error: OSError | ValueError) -> str:
-    """Why a file that should be a video cannot be decoded."""
+def _why_not_decoded(path: Path, error: OSError | ValueError) -> str:
+    """Error message for a file that should be a video and cannot be decoded."""
     try:
         images.size(path)
     except ImageError:
         why = getattr(error, "strerror", None) or error
         return (
-            f"the video is damaged, or none that FFmpeg knows ({why}); copy it again, or save its "
-            "frames as pictures"
+            f"the video is damaged, or of a format that FFmpeg does not know ({why}); copy it "
+            "again, or save its frames as images"
         )
-    return "the file is a picture, though it is called as a video; give it an extension of pictures"
+    return "the file is an image with the extension of a video; give it the extension of an image"
 
 
 def _stream(container, least: int):
-    """The video in a container, if its size is one that we take."""
+    """The video stream of a container; raises ImageError if its size is not allowed."""
     if not container.streams.video:
-        raise ImageError("the file holds no video, sound perhaps; give a video or pictures")
+        raise ImageError("the file holds no video, perhaps only sound; give a video or images")
     if (seconds := (container.duration or 0) / 1e6) > MAX_SECONDS:
         raise ImageError(
             f"the video lasts {seconds / 60:.0f} minutes, the limit is {MAX_SECONDS // 60}: cut it "
-            "to what shows the person"
+            "to the part that shows the person"
         )
     stream = container.streams.video[0]
     if stream.width * stream.height > images.MAX_PIXELS:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the released data sets have in common: folders of named files and lists that name them.
+"""What the released data sets have in common: folders of named files, and protocol lists.
 
-The loaders of this folder use it: find the root, list the files, turn names into samples, read
-protocol lists, and build the protocols of the field. Nothing is decoded. A name is parsed alone,
-never with the folders above it, so a root may be called anything.
+The loaders of this folder use it to find the root, list the files, turn file names into samples,
+read protocol lists and build the field's protocols. No image is decoded. Only the file name and the
+folders inside the root are parsed, so the root itself may have any name.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from viewsynth.data.images import EXTENSIONS
 from viewsynth.records import Protocol, Reject, Sample
 
-DEPTH = 2  # how far below the given folder a release may be nested
+DEPTH = 2  # how many folders below the given one a release may be nested
 MAX_LIST = 256 * 2**20  # bytes of a protocol list
 MAX_LINE = 2**20  # bytes of a row of JSON
-LOOK = 100  # pictures whose names tell what a folder holds
-# What the letters of a direction mean: "A->C" asks for drones' pictures among those of CCTV.
+LOOK = 100  # images whose file names are checked to recognise a data set
+# Letters of a direction: "A->C" has aerial queries and a gallery of CCTV images.
 SIDES = {
     "A": ("view", "aerial"),
     "G": ("view", "ground"),
@@ -36,11 +36,11 @@ LINK = "symbolic links are refused; put the file or folder itself there"
 
 
 class LayoutError(ValueError):
-    """The folder holds no data set of that layout."""
+    """The folder does not hold a data set of that layout."""
 
 
 class FileNameError(ValueError):
-    """A file that is no picture of the data set; the text says why."""
+    """The name of a file does not belong to the data set; the message says why."""
 
 
 @dataclass
@@ -49,9 +49,9 @@ class Tree:
 
     Args:
         root: Folder that the names are relative to.
-        files: Names of the pictures, sorted; those of 0 bytes are in `rejects`.
-        rejects: What cannot be used, and a count of what is no picture.
-        sizes: Name and bytes of everything that the fingerprint covers.
+        files: Names of the images, sorted; files of 0 bytes are in `rejects` instead.
+        rejects: Files that cannot be used, and a count of those that are not images.
+        sizes: Name and size in bytes of everything that the fingerprint covers.
     """
 
     root: Path
@@ -61,14 +61,19 @@ class Tree:
 
 
 def find_root(root: str | Path, parts: tuple[str, ...], depth: int = DEPTH) -> Path:
-    """The folder that holds all `parts`: `root` itself, or one nested in it, as archives do it.
+    """The folder that holds all `parts`: `root` itself, or one nested in it, as in archives.
 
     Args:
-        depth: How many folders below `root` it may lie.
+        root: Folder to search.
+        parts: Names of files or folders that the data set's root has.
+        depth: How many folders below `root` to search.
+
+    Returns:
+        The resolved folder.
 
     Raises:
         FileNotFoundError: if there is no folder `root`.
-        ValueError: if several folders of the same depth hold them.
+        ValueError: if several folders at the same depth hold all parts.
         LayoutError: if none does.
     """
     root = Path(root).expanduser()
@@ -82,48 +87,53 @@ def find_root(root: str | Path, parts: tuple[str, ...], depth: int = DEPTH) -> P
             return found[0]
         if found:
             raise ValueError(
-                f"several releases lie in {root}: {', '.join(map(str, found[:4]))}; give one"
+                f"data.root: {root} holds several releases: {', '.join(map(str, found[:4]))}; "
+                "give one of them"
             )
         level = [sub for folder in level for sub in _folders(folder)]
-    there = sorted(path.name for path in root.iterdir())[:8]
+    present = sorted(path.name for path in root.iterdir())[:8]
     raise LayoutError(
         f"expected {', '.join(parts)} in {root} (or up to {depth} folders below it), "
-        f"found {', '.join(there) or 'nothing'}"
+        f"found {', '.join(present) or 'nothing'}"
     )
 
 
 def _folders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(
-                Path(entry.path)
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False)
-                and not entry.name.startswith((".", "__MACOSX"))
-            )
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     except OSError:
         return []
+    return [folder / name for name in names if not name.startswith((".", "__MACOSX"))]
 
 
 def looks_like(root: str | Path, parts: tuple[str, ...], name: re.Pattern, depth: int) -> bool:
-    """Whether a folder has such parts, and pictures of such names among the first it holds."""
+    """Whether a folder seems to hold a data set: its parts exist, and a file name matches.
+
+    Args:
+        root: Folder to search.
+        parts: Names of files or folders that the data set's root has.
+        name: Pattern of the data set's file names; only the first `LOOK` images are compared.
+        depth: How many folders below `root` to search.
+    """
     try:
         root = find_root(root, parts, depth)
     except ValueError:
         return False
     files = (file for _, _, files in os.walk(root) for file in files)
-    pictures = (file for file in files if file.lower().endswith(EXTENSIONS))
-    return any(name.match(file) for file in itertools.islice(pictures, LOOK))
+    images = (file for file in files if file.lower().endswith(EXTENSIONS))
+    return any(name.match(file) for file in itertools.islice(images, LOOK))
 
 
 def scan(root: Path, folders: Iterable[str], lists: Iterable[Path] = ()) -> Tree:
-    """List the pictures below some folders of a data set.
+    """List the images below some folders of a data set.
 
-    Hidden files are ignored, symbolic links refused, other files counted, empty ones rejected.
+    Hidden files are ignored, symbolic links and empty files rejected, other files counted.
 
     Args:
-        folders: Names in `root`; those that are not there are left out.
-        lists: Protocol lists, for the fingerprint.
+        root: Folder of the data set.
+        folders: Names of folders in `root`; missing ones are ignored.
+        lists: Protocol lists, which become part of the fingerprint.
     """
     tree, skipped = Tree(root), Counter()
     for folder in folders:
@@ -135,7 +145,7 @@ def scan(root: Path, folders: Iterable[str], lists: Iterable[Path] = ()) -> Tree
     tree.sizes += [(path.name, path.stat().st_size) for path in lists if path.is_file()]
     if skipped:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
-        tree.rejects.append(skip(".", f"files that are no pictures: {kinds}", skipped.total()))
+        tree.rejects.append(skip(".", f"files that are not images: {kinds}", skipped.total()))
     return tree
 
 
@@ -171,23 +181,33 @@ def _walk(tree: Tree, folder: Path, name: str, skipped: Counter) -> None:
 
 
 def fingerprint(sizes: Iterable[tuple[str, int]]) -> str:
-    """What tells two releases apart: a hash of the sorted names and sizes, 16 hex digits."""
+    """Hash of file names and sizes that tells two releases apart: 16 hexadecimal digits."""
     text = "".join(f"{name}\t{size}\n" for name, size in sorted(sizes))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def samples(tree: Tree, parse: Callable[[str, str], dict | str], form: str) -> list[Sample]:
-    """The pictures of a tree as samples, sorted by (pid, name).
+def match_name(pattern: re.Pattern, file: str, example: str) -> re.Match:
+    """Match the start of a file name; raises FileNameError that quotes `example`."""
+    if match := pattern.match(file):
+        return match
+    raise FileNameError(f"the file name does not have the form of {example}")
+
+
+def samples(tree: Tree, parse: Callable[[str, str], dict | str], example: str) -> list[Sample]:
+    """The images of a tree as samples, sorted by (pid, name).
 
     Args:
-        parse: `parse(name, file)` gets the whole name and its last part, and returns the fields of
-            `Sample`, or the name of a junk identity, whose pictures are left out and counted.
-        form: What a file name looks like, for the error.
-    Raises: LayoutError: if no name can be read.
+        tree: The listed files; its `rejects` get the names that cannot be parsed.
+        parse: `parse(name, file)` gets the path in the root and its last part; it returns fields of
+            `Sample`, or the name of a junk identity, whose images are left out and counted.
+        example: A valid file name, for the error message.
+
+    Raises:
+        LayoutError: if no name can be parsed.
     """
     found: list[Sample] = []
     junk: Counter[str] = Counter()
-    folders: dict[str, Path] = {}  # a path is made from its folder's in half the time
+    folders: dict[str, Path] = {}  # joining a file to its folder's path halves the time
     for name in tree.files:
         folder, _, file = name.rpartition("/")
         try:
@@ -202,21 +222,19 @@ def samples(tree: Tree, parse: Callable[[str, str], dict | str], form: str) -> l
                 folders[folder] = tree.root / folder
             found.append(Sample(paths=(folders[folder] / file,), name=name, **fields))
     for identity, count in sorted(junk.items()):
-        reason = f"pictures of the junk identity {identity} are left out"
+        reason = f"images of the junk identity {identity} are left out"
         tree.rejects.append(skip(identity, reason, count))
     if not found:
         first = f", e.g. {tree.files[0]}" if tree.files else ""
         raise LayoutError(
-            f"{tree.root}: none of {len(tree.files)} pictures is named like {form}{first}"
+            f"{tree.root}: none of {len(tree.files)} images has a name like {example}{first}"
         )
     found.sort(key=lambda sample: (sample.pid, sample.name))
     return found
 
 
 def exported(tree: Tree, samples: list[Sample]) -> list[Sample]:
-    """The samples; those that `viewsynth export` wrote, as `sources.jsonl` says, are synthetic and
-    taken from above, whatever their names say.
-    """
+    """Mark the samples that `sources.jsonl` of `viewsynth export` names: synthetic and aerial."""
     path = tree.root / "sources.jsonl"
     rows = json_rows(path) if path.is_file() else ()
     names = {str(row.get("file_name")) for _, row in rows if isinstance(row, dict)}
@@ -225,28 +243,25 @@ def exported(tree: Tree, samples: list[Sample]) -> list[Sample]:
 
 
 def split_of(name: str, train: str) -> str:
-    """The split of a picture by its first folder: `train`, "query…", or any other (the gallery)."""
+    """Split of an image by its first folder: `train`, "query…", or any other (the gallery)."""
     folder = name.partition("/")[0]
     return "train" if folder == train else "query" if folder.startswith("query") else "gallery"
 
 
 def read_list(path: Path) -> list[tuple[int, str]]:
-    """Line numbers and names of a protocol list; any line ends, any slashes, no last newline.
-
-    Raises: ValueError: if it is too large or not text.
-    """
+    """Line numbers and file names of a protocol list; raises ValueError if it is not text."""
     if path.stat().st_size > MAX_LIST:
         raise ValueError(f"{path} has more than {MAX_LIST >> 20} MiB; is it a protocol list?")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text: {error}; expected one file name a line") from error
+        raise ValueError(f"{path} is not text: {error}; expected one file name a line") from error
     rows = ((number, row.strip()) for number, row in enumerate(text.split("\n"), 1))
     return [(number, row.replace("\\", "/").removeprefix("./")) for number, row in rows if row]
 
 
 def named_folders(lists: Iterable[Path]) -> list[str]:
-    """The folders beside the lists that their rows begin with, sorted."""
+    """First folders of the paths in some protocol lists, sorted."""
     rows = (row for path in lists if path.is_file() for _, row in read_list(path))
     return sorted({row.partition("/")[0] for row in rows} - {"", ".", ".."})
 
@@ -254,12 +269,13 @@ def named_folders(lists: Iterable[Path]) -> list[str]:
 def listed(
     tree: Tree, samples: list[Sample], lists: dict[str, Path], warnings: list[str]
 ) -> dict[str, Protocol]:
-    """The protocols that lists describe; those with nobody to ask for or to search are left out.
+    """The protocols that lists define; those without query or gallery are left out.
 
     Args:
-        tree: Its rejects get the rows that name nothing, or the same again.
-        lists: Protocol name -> list; pictures in folders "query…" are asked for, others searched.
-        warnings: Get what is wrong with a list.
+        tree: Its `rejects` get the rows that name no image, or name one twice.
+        samples: All samples of the data set.
+        lists: Protocol name -> list file; images in folders "query…" are queries, others gallery.
+        warnings: Get the problems of whole lists.
     """
     known = {sample.name: sample for sample in samples}
     rejected = {reject.source for reject in tree.rejects}
@@ -275,12 +291,12 @@ def listed(
         }
         if empty := [what for what, some in parts.items() if not some]:
             warnings.append(
-                f"{path} names no {' and no '.join(empty)} picture that is there: the protocol "
-                f"{name} is not offered"
+                f"{path} names no existing {' and no '.join(empty)} image: the protocol {name} is "
+                "not offered"
             )
             continue
         found[name] = Protocol(name=name, **parts)
-        warnings += _astray(path, found[name])
+        warnings += _contradictions(path, found[name])
     return found
 
 
@@ -292,21 +308,21 @@ def _named(
     for line, row in read_list(path):
         where = f"{path.name}:{line}"
         if row in rows:
-            tree.rejects.append(bad(where, f"{row} was named before"))
+            tree.rejects.append(bad(where, f"{row} was named before, in an earlier row"))
         elif sample := known.get(row):
             named.append(sample)
         elif row in rejected:
-            lost += 1  # its own reason stands there already
+            lost += 1  # the image has a reject of its own
         else:
-            tree.rejects.append(bad(where, f"there is no picture {row} in {tree.root}"))
+            tree.rejects.append(bad(where, f"there is no image {row} in {tree.root}"))
         rows.add(row)
     if lost:
-        warnings.append(f"{path.name} names {lost} pictures that cannot be used, see the rejects")
+        warnings.append(f"{path.name} names {lost} images that cannot be used, see the rejects")
     return sorted(named, key=lambda sample: (sample.pid, sample.name))
 
 
-def _astray(path: Path, protocol: Protocol) -> Iterator[str]:
-    """What the direction in the name of a protocol forbids."""
+def _contradictions(path: Path, protocol: Protocol) -> Iterator[str]:
+    """Warnings of images that contradict the direction in the protocol's name."""
     sides = zip(("query", "gallery"), protocol.name.split("->"), strict=True)
     for what, side in sides:
         allowed = [SIDES[letter] for letter in side.split("+")]
@@ -317,13 +333,13 @@ def _astray(path: Path, protocol: Protocol) -> Iterator[str]:
         ]
         if wrong:
             values = " or ".join(value for _, value in allowed)
-            yield f"{path.name}: {len(wrong)} {what} pictures are not {values}, e.g. {wrong[0]}"
+            yield f"{path.name}: {len(wrong)} {what} images are not {values}, e.g. {wrong[0]}"
 
 
 def json_rows(
     path: Path, decode: Callable[[bytes], object] = json.loads
 ) -> Iterator[tuple[int, dict | ValueError]]:
-    """Line number and row of JSON lines, or what is wrong with it."""
+    """Line number and row of JSON lines; a ValueError instead of a row that cannot be read."""
     with path.open("rb") as file:
         number = 0
         while line := file.readline(MAX_LINE + 1):
@@ -338,28 +354,26 @@ def json_rows(
                 continue
             try:
                 row = decode(line)
+                if not isinstance(row, dict):
+                    got = type(row).__name__
+                    row = ValueError(f"expected a JSON object in each line, got {got}")
             except (ValueError, RecursionError) as error:
-                reason = f"not a JSON object: {error}; write one object in each line"
-                yield number, ValueError(reason)
-                continue
-            if not isinstance(row, dict):
-                got = type(row).__name__
-                row = ValueError(f"expected a JSON object in each line, got {got}")
+                row = ValueError(f"not a JSON object: {error}; write one object in each line")
             yield number, row
 
 
 def directions(query: list[Sample], gallery: list[Sample]) -> dict[str, Protocol]:
-    """CARGO's protocols of any query and gallery with both views; those with nobody are left out.
+    """CARGO's protocols for a query and gallery with both views; empty ones are left out.
 
-    "A<->G" goes both ways: everybody stays, the view plays the camera (Zhang et al., CVPR 2024).
-    "A->G" (SeCap's reading) and "G->A" (ours, published by nobody) go one way.
+    "A<->G" covers both directions: all images stay, and the view takes the camera's place (Zhang et
+    al., CVPR 2024). "A->G" (SeCap's reading) and "G->A" (ours, not published) go one way.
     """
     split = {
         view: ([s for s in query if s.view == view], [s for s in gallery if s.view == view])
         for view in ("aerial", "ground")
     }
     (air_query, air), (ground_query, ground) = split["aerial"], split["ground"]
-    every = [
+    protocols = [
         Protocol(name="ALL", query=query, gallery=gallery),
         Protocol(name="G<->G", query=ground_query, gallery=ground),
         Protocol(name="A<->A", query=air_query, gallery=air),
@@ -367,26 +381,16 @@ def directions(query: list[Sample], gallery: list[Sample]) -> dict[str, Protocol
         Protocol(name="G->A", query=ground_query, gallery=air),
     ]
     if air and ground:
-        every.insert(3, Protocol(name="A<->G", query=query, gallery=gallery, camera="view"))
-    return {p.name: p for p in every if p.query and p.gallery}
-
-
-def quoted(text: str) -> str:
-    """A text in quotes, as a user wrote it: what cannot be seen is escaped, and nothing else."""
-    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + "'"
+        protocols.insert(3, Protocol(name="A<->G", query=query, gallery=gallery, camera="view"))
+    return {p.name: p for p in protocols if p.query and p.gallery}
 
 
 def bad(source: str, reason: str) -> Reject:
-    """A file or row that cannot be used."""
+    """A reject: a file or row that cannot be used."""
     return Reject(source=source, stage="input", reason=reason)
 
 
 def skip(source: str, reason: str, count: int) -> Reject:
-    """Many that are no samples, as one."""
-    return Reject(
-        source=source,
-        stage="input",
-        reason=f"{reason} ({count})",
-        kind="skipped",
-        scores={"count": count},
-    )
+    """One reject for many files or rows that are not samples."""
+    counted = {"kind": "skipped", "scores": {"count": count}}
+    return Reject(source=source, stage="input", reason=f"{reason} ({count})", **counted)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder listed: pictures, videos and tables in it, and what the name of a folder may mean."""
+"""Listing of a user's folder: its images, videos and tables, and what folder names may mean."""
 
 from __future__ import annotations
 
@@ -11,36 +11,26 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from viewsynth.data import layout
 from viewsynth.data.images import EXTENSIONS, VIDEOS
 from viewsynth.records import Reject, Sample
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".feather", ".xlsx", ".xls")
-DEEPEST = 8  # folders below the root that are looked at
+DEEPEST = 8  # how many folders below the root are listed
 
-# A folder's name -> the split of what is in it; "": a test split, neither query nor gallery.
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "query": "query",
-    "queries": "query",
-    "probe": "query",
-    "gallery": "gallery",
-    "test": "",
-    "testing": "",
-    "validation": "",
-    "valid": "",
-    "val": "",
-    "dev": "",
-    "eval": "",
-    "evaluation": "",
+# Split -> names of folders that hold it; "" = a test split that is neither query nor gallery.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "query": ("query", "queries", "probe"),
+    "gallery": ("gallery",),
+    "": ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation"),
 }
-NAMES = ("val", "dev")  # of people, too
+SPLITS = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+ALSO_PEOPLE = ("val", "dev")  # also names of people
 _WORD = r"(?:b(?:ounding[-_ ]?)?box|images?|imgs?|crops?|data|set|split)"
 _SPLIT = re.compile(rf"(?:{_WORD}[-_ .]?)*({'|'.join(SPLITS)})(?:[-_ .]?{_WORD})*", re.I)
 _NEAR = re.compile(rf"{_SPLIT.pattern}(?:[-_ .]?(?:\d{{1,4}}|[a-z]|all))?", re.I)
-_BOX = re.compile(
+_CONTAINER = re.compile(
     r"images?|imgs?|pictures?|pics?|photos?|crops?|data|datasets?|jpe?gs?|pngs?|frames|people|"
     r"persons|identities|ids?|samples|files",
     re.I,
@@ -55,68 +45,56 @@ _TRACKLET = re.compile(
     r"track(?:let)?|clip|seq(?:uence)?",
     re.I,
 )
-_GROUP = re.compile(  # of people: by time, by place, by kind
+_GROUP = re.compile(  # groups of people by time, place or kind
     r"(?:day|date|week|site|place|location|scene|session|group|batch|class|country|city|part|"
     r"fold|set)[-_ ]?(?:\d+|[a-z])|(?:single|multi)[-_ ]?shot|"
     r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|(?:19|20)\d\d[-_.]?(?:0\d|1[0-2])[-_.]?[0-3]\d|"
     r"(?:fe)?male|(?:wo)?men|girls|boys|adults|children|indoors?|outdoors?|morning|evening|night",
     re.I,
 )
-# How tools write that there is no value, in small letters: pandas' list, and others.
-MISSING = frozenset(
-    [
-        "nan",
-        "-nan",
-        "null",
-        "none",
-        "nil",
-        "n/a",
-        "<na>",
-        "#na",
-        "#n/a",
-        "1.#ind",
-        "-1.#ind",
-        "1.#qnan",
-        "-1.#qnan",
-        "undefined",
-        "-",
-        "--",
-        "(null)",
-    ]
-) | {"", "#n/a n/a"}
-MISSING_AS_WRITTEN = ("NA", "NaT")  # in other letters they are names of people: Na, Nat
-# What says of a picture that nobody knows who it is; -1 and 00-1 are the junk of Market-1501, MARS.
-NOBODY = MISSING | set(["unknown", "unk", "?", "-1", "00-1", "junk"])
+# Spellings of a missing value, in lower case: those of pandas, and of other tools.
+_PANDAS = {"", "nan", "-nan", "null", "none", "n/a", "<na>", "#na", "#n/a", "#n/a n/a"}
+_MICROSOFT = {"1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
+MISSING = frozenset(_PANDAS | _MICROSOFT | {"nil", "undefined", "-", "--", "(null)"})
+MISSING_AS_WRITTEN = ("NA", "NaT")  # in other letter case these are names of people: Na, Nat
+# Pids of unidentified people; -1 and 00-1 are the junk identities of Market-1501 and MARS.
+UNIDENTIFIED = MISSING | {"unknown", "unk", "?", "-1", "00-1", "junk"}
 DISTRACTORS = ("distractor", "distractors")
 
 
 @dataclass
 class Found:
-    """What was read.
+    """Result of reading a folder.
 
     Args:
-        left: Rows or pictures that belong to a test split without a role, by folder and what.
-        skipped: Files that are no pictures, by kind.
+        samples: Images, videos and tracklets of people.
+        rejects: Rows, files or folders that cannot be used.
+        warnings: What the user should check.
+        left_out: Number of rows or images in a test split that is neither query nor gallery, by
+            (folder, "rows" or "images").
+        skipped: Number of files that are not images, by extension.
     """
 
     samples: list[Sample] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    left: Counter[tuple[str, str]] = field(default_factory=Counter)
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
 class Folder:
-    """A folder and all below it.
+    """A folder and everything below it.
 
     Args:
-        root: The folder that names are relative to.
-        name: Its own name in the root, "" for the root.
-        files: Names of pictures and videos in it, in natural order.
-        tables: Names of its metadata files.
-        foreign: Names of other tables.
-        rejects, skipped: What in it cannot be used, and what is no picture.
+        root: Folder of the data set.
+        name: Path relative to `root`, "" for the root itself.
+        files: File names of the images and videos in it, in natural order.
+        folders: Its subfolders.
+        tables: File names of its metadata.
+        other_tables: File names of other tables.
+        rejects: Entries that cannot be used.
+        skipped: Number of files that are not images, by extension.
     """
 
     root: Path
@@ -124,46 +102,55 @@ class Folder:
     files: list[str] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
+    other_tables: list[str] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
     @property
-    def base(self) -> str:
-        """The last part of its name."""
+    def basename(self) -> str:
+        """Last part of the name."""
         return self.name.rpartition("/")[2]
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Path on the disk."""
         return self.root / self.name
 
     @cached_property
-    def alive(self) -> list[Folder]:
-        """The folders in it that hold something, at any depth."""
-        return [sub for sub in self.folders if sub.files or sub.tables or sub.alive]
+    def nonempty(self) -> list[Folder]:
+        """Subfolders that hold images, videos or metadata at any depth."""
+        return [sub for sub in self.folders if sub.files or sub.tables or sub.nonempty]
 
     @cached_property
-    def pictures(self) -> int:
-        """How many pictures and videos there are in it, at any depth."""
-        return len(self.files) + sum(sub.pictures for sub in self.folders)
+    def count(self) -> int:
+        """Number of images and videos at any depth."""
+        return len(self.files) + sum(sub.count for sub in self.folders)
 
-    def walk(self, but: Collection[str] = ()) -> Iterator[Folder]:
-        """It and all folders below, from above, but for those of such names and what is in them."""
-        if self.name not in but:
+    def walk(self, exclude: Collection[str] = ()) -> Iterator[Folder]:
+        """This folder and all below it, top down, without the excluded names and their subfolders.
+
+        Args:
+            exclude: Names of folders to leave out.
+        """
+        if self.name not in exclude:
             yield self
             for sub in self.folders:
-                yield from sub.walk(but)
+                yield from sub.walk(exclude)
 
-    def own(self, file: str) -> str:
-        """The name of a file of it, in the root."""
+    def name_of(self, file: str) -> str:
+        """Name of one of its files, relative to `root`."""
         return f"{self.name}/{file}" if self.name else file
 
 
 def scan(root: Path, name: str = "", depth: int = DEEPEST) -> Folder:
-    """List a folder and all below it.
+    """List a folder and everything below it.
 
-    Hidden files are ignored; links, pipes and names that are no text are rejected.
+    Hidden files are ignored; links, pipes and names that are not valid text are rejected.
+
+    Args:
+        root: Folder of the data set.
+        name: Folder to list, relative to `root`.
+        depth: How many folders further down to list.
     """
     folder = Folder(root, name)
     try:
@@ -175,118 +162,129 @@ def scan(root: Path, name: str = "", depth: int = DEEPEST) -> Folder:
         return folder
     for entry in entries:
         if not entry.name.startswith("."):
-            _sort(folder, entry, depth)
+            _add(folder, entry, depth)
     folder.files.sort(key=natural)
     return folder
 
 
-def _sort(folder: Folder, entry: os.DirEntry, depth: int) -> None:
-    """Put an entry where it belongs."""
-    name, suffix = entry.name, Path(entry.name).suffix.lower()
+def _add(folder: Folder, entry: os.DirEntry, depth: int) -> None:
+    """Add an entry to the list that it belongs to."""
+    file, suffix = entry.name, Path(entry.name).suffix.lower()
     usable = suffix in EXTENSIONS or suffix in VIDEOS
-    own = folder.own(name)
-    if reason := bad_text(name):
-        folder.rejects.append(_reject(own, reason))
+    name = folder.name_of(file)
+    if reason := bad_text(file):
+        folder.rejects.append(_reject(name, reason))
     elif entry.is_symlink() and (usable or entry.is_dir()):
-        reason = "symbolic links are refused; put the file there"
-        folder.rejects.append(_reject(own, reason))
+        reason = "symbolic links are refused; put the file or folder itself there"
+        folder.rejects.append(_reject(name, reason))
     elif entry.is_dir():
         if depth:
-            folder.folders.append(scan(folder.root, own, depth - 1))
+            folder.folders.append(scan(folder.root, name, depth - 1))
         else:
-            reason = f"folders deeper than {DEEPEST} are not looked at; give one as data.root"
-            folder.rejects.append(_reject(own, reason))
-    elif name.lower() in METADATA and (not folder.name or _names_files(entry)):
-        folder.tables.append(name)
+            reason = f"folders more than {DEEPEST} levels down are not read; give one as data.root"
+            folder.rejects.append(_reject(name, reason))
+    elif file.lower() in METADATA and (not folder.name or _is_metadata(entry)):
+        folder.tables.append(file)
     elif not usable:
         folder.skipped[suffix or "without extension"] += 1
         if suffix in TABLES:
-            folder.foreign.append(name)
+            folder.other_tables.append(file)
     elif not entry.is_file():
-        folder.rejects.append(_reject(own, "not a regular file"))
+        folder.rejects.append(_reject(name, "not a regular file"))
     else:
-        folder.files.append(name)
+        folder.files.append(file)
 
 
-def _names_files(entry: os.DirEntry) -> bool:
-    """Whether the first line of a table speaks of files or people, or cannot be read."""
+def _is_metadata(entry: os.DirEntry) -> bool:
+    """Whether the first line of a table mentions files or people, or cannot be read."""
     if not entry.is_file(follow_symlinks=False):
         return True
     try:
         with Path(entry).open("rb") as file:
-            start = file.read(2**16).replace(b"\0", b"").strip()  # UTF-16, too
+            start = file.read(2**16).replace(b"\0", b"").strip()  # UTF-16 has zeros between letters
     except OSError:
         return True
     return bool(re.match(rb".*?(file|image|path|pid|person|identity)", start, re.I))
 
 
 def has_table(root: Path) -> bool:
-    """Whether a folder has metadata in it."""
+    """Whether a folder holds a metadata file."""
     return any((root / name).exists() for name in METADATA)
 
 
+# ---- what a folder name means --------------------------------------------------------------------
+
+
 def split_of(name: str) -> str | None:
-    """The split that a folder's name says, "" for a test split without a role, None for none."""
+    """Split that a folder name means: "" = a test split of no role, None = not a split."""
     found = _SPLIT.fullmatch(name)
     return SPLITS[found[1].lower()] if found else None
 
 
 def is_split(name: str) -> bool:
-    """Whether a folder is called as a split."""
+    """Whether a folder has the name of a split."""
     return split_of(name) is not None
 
 
 def is_near_split(name: str) -> bool:
-    """Whether a folder is called as a split, or as a part or a version of one: train2017."""
+    """Whether a folder has the name of a split, or of a part or version of one: train2017."""
     return bool(_NEAR.fullmatch(name))
 
 
 def is_missing(text: str) -> bool:
-    """Whether a text is how tools write that there is no value."""
+    """Whether text is a spelling of a missing value."""
     return text in MISSING_AS_WRITTEN or text.casefold() in MISSING
 
 
-def is_nobody(pid: str, split: str) -> bool:
-    """Whether a pid says that nobody knows who it is; a gallery may have distractors."""
+def is_unidentified(pid: str, split: str) -> bool:
+    """Whether a pid stands for unidentified people; distractors are allowed in the gallery."""
     if pid.casefold() in DISTRACTORS:
         return split != "gallery"
-    return is_missing(pid) or pid.casefold() in NOBODY
+    return is_missing(pid) or pid.casefold() in UNIDENTIFIED
 
 
 def is_container(name: str) -> bool:
-    """Whether a folder is called as what people put pictures into."""
-    return bool(_BOX.fullmatch(name))
+    """Whether a folder has a name that means a collection of images."""
+    return bool(_CONTAINER.fullmatch(name))
 
 
 def is_camera(name: str) -> bool:
-    """Whether a folder is called as a camera or a view."""
+    """Whether a folder has the name of a camera or a view."""
     return bool(_CAMERA.fullmatch(name))
 
 
 def is_group(name: str) -> bool:
-    """Whether a folder is called as a time, a place or a kind of people."""
+    """Whether a folder has the name of a time, a place or a kind of people."""
     return bool(_GROUP.fullmatch(name))
 
 
 def is_tracklet(name: str) -> bool:
-    """Whether a folder is called as a tracklet."""
+    """Whether a folder has the name of a tracklet."""
     return bool(_TRACKLET.fullmatch(name))
 
 
+# ---- text ----------------------------------------------------------------------------------------
+
+
 def natural(name: str) -> tuple:
-    """A key that sorts frame2 before frame10."""
+    """Sort key that puts frame2 before frame10."""
     parts = re.split(r"(\d+)", name, flags=re.ASCII)
     return [(int(part), part) if k % 2 else (0, part) for k, part in enumerate(parts)], name
 
 
+def quoted(text: str) -> str:
+    """Text in quotes, as a user wrote it, with only the invisible characters escaped."""
+    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + "'"
+
+
 def bad_text(text: str) -> str:
-    """Why a name or field cannot be used; "" if it can."""
+    """Why a name or cell cannot be used; "" if it can."""
     if text.isprintable():
         return ""
     if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
-        return f"{layout.quoted(text)} is not valid UTF-8; write it in UTF-8"
+        return f"{quoted(text)} is not valid UTF-8; write it in UTF-8"
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
-        return f"{layout.quoted(text)} has control characters"
+        return f"{quoted(text)} has control characters"
     return ""
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of every command that reads a data set: which one, and how to read it."""
+"""Options of every command that reads a data set: which one, and how to read it."""
 
 from __future__ import annotations
 
@@ -10,39 +10,42 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Source:
-    """Which data set."""
+    """Which data set to read."""
 
     name: str = "folder"
-    """Layout of the data set, a module of viewsynth.data."""
+    """Layout of the data set: the name of a module of viewsynth.data."""
     root: Path | None = None
-    """Where it lies."""
+    """Folder of the data set."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a folder of one's own is read; released data sets have one form only."""
+    """How to read a folder of your own images; released data sets have a fixed form."""
 
     form: Literal["auto", "table", "folders", "splits"] = "auto"
-    """table: metadata.csv or .jsonl; folders: a folder is a person; splits: train, query, gallery;
-    auto: told by what is there, and an error where two readings are possible."""
+    """table: metadata.csv or metadata.jsonl; folders: one folder per person; splits: folders train,
+    query, gallery; auto: decided by the content, an error where two readings are possible."""
     box: Literal["auto", "xyxy", "xywh", "fraction"] = "auto"
-    """Column box: left, top, right, bottom; x, y, width, height; or left, top, right, bottom from 0
-    to 1; auto: xyxy, and an error where the column says another form."""
+    """Column box: xyxy: left, top, right, bottom; xywh: x, y, width, height; fraction: left, top,
+    right, bottom from 0 to 1; auto: xyxy, an error where the column shows another form."""
     elevation: Literal["horizon", "pitch", "nadir"] = "horizon"
-    """Column elevation: degrees above the horizon; a camera's pitch (negative looks down); or
-    degrees from straight down."""
+    """Column elevation: horizon: degrees above the horizon; pitch: pitch of the camera (negative
+    looks down); nadir: degrees from straight down."""
 
     def given(self) -> list[str]:
-        """Those that are not the default, as options of a command."""
+        """Options that differ from their defaults, as written on the command line."""
         own = {field.name: getattr(self, field.name) for field in fields(Reading)}
-        plain = {field.name: field.default for field in fields(Reading)}
-        return [f"--data.{key}={value}" for key, value in own.items() if value != plain[key]]
+        default = {field.name: field.default for field in fields(Reading)}
+        return [f"--data.{key}={value}" for key, value in own.items() if value != default[key]]
 
 
 def told(data: dict) -> dict:
-    """The group `data` of a configuration as a run keeps it: `Reading` as far as it is given.
+    """The group `data` of a configuration without the options of `Reading` that have their default.
 
-    So a run that was begun before these options were there goes on.
+    Runs store this form, so that a run started before these options existed can be resumed.
+
+    Args:
+        data: The group as a dict.
     """
-    plain = {field.name: field.default for field in fields(Reading)}
-    return {key: value for key, value in data.items() if plain.get(key, ...) != value}
+    default = {field.name: field.default for field in fields(Reading)}
+    return {key: value for key, value in data.items() if default.get(key, ...) != value}

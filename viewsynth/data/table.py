@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metadata files of one's own pictures: rows in, samples out."""
+"""Metadata files of a user's own images: rows in, samples out."""
 
 from __future__ import annotations
 
@@ -12,53 +12,39 @@ from pathlib import Path
 
 from viewsynth.data import cells, columns, layout, listing
 from viewsynth.data.columns import Row
-from viewsynth.data.layout import quoted
-from viewsynth.data.listing import Folder, Found
+from viewsynth.data.listing import Folder, Found, quoted
 from viewsynth.data.reading import Reading
 from viewsynth.records import PLATFORMS, SOURCES, SPLITS, VIEWS, Reject, Sample
 
-MARKS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # that others put between columns
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}  # instead of commas
 MAX_METADATA = 512 * 2**20  # bytes
 
 LABELS = ("camid", "outfit", "session")
 TEXT = ("modality", "caption")
 CHOICES = {"platform": PLATFORMS, "view": VIEWS, "split": SPLITS, "source": SOURCES}
-NUMBERS = {  # name: allowed range
+NUMBERS = {  # column: allowed range
     "azimuth": (-360.0, 360.0),
     "altitude": (-1000.0, 100_000.0),
     "distance": (0.0, 100_000.0),
 }
 ELEVATION = {"horizon": (-90.0, 90.0), "pitch": (-90.0, 90.0), "nadir": (0.0, 180.0)}
-COLUMNS = (
-    "file_name",
-    "pid",
-    "camid",
-    "outfit",
-    "session",
-    "modality",
-    "caption",
-    "platform",
-    "view",
-    "split",
-    "source",
-    "elevation",
-    "azimuth",
-    "altitude",
-    "distance",
-    "attributes",
-    "box",
-)
+COLUMNS = ("file_name", "pid", *LABELS, *TEXT, *CHOICES)
+COLUMNS += ("elevation", *NUMBERS, "attributes", "box")
 
 
 def read(folders: list[Folder], reading: Reading, found: Found) -> None:
     """Read the metadata of some folders of one data set.
 
-    A row's split is that of its column, else what a folder that it lies in is called as, else
+    The split of a row comes from its column, else from the name of a folder around it, else it is
     train.
 
     Args:
-        found: Gets the samples, and what cannot be used.
-    Raises: ValueError: if a file cannot be read at all, or a whole column is in another form.
+        folders: Folders with metadata.
+        reading: How the columns box and elevation are written.
+        found: Gets the samples, rejects and warnings.
+
+    Raises:
+        ValueError: if a file cannot be read at all, or a whole column has another form.
     """
     seen: set[tuple] = set()
     samples: list[Sample] = []
@@ -73,37 +59,27 @@ def read(folders: list[Folder], reading: Reading, found: Found) -> None:
                     raise ValueError(reasons[id(row)])
                 sample = _sample(folder, row, found)
                 if sample and (key := (sample.name, sample.box)) in seen:
-                    raise ValueError(f"{sample.name} was named before, with the same box")
+                    raise ValueError(f"{sample.name} was named before with the same box")
             except ValueError as error:
                 found.rejects.append(_reject(row.where, str(error)))
             else:
                 if sample:
                     seen.add(key)
                     samples.append(sample)
-        found.warnings += _half_told(folder, rows)
-    found.samples += _numbered(samples)
+        found.warnings += _incomplete(folder, rows)
+    found.samples += _with_unique_names(samples)
 
 
 def _rows(folder: Folder, reading: Reading, found: Found) -> list[Row]:
-    """The rows of a folder's metadata that can be read."""
-    name = _only(folder)
+    """The valid rows of a folder's metadata."""
+    name = _metadata_file(folder)
     path = folder.path / name
-    if path.is_symlink() or not path.is_file():
-        raise ValueError(f"{path} must be a regular file, no symbolic link")
-    if path.stat().st_size > MAX_METADATA:
-        raise ValueError(f"{path} has more than {MAX_METADATA >> 20} MiB; split the data set")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if b"\0" in start or start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        raise ValueError(
-            f"{path} must be text in UTF-8, got UTF-16 or another form with zeros in it; save it "
-            'again in UTF-8 (a spreadsheet\'s "CSV UTF-8")'
-        )
+    _check_file(path)
     rows: list[Row] = []
     unknown: Counter[str] = Counter()
     lines = _csv_rows(path) if name.lower().endswith(".csv") else layout.json_rows(path)
     for line, row in lines:
-        where = f"{folder.own(name)}:{line}"
+        where = f"{folder.name_of(name)}:{line}"
         try:
             if isinstance(row, Exception):
                 raise row
@@ -115,7 +91,7 @@ def _rows(folder: Folder, reading: Reading, found: Found) -> list[Row]:
         reason = f"skipped: unknown column {quoted(column)}; known: {', '.join(COLUMNS)}"
         found.rejects.append(
             Reject(
-                source=folder.own(name),
+                source=folder.name_of(name),
                 stage="input",
                 reason=reason,
                 kind="skipped",
@@ -125,12 +101,27 @@ def _rows(folder: Folder, reading: Reading, found: Found) -> list[Row]:
     return rows
 
 
-def _only(folder: Folder) -> str:
-    """The metadata file of a folder."""
+def _metadata_file(folder: Folder) -> str:
+    """The only metadata file of a folder; raises ValueError if there are two."""
     if len(folder.tables) > 1:
         both = " and ".join(sorted(folder.tables))
         raise ValueError(f"{folder.path} has both {both}; keep one of them")
     return folder.tables[0]
+
+
+def _check_file(path: Path) -> None:
+    """Raise ValueError if a metadata file is a link, too large or not UTF-8."""
+    if path.is_symlink() or not path.is_file():
+        raise ValueError(f"{path} must be a regular file, not a symbolic link")
+    if path.stat().st_size > MAX_METADATA:
+        raise ValueError(f"{path} has more than {MAX_METADATA >> 20} MiB; split the data set")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if b"\0" in start or start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise ValueError(
+            f"{path} must be text in UTF-8, got UTF-16 or another encoding with zero bytes; save "
+            'it again as UTF-8 (in a spreadsheet: "CSV UTF-8")'
+        )
 
 
 def _reject(where: str, reason: str) -> Reject:
@@ -138,20 +129,11 @@ def _reject(where: str, reason: str) -> Reject:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict | ValueError]]:
-    """Line number and row, or what is wrong with it."""
+    """Line number and row; a ValueError instead of a row that cannot be read."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file)
         header = [column.strip() for column in next(reader, [])]
-        if missing := {"file_name", "pid"} - set(header):
-            other = next((name for mark, name in MARKS.items() if mark in "".join(header)), "")
-            raise ValueError(
-                f"{path} needs the columns file_name and pid, separated by commas; "
-                f"missing: {', '.join(sorted(missing))}; got {', '.join(map(quoted, header))}"
-                + (f": these are {other}, save it with commas" if other else "")
-            )
-        named = [column for column in header if column]
-        if len(set(named)) < len(named):
-            raise ValueError(f"{path} names a column twice: {', '.join(map(quoted, header))}")
+        _check_header(path, header)
         while True:
             first = reader.line_num + 1
             try:
@@ -161,28 +143,52 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict | ValueError]]:
             except csv.Error as error:
                 yield reader.line_num, ValueError(f"not a CSV row: {error}")
                 continue
-            while row and not row[-1].strip():  # the commas of a spreadsheet
+            while row and not row[-1].strip():  # spreadsheets pad rows with commas
                 row.pop()
-            if len(row) > len(header):
-                yield (
-                    reader.line_num,
-                    ValueError(
-                        f"expected {len(header)} fields as in the header, got {len(row)}; "
-                        "text with commas needs quotes"
-                    ),
-                )
-            elif row:
-                named = {k: v for k, v in zip(header, row, strict=False) if k or v}
-                if "\n" in named.get("file_name", "") + named.get("pid", ""):
-                    named = ValueError(
-                        f"the lines {first} to {reader.line_num} are one row, as a quote is opened "
-                        "and not closed: write a quote in text twice, and the text in quotes"
-                    )
-                yield reader.line_num, named
+            if row:
+                yield reader.line_num, _cells(header, row, first, reader.line_num)
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    """Raise ValueError if a required column is missing, or a column is there twice."""
+    shown = ", ".join(map(quoted, header))
+    if missing := {"file_name", "pid"} - set(header):
+        other = next((name for mark, name in SEPARATORS.items() if mark in "".join(header)), "")
+        raise ValueError(
+            f"{path} needs the columns file_name and pid, separated by commas; "
+            f"missing: {', '.join(sorted(missing))}; got {shown}"
+            + (f": these are separated by {other}, save it with commas" if other else "")
+        )
+    named = [column for column in header if column]
+    if len(set(named)) < len(named):
+        raise ValueError(f"{path} has a column twice: {shown}")
+
+
+def _cells(header: list[str], row: list[str], first: int, last: int) -> dict | ValueError:
+    """A row as a dict, or what is wrong with it.
+
+    Args:
+        header: Names of the columns.
+        row: Cells of the row, without empty ones at the end.
+        first: First line of the row.
+        last: Its last line; later than `first` if a cell has line ends.
+    """
+    if len(row) > len(header):
+        return ValueError(
+            f"expected {len(header)} cells as in the header, got {len(row)}; "
+            "text with commas needs quotes"
+        )
+    named = {k: v for k, v in zip(header, row, strict=False) if k or v}
+    if "\n" in named.get("file_name", "") + named.get("pid", ""):
+        return ValueError(
+            f"the lines {first} to {last} are one row, because a quote is opened and not closed: "
+            "write a quote inside text twice, and the text in quotes"
+        )
+    return named
 
 
 def _row(folder: Folder, where: str, row: dict, reading: Reading) -> Row:
-    """The cells of a row. Raises ValueError naming the field."""
+    """A row with its cells checked; raises ValueError that names the column."""
     fields: dict = {name: value for name in LABELS if (value := cells.label(row, name))}
     fields |= {name: value for name in TEXT if (value := _text(row, name))}
     for name, allowed in CHOICES.items():
@@ -198,14 +204,14 @@ def _row(folder: Folder, where: str, row: dict, reading: Reading) -> Row:
     fields["attributes"] = cells.attributes(row.get("attributes"))
     if box := cells.box(row.get("box")):
         fields["box"] = box
-        picture = paths[0].name == fields["name"].rpartition("/")[2]
-        if not picture or cells.is_video(fields["name"]):
-            raise ValueError("box is of one picture; it cannot go with a video or several frames")
+        is_image = paths[0].name == fields["name"].rpartition("/")[2]
+        if not is_image or cells.is_video(fields["name"]):
+            raise ValueError("box needs a single image, not a video or several frames")
     return Row(where, paths, fields)
 
 
 def _text(row: dict, name: str) -> str:
-    """Text; a caption may have line ends and tabs, which become blanks."""
+    """A cell as text; line ends and tabs of a caption become spaces."""
     value = row.get(name)
     if name == "caption" and isinstance(value, str):
         return cells.text({name: " ".join(value.split())}, name)
@@ -213,24 +219,25 @@ def _text(row: dict, name: str) -> str:
 
 
 def _sample(folder: Folder, row: Row, found: Found) -> Sample | None:
-    """A row as a sample; None if it belongs to a test split without a role."""
+    """A row as a sample; None if it is in a test split that is neither query nor gallery."""
     fields = row.fields
     if "split" not in fields:
-        called = _split_folder(folder, fields["name"], fields["pid"])
-        fields["split"] = "train" if called is None else listing.split_of(called)
+        name = _split_folder(folder, fields["name"], fields["pid"])
+        fields["split"] = "train" if name is None else listing.split_of(name)
         if not fields["split"]:
-            found.left[called, "rows"] += 1
+            found.left_out[name, "rows"] += 1
             return None
-    cells.somebody(fields["pid"], fields["split"])
+    cells.check_identified(fields["pid"], fields["split"])
     return Sample(paths=row.paths, **fields)
 
 
 def _split_folder(folder: Folder, name: str, pid: str) -> str | None:
-    """The folder around a picture that is called as a split, if one is.
+    """The folder around an image that has the name of a split, if there is one.
 
     Args:
-        folder: Of the metadata: any folder that it lies in counts.
-        name: Of the picture: only its outermost folder counts, but for one like `images`.
+        folder: Folder of the metadata; any folder around it counts.
+        name: Name of the image; only its outermost folder counts, containers like `images` aside.
+        pid: Identity of the row; a folder with that name is the person's.
     """
     for part in reversed(folder.name.split("/")):
         if listing.is_split(part):
@@ -239,34 +246,34 @@ def _split_folder(folder: Folder, name: str, pid: str) -> str | None:
     return outer if outer != pid and listing.is_split(outer) else None
 
 
-def _half_told(folder: Folder, rows: list[Row]) -> Iterator[str]:
-    """What an evaluation will not find in the rows."""
-    told = [row for row in rows if "camid" in row.fields]
-    if 0 < len(told) < len(rows):
+def _incomplete(folder: Folder, rows: list[Row]) -> Iterator[str]:
+    """Warnings of columns that an evaluation needs and some rows lack."""
+    with_camera = [row for row in rows if "camid" in row.fields]
+    if 0 < len(with_camera) < len(rows):
         yield (
-            f"{folder.own(folder.tables[0])}: {len(rows) - len(told)} of {len(rows)} rows have no "
-            f"camid: they count as camera {Sample.camid}"
+            f"{folder.name_of(folder.tables[0])}: {len(rows) - len(with_camera)} of {len(rows)} "
+            f"rows have no camid: they count as camera {Sample.camid}"
         )
-    # A platform on the ground says the view, too.
-    blind = sum(
+    # The platform implies the view, also on the ground.
+    without_view = sum(
         "view" not in row.fields and row.fields.get("platform", "unknown") == "unknown"
         for row in rows
     )
-    if 0 < blind < len(rows):
+    if 0 < without_view < len(rows):
         yield (
-            f"{folder.own(folder.tables[0])}: {blind} of {len(rows)} rows have no view: they count "
-            f"as {Sample.view}; write aerial for those from above"
+            f"{folder.name_of(folder.tables[0])}: {without_view} of {len(rows)} rows have no view: "
+            f"they count as {Sample.view}; write aerial for images from above"
         )
     tested = [row for row in rows if row.fields.get("split") in ("query", "gallery")]
     if tested and not any("view" in row.fields for row in rows):
         yield (
-            f"{folder.own(folder.tables[0])}: no row has a view: all count as {Sample.view}; "
+            f"{folder.name_of(folder.tables[0])}: no row has a view: all count as {Sample.view}; "
             "protocols between ground and air need the column view (aerial or ground)"
         )
 
 
-def _numbered(samples: list[Sample]) -> list[Sample]:
-    """Samples of the same picture get names of their own: a.jpg, a.jpg#2, …"""
+def _with_unique_names(samples: list[Sample]) -> list[Sample]:
+    """Number the samples of one image: a.jpg, a.jpg#2, and so on."""
     taken = {sample.name for sample in samples}
     used: Counter[str] = Counter()
     result = []

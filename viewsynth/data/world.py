@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A world of our own, as `viewsynth world` leaves it: CARGO's layout, with the truth beside it.
+"""World: the benchmark that `viewsynth world` renders, in CARGO's layout with ground truth.
 
-Every row of `truth.jsonl` is a picture with its true camera: elevation, azimuth, distance and
-altitude come with the samples; captions and attributes from `people.jsonl`. The moments of
-`paired/` are not part of it: they are no split of a benchmark. The protocols are CARGO's.
+Each row of `truth.jsonl` is an image with its true camera: the samples have elevation, azimuth,
+distance and altitude from there, captions and attributes from `people.jsonl`. The images of
+`paired/` belong to no split and are left out. The protocols are CARGO's.
 """
 
 from __future__ import annotations
@@ -21,21 +21,30 @@ from viewsynth.runtime.files import inside
 
 TRUTH, PEOPLE, WORLD = "truth.jsonl", "people.jsonl", "world.json"
 PARTS = (TRUTH, WORLD)
-FORM = "Cam2_day_0007_3.jpg"
+EXAMPLE = "Cam2_day_0007_3.jpg"
 NAME = re.compile(r"Cam(\d+)_day_(\d+)_(\d+)\.", re.ASCII)
 PID = re.compile(r"\d+", re.ASCII)
 NUMBERS = ("elevation", "azimuth", "altitude", "distance")
 TEXTS = ("file_name", "pid", "camid", "platform", "view", "split")
-# Nine tenths of a row are key points and poses, after all that is read here: rows end there first.
+# Key points and poses make up nine tenths of a row and come last: rows are cut there when parsed.
 REST = b', "target_height"'
-ROW = json.JSONDecoder(parse_int=str)  # "camid" is a number in the file and a text in a sample
+DECODER = json.JSONDecoder(parse_int=str)  # "camid" is a number in the file, text in a sample
 
 
 def load(root: str | Path) -> Dataset:
-    """The pictures of a world, with the protocols of `layout.directions`.
+    """A rendered world with the protocols of `layout.directions`.
 
-    Pictures without a row and rows without a picture are rejects.
-    Raises: FileNotFoundError, layout.LayoutError: if it is not there.
+    Images without a row and rows without an image become rejects.
+
+    Args:
+        root: Folder of the release, or one that it is nested in.
+
+    Returns:
+        The data set.
+
+    Raises:
+        FileNotFoundError: if there is no folder `root`.
+        layout.LayoutError: if `root` does not hold this data set.
     """
     root = layout.find_root(root, PARTS)
     tree = layout.scan(root, SPLITS, (root / TRUTH, root / PEOPLE))
@@ -44,8 +53,8 @@ def load(root: str | Path) -> Dataset:
     samples, rows = _samples(tree, people)
     if not samples:
         raise layout.LayoutError(
-            f"{root / TRUTH} and the pictures of {root} have nothing in common, expected "
-            f"rows and pictures like train/Cam2/{FORM}"
+            f"no row of {root / TRUTH} names an image of {root}; expected rows and images like "
+            f"train/Cam2/{EXAMPLE}"
         )
     samples.sort(key=lambda sample: (sample.pid, sample.name))
     query, gallery = ([s for s in samples if s.split == split] for split in ("query", "gallery"))
@@ -67,9 +76,9 @@ def load(root: str | Path) -> Dataset:
 
 
 def _samples(tree: layout.Tree, people: dict[str, dict]) -> tuple[list[Sample], Counter]:
-    """The rows that have a picture, and how many rows each split has."""
+    """The rows that have an image, as samples, and the number of rows of each split."""
     files, rows, samples = set(tree.files), Counter(), []
-    told = {reject.source for reject in tree.rejects}
+    rejected = {reject.source for reject in tree.rejects}
     for line, row in layout.json_rows(tree.root / TRUTH, _decode):
         try:
             if isinstance(row, Exception):
@@ -81,41 +90,40 @@ def _samples(tree: layout.Tree, people: dict[str, dict]) -> tuple[list[Sample], 
             if sample.name in files:
                 files.remove(sample.name)
                 samples.append(sample)
-            elif sample.name not in told:
+            elif sample.name not in rejected:
                 inside(tree.root, sample.name)
-                there = sample.paths[0].is_file()
-                what = "was named before" if there else f"is not there, in {tree.root}"
+                exists = sample.paths[0].is_file()
+                what = "was named before, in an earlier row" if exists else f"is not in {tree.root}"
                 raise ValueError(f"{sample.name} {what}")
         except ValueError as error:
             tree.rejects.append(layout.bad(f"{TRUTH}:{line}", str(error)))
-    tree.rejects += [layout.bad(name, f"no row of {TRUTH} names it") for name in sorted(files)]
+    reason = f"no row of {TRUTH} names this image"
+    tree.rejects += [layout.bad(name, reason) for name in sorted(files)]
     return samples, rows
 
 
 def _decode(line: bytes) -> object:
-    """A row, as far as it is needed."""
+    """A row, or only the part of it that is needed."""
     head, rest, _ = line.partition(REST)
     if rest and line.endswith(b"}"):
         with contextlib.suppress(ValueError):
-            row = ROW.decode(head.decode() + "}")
+            row = DECODER.decode(head.decode() + "}")
             if row.keys() >= {*TEXTS, *NUMBERS}:
                 return row
-    return ROW.decode(line.decode())
+    return DECODER.decode(line.decode())
 
 
 def _sample(root: Path, row: dict, people: dict[str, dict]) -> Sample:
     """A row as a sample. Raises ValueError naming the field."""
-    texts = {
-        key: row.get(key) for key in ("file_name", "pid", "camid", "platform", "view", "split")
-    }
+    texts = {key: row.get(key) for key in TEXTS}
     for key, value in texts.items():
         if not isinstance(value, str) or not value:
-            raise ValueError(f"{key} must be a text, got {value!r}")
+            raise ValueError(f"{key} must be text, got {value!r}")
     name, pid = texts.pop("file_name"), texts["pid"]
     if not PID.fullmatch(pid):
         raise ValueError(f"pid must be digits, got {pid!r}")
     if name.partition("/")[0] != texts["split"]:
-        raise ValueError(f"{name} does not lie in the folder of its split, {texts['split']}")
+        raise ValueError(f"{name} is not in the folder of its split, {texts['split']}")
     numbers = {key: _number(key, row.get(key)) for key in NUMBERS}
     texts["pid"] = f"world/{pid}"
     return Sample(paths=(root / name,), name=name, **texts, **numbers, **people.get(pid, {}))
@@ -132,9 +140,9 @@ def _number(key: str, text) -> float:
 
 
 def _people(root: Path, rejects: list[Reject], warnings: list[str]) -> dict[str, dict]:
-    """Caption and attributes by pid."""
+    """Caption and attributes of each pid."""
     if not (root / PEOPLE).is_file():
-        warnings.append(f"there is no {root / PEOPLE}: no captions, no attributes")
+        warnings.append(f"there is no {root / PEOPLE}: samples have no captions or attributes")
         return {}
     names, people = _attributes(root / WORLD), {}
     for line, row in layout.json_rows(root / PEOPLE):
@@ -143,9 +151,11 @@ def _people(root: Path, rejects: list[Reject], warnings: list[str]) -> dict[str,
                 raise row
             pid, caption, flags = (row.get(key) for key in ("pid", "caption", "attributes"))
             if not isinstance(pid, str) or not isinstance(caption, str):
-                raise ValueError("pid and caption must be texts")
+                raise ValueError("pid and caption must be text")
             if not isinstance(flags, list) or len(flags) != len(names):
-                raise ValueError(f"attributes must be the {len(names)} numbers that {WORLD} names")
+                raise ValueError(
+                    f"attributes must be a list of the {len(names)} that {WORLD} names"
+                )
         except ValueError as error:
             rejects.append(layout.bad(f"{PEOPLE}:{line}", str(error)))
             continue
@@ -161,5 +171,5 @@ def _attributes(path: Path) -> list[str]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read: {error!r}; restore it") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path}: attributes must be a list of texts")
+        raise ValueError(f"{path}: attributes must be a list of text")
     return names

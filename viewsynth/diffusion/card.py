@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Card: the README.md that `ViewDiffusionPipeline.save_pretrained` writes beside a model."""
+"""Model card: the README.md that `ViewDiffusionPipeline.save_pretrained` writes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 
 pipe = ViewDiffusionPipeline.from_pretrained("{where}")
-made = pipe(Image.open("person.jpg"), elevation=60, azimuth=[0, 90, 180, 270])
-made.images[0].save("from_above.png")
+images = pipe(Image.open("person.jpg"), elevation=60, azimuth=[0, 90, 180, 270]).images
+images[0].save("from_above.png")
 ```"""
 
 TEXT = """---
@@ -27,21 +27,21 @@ tags:
 
 # View-aware diffusion: people as a drone would see them
 
-A pipeline of diffusers, for viewsynth: a latent diffusion model that takes a ground photo of a
-person, a rendering of the person's reconstructed body at the wished-for camera, which of its pixels
-were really seen, and the camera's numbers; it gives the picture that a drone might have taken.
+A diffusers pipeline for viewsynth: a latent diffusion model that takes a ground photo of a person,
+a rendering of the person's reconstructed body at the target camera, a map of the pixels that the
+photo shows, and the camera parameters; it generates the image that a drone might have taken.
 
-- **Pictures**: {height} x {width} (height x width), stretched from and to the crop's proportions.
+- **Images**: {height} x {width} (height x width), stretched from and to the aspect of the crop.
 - **Parameters**: {parameters}.
-- **Prediction**: {prediction}; scheduler {scheduler}, any other of diffusers may be set.
+- **Prediction**: {prediction}; scheduler {scheduler}, can be replaced by others of diffusers.
 - **Identity encoder**: {identity}.
 
 ## How to call it
 
 {call}
 
-With people and cameras of your own, build `viewsynth.diffusion.conditions.Conditions` and call
-`pipe.sample`. The code of the pipeline is the Python package viewsynth.
+For your own reconstructions and cameras, build a `viewsynth.diffusion.conditions.Conditions` and
+call `pipe.sample`. The code of the pipeline is in the Python package viewsynth.
 
 ## Training data
 
@@ -49,38 +49,39 @@ With people and cameras of your own, build `viewsynth.diffusion.conditions.Condi
 
 ## Purpose
 
-Research on aerial-ground person re-identification: to enlarge *training* sets with views that are
-missing, and to measure how much that helps.
+Research on aerial-ground person re-identification: to add missing views to *training* sets, and to
+measure how much that helps.
 
 ## Limits
 
-- What no photo showed is invented: it is likely, not true. The seen mask says which pixels were
-  observed; trust no other detail of a picture.
-- People who wear, carry or look like what the training data lacks come out worse. Children,
-  wheelchairs, prams and animals are not covered.
-- Where reconstruction fails (hidden legs, several people, extreme poses), the picture fails.
-- It says nothing about a real place: backgrounds and shadows are invented.
+- What no photo shows is invented: plausible, not true. The seen map says which pixels were
+  observed; do not rely on other details of an image.
+- Quality is lower for clothes, carried objects and appearances that the training data lacks.
+  Children, wheelchairs, prams and animals are not covered.
+- Where reconstruction fails (hidden legs, several people, extreme poses), the image is wrong, too.
+- Backgrounds and shadows are invented and do not show a real place.
 
 ## Misuse
 
 Not for identifying, tracking or profiling people without a lawful basis and their knowledge, not
-for evidence of any kind, not for pictures that pass for real ones, and not for weapons' guidance.
-What `viewsynth generate` writes is marked as synthetic (XMP digitalSourceType): keep the mark. What
-you save of a call of the pipeline has none: `viewsynth.runtime.images.jpeg` sets it.
+for evidence of any kind, not for images presented as real ones, and not for weapons' guidance.
+Images written by `viewsynth generate` are marked as synthetic (XMP digitalSourceType): keep the
+mark. Images that you save from a call of the pipeline are not: `viewsynth.runtime.images.jpeg` sets
+it.
 
 ## Licence
 
-Weights: {licence}. The code is Apache-2.0. A photo's own rights, and data protection law, hold for
-what is made of it.
+Weights: {licence}. The code is Apache-2.0. The rights in a photo, and data protection law, also
+apply to images generated from it.
 """
 
 
 def text(pipeline, where: str) -> str:
-    """The card of a pipeline.
+    """The text of a pipeline's model card.
 
     Args:
         pipeline: A `ViewDiffusionPipeline`.
-        where: Folder or hub id by which it will be loaded.
+        where: Folder or hub id that it will be loaded from.
     """
     parts = {
         name: sum(p.numel() for p in part.parameters())
@@ -92,7 +93,7 @@ def text(pipeline, where: str) -> str:
     kind = "none" if encoder is None else type(getattr(encoder, "model", encoder)).__name__
     return TEXT.format(
         licence=licence,
-        # What the hub does not know it calls other.
+        # The hub's tag for licences that it does not know is "other".
         tag="other" if licence == "unknown" else licence.lower(),
         height=pipeline.size[0],
         width=pipeline.size[1],
@@ -102,31 +103,31 @@ def text(pipeline, where: str) -> str:
         identity=kind,
         call=CALL.format(where=where),
         training=pipeline.config.training
-        or "Not trained: the weights are random or a base "
-        "model's, and the conditions have no effect yet.",
+        or "None: the weights are random or those of a base model, and the conditions have no "
+        "effect yet.",
     )
 
 
 def tell(pipeline, pairs, rows: list[int], steps: str, base: str, licences: dict) -> None:
-    """Let a pipeline know what its card says of its training.
+    """Store the description of the training run for the card in the pipeline's config.
 
     Args:
         pipeline: A `ViewDiffusionPipeline`; its config is changed.
-        pairs: `Pairs` that it learnt from.
-        rows: Which of them.
-        steps: How many of what, in words.
-        base: Name of the weights that it started with.
-        licences: SPDX identifiers of what it was made from, by part.
+        pairs: `Pairs` that it was trained on.
+        rows: Numbers of the pairs.
+        steps: Number of steps, in words.
+        base: Name of the weights that training started from.
+        licences: SPDX identifiers of data and weights, by part.
     """
     kinds = [pairs.rows[k]["kind"] for k in rows]
     people = len({pairs.rows[k]["pid"] for k in rows})
     parts = licences | {"viewsynth": "Apache-2.0"}
-    said = "; ".join(f"{part}: {licence}" for part, licence in parts.items())
-    told = (
+    named = "; ".join(f"{part}: {licence}" for part, licence in parts.items())
+    description = (
         f"{len(rows)} pairs of {people} people: {kinds.count('exact')} exact by the pixel, from a "
-        f"rendered world, {kinds.count('identity')} alike in identity, from pictures of people. "
-        f"{steps}, from the base {base}. Licences of what it was made from: {said}."
+        f"rendered world, {kinds.count('identity')} of the same identity, from images of people. "
+        f"{steps}, starting from {base}. Licences of data and weights: {named}."
     )
     free = all(commercial(one) == "yes" for one in parts.values())
     licence = " AND ".join(sorted(set(parts.values()))) if free else "unknown"
-    pipeline.register_to_config(training=told, licence=licence)
+    pipeline.register_to_config(training=description, licence=licence)

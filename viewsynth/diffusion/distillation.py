@@ -1,31 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation: a trained pipeline in, one that needs one to four steps out.
+"""Distillation of a trained pipeline into one that samples in one to four steps.
 
-The student learns that all noisy latents of one trajectory of the teacher lead to one clean latent
-(`Consistency`); it is sampled by diffusers' `LCMScheduler` through the same pipeline. Guidance is
-the teacher's: the student is called without.
+The student is trained to predict the same clean latent from all noisy latents of one trajectory of
+the teacher (`Consistency`). It is sampled by diffusers' `LCMScheduler` in the same pipeline,
+without classifier-free guidance: the teacher's guidance is distilled into it.
 """
 
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from viewsynth.diffusion.conditions import KEPT
+from viewsynth.diffusion.latents import Latents
+from viewsynth.diffusion.noise import Noise
 from viewsynth.diffusion.options import DistillationOptimization
 from viewsynth.diffusion.pipeline import Encoded, ViewDiffusionPipeline
-from viewsynth.diffusion.training import GEOMETRY, Denoiser, Latents, Noise, merge_lora, prepare
+from viewsynth.diffusion.training import GEOMETRY, Denoiser, merge_lora, of_pipeline, prepare
 from viewsynth.records import seed_of
 from viewsynth.training import loop
-from viewsynth.training.loop import Draws, Plan
+from viewsynth.training.loop import Run
+from viewsynth.training.rows import Draws, Plan, RowTask
 
-SIGMA = 0.5  # deviation of the data in the boundary conditions, and
-SCALING = 10.0  # the factor of time there: those of `LCMScheduler`
-HUBER = 1e-3  # where the loss goes over from squares to absolute values
+SIGMA = 0.5  # deviation of the data in the boundary conditions, as in `LCMScheduler`
+SCALING = 10.0  # factor of the time in the boundary conditions, as in `LCMScheduler`
+HUBER = 1e-3  # difference at which the loss changes from squares to absolute values
 SOURCE = KEPT.index("source")
 
 
@@ -34,23 +36,25 @@ def train(
     latents: Latents,
     settings: DistillationOptimization,
     seed: int,
-    run: Path,
-    accelerator,
-    every: int = 500,
-    tell=None,
-    validate=None,
+    run: Run,
     rank: int = 0,
     checkpointing: bool = False,
 ) -> ViewDiffusionPipeline:
-    """Distil a pipeline, from the newest checkpoint on.
+    """Distil a pipeline, from the newest checkpoint.
 
-    Source of a LoRA here: Luo et al., LCM-LoRA, 2023 (arXiv 2311.05556).
+    Source of the LoRA variant: Luo et al., LCM-LoRA, 2023 (arXiv 2311.05556).
 
     Args:
-        pipeline: The teacher; it stays as it is.
-        latents, run, accelerator, every, tell, validate: See `training.train`.
-        rank, checkpointing: See `training.prepare`.
-    Returns: the student, whose scheduler is an `LCMScheduler`.
+        pipeline: The teacher; it is not changed.
+        latents: Training data.
+        settings: Steps, learning rate, guidance of the teacher.
+        seed: Seed of the run.
+        run: See `training.train`.
+        rank: See `training.prepare`.
+        checkpointing: See `training.prepare`.
+
+    Returns:
+        The student, whose scheduler is an `LCMScheduler`.
     """
     from diffusers import LCMScheduler
 
@@ -66,23 +70,24 @@ def train(
     pipeline.conditioner.requires_grad_(False)
     losses = Consistency(Denoiser(pipeline).eval(), latents, settings)
     plan = Plan(settings, len(latents), seed_of(seed, "distillation"), latents.name)
-    check = None if validate is None else lambda step, model: validate(step, model.pipeline)
-    found = loop.learn(Denoiser(student), losses, plan, run, accelerator, every, tell, check)
+    found = loop.learn(Denoiser(student), RowTask(plan, losses), of_pipeline(run))
     if rank:
         merge_lora(found.pipeline)
     return found.pipeline
 
 
 class Consistency:
-    """The distance between what the student says of two neighbours on a trajectory.
+    """Consistency loss: distance between the student's predictions at two adjacent times.
 
     Source: Luo et al., Latent Consistency Models, 2023 (arXiv 2310.04378), algorithm 1, with the
     skipping-step DDIM solver of section 4.3; Song et al., Consistency Models, ICML 2023 (arXiv
-    2303.01469) for boundary and average target. We fix the guidance, so the student needs no
-    embedding of it, and withhold the source where they withhold the text.
+    2303.01469) for the boundary conditions and the EMA target. Ours: guidance is fixed, so the
+    student has no embedding of it; the source crop is dropped where they drop the text.
 
     Args:
-        teacher: Frozen.
+        teacher: The frozen teacher.
+        latents: Training data.
+        settings: Guidance, number of stations, drop rate.
     """
 
     def __init__(self, teacher: Denoiser, latents: Latents, settings: DistillationOptimization):
@@ -91,26 +96,26 @@ class Consistency:
         self.skip = self.noise.steps // settings.stations
 
     def __call__(self, model: nn.Module, average: nn.Module, rows: np.ndarray, draws: Draws):
-        """See `loop.Losses`."""
+        """See `rows.Losses`."""
         encoded, clean, _ = self.latents.take(rows)
         device = clean.device
         station = (draws.spread() * self.settings.stations).long()
         late = ((station + 1) * self.skip - 1).to(device)
         early = (late - self.skip).clamp(min=0)
         kept = torch.ones(len(rows), len(KEPT), dtype=torch.bool, device=device)
-        told = draws.uniform(2).to(device) >= self.settings.drop
-        kept[:, GEOMETRY], kept[:, SOURCE] = told.unbind(1)
+        given = draws.uniform(2).to(device) >= self.settings.drop
+        kept[:, GEOMETRY], kept[:, SOURCE] = given.unbind(1)
         noisy = self.noise.add(clean, draws.normal(*clean.shape[1:]).to(device), late)
         with torch.no_grad():
             nearer = self.follow(noisy, late, early, encoded, kept)
             goal = self.end(average, nearer, early, encoded, kept)
-        apart = self.end(model, noisy, late, encoded, kept) - goal
-        return {"consistency": ((apart.square() + HUBER**2).sqrt() - HUBER).mean()}
+        error = self.end(model, noisy, late, encoded, kept) - goal
+        return {"consistency": ((error.square() + HUBER**2).sqrt() - HUBER).mean()}
 
     def follow(
         self, noisy: Tensor, late: Tensor, early: Tensor, encoded: Encoded, kept: Tensor
     ) -> Tensor:
-        """Where the guided teacher's DDIM step leads from one time to an earlier one."""
+        """The latent after a DDIM step of the guided teacher from one time to an earlier one."""
         output = self.teacher(noisy, late, encoded, kept).float()
         clean, noise = self.noise.split(noisy, output, late)
         if (guidance := self.settings.guidance) > 1:
@@ -125,14 +130,14 @@ class Consistency:
     def end(
         self, model: nn.Module, noisy: Tensor, time: Tensor, encoded: Encoded, kept: Tensor
     ) -> Tensor:
-        """The clean latent that a model sees at the end of a trajectory; at time 0 its input."""
+        """The clean latent that a model predicts; at time 0 this is its input."""
         skip, out = boundary(time)
         clean, _ = self.noise.split(noisy, model(noisy, time, encoded, kept).float(), time)
         return skip * noisy + out * clean
 
 
 def boundary(time: Tensor) -> tuple[Tensor, Tensor]:
-    """Shares of input and prediction, (1, 0) at time 0.  long [B] -> [B, 1, 1, 1] each
+    """Weights of input and prediction, (1, 0) at time 0.  long [B] -> [B, 1, 1, 1] each.
 
     Source: Luo et al. 2023, eq. 9, with the numbers of diffusers' `LCMScheduler`.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks: how conditions enter a UNet of Stable Diffusion's class, and what tells identity.
+"""Networks: conditioning of a Stable Diffusion UNet, and the identity encoder.
 
-`pipeline` runs them; `adapt` builds them. The UNet and the autoencoder are diffusers' own classes;
-ours are the conditioner and the identity encoder, which save and load as any model of diffusers.
+`adapt` builds them, `pipeline` runs them. UNet and autoencoder are classes of diffusers; the
+conditioner and the identity encoder defined here are saved and loaded like models of diffusers.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ from torch.nn import functional
 from viewsynth.diffusion.conditions import CAMERA, KEPT
 
 SOURCE, GEOMETRY, CAMERA_KEPT = (KEPT.index(name) for name in ("source", "geometry", "camera"))
-EXTRA = 4  # channels of seen and normals
+EXTRA = 4  # channels of seen map and normals
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-OCTAVES = (1, 2, 4, 8)  # whole turns: the features of an azimuth meet at 360 degrees
+OCTAVES = (1, 2, 4, 8)  # integers, so that azimuth features are periodic in 360 degrees
 
 
 def widen(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Let a UNet take the conditions beside its noisy latent; its weights go on as they were.
+    """Add the input channels of the conditions to a UNet; existing weights are unchanged.
 
     Source: Brooks et al., InstructPix2Pix, CVPR 2023 (arXiv 2211.09800), section 3.2: new input
     channels with zero weights.
 
     Args:
-        unet: Takes C channels; changed in place. One that takes 3 C + 4 already stays as it is.
-    Returns: the same UNet; `conv_in` takes noise (C), source latent (C), render latent (C), seen
-        (1) and normals (3).
-    Raises: ValueError: if the number of its input channels is neither.
+        unet: UNet with C input channels, changed in place; one with 3 C + 4 is left unchanged.
+
+    Returns:
+        The same UNet; `conv_in` takes noisy latent (C), source latent (C), render latent (C), seen
+        map (1) and normals (3).
+
+    Raises:
+        ValueError: If the number of its input channels is neither.
     """
     latent, got = unet.config.out_channels, unet.config.in_channels
     wide = 3 * latent + EXTRA
@@ -42,7 +46,7 @@ def widen(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     if got != latent:
         raise ValueError(
             f"a UNet of {latent} latent channels must take {latent} or, widened, {wide} input "
-            f"channels; this one takes {got} (an inpainting or editing model?): give the plain one"
+            f"channels; this one takes {got} (an inpainting or editing model?): give the base model"
         )
     old = unet.conv_in
     new = nn.Conv2d(
@@ -64,18 +68,19 @@ def widen(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 class ViewConditioner(ModelMixin, ConfigMixin):
-    """Turns what is known of a view into channels and cross-attention tokens of the UNet.
+    """Computes input channels and cross-attention tokens of the UNet from the conditions.
 
-    Source: Fourier features: Tancik et al., NeurIPS 2020 (arXiv 2006.10739); a condition dropped by
-    zeros or learnt null tokens: Ho and Salimans, 2022 (arXiv 2207.12598). We drop three conditions
-    each on its own.
+    Source: Fourier features: Tancik et al., NeurIPS 2020 (arXiv 2006.10739); dropping a condition
+    by zeros or trained null tokens: Ho and Salimans, 2022 (arXiv 2207.12598). Ours: three groups
+    of conditions are dropped independently.
 
     Args:
-        latent_channels: C of the autoencoder.
-        cross_attention_dim: Width of the UNet's context.
-        identity_dim: Length of the identity encoder's feature; 0 = there is none.
-        identity_tokens, camera_tokens: How many tokens each becomes.
-        size: Height and width of the model's pictures, pixels.
+        latent_channels: Channels C of the autoencoder's latents.
+        cross_attention_dim: Width of the UNet's cross-attention.
+        identity_dim: Length of an identity feature; 0 = no identity encoder.
+        identity_tokens: Number of identity tokens.
+        camera_tokens: Number of camera tokens.
+        size: Height and width of the model's images, pixels.
         width: Hidden units of the camera's network.
     """
 
@@ -102,7 +107,7 @@ class ViewConditioner(ModelMixin, ConfigMixin):
         self.identity = nn.Linear(identity_dim, identity_tokens * context) if identity_dim else None
         self.no_camera = nn.Parameter(torch.randn(camera_tokens, context))
         self.no_identity = nn.Parameter(torch.randn(identity_tokens, context))
-        self.norm = nn.LayerNorm(context)  # the scale that a text encoder's last norm gives
+        self.norm = nn.LayerNorm(context)  # scale of the output of a text encoder's last norm
 
     def forward(
         self,
@@ -114,65 +119,85 @@ class ViewConditioner(ModelMixin, ConfigMixin):
         normals: Tensor,
         kept: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """`channels` and `tokens` in one call, so that hooks (offload, DDP) see it."""
+        """Input channels and tokens in one call, so that hooks (offloading, DDP) run.
+
+        Args:
+            camera: See `tokens`.
+            identity: See `tokens`.
+            source: See `channels`.
+            render: See `channels`.
+            seen: See `channels`.
+            normals: See `channels`.
+            kept: Which groups of conditions are kept, see `conditions.KEPT`.  bool [B, 3]
+
+        Returns:
+            See `channels` and `tokens`.
+        """
         return (
             self.channels(source, render, seen, normals, kept),
             self.tokens(camera, identity, kept),
         )
 
     def tokens(self, camera: Tensor, identity: Tensor, kept: Tensor) -> Tensor:
-        """The context of the UNet's cross-attention: camera tokens, then identity tokens.
+        """Cross-attention tokens: camera tokens, then identity tokens.
 
         Args:
-            camera: See `conditions.CAMERA`.  float32 [B, 5]
-            identity: Features; their length does not matter.  float [B, identity_dim]
-            kept: Which conditions count, see `conditions.KEPT`.  bool [B, 3]
-        Returns: [B, camera_tokens + identity_tokens, cross_attention_dim].
+            camera: Camera parameters, see `conditions.CAMERA`.  float32 [B, 5]
+            identity: Identity features, normalised here.  float [B, identity_dim]
+            kept: Which groups of conditions are kept, see `conditions.KEPT`.  bool [B, 3]
+
+        Returns:
+            [B, camera_tokens + identity_tokens, cross_attention_dim].
         """
         like = self.no_camera
         shape = (len(camera), -1, like.shape[1])
         seen_from = self.camera(fourier(camera).to(like.dtype)).view(shape)
         seen_from = torch.where(kept[:, CAMERA_KEPT, None, None], seen_from, self.no_camera)
-        who = self.no_identity.expand(len(camera), -1, -1)
-        if self.identity is not None and identity.shape[1]:  # else nobody looked at the photo
+        person = self.no_identity.expand(len(camera), -1, -1)
+        if self.identity is not None and identity.shape[1]:  # else there is no identity encoder
             unit = functional.normalize(identity.float(), dim=1) * math.sqrt(identity.shape[1])
             found = self.identity(unit.to(like.dtype)).view(shape)
-            who = torch.where(kept[:, SOURCE, None, None], found, self.no_identity)
-        return self.norm(torch.cat([seen_from, who], 1))
+            person = torch.where(kept[:, SOURCE, None, None], found, self.no_identity)
+        return self.norm(torch.cat([seen_from, person], 1))
 
     def channels(
         self, source: Tensor, render: Tensor, seen: Tensor, normals: Tensor, kept: Tensor
     ) -> Tensor:
-        """What the UNet sees beside the noisy latent.
+        """Input channels of the UNet in addition to the noisy latent.
 
         Args:
-            source, render: Latents.  float [B, C, h, w]
-            seen, normals: Of any size, averaged to that of the latents.  float [B, 1 or 3, H, W]
-            kept: bool [B, 3].
-        Returns: [B, 2 C + 4, h, w].
+            source: Latents of the source images.  float [B, C, h, w]
+            render: Latents of the renderings.  float [B, C, h, w]
+            seen: Seen map of any size, averaged to that of the latents.  float [B, 1, H, W]
+            normals: Normals of any size, averaged to that of the latents.  float [B, 3, H, W]
+            kept: Which groups of conditions are kept, see `conditions.KEPT`.  bool [B, 3]
+
+        Returns:
+            [B, 2 C + 4, h, w].
         """
         grid = tuple(render.shape[-2:])
-        drawn = [render, *(to_grid(plane.to(render.dtype), grid) for plane in (seen, normals))]
-        photo = source * kept[:, SOURCE, None, None, None]
-        return torch.cat([photo, torch.cat(drawn, 1) * kept[:, GEOMETRY, None, None, None]], 1)
+        geometry = [render, *(to_grid(plane.to(render.dtype), grid) for plane in (seen, normals))]
+        source = source * kept[:, SOURCE, None, None, None]
+        return torch.cat([source, torch.cat(geometry, 1) * kept[:, GEOMETRY, None, None, None]], 1)
 
 
 def to_grid(planes: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Area average.  [B, K, H, W] -> [B, K, h, w]"""
+    """Average planes [B, K, H, W] over areas to a grid [B, K, h, w]."""
     if tuple(planes.shape[-2:]) == grid:
         return planes
     return functional.interpolate(planes, grid, mode="area")
 
 
 def fourier(camera: Tensor) -> Tensor:
-    """Sines and cosines of the camera's numbers.
+    """Fourier features of the camera parameters.
 
-    Angles count as they are; distance and aspect by their logarithm, scaled so that 1 to 256 m and
-    1:16 to 16:1 are half a turn.
+    Distance and aspect enter by their logarithm, scaled so that 256 : 1 corresponds to 180 degrees.
 
     Args:
-        camera: float [B, 5].
-    Returns: float32 [B, 40].
+        camera: See `conditions.CAMERA`.  float [B, 5]
+
+    Returns:
+        float32 [B, 40].
     """
     camera = camera.float()
     angles_rad = torch.deg2rad(camera[:, :3])
@@ -184,18 +209,18 @@ def fourier(camera: Tensor) -> Tensor:
 
 
 class IdentityEncoder(ModelMixin, ConfigMixin):
-    """What tells one person from another in a photo: a vision model of `transformers`.
+    """Computes identity features of a source image with a frozen vision model of `transformers`.
 
-    By default that of the ReID trainer; its features are frozen here.
-    Source: for a ResNet, the last stage may keep its resolution (Luo et al., Bag of Tricks, CVPRW
-    2019, arXiv 1903.07071), as the trainer has it.
+    Source: a ResNet whose last stage keeps its resolution (Luo et al., Bag of Tricks, CVPRW 2019,
+    arXiv 1903.07071), as in the ReID trainer.
 
     Args:
         architecture: Configuration of the model, with "model_type".
-        size: Height and width of its pictures, pixels.
-        mean, std: By which pixels in [0, 1] are normalised, one a channel.
+        size: Height and width of its input, pixels.
+        mean: Mean of the normalisation of pixels in [0, 1], one value per channel.
+        std: Standard deviation of that normalisation.
         keep_resolution: Whether the last stage of a ResNet has no stride.
-        pooled: Whether the model's own pooled output is the feature; else its first token.
+        pooled: Whether the feature is the model's pooled output; else it is the first token.
     """
 
     _supports_gradient_checkpointing = False
@@ -228,7 +253,7 @@ class IdentityEncoder(ModelMixin, ConfigMixin):
         return config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
 
     def forward(self, photos: Tensor) -> Tensor:
-        """Features.  RGB in [0, 1], float [P, 3, H, W] of any size -> [P, dim]"""
+        """Features [P, dim] of RGB images in [0, 1], float [P, 3, H, W] of any size."""
         if tuple(photos.shape[-2:]) != tuple(self.config.size):
             photos = functional.interpolate(
                 photos, tuple(self.config.size), mode="bicubic", antialias=True
@@ -242,9 +267,16 @@ class IdentityEncoder(ModelMixin, ConfigMixin):
 
 
 def check_parts(vae, unet, conditioner, identity) -> None:
-    """Whether the parts of a pipeline fit each other.
+    """Check that the components of a pipeline match each other.
 
-    Raises: ValueError: it names the two that do not, with their numbers.
+    Args:
+        vae: Autoencoder.
+        unet: UNet.
+        conditioner: Conditioner.
+        identity: Identity encoder, or None.
+
+    Raises:
+        ValueError: If two do not match; the message names them and their sizes.
     """
     latent = vae.config.latent_channels
     if unet.config.in_channels != 3 * latent + EXTRA or unet.config.out_channels != latent:
@@ -253,20 +285,17 @@ def check_parts(vae, unet, conditioner, identity) -> None:
             f"{unet.config.out_channels}; with {latent} latent channels it must take "
             f"{3 * latent + EXTRA} and give {latent}: widen it with `networks.widen`"
         )
-    told = conditioner.config
-    dim = identity.dim if isinstance(identity, IdentityEncoder) else 0
-    for name, got, other, expected in (
-        ("latent_channels", told.latent_channels, "autoencoder", latent),
-        ("cross_attention_dim", told.cross_attention_dim, "UNet", unet.config.cross_attention_dim),
-        (
-            "identity_dim",
-            told.identity_dim,
-            "identity encoder",
-            dim if identity is not None else told.identity_dim,
-        ),
-    ):
-        if got != expected:
+    config = conditioner.config
+    expected = {
+        "latent_channels": ("autoencoder", latent),
+        "cross_attention_dim": ("UNet", unet.config.cross_attention_dim),
+    }
+    if identity is not None:
+        dim = identity.dim if isinstance(identity, IdentityEncoder) else 0
+        expected["identity_dim"] = ("identity encoder", dim)
+    for name, (other, value) in expected.items():
+        if (got := getattr(config, name)) != value:
             raise ValueError(
-                f"conditioner.{name} is {got}, but the {other} has {expected}; they must be of "
-                "one model"
+                f"conditioner.{name} is {got}, but the {other} has {value}; use components of one "
+                "model"
             )

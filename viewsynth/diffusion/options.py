@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the diffusion stage: repair and training. Importing them needs no torch."""
+"""Options of the diffusion stage: repair and training. Importing this module needs no torch."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from viewsynth.training.options import Optimization
 
 @dataclass(frozen=True)
 class Refine:
-    """A diffusion model that repairs what geometry could not see."""
+    """Repair of the rendered views by a diffusion model."""
 
     engine: str = "none"
-    """none; bundled (comes with viewsynth); or a folder or hub id of what train-diffusion makes."""
+    """none, bundled (comes with viewsynth), or folder or hub id of a train-diffusion pipeline."""
     steps: int = 4
-    """Of the sampler; what the model was distilled to, or 20 to 50."""
+    """Sampling steps: those that the model was distilled to, otherwise 20 to 50."""
     guidance: float = 1.0
-    """How strongly the photo is followed; 1 = as learnt, more takes twice the time."""
+    """Classifier-free guidance by the source image; 1 = none, more takes twice the time."""
     strength: float = 0.4
-    """How far from what was drawn it may go, 0.02 to 1: it begins with the drawn picture under so
-    much noise; 1 = with noise alone."""
+    """Noise that is added to the rendering at the start, 0.02 to 1: more allows larger changes, 1
+    starts from noise alone."""
     keep_seen: float = 0.5
-    """How much of a pixel that a photo showed stays as it was drawn, 0 to 1."""
+    """How much of the rendering is kept in observed pixels, 0 to 1."""
     background: Literal["kept", "generated"] = "kept"
-    """The drawn ground and shadow around the person, or what the model makes of all."""
+    """Around the person: the rendered ground and shadow, or what the model generates."""
 
     def __post_init__(self):
         if not self.engine.strip():
@@ -39,16 +39,16 @@ class Refine:
 
 @dataclass(frozen=True)
 class DiffusionOptimization(Optimization):
-    """How the model is trained."""
+    """Optimizer, batches and losses of the diffusion model."""
 
     GROUP: ClassVar[str] = "optim"
 
     gamma: float = 5.0
-    """Min-SNR: signal-to-noise ratios count up to this."""
+    """Min-SNR weighting: signal-to-noise ratios are clipped to this."""
     background: float = 0.3
-    """Weight of what is not the person, where the pair tells; the person has 1."""
+    """Loss weight of the background, where the pair has a mask; the person has 1."""
     drop: tuple[float, float, float] = (0.1, 0.1, 0.1)
-    """How often source, geometry and camera are withheld, each on its own."""
+    """Probabilities of dropping source, geometry and camera, each independently."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -60,18 +60,24 @@ class DiffusionOptimization(Optimization):
 
 @dataclass(frozen=True)
 class AutoencoderOptimization(Optimization):
-    """How the autoencoder of a small model is trained; others bring theirs."""
+    """Optimizer, batches and length for the autoencoder of the base small."""
 
     GROUP: ClassVar[str] = "autoencoder"
 
     steps: int = 4000
+    """Training steps of the autoencoder."""
     batch: int = 16
+    """Training pairs per step."""
     rate: float = 1e-3
+    """Learning rate of AdamW after the warm-up; decays as a cosine."""
     decay: float = 0.0
+    """Weight decay; parameters of one dimension have none."""
     warmup: int = 200
+    """Warm-up steps, from a hundredth of the learning rate to the learning rate."""
     average: float = 0.999
+    """Decay of the moving average (EMA) of the weights, which is saved; 0 = no average."""
     noise: float = 0.1
-    """Deviation of the noise that the decoder learns to bear; latents have deviation 1."""
+    """Standard deviation of the noise on the latents in training; theirs is 1."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -80,24 +86,27 @@ class AutoencoderOptimization(Optimization):
 
 @dataclass(frozen=True)
 class DistillationOptimization(Optimization):
-    """How the few-step model is made of the trained one."""
+    """Distillation of the trained model to a few sampling steps."""
 
     GROUP: ClassVar[str] = "distil"
 
     steps: int = 0
-    """Of the whole distillation; 0 = none."""
+    """Training steps of the distillation; 0 = no distillation."""
     rate: float = 1e-4
+    """Learning rate of AdamW after the warm-up; decays as a cosine."""
     decay: float = 0.0
+    """Weight decay; parameters of one dimension have none."""
     warmup: int = 200
+    """Warm-up steps, from a hundredth of the learning rate to the learning rate."""
     average: float = 0.95
-    """Of the target, which is also the result."""
+    """Decay of the moving average that is the target and the result."""
     guidance: float = 1.5
-    """Of the teacher, away from the prediction without the source; 1 = none."""
+    """Guidance of the teacher, away from its prediction without the source; 1 = none."""
     stations: int = 50
-    """Of the teacher's DDIM trajectory, a student's step apart."""
+    """Points on the teacher's DDIM trajectory, one step of the student apart."""
     drop: float = 0.1
-    """How often geometry and source are withheld, each on its own: the student knows what to make
-    of one alone, and what guidance leads away from."""
+    """Probability of dropping geometry and source, each independently, so that the student handles
+    either alone and guidance is possible."""
 
     def __post_init__(self):
         super().__post_init__()

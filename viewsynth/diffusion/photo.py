@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photo: what a user calls the pipeline with in, conditions of wished-for views out.
+"""Conditions from photos: the input side of `ViewDiffusionPipeline.__call__`.
 
-Where nothing else than a photo was given, it reconstructs and renders with the package's own
-models. `generate` has people and cameras already and does not come here.
+Without a rendering, the person in the photo is reconstructed and rendered with the package's own
+models. `generate` has persons and cameras already and does not use this module.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,60 +19,74 @@ from torch import Tensor
 from torch.nn import functional
 
 from viewsynth.data.images import rgb
-from viewsynth.diffusion.conditions import CLOSE, DARK, Conditions
-from viewsynth.diffusion.sampling import fitted
+from viewsynth.diffusion.conditions import CLOSE, DARK, Conditions, camera_row
+from viewsynth.diffusion.image_processing import preprocess
 from viewsynth.records import Person, Sample
 from viewsynth.render.options import Sensor
 
-FRONT = (10.0, 0.0)  # elevation and azimuth, degrees, of a photo of which nothing else is known
-TALL = 1.68  # metres: the mean adult, for a distance that was not given
-SMALLEST = 16  # pixels of a photo's side
+if TYPE_CHECKING:
+    from viewsynth.render.foreground import Foreground
+    from viewsynth.render.views import Frame
+
+FRONT = (10.0, 0.0)  # elevation and azimuth, degrees, assumed of a photo without other information
+TALL = 1.68  # metres: mean adult height, for the distance if none is given
+SMALLEST = 16  # shortest side of a photo, pixels
 
 
 def conditions_of(
-    size: tuple[int, int],
     image: Image.Image | Tensor | Sequence[Image.Image],
     elevation: float | Sequence[float],
     azimuth: float | Sequence[float],
-    distance: float | None = None,
-    render: Image.Image | Tensor | Sequence[Image.Image] | None = None,
-    seen: Tensor | None = None,
-    normals: Tensor | None = None,
+    distance: float | None,
+    size: tuple[int, int],
+    rendering: Foreground | None = None,
 ) -> Conditions:
-    """Conditions of a photo and what came with it, see `ViewDiffusionPipeline.__call__`.
+    """Conditions of views of the people in photos.
 
-    Raises: ValueError: if something does not fit, before anything is computed.
+    Args:
+        image: See `ViewDiffusionPipeline.__call__`.
+        elevation: See `ViewDiffusionPipeline.__call__`.
+        azimuth: See `ViewDiffusionPipeline.__call__`.
+        distance: See `ViewDiffusionPipeline.__call__`.
+        size: Height and width of the model's images, pixels.
+        rendering: See `ViewDiffusionPipeline.__call__`.
+
+    Raises:
+        ValueError: If an argument cannot be used, or a person cannot be reconstructed.
     """
-    images = [_photo(one, number) for number, one in enumerate(_each(image, "image"))]
+    photos = [_photo(one, number) for number, one in enumerate(_each(image, "image"))]
     if distance is not None and not 0 < distance < 1e6:
         raise ValueError(f"distance must be in (0, 1e6) metres, got {distance}")
-    if render is None:
-        if seen is not None or normals is not None:
-            raise ValueError("seen and normals belong to a rendering: give render too, or neither")
-        return conditions_from_photo(images, elevation, azimuth, distance, size)
-    if seen is None or normals is None:
-        raise ValueError("render needs seen and normals of the same view (render.bare.draw)")
-    views = _each(render, "render")
-    person, highs, turns = matched(len(images), elevation, azimuth, len(views))
-    metres = distance
-    if metres is None:
-        metres = Sensor().distance_to(TALL)
+    if rendering is None:
+        return conditions_from_photo(photos, elevation, azimuth, distance, size)
+    renders = torch.stack(_each(rendering.render, "rendering.render"))
+    person, elevations, azimuths = broadcast(len(photos), elevation, azimuth, len(renders))
+    metres = Sensor().distance_to(TALL) if distance is None else distance
+    aspect = renders.shape[-1] / renders.shape[-2]
     camera = [
-        (high, FRONT[0], turned(turn - FRONT[1]), metres, view.shape[-1] / view.shape[-2])
-        for high, turn, view in zip(highs, turns, views, strict=True)
+        camera_row(*angles, metres, aspect, FRONT)
+        for angles in zip(elevations, azimuths, strict=True)
     ]
     return Conditions(
-        source=torch.stack([fitted(one, size) for one in images]),
+        source=torch.stack([preprocess(one, size) for one in photos]),
         person=torch.tensor(person),
-        render=torch.cat([to_size(view[None], size) for view in views]).clamp(0, 1),
-        seen=to_size(seen, size),
-        normals=to_size(normals, size),
+        render=to_size(renders, size).clamp(0, 1),
+        seen=to_size(rendering.seen, size),
+        normals=to_size(rendering.normals, size),
         camera=torch.tensor(camera, dtype=torch.float32),
     )
 
 
 def to_size(planes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Planes at the model's size, antialiased.  float [B, K, H, W]"""
+    """Resize planes to the model's size, antialiased.
+
+    Args:
+        planes: float [B, K, H, W].
+        size: Height and width, pixels.
+
+    Raises:
+        ValueError: If the planes are not float with 4 dimensions.
+    """
     if planes.ndim != 4 or not planes.is_floating_point():
         raise ValueError(
             f"planes must be float [B, channels, H, W], got {planes.dtype} {list(planes.shape)}"
@@ -82,7 +97,7 @@ def to_size(planes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _each(given: Image.Image | Tensor | Sequence, name: str) -> list[Tensor]:
-    """Pictures as float [3, H, W] in [0, 1], whatever they came as."""
+    """Images as float [3, H, W] in [0, 1], from any accepted type."""
     if isinstance(given, Tensor):
         if given.ndim not in (3, 4) or given.shape[-3] != 3 or not given.is_floating_point():
             raise ValueError(
@@ -92,31 +107,31 @@ def _each(given: Image.Image | Tensor | Sequence, name: str) -> list[Tensor]:
         if given.numel() and (float(given.min()) < -CLOSE or float(given.max()) > 1 + CLOSE):
             raise ValueError(
                 f"{name} must be in [0, 1], got [{float(given.min()):.3g}, "
-                f"{float(given.max()):.3g}]; divide by 255 if it holds bytes"
+                f"{float(given.max()):.3g}]; divide values of [0, 255] by 255"
             )
         return list(given if given.ndim == 4 else given[None])
-    many = [given] if isinstance(given, Image.Image) else list(given)
-    if not many or not all(isinstance(one, Image.Image) for one in many):
-        kinds = sorted({type(one).__name__ for one in many}) or ["none"]
-        raise ValueError(f"{name} must be PIL pictures or a float tensor, got {', '.join(kinds)}")
-    plain = [one.convert("RGB") if one.has_transparency_data else one for one in many]
-    upright = [rgb(one, f"{name} {number}") for number, one in enumerate(plain)]
-    return [fitted(one, one.shape[:2]) for one in upright]
+    images = [given] if isinstance(given, Image.Image) else list(given)
+    if not images or not all(isinstance(one, Image.Image) for one in images):
+        kinds = sorted({type(one).__name__ for one in images}) or ["none"]
+        raise ValueError(f"{name} must be PIL images or a float tensor, got {', '.join(kinds)}")
+    opaque = [one.convert("RGB") if one.has_transparency_data else one for one in images]
+    upright = [rgb(one, f"{name} {number}") for number, one in enumerate(opaque)]
+    return [preprocess(one, one.shape[:2]) for one in upright]
 
 
-def _photo(picture: Tensor, number: int) -> Image.Image:
-    """A photo that can be used."""
-    height, width = picture.shape[-2:]
+def _photo(image: Tensor, number: int) -> Image.Image:
+    """Check a photo; returns it as a PIL image."""
+    height, width = image.shape[-2:]
     if min(height, width) < SMALLEST:
         raise ValueError(
-            f"photo {number} has {height} x {width} pixels (height x width); at least {SMALLEST} "
-            "along a side are needed"
+            f"photo {number} has {height} x {width} pixels (height x width); each side must have "
+            f"at least {SMALLEST}"
         )
-    if not bool(picture.isfinite().all()):
-        raise ValueError(f"photo {number} holds NaN or infinity; look where it was made")
-    if float(picture.max()) < DARK:
-        raise ValueError(f"photo {number} is black: nothing can be seen of a person; leave it out")
-    stored = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
+    if not bool(image.isfinite().all()):
+        raise ValueError(f"photo {number} contains NaN or infinity; correct how it was computed")
+    if float(image.max()) < DARK:
+        raise ValueError(f"photo {number} is black (no value reaches {DARK:.3f}); leave it out")
+    stored = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
     return Image.fromarray(stored.cpu().numpy())
 
 
@@ -127,115 +142,131 @@ def conditions_from_photo(
     distance: float | None,
     size: tuple[int, int],
 ) -> Conditions:
-    """Reconstruct the people of photos, and draw them at the wished-for cameras.
+    """Reconstruct the people in photos and render them from target cameras.
 
     Args:
-        image: A photo of one standing person, a crop or a larger picture; or several.
+        image: Photo of one standing person, cropped or not; or several.
         elevation: Degrees above the horizon, [0, 90].
         azimuth: Degrees from the person's front towards the person's left.
-        distance: Metres; None = that at which a person is 128 pixels high for our drone's camera.
-        size: Height and width of the model, pixels.
-    Returns: Conditions; the rows are as `matched` says.
+        distance: Metres; None = the distance at which the person is 128 pixels high in the default
+            camera.
+        size: Height and width of the model's images, pixels.
+
+    Returns:
+        Conditions, with the rows in the order of `broadcast`.
 
     Raises:
-        ValueError: if a photo shows nobody who could be reconstructed, or counts do not match.
-        FileNotFoundError: if the pose models cannot be had; the message says how.
+        ValueError: If no person can be reconstructed from a photo, or the numbers of photos and
+            cameras do not match.
+        FileNotFoundError: If the pose models are missing and cannot be downloaded.
     """
-    from viewsynth import cameras
     from viewsynth.reconstruct import posing
-    from viewsynth.render import bare, views
 
-    images = [image] if isinstance(image, Image.Image) else list(image)
-    person, elevations, azimuths = matched(len(images), elevation, azimuth)
+    photos = [image] if isinstance(image, Image.Image) else list(image)
+    person, elevations, azimuths = broadcast(len(photos), elevation, azimuth)
     tools = _tools()
-    crops = [_crop(one, number, tools) for number, one in enumerate(images)]
+    crops = [_crop(one, number, tools) for number, one in enumerate(photos)]
     people = _reconstructed(crops, tools)
     vertices = posing.posed(people, tools.poser)
-    solid = vertices[:, torch.unique(tools.body.faces)]
+    points = vertices[:, torch.unique(tools.body.faces)]
+    frames = _frames(points, person, zip(elevations, azimuths, strict=True), distance)
+    rendering = _rendered(people, vertices, person, frames, tools, size)
+    camera = []
+    for k, frame in zip(person, frames, strict=True):
+        source = people[k].sources[0]
+        aspect = frame.size[1] / frame.size[0]
+        angles = (source["elevation"], source["azimuth"])
+        camera.append(camera_row(frame.elevation, frame.azimuth, frame.distance, aspect, angles))
+    return Conditions(
+        source=torch.stack([preprocess(crop, size) for crop in crops]),
+        person=torch.tensor(person),
+        render=rendering.render,
+        seen=rendering.seen,
+        normals=rendering.normals,
+        camera=torch.tensor(camera, dtype=torch.float32),
+    )
+
+
+def _frames(points: Tensor, person: list[int], angles, distance: float | None) -> list[Frame]:
+    """The frame of each view, with the default camera and margin."""
+    from viewsynth.render import views
+
     sensor = Sensor(distance=distance)
-    frames = [
-        views.frame(solid[k], views.Shot(k, high, turn, "photo"), sensor, np.full(4, sensor.margin))
-        for k, high, turn in zip(person, elevations, azimuths, strict=True)
+    room = np.full(4, sensor.margin)
+    return [
+        views.frame(points[k], views.Shot(k, *pair, "photo"), sensor, room)
+        for k, pair in zip(person, angles, strict=True)
     ]
-    windows = cameras.join([bare.window(frame, size, sensor.picture_height) for frame in frames])
-    drawn = bare.draw(
+
+
+def _rendered(
+    people: list[Person], vertices: Tensor, person: list[int], frames: list[Frame], tools, size
+) -> Foreground:
+    """The people rendered alone in the frames, at the model's size."""
+    from viewsynth import cameras
+    from viewsynth.render import foreground
+
+    return foreground.render(
         vertices,
         tools.body,
         [one.texture for one in people],
         [one.seen for one in people],
         torch.tensor(person),
-        windows,
-    )
-    sources = [people[k].sources[0] for k in person]
-    camera = [
-        (
-            frame.elevation,
-            source["elevation"],
-            turned(frame.azimuth - source["azimuth"]),
-            frame.distance,
-            frame.size[1] / frame.size[0],
-        )
-        for frame, source in zip(frames, sources, strict=True)
-    ]
-    return Conditions(
-        source=torch.stack([fitted(crop, size) for crop in crops]),
-        person=torch.tensor(person),
-        render=drawn.render,
-        seen=drawn.seen,
-        normals=drawn.normals,
-        camera=torch.tensor(camera, dtype=torch.float32),
+        cameras.join([foreground.crop_camera(frame, size) for frame in frames]),
     )
 
 
-def matched(
-    photos: int,
+def broadcast(
+    images: int,
     elevation: float | Sequence[float],
     azimuth: float | Sequence[float],
     views: int | None = None,
 ) -> tuple[list[int], list[float], list[float]]:
-    """Which photo and which camera each view has.
-
-    One photo and many cameras, many photos and one camera, or as many of the one as of the other.
+    """Broadcast images, elevations and azimuths against each other; those of length 1 are repeated.
 
     Args:
-        views: How many there are, if renderings say so.
-    Returns: photo, elevation and azimuth of each view.
-    Raises: ValueError: if the numbers do not match, or an elevation is out of range.
+        images: Number of source images.
+        elevation: Degrees above the horizon, [0, 90]; one value, or one per view.
+        azimuth: Degrees; one value, or one per view.
+        views: Number of views, if renderings determine it.
+
+    Returns:
+        Index of the source image, elevation and azimuth of each view.
+
+    Raises:
+        ValueError: If the numbers do not match, or an angle is out of range.
     """
-    angles = [
+    elevations, azimuths = (
         [float(x) for x in np.atleast_1d(np.asarray(value, np.float64))]
         for value in (elevation, azimuth)
-    ]
-    count = views or max(photos, *map(len, angles))
+    )
+    count = views or max(images, len(elevations), len(azimuths))
     for name, got in (
-        ("image", photos),
-        ("elevation", len(angles[0])),
-        ("azimuth", len(angles[1])),
+        ("image", images),
+        ("elevation", len(elevations)),
+        ("azimuth", len(azimuths)),
     ):
         if got not in (1, count):
             raise ValueError(
-                f"{photos} photos, {len(angles[0])} elevations and {len(angles[1])} azimuths do "
-                f"not match: {name} must be one for all views, or {count}; got {got}"
+                f"{images} photos, {len(elevations)} elevations and {len(azimuths)} azimuths do "
+                f"not match: {name} must have one value, or {count}; got {got}"
             )
-    for high in angles[0]:
-        if not 0 <= high <= 90:
-            raise ValueError(f"elevation must be in [0, 90] degrees above the horizon, got {high}")
-    for turn in angles[1]:
-        if not np.isfinite(turn):
-            raise ValueError(f"azimuth must be a number of degrees, got {turn}")
-    person = list(range(photos)) if photos == count else [0] * count
-    high, turn = (value if len(value) == count else value * count for value in angles)
-    return person, high, turn
-
-
-def turned(azimuth: float) -> float:
-    """The same direction in [-180, 180) degrees."""
-    return (azimuth + 180) % 360 - 180
+    for one in elevations:
+        if not 0 <= one <= 90:
+            raise ValueError(f"elevation must be in [0, 90] degrees above the horizon, got {one}")
+    for one in azimuths:
+        if not np.isfinite(one):
+            raise ValueError(f"azimuth must be a finite number of degrees, got {one}")
+    person = list(range(images)) if images == count else [0] * count
+    elevations, azimuths = (
+        value if len(value) == count else value * count for value in (elevations, azimuths)
+    )
+    return person, elevations, azimuths
 
 
 @lru_cache(maxsize=1)
 def _tools():
-    """The body and the pose models, once per process."""
+    """The body and the pose models, loaded once per process."""
     from viewsynth import bodies, reconstruct
     from viewsynth.runtime import weights
 
@@ -243,20 +274,20 @@ def _tools():
 
 
 def _crop(image: Image.Image, number: int, tools) -> np.ndarray:
-    """The one person of a picture."""
+    """Crop a photo to its one person, unless it is a tight crop already."""
     from viewsynth.reconstruct import find
 
-    picture = np.asarray(image.convert("RGB"))
-    if find.is_tight(picture):
-        return picture
-    boxes = find.find(picture, tools.detector)
+    pixels = np.asarray(image.convert("RGB"))
+    if find.is_tight(pixels):
+        return pixels
+    boxes = find.find(pixels, tools.detector)
     if len(boxes) != 1:
         raise ValueError(
-            f"photo {number} shows {len(boxes) or 'no'} whole people: crop it to one standing "
-            "person, head to feet, 1.5 to 4 times as high as wide"
+            f"photo {number} shows {len(boxes) or 'no'} whole people, expected one: crop it to one "
+            "standing person, head to feet, 1.5 to 4 times as high as wide"
         )
     left, top, right, bottom = map(int, boxes[0])
-    return np.ascontiguousarray(picture[top:bottom, left:right])
+    return np.ascontiguousarray(pixels[top:bottom, left:right])
 
 
 def _reconstructed(crops: list[np.ndarray], tools) -> list[Person]:

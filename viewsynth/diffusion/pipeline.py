@@ -1,78 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pipeline: conditions in, pictures of the wished-for views out, as a pipeline of diffusers.
+"""The view-aware diffusion pipeline: conditions in, images of the target views out.
 
-conditions -> encode -> predict, step by step -> decode -> seen pixels set back -> pictures.
-`encode` and `predict` are also what `training` runs: there is one code path. `sampling` holds the
-parts that know no network, `card` what `save_pretrained` tells of a model.
+conditions -> encode -> denoising loop -> decode -> restore seen pixels -> images. `encode` and
+`predict` are also called by `training`, so that training and sampling share one code path.
+`sampling` and `image_processing` hold the parts without a network, `pretrained` loads and saves.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
-from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from viewsynth.diffusion import card, loading, photo, sampling
+from viewsynth.diffusion import image_processing, photo, sampling
 from viewsynth.diffusion.conditions import KEPT, Conditions, Encoded
 from viewsynth.diffusion.networks import IdentityEncoder, ViewConditioner, check_parts, to_grid
-from viewsynth.runtime import hub
+from viewsynth.diffusion.pretrained import PretrainedMixin
+from viewsynth.diffusion.sampling import Settings
+from viewsynth.render.foreground import Foreground
 
-OUTPUTS = ("pil", "pt", "np", "latent")
-# Photos at once where shapes are fixed: there are fewer of them than views, and what fills up their
-# batch is computed in vain.
-PHOTOS = {"cpu": 1, "cuda": 8}
-KEEP_SEEN = 0.5  # how much of a seen pixel is the rendering's, see `sampling.reimpose`
-
-logger = logging.getLogger(__name__)
+# Source images per batch where shapes are fixed: there are fewer of them than views, and padding
+# them to the batch of the views would be wasted computation.
+SOURCES = {"cpu": 1, "cuda": 8}
 
 
 @dataclass
 class ViewDiffusionOutput(BaseOutput):
-    """What a call returns.
+    """Output of `ViewDiffusionPipeline.__call__`.
 
     Args:
-        images: PIL pictures in the crop's own proportions; or, at the model's size, float
-            [B, 3, H, W] ("pt"), [B, H, W, 3] ("np") in [0, 1]; or latents ("latent").
-        conditions: What they were made from.
+        images: PIL images in the crops' own aspect; or, at the model's size, float [B, 3, H, W]
+            ("pt") or [B, H, W, 3] ("np") in [0, 1]; or latents ("latent").
+        conditions: Conditions that the images were generated from.
     """
 
     images: list[Image.Image] | np.ndarray | Tensor
     conditions: Conditions
 
 
-class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
-    """Stable Diffusion that knows the camera, the person and what of the person was seen.
+class ViewDiffusionPipeline(PretrainedMixin, DiffusionPipeline, StableDiffusionLoraLoaderMixin):
+    """Stable Diffusion conditioned on camera, person and what was seen of the person.
 
     Source: latent diffusion (Rombach et al., CVPR 2022, arXiv 2112.10752), with conditions as input
     channels (InstructPix2Pix, arXiv 2211.09800) and as cross-attention tokens instead of text.
 
     Args:
-        vae: Autoencoder; `AutoencoderTiny` of the same latents may take its place at any time.
-        unet: Widened, see `networks.widen`.
-        conditioner: Makes its channels and its context.
-        scheduler: Any of diffusers that steps one model output a time.
-        identity_encoder: Features of a photo; None = the learnt null tokens stand for them.
-        training: What it was trained on, one paragraph for the model card.
+        vae: Autoencoder; an `AutoencoderTiny` of the same latents may replace it at any time.
+        unet: UNet with the input channels of `networks.widen`.
+        conditioner: Computes these channels and the cross-attention tokens.
+        scheduler: Any scheduler of diffusers with one model output per step.
+        identity_encoder: Computes features of a source image; None = trained null tokens are used.
+        training: Description of the training data for the model card, one paragraph.
         licence: SPDX identifier of the weights, or "unknown".
     """
 
     model_cpu_offload_seq = "identity_encoder->conditioner->unet->vae"
     _optional_components = ["identity_encoder"]
     _lora_loadable_modules = ["unet"]
-    text_encoder = None  # the LoRA mixin looks for one
+    text_encoder = None  # the LoRA mixin reads this attribute
 
     def __init__(
         self,
@@ -97,51 +90,59 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of its pictures, pixels."""
+        """Height and width of the model's images, pixels."""
         return tuple(self.conditioner.config.size)
 
-    # ---- what training and sampling share --------------------------------------------------------
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a latent."""
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.vae.config.latent_channels, self.size[0] // factor, self.size[1] // factor
+
+    # ---- shared by training and sampling ---------------------------------------------------------
 
     @torch.no_grad()
-    def to_latents(self, pictures: Tensor) -> Tensor:
-        """Scaled latents of pictures; of a distribution, its mode.
+    def to_latents(self, images: Tensor) -> Tensor:
+        """Encode images to scaled latents; of a distribution, its mode.
 
         Args:
-            pictures: float [N, 3, H, W] in [0, 1].
-        Returns: [N, C, h, w], in the autoencoder's dtype.
+            images: float [N, 3, H, W] in [0, 1].
+
+        Returns:
+            [N, C, h, w], in the autoencoder's dtype.
         """
         device = self._execution_device
-        found = self.vae.encode(pictures.to(device, self.vae.dtype) * 2 - 1)
+        found = self.vae.encode(images.to(device, self.vae.dtype) * 2 - 1)
         latents = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
         return (latents - shift) * self.vae.config.scaling_factor
 
     @torch.no_grad()
-    def to_pictures(self, latents: Tensor) -> Tensor:
-        """The inverse: float32 [N, 3, H, W] in [0, 1]."""
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents [N, C, h, w] to images, float32 [N, 3, H, W] in [0, 1]."""
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
         latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor + shift
         return (self.vae.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
-    def identify(self, photos: Tensor) -> Tensor:
-        """Identity features.  float [P, 3, H, W] in [0, 1] -> [P, D]"""
+    def encode_identity(self, source: Tensor) -> Tensor:
+        """Identity features [P, D] of source images, float [P, 3, H, W] in [0, 1]."""
         if self.identity_encoder is None:
-            return photos.new_zeros(len(photos), 0).to(self._execution_device)
-        return self.identity_encoder(photos.to(self._execution_device, self.identity_encoder.dtype))
+            return source.new_zeros(len(source), 0).to(self._execution_device)
+        return self.identity_encoder(source.to(self._execution_device, self.identity_encoder.dtype))
 
     @torch.no_grad()
     def encode(self, conditions: Conditions) -> Encoded:
-        """Run the frozen encoders; each photo once, however many views share it.
+        """Run the frozen encoders, once for each source image.
 
         Args:
-            conditions: At the model's size, on any device.
+            conditions: Conditions at the model's size, on any device.
         """
-        source, identity = self.to_latents(conditions.source), self.identify(conditions.source)
-        return self._drawn(conditions, source, identity)
+        source = conditions.source
+        return self._encode_views(conditions, self.to_latents(source), self.encode_identity(source))
 
-    def _drawn(self, conditions: Conditions, source: Tensor, identity: Tensor) -> Encoded:
-        """`encode`, the photos being done already."""
+    def _encode_views(self, conditions: Conditions, source: Tensor, identity: Tensor) -> Encoded:
+        """`encode` with the source images already encoded."""
         moved = conditions.to(source.device, source.dtype)
         grid = tuple(source.shape[-2:])
         return Encoded(
@@ -155,21 +156,21 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         )
 
     def predict(self, noisy: Tensor, timestep: Tensor, encoded: Encoded, kept: Tensor) -> Tensor:
-        """The UNet's output for noisy latents: what `scheduler.config.prediction_type` says.
-
-        Gradients reach the UNet and the conditioner.
+        """Output of the UNet, of the scheduler's `prediction_type`, with gradients.
 
         Args:
-            noisy: As the scheduler scales them.  [B, C, h, w]
+            noisy: Noisy latents, scaled by the scheduler.  [B, C, h, w]
             timestep: long [B] or [].
-            encoded: Of B views, see `encode`; `Encoded.take` repeats rows.
-            kept: Which conditions count, see `conditions.KEPT`.  bool [B, 3]
-        Returns: [B, C, h, w], in the dtype of the UNet.
+            encoded: Encoded conditions of the B views.
+            kept: Which groups of conditions each view keeps, see `conditions.KEPT`.  bool [B, 3]
+
+        Returns:
+            [B, C, h, w], in the dtype of the UNet.
         """
         return self._denoise(noisy, timestep, *self._condition(encoded, kept))
 
     def _condition(self, encoded: Encoded, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Channels and tokens; the same in every step."""
+        """Input channels and cross-attention tokens, the same for all steps."""
         person = encoded.person
         return self.conditioner(
             encoded.camera,
@@ -188,120 +189,6 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     # ---- sampling --------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def sample(
-        self,
-        conditions: Conditions,
-        steps: int = 4,
-        guidance: float = 1.0,
-        generators: Sequence[torch.Generator] | torch.Generator | None = None,
-        keep_seen: float = KEEP_SEEN,
-        batch: int = 0,
-        latents: Tensor | None = None,
-        callback: Callable | None = None,
-        decode: bool = True,
-        kept: Sequence[str] = KEPT,
-        strength: float = 1.0,
-        start: Tensor | None = None,
-    ) -> Tensor:
-        """Pictures of views. No row depends on what else is in the batch, but for rounding.
-
-        Source: classifier-free guidance (Ho and Salimans, 2022, arXiv 2207.12598), away from the
-        prediction without the photo; the geometry stays in both.
-
-        Args:
-            steps: Of the scheduler.
-            guidance: 1 = none; more costs twice the time.
-            generators: One a row, left as they were; see `sampling.generators`.
-            keep_seen: How much of a seen pixel is the rendering's, [0, 1]; see `sampling.reimpose`.
-            batch: Views at once, 0 = all. Given, every call of a network has that shape (for
-                photos that of `PHOTOS`), which `torch.compile` wants, and on a CPU the batch leaves
-                no trace in the last digit.
-            latents: Standard normal noise to start from, instead of the generators'.
-                float [B, C, h, w]
-            callback: As `callback_on_step_end` of diffusers' pipelines.
-            decode: False = latents come back.
-            kept: Which conditions count; without "geometry" the photo and the camera are all that
-                the model knows.
-            strength: How far into the noise the sampler begins, (0, 1], rounded so that the steps
-                are the last ones of an even schedule; 1 = with noise alone.
-            start: Pictures to begin with under that noise; None = the renderings.
-                float [B, 3, H, W] in [0, 1]
-        Returns: float32 [B, 3, H, W] in [0, 1].
-
-        Raises:
-            ValueError: before anything is computed, if something given cannot be used.
-            torch.OutOfMemoryError: if one view alone does not fit.
-        """
-        conditions.check(self.size)
-        sampling.check(steps, guidance, keep_seen, batch, strength)
-        if unknown := set(kept) - set(KEPT):
-            raise ValueError(f"kept must be some of {', '.join(KEPT)}; got {sorted(unknown)}")
-        rows = sampling.generators(generators, len(conditions))
-        shape = self.latent_shape
-        for name, given, wanted in (("latents", latents, shape), ("start", start, (3, *self.size))):
-            wanted = [len(conditions), *wanted]
-            if given is not None and list(given.shape) != wanted:
-                raise ValueError(f"{name} must be {wanted}, got {list(given.shape)}")
-        # A batch that failed is made again: each row starts from where its generator is now.
-        starts = [one.get_state() for one in rows]
-        photos, static = conditions.source, bool(batch)
-        few = min(batch, PHOTOS.get(self._execution_device.type, batch))
-        source, identity = (
-            sampling.by_halves(lambda some, of=of: of(photos[some]), len(photos), few, static)
-            for of in (self.to_latents, self.identify)
-        )
-
-        def make(some: list[int]) -> Tensor:
-            index = torch.tensor(some)
-            mine = [torch.Generator(rows[k].device) for k in some]
-            for one, k in zip(mine, some, strict=True):
-                one.set_state(starts[k])
-            part = conditions.take(index.to(conditions.person.device))
-            part = replace(part, source=photos[:0])  # done: they need not be moved again
-            encoded = self._drawn(part, source, identity)
-            first = encoded.render
-            if start is not None and strength < 1:
-                first = self.to_latents(start[index])
-            begun = (
-                sampling.noise(shape, mine, source.device)
-                if latents is None
-                else (latents[index.to(latents.device)].to(source.device, torch.float32))
-            )
-            told = torch.tensor([name in kept for name in KEPT], device=source.device)
-            told = told.repeat(len(some), 1)
-            if guidance != 1:
-                encoded = encoded.take(torch.arange(len(some), device=source.device).repeat(2))
-                told = torch.cat([told, told.clone()])
-                told[len(some) :, KEPT.index("source")] = False
-            channels, tokens = self._condition(encoded, told)
-            ended = sampling.run(
-                self.scheduler,
-                partial(self._denoise, channels=channels, tokens=tokens),
-                begun,
-                mine,
-                steps,
-                guidance,
-                callback and (lambda *state: callback(self, *state)),
-                first,
-                strength,
-            )
-            if not decode:
-                return ended
-            pictures = self.to_pictures(ended)
-            moved = part.to(pictures.device)
-            return sampling.reimpose(pictures, moved.render, moved.seen, keep_seen)
-
-        made = sampling.by_halves(make, len(conditions), batch, static)
-        self.maybe_free_model_hooks()
-        return made
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """C, h, w."""
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return self.vae.config.latent_channels, self.size[0] // factor, self.size[1] // factor
-
     def __call__(
         self,
         image: Image.Image | Tensor | Sequence[Image.Image],
@@ -309,129 +196,184 @@ class ViewDiffusionPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         azimuth: float | Sequence[float],
         *,
         distance: float | None = None,
-        render: Image.Image | Tensor | Sequence[Image.Image] | None = None,
-        seen: Tensor | None = None,
-        normals: Tensor | None = None,
+        rendering: Foreground | None = None,
         num_inference_steps: int = 4,
         guidance_scale: float = 1.0,
-        keep_seen: float = KEEP_SEEN,
         strength: float = 1.0,
+        keep_seen: float = 0.5,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        latents: Tensor | None = None,
         output_type: str = "pil",
-        return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
-    ) -> ViewDiffusionOutput | tuple:
-        """Pictures of the people in photos from wished-for cameras.
-
-        A photo alone is enough: it is reconstructed and rendered inside. Who has conditions gives
-        `render`, `seen` and `normals`; the photo is then taken for one from the front at a height
-        of 10 degrees; `sample` takes what is known better.
+    ) -> ViewDiffusionOutput:
+        """Generate images of the people in photos from target cameras.
 
         Args:
-            image: Photo(s) of one standing person each; tensors are float [P, 3, H, W] in [0, 1].
-            elevation: Degrees above the horizon, [0, 90]; one, or one a view.
-            azimuth: Degrees from the person's front towards the person's left.
-            distance: Metres; None = that at which the person is 128 pixels high.
-            render: The person at that camera, see `conditions.Conditions`; in the crop's own
-                proportions, which are one of the model's inputs.
-            seen: float [B, 1, H, W] in [0, 1], as high and wide as `render` or as the model.
-            normals: float [B, 3, H, W] in [-1, 1].
-            num_inference_steps, guidance_scale, keep_seen, strength, latents: See `sample`.
-            generator: One for all views, or one a view; None = always the same noise.
+            image: Photo(s) of one standing person each; a tensor is float [P, 3, H, W] in [0, 1].
+            elevation: Degrees above the horizon, [0, 90]; one value, or one per view.
+            azimuth: Degrees from the person's front towards the left; one value, or one per view.
+            distance: Metres; None = the distance at which the person is 128 pixels high.
+            rendering: Renderings of the views at any size in the crop's aspect; the photo is then
+                assumed to show the front, from an elevation of 10 degrees. None = the person is
+                reconstructed and rendered.
+            num_inference_steps: Number of denoising steps.
+            guidance_scale: See `sample`, `guidance`.
+            strength: See `sample`.
+            keep_seen: See `sample`.
+            generator: One for all views, or one per view; None = fixed seeds.
             output_type: "pil", "pt", "np" or "latent".
-            callback_on_step_end: Called with (pipeline, step, timestep, {"latents": ...}).
-        Raises: ValueError: before anything is computed, if something given cannot be used.
-        """
-        if output_type not in OUTPUTS:
-            raise ValueError(f"output_type must be one of {', '.join(OUTPUTS)}; got {output_type}")
-        sampling.check(num_inference_steps, guidance_scale, keep_seen, strength=strength)
-        conditions = photo.conditions_of(
-            self.size, image, elevation, azimuth, distance, render, seen, normals
-        )
-        made = self.sample(
-            conditions,
-            num_inference_steps,
-            guidance_scale,
-            generator,
-            keep_seen,
-            0,
-            latents,
-            callback_on_step_end,
-            output_type != "latent",
-            strength=strength,
-        )
-        if output_type == "pil":
-            made = sampling.shown(made, conditions.camera[:, -1].tolist())
-        elif output_type == "np":
-            made = made.permute(0, 2, 3, 1).cpu().numpy()
-        return ViewDiffusionOutput(made, conditions) if return_dict else (made, conditions)
-
-    # ---- files and switches ----------------------------------------------------------------------
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **options) -> ViewDiffusionPipeline:
-        """Load a pipeline; weights that do not fit their model are refused, with their keys.
-
-        Args:
-            path: Folder that `save_pretrained` wrote, or the id of a model on the hub.
-            options: As diffusers': torch_dtype, variant, a component by its name ...
+            callback_on_step_end: Called with (pipeline, step, timestep, {"latents": latents}).
 
         Raises:
-            FileNotFoundError: if there is none here and it cannot be had; the message says how to.
-            ValueError: if it is another pipeline, or holds weights of another architecture.
+            ValueError: If an argument cannot be used, before any network runs.
         """
-        folder = hub.folder_of(path, **loading.hub_options(options))
-        kinds = {
-            "vae": (AutoencoderKL, AutoencoderTiny),
-            "unet": UNet2DConditionModel,
-            "conditioner": ViewConditioner,
-            "identity_encoder": IdentityEncoder,
-        }
-        parts = loading.components(cls.__name__, folder, kinds, options)
-        return super().from_pretrained(str(folder), **{**options, **parts})
+        if output_type not in image_processing.OUTPUT_TYPES:
+            known = ", ".join(image_processing.OUTPUT_TYPES)
+            raise ValueError(f"output_type must be one of {known}; got {output_type}")
+        settings = Settings(num_inference_steps, guidance_scale, strength, keep_seen)
+        conditions = photo.conditions_of(image, elevation, azimuth, distance, self.size, rendering)
+        decode = output_type != "latent"
+        images = self._sample(
+            conditions, settings, generator, callback=callback_on_step_end, decode=decode
+        )
+        aspects = conditions.camera[:, -1].tolist()
+        return ViewDiffusionOutput(
+            image_processing.postprocess(images, output_type, aspects), conditions
+        )
 
-    def save_pretrained(self, save_directory: str | Path, **options) -> None:
-        """Write all components and the model card, README.md; push it to the hub if asked to.
+    def sample(
+        self,
+        conditions: Conditions,
+        steps: int = 4,
+        guidance: float = 1.0,
+        generators: Sequence[torch.Generator] | torch.Generator | None = None,
+        keep_seen: float = 0.5,
+        batch: int = 0,
+        strength: float = 1.0,
+        start: Tensor | None = None,
+        kept: Sequence[str] = KEPT,
+    ) -> Tensor:
+        """Generate images from conditions; a row is independent of the other rows, up to rounding.
 
         Args:
-            save_directory: Folder; made if need be.
-            options: As diffusers': variant, max_shard_size, push_to_hub, repo_id, private ...
+            conditions: Conditions at the model's size.
+            steps: Number of denoising steps.
+            guidance: Scale of the classifier-free guidance, away from the prediction without the
+                source image; 1 = none, any other value doubles the time.
+            generators: One per row, left unchanged; or see `sampling.generators`.
+            keep_seen: Weight of the rendering at seen pixels, [0, 1], see
+                `image_processing.restore_seen`.
+            batch: Views per batch; 0 = all. If given, every network call has this batch size, as
+                `torch.compile` prefers, and on a CPU a row has the same bits in any batch.
+            strength: Share of the noise schedule that is run, (0, 1]; 1 = start from noise alone.
+            start: Images to start from, if the strength is below 1; None = the renderings.
+                float [B, 3, H, W] in [0, 1]
+            kept: Groups of conditions that the model gets.
+
+        Returns:
+            float32 [B, 3, H, W] in [0, 1].
+
+        Raises:
+            ValueError: If an argument cannot be used, before any network runs.
+            torch.OutOfMemoryError: If a single view does not fit into memory.
         """
-        folder = Path(save_directory)
-        push = options.pop("push_to_hub", False)
-        repo = options.pop("repo_id", folder.name)
-        online = loading.hub_options(options)
-        super().save_pretrained(folder, **options)
-        where = repo if push else folder.name
-        (folder / "README.md").write_text(card.text(self, where), encoding="utf-8")
-        if push:
-            loading.upload(folder, repo, **online)
+        settings = Settings(steps, guidance, strength, keep_seen, kept)
+        return self._sample(conditions, settings, generators, batch, start)
 
-    def push_to_hub(self, repo_id: str, **options) -> None:
-        """Save to a temporary folder and upload that, with our model card."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, push_to_hub=True, repo_id=repo_id, **options)
+    @torch.no_grad()
+    def _sample(
+        self,
+        conditions: Conditions,
+        settings: Settings,
+        generators: Sequence[torch.Generator] | torch.Generator | None,
+        batch: int = 0,
+        start: Tensor | None = None,
+        callback: Callable | None = None,
+        decode: bool = True,
+    ) -> Tensor:
+        """Sample the views batch by batch; returns images, or latents if not `decode`."""
+        self.check_inputs(conditions, batch, start)
+        rows = sampling.generators(generators, len(conditions))
+        # A batch that ran out of memory is repeated, so its rows always start from these states.
+        states = [row.get_state() for row in rows]
+        source, identity = self.encode_sources(conditions.source, batch)
+        on_step_end = callback and partial(callback, self)
 
-    @classmethod
-    def load_lora_into_text_encoder(cls, *given, **named) -> None:
-        """Nothing: a view needs no text."""
+        def generate(indices: list[int]) -> Tensor:
+            index, own = torch.tensor(indices), sampling.copies(rows, states, indices)
+            views = conditions.take(index.to(conditions.person.device))
+            views = replace(views, source=views.source[:0])  # encoded already, need not be moved
+            encoded = self._encode_views(views, source, identity)
+            first = None if start is None else start[index]
+            latents, timesteps = self.prepare_latents(encoded, first, settings, own)
+            predict = self._predictor(encoded, settings)
+            latents = sampling.denoise(
+                self.scheduler, predict, latents, timesteps, own, settings.guidance, on_step_end
+            )
+            return self._finish(latents, views, settings.keep_seen) if decode else latents
 
-    def use_attention(self, name: str = "sdpa") -> str:
-        """Switch the attention of the UNet.
+        images = sampling.in_batches(generate, len(conditions), batch, static=bool(batch))
+        self.maybe_free_model_hooks()
+        return images
+
+    def check_inputs(self, conditions: Conditions, batch: int, start: Tensor | None) -> None:
+        """Check the arguments of `sample` that `Settings` does not check."""
+        conditions.check(self.size)
+        if not 0 <= batch <= 10**6:
+            raise ValueError(f"batch must be in [0, 1000000], got {batch}")
+        shape = [len(conditions), 3, *self.size]
+        if start is not None and list(start.shape) != shape:
+            raise ValueError(f"start must be {shape}, got {list(start.shape)}")
+
+    def encode_sources(self, source: Tensor, batch: int = 0) -> tuple[Tensor, Tensor]:
+        """Latents and identity features of source images, float [P, 3, H, W] in [0, 1]."""
+        few = min(batch, SOURCES.get(self._execution_device.type, batch))
+        latents, identity = (
+            sampling.in_batches(lambda k, f=f: f(source[k]), len(source), few, static=bool(batch))
+            for f in (self.to_latents, self.encode_identity)
+        )
+        return latents, identity
+
+    def prepare_latents(
+        self,
+        encoded: Encoded,
+        start: Tensor | None,
+        settings: Settings,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[Tensor, Tensor]:
+        """Set the scheduler's timesteps, and build the latents of the first one.
 
         Args:
-            name: "sdpa" (torch's own, as fast or faster on current GPUs) or "xformers", which
-                needs CUDA; without it "sdpa" is set and said so.
-        Returns: what was set.
-        Raises: ValueError: if there is no such attention.
+            encoded: Encoded conditions of the views.
+            start: Images to start from; None = the renderings.  float [B, 3, H, W] in [0, 1]
+            settings: Settings of the sampler.
+            generators: Generator of each row.
+
+        Returns:
+            Latents, float32 [B, C, h, w], and timesteps.
         """
-        if name not in ("sdpa", "xformers"):
-            raise ValueError(f"attention must be sdpa or xformers, got {name!r}")
-        if name == "xformers":
-            if torch.cuda.is_available() and importlib.util.find_spec("xformers"):
-                self.enable_xformers_memory_efficient_attention()
-                return name
-            logger.warning("xformers needs CUDA and `pip install xformers`; torch's SDPA is used")
-        self.unet.set_attn_processor(AttnProcessor2_0())
-        return "sdpa"
+        device, strength = encoded.render.device, settings.strength
+        first = None
+        if strength < 1:
+            first = encoded.render if start is None else self.to_latents(start)
+        noise = sampling.noise(self.latent_shape, generators, device)
+        timesteps = sampling.set_timesteps(self.scheduler, settings.steps, strength, device)
+        return sampling.initial_latents(self.scheduler, timesteps, noise, first), timesteps
+
+    def _predictor(
+        self, encoded: Encoded, settings: Settings
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """`predict` of `sampling.denoise`, with the conditions prepared for all steps."""
+        count, device = len(encoded.person), encoded.render.device
+        kept = torch.tensor([name in settings.kept for name in KEPT], device=device)
+        kept = kept.repeat(count, 1)
+        if settings.guidance != 1:
+            encoded = encoded.take(torch.arange(count, device=device).repeat(2))
+            kept = torch.cat([kept, kept.clone()])
+            kept[count:, KEPT.index("source")] = False
+        channels, tokens = self._condition(encoded, kept)
+        return partial(self._denoise, channels=channels, tokens=tokens)
+
+    def _finish(self, latents: Tensor, views: Conditions, keep_seen: float) -> Tensor:
+        images = self.decode_latents(latents)
+        views = views.to(images.device)
+        return image_processing.restore_seen(images, views.render, views.seen, keep_seen)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Refine: drawn views in, what a view-aware diffusion makes of them out.
+"""Refine: repair rendered views with the view-aware diffusion model.
 
-synthesis (`views.take`) -> here -> judge. `find` looks at a model before anything is loaded; a
-worker loads one `Refiner`. Which pixels were seen is told by the geometry and stays.
+`render.views` -> this module -> `judge`. `find` checks a model before anything is loaded; each
+worker loads one `Refiner`. The seen map comes from the geometry and is not changed.
 """
 
 from __future__ import annotations
@@ -21,32 +21,31 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from viewsynth import cameras
-from viewsynth.cameras import Cameras
+from viewsynth.cameras import Cameras, join
 from viewsynth.config import within
 from viewsynth.diffusion.options import Refine
 from viewsynth.records import Person, View, seed_of
-from viewsynth.render import bare
+from viewsynth.render import foreground
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
 from viewsynth.runtime import hub
 from viewsynth.runtime.files import sha256
 from viewsynth.runtime.images import BY_MODEL, WITH_MODEL
 
-if TYPE_CHECKING:  # diffusers takes seconds to import: only who refines waits for it
+if TYPE_CHECKING:  # importing diffusers takes seconds, and most runs do not refine
     from viewsynth.diffusion.conditions import Conditions
     from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 
 BUNDLED = Path(__file__).parent / "bundled"
 PIPELINE, KINDS = "ViewDiffusionPipeline", (".json", ".safetensors")
-BATCH = {"cpu": 8, "cuda": 64}  # views at once: every call has this shape, so rows stay alone
-# Metres around the drawn body that are the model's, and over which its ground fades into ours. Of
-# the true person's pixels in drone pictures of our world at most 6 % lie more than 5 cm off the
-# body that is drawn there (hair, coats, bags), and at most 1 % more than 12 cm.
+BATCH = {"cpu": 8, "cuda": 64}  # views per batch; the fixed shape keeps rows independent
+# Metres around the rendered body that the model's pixels fill, and metres over which they then fade
+# into the rendered ground. In drone images of our world, at most 6 % of the true person's pixels
+# are over 5 cm outside the rendered body (hair, coats, bags), and at most 1 % over 12 cm.
 ROOM, FADE = 0.05, 0.07
 
 
-# ---- before anything is loaded -------------------------------------------------------------------
+# ---- before loading ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,10 @@ class Found:
     """A model that can be loaded.
 
     Args:
-        folder: Where it lies.
-        size: Height and width of its pictures, pixels.
-        licence: Of its weights, as they say.
-        files: Everything that decides its pictures.
+        folder: Folder of the pipeline.
+        size: Height and width of its images, pixels.
+        licence: Licence of its weights, as stated in the folder.
+        files: Files that affect its images.
     """
 
     folder: Path
@@ -67,15 +66,18 @@ class Found:
 
 
 def find(options: Refine, whole: bool = True) -> Found | None:
-    """The model that the options name, None for "none".
+    """Find and check the model that the options name.
 
     Args:
-        options: Also looked at: whether the model can do that many steps.
-        whole: False = of a model on the hub fetch only what says what it is, not the weights.
+        options: Options of the stage.
+        whole: Whether to fetch the weights of a model on the hub, not only its configuration.
+
+    Returns:
+        The model; None for the engine "none".
 
     Raises:
-        FileNotFoundError: if it is not here and cannot be had; the message says how to.
-        ValueError: if it is something else than a pipeline of ours, or cannot do the steps.
+        FileNotFoundError: If the model is not here and cannot be fetched from the hub.
+        ValueError: If it is not a `ViewDiffusionPipeline`, or its schedule has too few steps.
     """
     if (engine := options.engine) == "none":
         return None
@@ -84,29 +86,29 @@ def find(options: Refine, whole: bool = True) -> Found | None:
     if engine == "bundled" and not BUNDLED.is_dir():
         raise ValueError(
             "refine.engine bundled: this version of viewsynth comes without a refiner; give the "
-            "folder or hub id of one (`viewsynth train-diffusion` makes one), or none"
+            "folder or hub id of one (`viewsynth train-diffusion` trains one), or none"
         )
     wanted = ["*.json", "*.safetensors"] if whole else ["*.json"]
     folder = BUNDLED if engine == "bundled" else hub.folder_of(engine, wanted)
     index = loading.index(PIPELINE, folder)
     try:
-        told = json.loads((folder / "conditioner" / "config.json").read_text(encoding="utf-8"))
-        height, width = map(int, told["size"])
+        config = json.loads((folder / "conditioner" / "config.json").read_text(encoding="utf-8"))
+        height, width = map(int, config["size"])
         within("size", min(height, width), 16, 4096, "pixels")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"refine.engine: {folder}/conditioner/config.json does not say the size of the "
-            f"model's pictures ({error!r}); expected a folder as `viewsynth train-diffusion` or "
-            "save_pretrained leaves it, whole"
+            f"model's images ({error!r}); expected a complete folder written by `viewsynth "
+            "train-diffusion` or save_pretrained"
         ) from error
     _check_steps(folder, options)
     files = [folder / hub.INDEX]
-    here = whole or folder in (BUNDLED, Path(engine).expanduser())
+    complete = whole or folder in (BUNDLED, Path(engine).expanduser())
     for name in sorted(k for k, kind in index.items() if isinstance(kind, list) and kind[0]):
         own = [p for p in sorted((folder / name).glob("*")) if p.suffix in KINDS]
-        if here and name != "scheduler" and not any(p.suffix == ".safetensors" for p in own):
+        if complete and name != "scheduler" and not any(p.suffix == ".safetensors" for p in own):
             raise FileNotFoundError(
-                f"refine.engine: {folder / name} holds no safetensors; copy or fetch the whole "
+                f"refine.engine: {folder / name} contains no safetensors; copy or fetch the whole "
                 "folder again"
             )
         files += own
@@ -115,20 +117,20 @@ def find(options: Refine, whole: bool = True) -> Found | None:
 
 
 def _check_steps(folder: Path, options: Refine) -> None:
-    """Refuse more steps than a distilled model's schedule has, before anything is loaded."""
+    """Check that the schedule of a distilled model has enough steps."""
     file = folder / "scheduler" / "scheduler_config.json"
-    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if told.get("_class_name") == "LCMScheduler":
-        most = int(told.get("original_inference_steps", 50) * options.strength)
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if config.get("_class_name") == "LCMScheduler":
+        most = int(config.get("original_inference_steps", 50) * options.strength)
         if options.steps > most:
             raise ValueError(
-                f"refine.steps must be at most {most} at a strength of {options.strength}, those "
-                f"that {folder} was distilled from, got {options.steps}; it was made for 1 to 4"
+                f"refine.steps must be at most {most} at a strength of {options.strength}, got "
+                f"{options.steps}: {folder} was distilled from that many, for 1 to 4 steps"
             )
 
 
 def settings(options: Refine) -> dict:
-    """The options as far as they change a picture."""
+    """The options that affect the images, as plain values."""
     if options.engine == "none":
         return {"engine": "none"}
     folder = Path(options.engine).expanduser()
@@ -138,7 +140,7 @@ def settings(options: Refine) -> dict:
 
 
 def revision(found: Found, options: Refine) -> dict:
-    """What rows say of a refiner: SHA-256 of its weights and configurations, and how it is used."""
+    """Record of a refiner for the rows: SHA-256 of its weights and configurations, and options."""
     total = hashlib.sha256()
     for path in found.files:
         name = path.relative_to(found.folder).as_posix()
@@ -148,14 +150,14 @@ def revision(found: Found, options: Refine) -> dict:
 
 
 def source(options: Refine) -> str:
-    """Which kind of picture IPTC calls this, see `pictures.jpeg`."""
+    """IPTC digital source type of the refined images, see `runtime.images.jpeg`."""
     own = options.background == "generated" and options.strength == 1
     alone = own and options.keep_seen == 0
     return BY_MODEL if alone else WITH_MODEL
 
 
 def optics(sensor: Sensor) -> Sensor:
-    """The part of the sensor that the drawn ground goes through before a refiner."""
+    """The part of the sensor model that is applied before the refiner: the blur."""
     return dataclasses.replace(sensor, noise=0.0, jpeg=0)
 
 
@@ -166,15 +168,20 @@ def load(folder: Path, options: Refine, device: str) -> Refiner:
     """Load a model that `find` found.
 
     Args:
-        device: Of the run. On a GPU the networks run in float16, the sampler in float32.
-    Raises: FileNotFoundError, ValueError: if it is damaged; the message names the keys.
+        folder: Folder of the pipeline.
+        options: Options of the stage.
+        device: Device of the run. On a GPU the networks run in float16, the sampler in float32.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the weights do not match the model; the message names the keys.
     """
     from diffusers.utils import logging
 
     from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 
     before = logging.get_verbosity()
-    logging.set_verbosity_error()  # every worker would warn of configurations that are as they are
+    logging.set_verbosity_error()  # else every worker repeats warnings about unused config keys
     logging.disable_progress_bar()
     try:
         pipeline = ViewDiffusionPipeline.from_pretrained(folder).to(device)
@@ -186,21 +193,22 @@ def load(folder: Path, options: Refine, device: str) -> Refiner:
 
 
 class Refiner:
-    """A model and how it is used.
+    """A loaded model with the options of the stage.
 
     Args:
-        pipeline: On its device.
+        pipeline: Pipeline on its device.
+        options: Options of the stage.
     """
 
     def __init__(self, pipeline: ViewDiffusionPipeline, options: Refine):
         self.pipeline, self.options = pipeline, options
         self.batch = BATCH[pipeline.device.type]
 
-    def fitted(self, picture: np.ndarray) -> Tensor:
-        """A picture as the model takes it.  uint8 [h, w, 3] -> float [3, H, W] in [0, 1]"""
-        from viewsynth.diffusion.sampling import fitted
+    def fitted(self, image: np.ndarray) -> Tensor:
+        """Stretch an image to the model's size: uint8 [h, w, 3] -> float [3, H, W] in [0, 1]."""
+        from viewsynth.diffusion.image_processing import preprocess
 
-        return fitted(picture, self.pipeline.size)
+        return preprocess(image, self.pipeline.size)
 
     def __call__(
         self,
@@ -213,23 +221,23 @@ class Refiner:
         body,
         sensor: Sensor,
     ) -> list[View]:
-        """The same views with other pixels; none hangs on the others.
+        """Repair views, each independent of the others; only their images change.
 
         Args:
-            views: Taken with `optics(sensor)`.
-            mesh: Which of the people each view shows.
-            seeds: One a view, of everything random in it.
-            people: Those that were drawn.
-            photos: Of each person those of its sources that are `used`, see `fitted`.
-            vertices: As they were drawn, metres.  [P, V, 3]
+            views: Views rendered with `optics(sensor)`.
+            mesh: Index of the person that each view shows.
+            seeds: Seed of everything random in each view.
+            people: The P people.
+            photos: Source images of each person, those that are `used`, see `fitted`.
+            vertices: Vertices that were rendered, world, metres.  [P, V, 3]
             body: Their `viewsynth.bodies.Body`.
-            sensor: The whole sensor.
+            sensor: The whole sensor model.
         """
         given = self.conditions(views, mesh, people, photos, vertices, body, sensor)
-        made = self.sample(given, views, seeds)
+        images = self.sample(given, views, seeds)
         return [
-            dataclasses.replace(view, image=self.finish(picture, view, sensor, seed))
-            for picture, view, seed in zip(made, views, seeds, strict=True)
+            dataclasses.replace(view, image=self.finish(image, view, sensor, seed))
+            for image, view, seed in zip(images, views, seeds, strict=True)
         ]
 
     def conditions(
@@ -243,24 +251,26 @@ class Refiner:
         sensor: Sensor,
         windows: Cameras | None = None,
     ) -> Conditions:
-        """What the model is told of some views: of each person the photo nearest in azimuth.
+        """Conditions of views, each with the person's source image of the nearest azimuth.
 
         Args:
-            windows: The views' cameras at the model's size, if they are not those of `sensor`.
+            views: See `__call__`.
+            mesh: See `__call__`.
+            people: See `__call__`.
+            photos: See `__call__`.
+            vertices: See `__call__`.
+            body: See `__call__`.
+            sensor: See `__call__`.
+            windows: Cameras of the views at the model's size; None = those of the sensor.
         """
         from viewsynth.diffusion.conditions import Conditions
-        from viewsynth.diffusion.photo import turned
 
-        sources = [used(person) for person in people]
-        nearest = []
-        for view, k in zip(views, mesh, strict=True):
-            turns = [abs(turned(view.azimuth - one["azimuth"])) for one in sources[k]]
-            nearest.append((k, int(np.argmin(turns))))
+        nearest = [(k, _nearest(view, people[k])) for view, k in zip(views, mesh, strict=True)]
         needed = sorted(set(nearest))
         if windows is None:
             size, tall = self.pipeline.size, sensor.picture_height
-            windows = cameras.join([bare.window(view, size, tall) for view in views])
-        drawn = bare.draw(
+            windows = join([foreground.crop_camera(view, size, tall) for view in views])
+        rendered = foreground.render(
             vertices,
             body,
             [one.texture for one in people],
@@ -268,23 +278,15 @@ class Refiner:
             torch.tensor(mesh),
             windows,
         )
-        numbers = [
-            (
-                view.elevation,
-                sources[k][n]["elevation"],
-                turned(view.azimuth - sources[k][n]["azimuth"]),
-                view.distance,
-                view.image.shape[1] / view.image.shape[0],
-            )
-            for view, (k, n) in zip(views, nearest, strict=True)
-        ]
+        sources = [used(people[k])[n] for k, n in nearest]
+        camera = [_camera_row(*pair) for pair in zip(views, sources, strict=True)]
         return Conditions(
             source=torch.stack([photos[k][n] for k, n in needed]),
             person=torch.tensor([needed.index(pair) for pair in nearest]),
-            render=drawn.render.clamp(0, 1),
-            seen=drawn.seen.clamp(0, 1),
-            normals=drawn.normals,
-            camera=torch.tensor(numbers, dtype=torch.float32),
+            render=rendered.render.clamp(0, 1),
+            seen=rendered.seen.clamp(0, 1),
+            normals=rendered.normals,
+            camera=torch.tensor(camera, dtype=torch.float32),
         )
 
     def sample(
@@ -294,13 +296,16 @@ class Refiner:
         seeds: Sequence[int],
         kept: Sequence[str] = (),
     ) -> Tensor:
-        """The model's pictures of views.
+        """Sample images of views.
 
         Args:
-            given: See `conditions`.
-            views: What it begins with.
+            given: Their conditions, see `conditions`.
+            views: Views whose images the sampler starts from.
+            seeds: Seed of each view.
             kept: See `ViewDiffusionPipeline.sample`; () = all.
-        Returns: float32 [V, 3, H, W] in [0, 1], on the CPU.
+
+        Returns:
+            float32 [V, 3, H, W] in [0, 1], on the CPU.
         """
         from viewsynth.diffusion.conditions import KEPT
 
@@ -318,37 +323,69 @@ class Refiner:
         ).cpu()
 
     def finish(self, made: Tensor, view: View, sensor: Sensor, seed: int) -> np.ndarray:
-        """What the model made, in the view's box.  float [3, H, W] -> uint8 [h, w, 3]
+        """Resize a generated image to the view's crop, blend in the ground, apply the sensor.
 
-        Of the sensor, the noise and the JPEG are added to all of it: their grain, finer than what
-        passes an autoencoder, lies on the pixels of the final crop, and one grain on person and
-        ground leaves no seam. The blur is not: it is part of the drone pictures that the model
-        learnt from; the drawn ground has had it.
+        Noise and JPEG of the sensor model are applied to the whole crop: they are finer than what
+        an autoencoder reproduces, and applying them once leaves no seam between person and ground.
+        The blur is not applied: the images that the model was trained on contain it, and the
+        rendered ground already has it.
+
+        Args:
+            made: Generated image.  float [3, H, W] in [0, 1]
+            view: The view as it was rendered.
+            sensor: The whole sensor model.
+            seed: Seed of the view.
+
+        Returns:
+            uint8 [h, w, 3].
         """
         size = view.image.shape[:2]
-        picture = functional.interpolate(made[None], size, mode="bicubic", antialias=True)[0]
-        picture = picture.clamp(0, 1)
+        image = functional.interpolate(made[None], size, mode="bicubic", antialias=True)[0]
+        image = image.clamp(0, 1)
         if self.options.background == "kept":
             ground = torch.from_numpy(view.image).permute(2, 0, 1).float() / 255
-            picture = torch.lerp(ground, picture, share(view, sensor))
+            image = torch.lerp(ground, image, share(view, sensor))
         noise = torch.Generator().manual_seed(seed_of(seed, "noise"))
-        return expose(picture, dataclasses.replace(sensor, blur=0.0), noise)
+        return expose(image, dataclasses.replace(sensor, blur=0.0), noise)
 
 
 def used(person: Person) -> list[dict]:
-    """The sources that a person was made from."""
+    """The sources of a person that its reconstruction used."""
     return [one for one in person.sources if one.get("used", True)]
 
 
-def share(view: View, sensor: Sensor) -> Tensor:
-    """How much of each pixel is the model's where the ground is kept.
+def _nearest(view: View, person: Person) -> int:
+    """Index of the used source whose azimuth is nearest to the view's."""
+    from viewsynth.diffusion.conditions import relative_azimuth
 
-    All of it on the body and `ROOM` around it, where hair, clothes and bags may be that were not
-    drawn; then, over `FADE`, less and less.
-    Returns: float32 [h, w] in [0, 1].
+    turns = [abs(relative_azimuth(view.azimuth, one["azimuth"])) for one in used(person)]
+    return int(np.argmin(turns))
+
+
+def _camera_row(view: View, source: dict) -> tuple[float, ...]:
+    """A row of `Conditions.camera` for a view and its source."""
+    from viewsynth.diffusion.conditions import camera_row
+
+    height, width = view.image.shape[:2]
+    angles = source["elevation"], source["azimuth"]
+    return camera_row(view.elevation, view.azimuth, view.distance, width / height, angles)
+
+
+def share(view: View, sensor: Sensor) -> Tensor:
+    """Blending weight of the generated image where the rendered ground is kept.
+
+    1 on the body and within `ROOM` around it, where hair, clothes and bags may be that were not
+    rendered; then it falls to 0 over `FADE`.
+
+    Args:
+        view: The view as it was rendered.
+        sensor: Sensor model of the run.
+
+    Returns:
+        float32 [h, w] in [0, 1].
     """
-    pixels = sensor.focal / view.distance  # a metre at the person
-    # Where nothing is in sight every pixel is far away.
+    pixels = sensor.focal / view.distance  # of a metre at the person's distance
+    # If the mask is empty, every pixel is far away.
     away = ndimage.distance_transform_edt(~view.mask) if view.mask.any() else np.inf
     rise = np.clip((ROOM + FADE - away / pixels) / FADE, 0, 1) * np.ones(view.mask.shape)
     return torch.from_numpy(rise * rise * (3 - 2 * rise)).float()

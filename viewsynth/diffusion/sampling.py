@@ -1,56 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sampling: the parts of it that know no network, for `pipeline`.
+"""Sampling: settings, per-row random generators, batches and the denoising loop of the pipeline.
 
-Each row has a generator of its own, from which all its noise comes; memory that runs out halves the
-batch; seen pixels are set back into what was made.
+Each row (one view) has a random generator of its own for all its noise. A batch that runs out of
+memory is halved and repeated. Nothing here calls a network directly.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from inspect import signature
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from viewsynth.diffusion.conditions import KEPT
 from viewsynth.records import seed_of
-from viewsynth.render.sensor import gaussian
-from viewsynth.runtime.images import stretched
-
-MIRRORED = 0.5  # what reconstruction calls a texel that it took from the body's other side
-SOFT = 1 / 64  # width of the mask's edge, as a share of the picture's height
-LEAST = 0.02  # share of a picture that must be seen before its light is judged by that
-DOUBT = 1e-3  # how strongly the light is believed to be the same, before it is looked at
-
-PASSES, ODD = 4, 0.1  # of judging the light; distance in RGB that is no longer a matter of light
 
 logger = logging.getLogger(__name__)
 
 
-def check(
-    steps: int, guidance: float, keep_seen: float, batch: int = 0, strength: float = 1.0
-) -> None:
-    """Refuse settings of no use, before anything is computed.
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the sampler, see `ViewDiffusionPipeline.sample`.
 
-    Raises: ValueError: it names the setting.
+    Args:
+        steps: Number of denoising steps.
+        guidance: Scale of the classifier-free guidance; 1 = none.
+        strength: Share of the noise schedule that is run, (0, 1].
+        keep_seen: Weight of the rendering at seen pixels, [0, 1].
+        kept: Groups of conditions that the model gets, see `conditions.KEPT`.
+
+    Raises:
+        ValueError: If a value is out of range.
     """
-    for name, value, low, high in (
-        ("num_inference_steps", steps, 1, 1000),
-        ("guidance_scale", guidance, 0, 100),
-        ("keep_seen", keep_seen, 0, 1),
-        ("batch", batch, 0, 10**6),
-        ("strength", strength, 0.02, 1),
-    ):
-        if not low <= value <= high:
-            raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
-    if steps > 1000 * strength:
-        raise ValueError(
-            f"num_inference_steps must be at most {1000 * strength:g} at a strength of {strength}, "
-            f"since those are the last ones of 1000; got {steps}"
-        )
+
+    steps: int = 4
+    guidance: float = 1.0
+    strength: float = 1.0
+    keep_seen: float = 0.5
+    kept: Sequence[str] = KEPT
+
+    def __post_init__(self):
+        for name, value, low, high in (
+            ("num_inference_steps", self.steps, 1, 1000),
+            ("guidance_scale", self.guidance, 0, 100),
+            ("keep_seen", self.keep_seen, 0, 1),
+            ("strength", self.strength, 0.02, 1),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
+        if self.steps > 1000 * self.strength:
+            raise ValueError(
+                f"num_inference_steps must be at most {1000 * self.strength:g} at a strength of "
+                f"{self.strength}, because the schedule has 1000 steps; got {self.steps}"
+            )
+        if unknown := set(self.kept) - set(KEPT):
+            raise ValueError(f"kept must be some of {', '.join(KEPT)}; got {sorted(unknown)}")
 
 
 # ---- rows ----------------------------------------------------------------------------------------
@@ -59,12 +66,15 @@ def check(
 def generators(
     given: torch.Generator | Sequence[torch.Generator] | None, count: int
 ) -> list[torch.Generator]:
-    """One generator a row: whatever else is in the batch, a row gets the same noise.
+    """One generator per row, so that a row's noise is independent of the rest of the batch.
 
     Args:
-        given: One a row; or one, from which the seeds of the rows are drawn in their order; or
-            None: always the same ones.
-    Raises: ValueError: if there are not as many as rows.
+        given: One generator per row; or one, from which a seed of each row is drawn in order; or
+            None = fixed seeds.
+        count: Number of rows.
+
+    Raises:
+        ValueError: If the number of generators differs from the number of rows.
     """
     if given is None:
         return [torch.Generator().manual_seed(seed_of(0, "row", row)) for row in range(count)]
@@ -75,35 +85,60 @@ def generators(
         ]
         return [torch.Generator(given.device).manual_seed(seed) for seed in seeds]
     if len(given) != count:
-        raise ValueError(f"generator: expected one or {count} (one a view), got {len(given)}")
+        raise ValueError(f"generator: expected one or {count} (one per view), got {len(given)}")
     return list(given)
 
 
-def noise(shape: tuple[int, ...], rows: Sequence[torch.Generator], device) -> Tensor:
-    """Standard normal, each row from its generator, in float32 whatever the networks run in.
+def copies(
+    rows: Sequence[torch.Generator], states: Sequence[Tensor], indices: Sequence[int]
+) -> list[torch.Generator]:
+    """New generators for some of the rows, which leave those of the caller unchanged.
 
     Args:
-        shape: Of one row.
-    Returns: [B, *shape] on `device`.
+        rows: Generators of all rows, for their devices.
+        states: State of the generator of each row.
+        indices: Rows wanted; an index may occur several times.
     """
-    drawn = [torch.randn(shape, generator=one, device=one.device).to(device) for one in rows]
-    return torch.stack(drawn)
+    own = [torch.Generator(rows[k].device) for k in indices]
+    for one, k in zip(own, indices, strict=True):
+        one.set_state(states[k])
+    return own
 
 
-def by_halves(
-    make: Callable[[list[int]], Tensor], count: int, batch: int = 0, static: bool = False
-) -> Tensor:
-    """Make rows in batches, each half as large as before when memory runs out.
+def noise(shape: tuple[int, ...], rows: Sequence[torch.Generator], device) -> Tensor:
+    """Standard normal noise in float32, each row from its own generator.
 
     Args:
-        make: Indices of rows -> their results.  [N] -> [N, ...]; what it draws must not hang on
-            earlier calls, since a batch that failed is made again.
-        batch: Most rows at once; 0 = all.
-        static: Give every call exactly `batch` rows: the last one repeats its last row, and what
-            was made of that is dropped. What `torch.compile` wants; and kernels that see one shape
-            only give a row the same digits whatever the others are.
-    Returns: [count, ...], in the order of the rows.
-    Raises: torch.OutOfMemoryError: if one row alone does not fit.
+        shape: Shape of one row.
+        rows: Generator of each row.
+        device: Device of the result.
+
+    Returns:
+        [B, *shape].
+    """
+    samples = [torch.randn(shape, generator=one, device=one.device).to(device) for one in rows]
+    return torch.stack(samples)
+
+
+def in_batches(
+    function: Callable[[list[int]], Tensor], count: int, batch: int = 0, static: bool = False
+) -> Tensor:
+    """Call a function on batches of rows, and halve the batch when memory runs out.
+
+    Args:
+        function: Row indices -> results, [N] -> [N, ...]. It must not depend on earlier calls,
+            because a batch that failed is repeated.
+        count: Number of rows.
+        batch: Maximum number of rows per call; 0 = all.
+        static: Pass exactly `batch` rows to every call, by repeating the last row and dropping its
+            results. `torch.compile` prefers this; and since kernels then see one shape only, a row
+            gets the same bits whatever the other rows are.
+
+    Returns:
+        [count, ...], in the order of the rows.
+
+    Raises:
+        torch.OutOfMemoryError: If a single row does not fit into memory.
     """
     batch = batch if static else min(batch or count, count)
     done, parts = 0, []
@@ -111,67 +146,36 @@ def by_halves(
         rows = list(range(done, min(done + batch, count)))
         padded = rows + [rows[-1]] * (batch - len(rows)) if static else rows
         try:
-            parts.append(make(padded)[: len(rows)])
+            parts.append(function(padded)[: len(rows)])
             done += len(rows)
             continue
         except torch.OutOfMemoryError:
             if batch == 1:
-                logger.error("out of memory with one view alone; use less precision or offload")
+                logger.error("out of memory with a single view; use lower precision or offloading")
                 raise
-        # Outside the handler: until it ends, the failed batch's tensors are held by the traceback.
+        # Outside the handler, whose traceback keeps the tensors of the failed batch alive.
         batch = (len(padded) + 1) // 2
-        logger.warning("out of memory: going on with %d views at once", batch)
+        logger.warning("out of memory: continuing with %d views per batch", batch)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return torch.cat(parts)
 
 
-def run(
-    scheduler,
-    denoise: Callable[[Tensor, Tensor], Tensor],
-    begun: Tensor,
-    rows: list[torch.Generator],
-    steps: int,
-    guidance: float = 1.0,
-    callback: Callable | None = None,
-    start: Tensor | None = None,
-    strength: float = 1.0,
-) -> Tensor:
-    """From noise to latents, by any scheduler that takes one model output a step, in float32.
+# ---- denoising -----------------------------------------------------------------------------------
 
-    Source: classifier-free guidance (Ho and Salimans, 2022, arXiv 2207.12598); beginning with a
-    picture under noise: SDEdit (Meng et al., ICLR 2022, arXiv 2108.01073).
+
+def set_timesteps(scheduler, steps: int, strength: float, device) -> Tensor:
+    """Set the timesteps of a scheduler: the last `steps` of a schedule of `steps / strength`.
 
     Args:
-        denoise: (scaled latents, timestep) -> model output. With guidance it gets the latents
-            twice, in one call, and its second half is what guidance leads away from.
-        begun: Standard normal.  float32 [B, C, h, w]
-        rows: One a row, for schedulers that draw in their steps.
-        guidance: 1 = none.
-        callback: (step, timestep, {"latents": ...}) -> changes of that, or None.
-        start: Latents to begin with.  [B, C, h, w]; not looked at if the strength is 1
-        strength: How far into the noise they are taken, (0, 1]; 1 = nothing is left of them.
+        scheduler: A scheduler of diffusers.
+        steps: Number of steps.
+        strength: Share of the noise schedule that is run, (0, 1].
+        device: Device of the timesteps.
+
+    Returns:
+        The timesteps, in descending order.
     """
-    times = _times(scheduler, steps, strength, begun.device)
-    draws = {"generator": rows} if "generator" in signature(scheduler.step).parameters else {}
-    if strength < 1:
-        latents = scheduler.add_noise(start.float(), begun, times[:1])
-    else:
-        latents = begun * scheduler.init_noise_sigma
-    for number, step in enumerate(times):
-        inputs = scheduler.scale_model_input(latents, step)
-        found = denoise(torch.cat([inputs, inputs]) if guidance != 1 else inputs, step).float()
-        if guidance != 1:
-            towards, away = found.chunk(2)
-            found = away + guidance * (towards - away)
-        latents = scheduler.step(found, step, latents, return_dict=False, **draws)[0]
-        if callback is not None:
-            latents = (callback(number, step, {"latents": latents}) or {}).get("latents", latents)
-    return latents
-
-
-def _times(scheduler, steps: int, strength: float, device) -> Tensor:
-    """Set a scheduler to so many steps from a strength on: the last ones of a longer schedule."""
     if strength == 1:
         scheduler.set_timesteps(steps, device=device)
         return scheduler.timesteps
@@ -186,77 +190,60 @@ def _times(scheduler, steps: int, strength: float, device) -> Tensor:
     return scheduler.timesteps[first:]
 
 
-# ---- seen pixels ---------------------------------------------------------------------------------
+def initial_latents(
+    scheduler, timesteps: Tensor, noise: Tensor, image_latents: Tensor | None
+) -> Tensor:
+    """Latents at the first timestep, in float32.
 
-
-def reimpose(pictures: Tensor, render: Tensor, seen: Tensor, keep: float) -> Tensor:
-    """Set what was really seen back into what was made.
-
-    On decoded pictures, not on latents while sampling (RePaint, Lugmayr et al., CVPR 2022): a cell
-    of latents spans 4 to 8 pixels of a person some 30 wide; a sampler of 4 steps cannot harmonise
-    what is forced on it; and the rendering has the light of an overcast sky, which the picture has
-    not. So the rendering takes the picture's light first, one gain and one offset a channel, by
-    least squares over the seen pixels; the mask is soft, and 0 wherever a surface was mirrored or
-    invented.
+    Source: starting from a noised image: SDEdit (Meng et al., ICLR 2022, arXiv 2108.01073).
 
     Args:
-        pictures: float [B, 3, H, W] in [0, 1].
-        render: float [B, 3, H, W] in [0, 1].
-        seen: float [B, 1, H, W] in [0, 1].
-        keep: How much of a seen pixel is the rendering's, [0, 1].
-    Returns: float [B, 3, H, W] in [0, 1].
+        scheduler: Scheduler whose timesteps are set.
+        timesteps: See `set_timesteps`.
+        noise: Standard normal.  float32 [B, C, h, w]
+        image_latents: Latents of the images to start from; None = start from noise alone.
+            [B, C, h, w]
     """
-    if keep == 0:
-        return pictures
-    render, seen = render.to(pictures), seen.to(pictures)
-    sure = ((seen - MIRRORED) / (1 - MIRRORED)).clamp(0, 1)
-    mask = keep * sure * gaussian(sure, SOFT * pictures.shape[-2])
-    return torch.lerp(pictures, relit(render, pictures, sure).clamp(0, 1), mask)
+    if image_latents is None:
+        return noise * scheduler.init_noise_sigma
+    return scheduler.add_noise(image_latents.float(), noise, timesteps[:1])
 
 
-def relit(render: Tensor, pictures: Tensor, weight: Tensor) -> Tensor:
-    """The rendering in the light of the picture: a x + b a channel, over the weighted pixels.
+def denoise(
+    scheduler,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    latents: Tensor,
+    timesteps: Tensor,
+    rows: list[torch.Generator],
+    guidance: float = 1.0,
+    callback: Callable | None = None,
+) -> Tensor:
+    """The denoising loop, for any scheduler with one model output per step, in float32.
 
-    Robust, by weights of Cauchy's kind: where the picture shows something else, it does not count.
-    Ridge towards a = 1, so that a person of one colour stays so; and with hardly a seen pixel the
-    rendering stays as it is.
-    """
-    total = weight.mean((2, 3), keepdim=True)
-    trust, light = weight, render
-    for _ in range(PASSES):
-        share = trust / trust.sum((2, 3), keepdim=True).clamp_min(1e-6)
-        middle, goal = ((x * share).sum((2, 3), keepdim=True) for x in (render, pictures))
-        around = (render - middle) * share
-        spread = (around * (render - middle)).sum((2, 3), keepdim=True)
-        along = (around * (pictures - goal)).sum((2, 3), keepdim=True)
-        light = goal + ((along + DOUBT) / (spread + DOUBT)).clamp(0.5, 2) * (render - middle)
-        odd = (light - pictures).square().sum(1, keepdim=True)
-        trust = weight / (1 + odd / ODD**2)
-    return torch.lerp(render, light, (total / LEAST).clamp(0, 1))
-
-
-# ---- pictures in and out -------------------------------------------------------------------------
-
-
-def fitted(picture: np.ndarray | Image.Image, size: tuple[int, int]) -> Tensor:
-    """A picture at the model's size, its proportions given up.  float [3, H, W] in [0, 1]"""
-    if isinstance(picture, Image.Image):
-        picture = np.asarray(picture.convert("RGB"))
-    return torch.from_numpy(stretched(picture, size).copy()).permute(2, 0, 1).float() / 255
-
-
-def shown(pictures: Tensor, aspects: Sequence[float]) -> list[Image.Image]:
-    """Pictures at about their number of pixels, in the crops' own proportions.
+    Source: classifier-free guidance (Ho and Salimans, 2022, arXiv 2207.12598).
 
     Args:
-        pictures: float [B, 3, H, W] in [0, 1].
-        aspects: Width over height.
+        scheduler: Scheduler whose timesteps are set.
+        predict: (scaled latents, timestep) -> model output. With guidance the latents come twice,
+            in one call, and the second half of the output is the prediction to lead away from.
+        latents: See `initial_latents`.
+        timesteps: See `set_timesteps`.
+        rows: Generator of each row, for schedulers that add noise in their steps.
+        guidance: Scale of the guidance; 1 = none.
+        callback: (step, timestep, {"latents": ...}) -> replacements of these, or None.
+
+    Returns:
+        Denoised latents.  float32 [B, C, h, w]
     """
-    area = pictures.shape[-1] * pictures.shape[-2]
-    stored = (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    made = []
-    for image, aspect in zip(stored, aspects, strict=True):
-        height = max(round((area / aspect) ** 0.5), 1)
-        size = max(round(height * aspect), 1), height
-        made.append(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-    return made
+    extra = {"generator": rows} if "generator" in signature(scheduler.step).parameters else {}
+    for step, timestep in enumerate(timesteps):
+        inputs = scheduler.scale_model_input(latents, timestep)
+        output = predict(torch.cat([inputs, inputs]) if guidance != 1 else inputs, timestep).float()
+        if guidance != 1:
+            towards, away = output.chunk(2)
+            output = away + guidance * (towards - away)
+        latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
+        if callback is not None:
+            changes = callback(step, timestep, {"latents": latents}) or {}
+            latents = changes.get("latents", latents)
+    return latents

@@ -1,2 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is it any good? Features, protocols and results; `fidelity` compares views, `compare` whole trainings."""
+"""Evaluate: features and protocols in, results out.
+
+- `features`: features of a data set, extracted by an encoder or read from a file.
+- `protocols`: which retrieval tasks a data set offers.
+- `scoring`: results of a protocol, tables and leaderboard rows.
+- `probe`: can a linear probe tell synthetic from real features?
+- `compare`: training arms against each other over seeds, with intervals.
+- `fidelity`: synthetic views against the true ones of a world.
+"""
+
+from __future__ import annotations
+
+from viewsynth.runtime.lazy import lazy
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "features": ["Features"],
+        "protocols": ["select"],
+        "scoring": ["rank", "result", "table"],
+    },
+)

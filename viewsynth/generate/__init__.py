@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From files to files: the input pictures of a chunk of people, their aerial views and rows."""
+"""Generate: the source images of people in, their rendered aerial views and rows out."""

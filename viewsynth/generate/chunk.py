@@ -1,33 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One chunk of people, from files to files.
+"""Compute one chunk of people: images in; people, views and rows out.
 
-data -> reconstruct -> render -> refine, if asked for -> judge -> rows. A chunk is computed whole,
-in one order and with one thread, so its bytes depend on nothing but its input. `viewsynth.generate.worker`
-calls `load_tools` once per worker and `make_chunk` for every task.
+data -> reconstruct -> render -> refine (optional) -> judge -> rows. A chunk is computed as a whole,
+in one order and with one thread, so that its bytes depend on its input alone.
+`viewsynth.generate.worker` calls `load_tools` once per worker and `make_chunk` for every task.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from viewsynth import __version__, manifest
-from viewsynth.diffusion import refine
 from viewsynth.generate import gather
 from viewsynth.generate.options import camera
 from viewsynth.generate.worker import Job, Made, relative
-from viewsynth.records import Person, Reject, View, seed_of
-from viewsynth.runtime.files import folder_of, sha256, stem_of
+from viewsynth.records import Person, Reject, Verdict, View
+from viewsynth.runtime.files import folder_of, stem_of
 from viewsynth.runtime.images import COMPOSITE, jpeg, png, strip
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch takes seconds to import
     from torch import Tensor
 
-    from viewsynth import reconstruct
-
-SLICE = 64  # views that are rendered before the first of them is written
+    from viewsynth.diffusion.refine import Refiner
+    from viewsynth.generate.synthesizer import Subject, Synthesizer
 
 
 @dataclass(frozen=True)
@@ -35,61 +33,62 @@ class Tools:
     """Everything that a worker loads once.
 
     Args:
-        refiner: Without it views stay as they are drawn.
-        alike: A ReID model that compares the crops of a person, see `reid.likeness`.
+        synthesizer: Computes people and views.
+        alike: A ReID model that compares the crops of a person, see `viewsynth.reid.likeness`.
     """
 
-    maker: reconstruct.Tools
-    refiner: refine.Refiner | None = None
+    synthesizer: Synthesizer
     alike: Callable | None = None
 
 
 def load_tools(job: Job) -> Tools:
-    """Load what a worker needs."""
+    """Load the models that a worker needs.
+
+    Args:
+        job: The run.
+    """
     import torch
 
     torch.set_num_threads(1)  # sums depend on the number of threads
-    from viewsynth import bodies, reconstruct
+    from viewsynth.generate.synthesizer import Synthesizer
 
-    body = bodies.load(job.config.body, job.device)
-    maker = reconstruct.load(body, job.models["pose"], job.models["detector"])
     refiner = alike = None
     if "refine" in job.models:
-        refiner = refine.load(job.models["refine"], job.config.refine, job.device)
+        refiner = dataclasses.replace(job.config.refine, engine=str(job.models["refine"]))
+    synthesizer = Synthesizer(
+        job.config.body, job.device, refiner, job.models["pose"], job.models["detector"]
+    )
     if "identity" in job.models:
         from viewsynth.reid import encoders, likeness
 
         alike = likeness.Likeness(encoders.load(job.models["identity"], device=job.device))
-    return Tools(maker, refiner, alike)
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A reconstructed person.
-
-    Args:
-        photos: As the refiner takes them, one for each source that is used; without it none.
-    """
-
-    person: Person
-    outfit: str
-    photos: list[Tensor] = field(default_factory=list)
+    return Tools(synthesizer, alike)
 
 
 def make_chunk(task: manifest.Task, job: Job, tools: Tools, put: Callable) -> Made:
-    """The people and the pictures of one task."""
+    """Compute the people, views and rows of one task.
+
+    Args:
+        task: People to reconstruct, or people of an earlier session, and the names of the views.
+        job: The run.
+        tools: See `load_tools`.
+        put: `put(name, encode, *args)` writes the file `name` of the run, see `worker.start`.
+    """
+    from viewsynth.diffusion import refine
+
     if task.entries:
         subjects, rejects = _reconstruct(task, job, tools, put)
     else:
-        subjects, rejects = _remade(task, job, tools)
-    made, rows, kind = [], [], refine.source(job.config.refine) if tools.refiner else COMPOSITE
+        subjects, rejects = _loaded(task, job, tools.synthesizer)
+    refiner = tools.synthesizer.refiner
+    made, rows, kind = [], [], refine.source(job.config.refine) if refiner else COMPOSITE
     for subject in subjects:
         person, outfit = subject.person, subject.outfit
         file = f"people/{stem_of(person.pid, outfit)}.safetensors"
         made.append({"pid": person.pid, "outfit": outfit, "file": file})
         if task.entries:
             put(file, person.to_bytes)
-    for subject, name, view in _views(subjects, task.views, job, tools):
+    for subject, name, view in _views(subjects, task.views, job, tools.synthesizer):
         row, reject = _row(subject.person, subject.outfit, name, view, job)
         if reject:
             rejects.append(reject)
@@ -100,138 +99,92 @@ def make_chunk(task: manifest.Task, job: Job, tools: Tools, put: Callable) -> Ma
     return made, rows, rejects
 
 
-def _remade(task: manifest.Task, job: Job, tools: Tools) -> tuple[list[Subject], list[Reject]]:
-    """People who were made before; a refiner looks at their photos again."""
-    subjects, rejects = [], []
+def _loaded(
+    task: manifest.Task, job: Job, synthesizer: Synthesizer
+) -> tuple[list[Subject], list[Reject]]:
+    """People of an earlier session, loaded; a refiner needs their source images again."""
+    from viewsynth.generate.synthesizer import Subject
+
+    subjects, rejects, refiner = [], [], synthesizer.refiner
     for made in task.made:
         person = Person.load(job.run / made["file"])
         try:
-            photos = _photos(person, job, tools.refiner) if tools.refiner else []
+            photos = _photos(person, job, refiner) if refiner else []
         except gather.UnusableError as error:
-            reason, source = error.args
             rejects.append(
-                Reject(source=source, stage="refine", reason=reason, kind="fault", pid=made["pid"])
+                Reject(
+                    source=error.source,
+                    stage=error.stage,
+                    reason=str(error),
+                    kind=error.kind,
+                    pid=made["pid"],
+                )
             )
             continue
         subjects.append(Subject(person, made["outfit"], photos))
     return subjects, rejects
 
 
-def _photos(person: Person, job: Job, refiner: refine.Refiner) -> list[Tensor]:
-    """The crops that a person was made from, read again.
-
-    Raises: gather.UnusableError: (reason, file), if one of them is no longer what it was.
-    """
-    from viewsynth.data import frames
-
-    photos = []
-    for source in refine.used(person):
-        path, box = job.root / source["file"], source["box"]
-        try:
-            if source["sha256"] and sha256(path) != source["sha256"]:
-                raise frames.ImageError("it is gone, or has changed since the person was made")
-            crop = frames.read(path, source.get("frame"), box and tuple(box))
-        except frames.ImageError as error:
-            what = f"the refiner needs this photo again: {error}; put it back as it was"
-            raise gather.UnusableError(what, source["file"]) from error
-        photos.append(refiner.fitted(crop))
-    return photos
+def _photos(person: Person, job: Job, refiner: Refiner) -> list[Tensor]:
+    """The source crops of a person, read again, as the refiner takes them."""
+    return [refiner.fitted(crop) for crop in gather.source_crops(person, job.root)]
 
 
 def _reconstruct(
     task: manifest.Task, job: Job, tools: Tools, put: Callable
 ) -> tuple[list[Subject], list[Reject]]:
-    """Files to bodies; who is rejected on the way is told."""
-    from viewsynth import judge, reconstruct
+    """The people of a task, reconstructed, and what was rejected on the way."""
+    from viewsynth import judge
+    from viewsynth.generate.synthesizer import Subject
 
+    synthesizer = tools.synthesizer
     groups, rejects = [], []
     for entry in task.entries:
-        found, bad = gather.crops(entry, job, tools.maker)
+        found, unusable = gather.crops(entry, job, synthesizer.tools)
         groups += found
-        rejects += bad
-    outcomes = reconstruct.reconstruct(
-        [group.samples for group in groups],
-        [group.images for group in groups],
-        tools.maker,
-        [group.sha256 for group in groups],
-        tools.alike,
-    )
+        rejects += unusable
     subjects = []
+    outcomes = synthesizer.outcomes(groups, job.root, tools.alike)
     for group, outcome in zip(groups, outcomes, strict=True):
-        first, files = group.samples[0], {s.name: s for s in group.samples}
+        first, samples = group.samples[0], {sample.name: sample for sample in group.samples}
         for reject in outcome.rejects:
-            source = gather.source_of(files[reject.source], job)
+            source = gather.source_of(samples[reject.source], job)
             rejects.append(dataclasses.replace(reject, source=source))
         if (person := outcome.person) is None:
             continue
-        person.quality["found"] = group.found
-        for source in person.sources:
-            sample = files[source["file"]]
-            source |= {"sample": sample.name, "box": sample.box and list(sample.box)}
-            if sample.frame is not None:
-                source["frame"] = sample.frame
-            source["file"] = relative(sample.paths[0], job.root)
         verdict = judge.judge_person(person)
         if not verdict.keep:
             rejects.append(_judged(verdict, relative(first.paths[0], job.root), first.pid))
             continue
         for number, tiles in enumerate(outcome.overlays):
             put(f"report/fit/{stem_of(first.pid, first.outfit)}_{number}.jpg", strip, tiles)
-        photos = []
-        if tools.refiner:
-            own = dict(zip(files, group.images, strict=True))
-            photos = [tools.refiner.fitted(own[one["sample"]]) for one in refine.used(person)]
-        subjects.append(Subject(person, first.outfit, photos))
+        subjects.append(Subject(person, first.outfit, synthesizer.photos(person, group)))
     return subjects, rejects
 
 
-def _views(subjects: list[Subject], names, job: Job, tools: Tools):
-    """All pictures of all people of the task: (subject, view name, View)."""
-    from viewsynth.reconstruct import posing
-    from viewsynth.render import views as render_views
+def _views(
+    subjects: list[Subject], names: tuple[str, ...], job: Job, synthesizer: Synthesizer
+) -> Iterator[tuple[Subject, str, View]]:
+    """All views of all people of a task, with their names."""
+    from viewsynth.render.views import Shot
 
-    if not subjects:
-        return
-    config, refiner = job.config, tools.refiner
-    asked = [(index, name) for index in range(len(subjects)) for name in names]
-    shots = []
-    for index, name in asked:
-        subject = subjects[index]
-        angles = camera(name, config.seed, subject.person.pid, subject.outfit)
-        shots.append(render_views.Shot(index, *angles, name))
-    people = [subject.person for subject in subjects]
-    vertices = posing.posed(people, tools.maker.poser, config.pose.mode)
-    textures, seens = [p.texture for p in people], [p.seen for p in people]
-    pids = [person.pid for person in people]
-    sensor = refine.optics(config.sensor) if refiner else config.sensor
-    # No view depends on another: slices bound the memory, and what is done is written meanwhile.
-    for first in range(0, len(shots), SLICE):
-        part = slice(first, first + SLICE)
-        taken = render_views.take(
-            vertices, tools.maker.body, textures, seens, pids, shots[part], sensor, config.seed
-        )
-        if refiner:
-            seeds = [
-                seed_of(config.seed, pids[k], subjects[k].outfit, name, "refine")
-                for k, name in asked[part]
-            ]
-            taken = refiner(
-                taken,
-                [k for k, _ in asked[part]],
-                seeds,
-                people,
-                [s.photos for s in subjects],
-                vertices,
-                tools.maker.body,
-                config.sensor,
-            )
-        for (index, name), view in zip(asked[part], taken, strict=True):
-            yield subjects[index], name, view
+    config = job.config
+    shots = [
+        Shot(k, *camera(name, config.seed, one.person.pid, one.outfit), name)
+        for k, one in enumerate(subjects)
+        for name in names
+    ]
+    views = synthesizer.views(subjects, shots, config.pose.mode, config.sensor, config.seed)
+    for shot, view in zip(shots, views, strict=True):
+        yield subjects[shot.person], shot.name, view
 
 
-def _row(person: Person, outfit: str, name: str, view: View, job: Job):
-    """(row, None) of a picture that is kept, (nothing, reject) of one that is not."""
+def _row(
+    person: Person, outfit: str, name: str, view: View, job: Job
+) -> tuple[dict, Reject | None]:
+    """The row of a view and None; or, if it is not kept, an empty row and the reject."""
     from viewsynth import judge
+    from viewsynth.diffusion import refine
 
     stem = f"{folder_of(person.pid)}/{f'{folder_of(outfit, 60)}+' if outfit else ''}{name}"
     verdict, sources = judge.judge_view(view, person), refine.used(person)
@@ -274,6 +227,6 @@ def _row(person: Person, outfit: str, name: str, view: View, job: Job):
     }, None
 
 
-def _judged(verdict, source: str, pid: str) -> Reject:
+def _judged(verdict: Verdict, source: str, pid: str) -> Reject:
     reason = "; ".join(verdict.reasons) or "not kept"
     return Reject(source=source, stage="judge", reason=reason, pid=pid, scores=verdict.scores)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gather: one entry of the input list in, the crops of one person each out.
+"""Read the source images of one person and cut them to crops of that person.
 
-data -> here -> reconstruct. `synthesis` calls `crops` for everybody of a chunk. A picture that is
-no tight crop is searched for people, a tracklet gives its best frames, and what cannot be used is
-a reject with its reason.
+data -> this module -> reconstruct. Images that are not tight crops are searched for people, the
+best frames of a tracklet are chosen, and what cannot be used becomes a reject with its reason.
 """
 
 from __future__ import annotations
@@ -12,22 +11,32 @@ import dataclasses
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from viewsynth import manifest
 from viewsynth.data import frames
 from viewsynth.generate.worker import Job, relative
-from viewsynth.records import Reject, Sample
+from viewsynth.records import Person, Reject, Sample
 from viewsynth.runtime.files import sha256
+
+if TYPE_CHECKING:
+    from viewsynth import reconstruct
+
+Box = tuple[int, int, int, int]
+CROPS = ("auto", "yes", "no")
 
 
 @dataclass
 class Group:
-    """The usable pictures of one person, and the hashes of their files.
+    """The usable crops of one person.
 
     Args:
-        found: People that were found in the picture, if this is one of several.
+        found: Number of people in the source image, if it shows several.
+        samples: One per crop.
+        images: The crops.  uint8 [H, W, 3] each
+        sha256: Hash of the file of each crop, in hex.
     """
 
     found: int = 1
@@ -36,120 +45,175 @@ class Group:
     sha256: list[str] = field(default_factory=list)
 
     def add(self, sample: Sample, image: np.ndarray, digest: str) -> None:
+        """Append one crop."""
         self.samples.append(sample)
         self.images.append(image)
         self.sha256.append(digest)
 
 
-def crops(entry: manifest.Entry, job: Job, tools) -> tuple[list[Group], list[Reject]]:
-    """The pictures of one entry of the input list, cut to one person each; of tracklets the best
-    frames.
+class UnusableError(Exception):
+    """An image that cannot be used.
 
-    Returns: one group a person: one, or more where a picture that stands alone shows several
-        people; and rejects for pictures that cannot be used.
+    Args:
+        reason: One sentence that says what to do.
+        stage, kind: As of a `Reject`.
+        source: The file, if the caller does not know it.
+    """
+
+    def __init__(self, reason: str, stage: str = "find", kind: str = "quality", source: str = ""):
+        super().__init__(reason)
+        self.stage, self.kind, self.source = stage, kind, source
+
+
+def crops(
+    entry: manifest.Entry, job: Job, tools: reconstruct.Tools
+) -> tuple[list[Group], list[Reject]]:
+    """Read the images of one entry of the input list and cut them to one person each.
+
+    Returns:
+        One group per person: one, or several where a single image shows several people; and a
+        reject for every image or frame that cannot be used.
     """
     own, others, rejects = Group(), [], []
     files = [path for sample in entry.samples for path in sample.paths]
     expected = dict(zip(files, entry.sha256, strict=True))
-    now = functools.cache(sha256)
-    alone = len(entry.samples) == 1 and not frames.several(entry.samples[0])
+    hashed = functools.cache(sha256)
+    single = len(entry.samples) == 1 and not frames.several(entry.samples[0])
 
     def reject(source: str, stage: str, reason: str, kind: str) -> None:
         rejects.append(Reject(source=source, stage=stage, reason=reason, kind=kind, pid=entry.pid))
 
-    def bad(path: Path, error: frames.ImageError) -> None:
-        fault = isinstance(error, frames.NotInstalled) or not now(path)
+    def unreadable(path: Path, error: frames.ImageError) -> None:
+        fault = isinstance(error, frames.NotInstalled) or not hashed(path)
         reject(relative(path, job.root), "input", str(error), "fault" if fault else "quality")
 
-    def cut(sample: Sample, picture: np.ndarray | None = None) -> list[tuple[Sample, np.ndarray]]:
-        """The people of a picture, or of a frame that was read already; none if it is rejected."""
+    def people(sample: Sample, image: np.ndarray | None = None) -> list[tuple[Sample, np.ndarray]]:
+        """The people of an image, or of a frame that was read before; none if it is rejected."""
         path = sample.paths[0]
         try:
-            if problem := _changed(now(path), expected[path]):
-                raise UnusableError("input", problem, "fault")
-            picture = frames.read(path, box=sample.box) if picture is None else picture
-            return [_cut(sample, picture, box) for box in _find(sample, picture, alone, job, tools)]
+            if problem := _changed(hashed(path), expected[path]):
+                raise UnusableError(problem, "input", "fault")
+            image = frames.read(path, box=sample.box) if image is None else image
+            return cut(sample, image, tools, job.config.data.crops, single)
         except frames.ImageError as error:
-            bad(path, error)
+            unreadable(path, error)
         except UnusableError as error:
-            reject(source_of(sample, job), *error.args)
+            reject(source_of(sample, job), error.stage, str(error), error.kind)
         return []
 
     for sample in entry.samples:
-        several = frames.several(sample)
-        found = frames.chosen(sample, cut, bad) if several else cut(sample)
+        tracklet = frames.several(sample)
+        found = frames.chosen(sample, people, unreadable) if tracklet else people(sample)
         for number, (part, image) in enumerate(found, 1):
-            if several or len(found) == 1:
-                own.add(part, image, now(part.paths[0]))
+            if tracklet or len(found) == 1:
+                own.add(part, image, hashed(part.paths[0]))
                 continue
             part = dataclasses.replace(
                 part, pid=f"{entry.pid}#{number}", name=f"{sample.name}#{number}"
             )
             others.append(Group(found=len(found)))
-            others[-1].add(part, image, now(part.paths[0]))
+            others[-1].add(part, image, hashed(part.paths[0]))
     return ([own] if own.samples else []) + others, rejects
 
 
 def source_of(sample: Sample, job: Job) -> str:
-    """A picture as rejects name it; of a video with the number of the frame."""
+    """The source of a reject: the file, and of a video the number of the frame."""
     return relative(sample.paths[0], job.root) + f"#f{sample.frame}" * (sample.frame is not None)
 
 
-class UnusableError(Exception):
-    """A picture that cannot be used, and why."""
-
-
 def _changed(now: str, before: str) -> str:
-    """What is wrong with a file by its hash now, "" = it cannot be read, and when it was listed."""
+    """What is wrong with a file, from its hashes now ("" = not readable) and at the start."""
     if not now:
         return "the file cannot be read"
     return "the file has changed since this run was started" if before and now != before else ""
 
 
-def _find(sample: Sample, picture, alone: bool, job: Job, tools) -> list:
-    """The boxes of the people in a picture; [None] = all of it is one person.
+def cut(
+    sample: Sample,
+    image: np.ndarray,
+    tools: reconstruct.Tools,
+    mode: str = "auto",
+    single: bool = False,
+    option: str = "--data.crops yes",
+) -> list[tuple[Sample, np.ndarray]]:
+    """Cut an image to the people in it.
 
     Args:
-        alone: Whether this is the only picture of its pid, so that every person in it may have one.
+        sample: Of the image; a box of it was applied already.
+        image: Upright sRGB.  uint8 [H, W, 3]
+        tools: For their pose model and detector.
+        mode: Whether the image is a tight crop of one person: "yes"; "no" (search it for people);
+            or "auto" (decide by its size and shape).
+        single: Whether it is the only image of its pid, so that it may show several people.
+        option: How messages spell the option that uses an image unchanged.
+
+    Returns:
+        A sample, whose box is the person's, and a crop per person.
+
+    Raises:
+        UnusableError: If it shows no whole person, or several of whom one is meant.
     """
     from viewsynth.reconstruct import crowd, find
 
-    mode = job.config.data.crops
     if mode == "yes":
-        return [None]
-    if mode == "auto" and (sample.box or find.is_tight(picture)):
-        if crowd.is_crowd(picture, tools.pose_model):
+        return [(sample, image)]
+    if mode == "auto" and (sample.box or find.is_tight(image)):
+        if crowd.is_crowd(image, tools.pose_model):
             raise UnusableError(
-                "find",
                 "two people side by side in one crop: crop it to one of them; "
-                "--data.crops yes takes it as it is",
-                "quality",
+                f"{option} uses it unchanged"
             )
-        return [None]
-    boxes = find.find(picture, tools.detector)
+        return [(sample, image)]
+    boxes = find.find(image, tools.detector)
     if not boxes:
         raise UnusableError(
-            "find",
-            "no whole person found: crop the picture to one standing person, head to feet, "
-            "1.5 to 4 times as high as wide; --data.crops yes takes it as it is",
-            "quality",
+            "no whole person found: crop the image to one standing person, head to feet, "
+            f"1.5 to 4 times as high as wide; {option} uses it unchanged"
         )
-    if len(boxes) > 1 and not alone:
+    if len(boxes) > 1 and not single:
         raise UnusableError(
-            "find",
-            f"{len(boxes)} people in the picture, and nobody says which one is "
-            f"{sample.pid!r}: crop it to that person",
-            "quality",
+            f"{len(boxes)} people in the image, and it is not known which of them is "
+            f"{sample.pid!r}: crop it to that person"
         )
-    return boxes
+    return [_part(sample, image, tuple(map(int, box))) for box in boxes]
 
 
-def _cut(sample: Sample, picture: np.ndarray, box) -> tuple[Sample, np.ndarray]:
-    if box is None:
-        return sample, picture
-    left, top, right, bottom = map(int, box)
-    # A box that begins outside the picture was cut to it.
+def _part(sample: Sample, image: np.ndarray, box: Box) -> tuple[Sample, np.ndarray]:
+    """The sample and the crop of one box, which is relative to the sample's own box."""
+    left, top, right, bottom = box
+    # A box of the sample that begins outside the image was clipped to it.
     dx, dy = (max(x, 0) for x in sample.box[:2]) if sample.box else (0, 0)
-    part = np.ascontiguousarray(picture[top:bottom, left:right])
-    box = (left + dx, top + dy, right + dx, bottom + dy)
-    return dataclasses.replace(sample, box=box), part
+    crop = np.ascontiguousarray(image[top:bottom, left:right])
+    return dataclasses.replace(sample, box=(left + dx, top + dy, right + dx, bottom + dy)), crop
+
+
+def source_crops(person: Person, root: Path) -> list[np.ndarray]:
+    """Read the crops again that a person was reconstructed from.
+
+    Args:
+        person: With `sources`, of which those that were used are read.
+        root: Folder that the files of the sources are relative to.
+
+    Returns:
+        uint8 [H, W, 3] each.
+
+    Raises:
+        UnusableError: If a file is missing or has changed.
+    """
+    images = []
+    for source in person.sources:
+        if not source.get("used", True):
+            continue
+        path, box = root / source["file"], source["box"]
+        try:
+            if source["sha256"] and sha256(path) != source["sha256"]:
+                raise frames.ImageError("it is gone, or has changed since the person was made")
+            images.append(frames.read(path, source.get("frame"), box and tuple(box)))
+        except frames.ImageError as error:
+            raise UnusableError(
+                f"the refiner needs this source image again: {error}; put the original back",
+                "refine",
+                "fault",
+                source["file"],
+            ) from error
+    return images

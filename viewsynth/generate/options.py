@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of view generation: cameras and pose. Importing them needs no torch."""
+"""Options of view generation: cameras and pose. Importing this module needs no torch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ELEVATIONS, AZIMUTHS = (30.0, 45.0, 60.0, 90.0), (0.0, 90.0, 180.0, 270.0)
 
 @dataclass(frozen=True)
 class Views:
-    """Which cameras: a grid of elevations x azimuths, or a number of random ones."""
+    """Virtual cameras: a grid of elevations and azimuths, or random ones."""
 
     elevations: tuple[float, ...] | None = None
-    """Degrees above the horizon, 90 looks straight down; None = 30 45 60 90."""
+    """Elevations of the grid, degrees above the horizon (90 = nadir); None = 30 45 60 90."""
     azimuths: tuple[float, ...] | None = None
-    """Degrees, 0 sees the front, 90 the person's left; None = 0 90 180 270."""
+    """Azimuths of the grid, degrees (0 = front, 90 = the person's left); None = 0 90 180 270."""
     sample: int | None = None
-    """Random cameras per person instead of a grid."""
+    """Number of random cameras per person; replaces the grid."""
     range: tuple[float, float] = (25.0, 90.0)
-    """Elevations of the random cameras, lowest and highest, degrees."""
+    """Lowest and highest elevation of the random cameras, degrees."""
 
     def __post_init__(self):
         for key, values, low, high in (
@@ -42,12 +42,12 @@ class Views:
             raise ValueError(f"views.range must go from low to high, got {self.range}")
         if self.sample is not None and (self.elevations or self.azimuths):
             raise ValueError(
-                "views.sample draws random cameras, so views.elevations and views.azimuths must be "
-                f"absent; got sample {self.sample} and {self.elevations or self.azimuths}"
+                "views.sample replaces the grid: give either it or views.elevations and "
+                f"views.azimuths, got sample {self.sample} and {self.elevations or self.azimuths}"
             )
 
     def names(self) -> tuple[str, ...]:
-        """The views by name; `camera` reads them."""
+        """Names of the views, which `camera` reads."""
         if self.sample is not None:
             low, high = (f"{round(x, 2):g}" for x in self.range)
             return tuple(f"s{low}-{high}_{number:03d}" for number in range(self.sample))
@@ -60,9 +60,19 @@ class Views:
 
 
 def camera(name: str, seed: int, pid: str, outfit: str = "") -> tuple[float, float]:
-    """Elevation and azimuth, degrees, of a view by its name.
+    """Elevation and azimuth of a view by its name.
 
-    `e60_a180` says it; `s25-90_003` is the third random camera of this person in that range.
+    `e60_a180` contains them; `s25-90_003` is the fourth random camera of this person, with an
+    elevation between 25 and 90.
+
+    Args:
+        name: Name of the view, see `Views.names`.
+        seed: Seed of the run.
+        pid: The person.
+        outfit: The person's outfit.
+
+    Returns:
+        Elevation and azimuth, degrees.
     """
     kind, first, second = name[0], *name[1:].split("_", 1)
     if kind == "e":
@@ -74,7 +84,8 @@ def camera(name: str, seed: int, pid: str, outfit: str = "") -> tuple[float, flo
 
 @dataclass(frozen=True)
 class Pose:
-    """How the people stand."""
+    """Pose of the rendered people."""
 
     mode: Literal["fitted", "relaxed", "walk"] = "relaxed"
-    """As in the picture, more than half way to a walking pose (truer from above), or walking."""
+    """fitted to the image; relaxed, more than half way to a walking pose, which looks truer from
+    above; or walk."""

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker does around a chunk: load once, make, write beside the computation, part last.
+"""Run one chunk in a worker process: load the models once, compute, write, leave the part last.
 
-Pictures are encoded and written by threads while the worker computes on. What goes wrong with one
-chunk is a fault of its people and written down in its part; a disk that cannot be written stops
-the run.
+Threads encode and write the images while the worker computes. An exception in one chunk becomes a
+fault of its people, recorded in its part; a disk that cannot be written stops the run.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from viewsynth.runtime.writer import Writer, because
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know of its run.
+    """What a worker needs to know about its run.
 
     Args:
         run: Folder of the run.
-        root: Folder of the input pictures.
+        root: Folder of the input images.
         config: Configuration of `generate`.
-        device: For tensors, e.g. "cpu" or "cuda:0".
-        models: Name -> file or folder of each model.
-        revisions: Name -> version or SHA-256 of whatever shapes the pixels, or several in a tree;
-            goes into every row.
-        licences: Part -> licence; goes into every row.
+        device: Of the tensors, e.g. "cpu" or "cuda:0".
+        models: File or folder of each model, by name.
+        revisions: Version or SHA-256 of everything that affects the pixels, by name, possibly
+            nested; goes into every row.
+        licences: Licence of each part; goes into every row.
     """
 
     run: Path
@@ -49,11 +48,12 @@ Made = tuple[list[dict], list[dict], list[Reject]]  # people, rows, rejects
 
 
 def start(job: Job, load: Callable, make: Callable) -> Callable[[manifest.Task], None]:
-    """Load the tools of a worker, and return the function that does one task.
+    """Load the tools of a worker and return the function that does one task.
 
     Args:
+        job: The run.
         load: `load(job) -> tools`.
-        make: `make(task, job, tools, put) -> Made`, with `put(name, encode, *args)` to write the
+        make: `make(task, job, tools, put) -> Made`, where `put(name, encode, *args)` writes the
             file `name` of the run with the bytes of `encode(*args)`.
     """
     tools = load(job)
@@ -61,6 +61,7 @@ def start(job: Job, load: Callable, make: Callable) -> Callable[[manifest.Task],
 
 
 def _do(task: manifest.Task, job: Job, tools, make: Callable) -> None:
+    """Compute one task and write its part."""
     with ThreadPoolExecutor(2) as pool:
         writer = Writer(job.run, pool)
         try:
@@ -68,14 +69,20 @@ def _do(task: manifest.Task, job: Job, tools, make: Callable) -> None:
             writer.finish()
         except WriteError:
             raise
-        except Exception as error:  # the chunk is lost, the run is not
+        except Exception as error:  # costs the chunk, not the run
             writer.discard()
             made, rows, rejects = [], [], all_failed(task, job, because(error))
     manifest.write_part(job.run, task, made, rows, [to_dict(reject) for reject in rejects])
 
 
 def all_failed(task: manifest.Task, job: Job, why: str) -> list[Reject]:
-    """A fault for everyone in a task."""
+    """One fault for every person of a task.
+
+    Args:
+        task: The task that failed.
+        job: The run.
+        why: The reason.
+    """
     people = [(relative(e.samples[0].paths[0], job.root), e.pid) for e in task.entries]
     people = people or [(made["file"], made["pid"]) for made in task.made]
     return [
@@ -85,5 +92,5 @@ def all_failed(task: manifest.Task, job: Job, why: str) -> list[Reject]:
 
 
 def relative(path: Path, root: Path) -> str:
-    """A source file as rows name it: relative to the data's root, with slashes."""
+    """The name of a source file in rows: relative to the root of the data, with slashes."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()

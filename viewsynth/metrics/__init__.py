@@ -1,53 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics: figures of merit that need nothing but arrays.
+"""Metrics on arrays; no metric reads a file.
 
-`images` and `colours` say how near a picture comes to another; `distances`, optionally `reranking`,
-then `ranking` say how well features find a person again; `kid` how far one set of pictures is from
-another; `intervals` how far a mean can be trusted.
-Nothing here reads a file: `viewsynth.evaluate.fidelity` and `viewsynth.reid` decide what is compared.
+- `images` and `colours`: similarity of two images.
+- `distances`, optionally `reranking`, then `ranking`: retrieval by features.
+- `kernel_distance`: distance between two sets of images (KID).
+- `intervals`: confidence interval of a mean.
+
+`viewsynth.evaluate` decides what is compared.
 """
 
 from __future__ import annotations
 
-from viewsynth.metrics.colours import delta_e, lab
-from viewsynth.metrics.distances import BLOCK, blocks, cosine_distances, normalise
-from viewsynth.metrics.images import BEST_PSNR, WINDOW, iou, psnr, ssim, ssim_map
-from viewsynth.metrics.intervals import difference, interval
-from viewsynth.metrics.kid import kid, kid_difference, kid_floor
-from viewsynth.metrics.ranking import (
-    Labels,
-    RankMetrics,
-    RankRows,
-    rank_metrics,
-    rank_rows,
-    summarise,
-)
-from viewsynth.metrics.reranking import neighbours, rerank
+from viewsynth.runtime.lazy import lazy
 
-__all__ = [
-    "BEST_PSNR",
-    "BLOCK",
-    "WINDOW",
-    "Labels",
-    "RankMetrics",
-    "RankRows",
-    "blocks",
-    "cosine_distances",
-    "delta_e",
-    "difference",
-    "interval",
-    "iou",
-    "kid",
-    "kid_difference",
-    "kid_floor",
-    "lab",
-    "neighbours",
-    "normalise",
-    "psnr",
-    "rank_metrics",
-    "rank_rows",
-    "rerank",
-    "ssim",
-    "ssim_map",
-    "summarise",
-]
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "colours": ["delta_e", "lab"],
+        "distances": ["BLOCK", "blocks", "cosine_distances", "normalise"],
+        "images": ["BEST_PSNR", "WINDOW", "iou", "psnr", "ssim", "ssim_map"],
+        "intervals": ["difference", "interval"],
+        "kernel_distance": ["kid", "kid_difference", "kid_floor"],
+        "ranking": ["Labels", "RankMetrics", "RankRows", "rank_metrics", "rank_rows", "summarise"],
+        "reranking": ["neighbours", "rerank"],
+    },
+)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours: CIE L*a*b* and how far two colours look apart."""
+"""Colours: conversion to CIE L*a*b*, and the CIEDE2000 colour difference."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ def linear(srgb: np.ndarray) -> np.ndarray:
     Source: IEC 61966-2-1.
 
     Args:
-        srgb: 0 to 255, any type.
-    Returns: float64 in [0, 1], of the same shape.
+        srgb: Values from 0 to 255, any type and shape.
+
+    Returns:
+        float64 in [0, 1], of the same shape.
     """
     value = np.asarray(srgb, np.float64) / 255
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
@@ -34,8 +36,10 @@ def lab(srgb: np.ndarray) -> np.ndarray:
     Source: IEC 61966-2-1 and CIE 15.
 
     Args:
-        srgb: 0 to 255, any type.  [..., 3]
-    Returns: L* in [0, 100], a*, b*.  float64 [..., 3]
+        srgb: Values from 0 to 255, any type.  [..., 3]
+
+    Returns:
+        L* in [0, 100], a*, b*.  float64 [..., 3]
     """
     ratio = linear(srgb) @ _TO_XYZ.T / _WHITE
     f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio * (29 / 6) ** 2 / 3 + 4 / 29)
@@ -44,13 +48,16 @@ def lab(srgb: np.ndarray) -> np.ndarray:
 
 
 def delta_e(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """CIEDE2000 colour difference; about 1 can just be seen, 10 is another shade, 50 another hue.
+    """CIEDE2000 colour difference; 1 is just noticeable, 10 another shade, 50 another hue.
 
     Source: Sharma, Wu and Dalal, Color Research & Application 30(1), 2005; kL = kC = kH = 1.
 
     Args:
-        one, other: CIE L*a*b*, see `lab`.  [..., 3]
-    Returns: float64 [...].
+        one: CIE L*a*b* colours, see `lab`.  [..., 3]
+        other: Colours to compare with.  [..., 3]
+
+    Returns:
+        Differences, >= 0.  float64 [...]
     """
     (l1, a1, b1), (l2, a2, b2) = (
         np.moveaxis(np.asarray(c, np.float64), -1, 0) for c in (one, other)

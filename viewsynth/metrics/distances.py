@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distances: features -> blocks of the distance matrix, which is never held whole.
+"""Cosine distances of features, in blocks: the whole distance matrix is never in memory.
 
-features -> here, or `reranking` -> blocks -> `ranking`. A block is `BLOCK` queries from a multiple
-of `BLOCK` on, whoever computes it, so its digits do not depend on the number of processes (on one
-kind of machine with one number of threads: the last bit of a product can hang on both).
+features -> this module, or `reranking` -> blocks -> `ranking`. A block starts at a multiple of
+`BLOCK` queries, so its values are independent of the number of processes (on one kind of machine
+with one number of threads: the last bit of a product can depend on both).
 """
 
 from __future__ import annotations
@@ -20,50 +20,65 @@ BLOCK = 256  # queries: the unit of work
 
 
 def cosine_distances(query, gallery):
-    """Cosine distance, 1 - cos, of every query to every gallery picture.
+    """Cosine distance, 1 - cos, of every query to every gallery image.
 
     Args:
-        query, gallery: Features of any length, numpy or torch.  [B, D], [G, D]
-    Returns: float32 in [0, 2] up to rounding; numpy, but a tensor where the features lie on another
-        device than the CPU.  [B, G]
-    Raises: ValueError: see `normalise`.
+        query: Features of any length, numpy or torch.  [B, D]
+        gallery: Likewise.  [G, D]
+
+    Returns:
+        Distances in [0, 2] up to rounding: numpy, or a tensor if the features are on another device
+        than the CPU.  float32 [B, G]
+
+    Raises:
+        ValueError: see `normalise`.
     """
-    return _given(_negated_cosine(*normalised_pair(query, gallery)).add_(1))
+    return _as_input(_negated_cosine(*normalised_pair(query, gallery)).add_(1))
 
 
 def blocks(
     query_features, gallery_features, starts: Iterable[int] | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Distances block after block, `BLOCK` queries against the whole gallery: minus the cosine.
+    """Distances, minus the cosine, in blocks of `BLOCK` queries to the whole gallery.
 
-    The order is that of `cosine_distances`, but 1 - cos has steps of 6e-8, and among 82,161
-    pictures up to half of the queries get ties from them that their features do not have.
+    They rank like `cosine_distances`, without its ties: 1 - cos has steps of 6e-8, which among
+    82,161 images give up to half of the queries ties that their features do not have.
 
     Args:
-        query_features, gallery_features: See `cosine_distances`.  [Q, D], [G, D]
-        starts: First queries of the blocks wanted, multiples of `BLOCK`; None = all, in order.
+        query_features: See `cosine_distances`.  [Q, D]
+        gallery_features: See `cosine_distances`.  [G, D]
+        starts: First queries of the blocks to compute, multiples of `BLOCK`; None = all, in order.
             Process r of n takes `range(r * BLOCK, Q, n * BLOCK)`.
-    Returns: pairs of first query and distances in [-1, 1]; array or tensor as of
-        `cosine_distances`.  float32 [<= BLOCK, G]
-    Raises: ValueError: see `normalise`; at once, not at the first block.
+
+    Returns:
+        Pairs of first query and distances in [-1, 1]; array or tensor as in `cosine_distances`.
+        float32 [<= BLOCK, G]
+
+    Raises:
+        ValueError: see `normalise`; when called, not at the first block.
     """
     query, gallery = normalised_pair(query_features, gallery_features)
     starts = checked_starts(starts, len(query))
     return (
-        (start, _given(_negated_cosine(query[start : start + BLOCK], gallery))) for start in starts
+        (start, _as_input(_negated_cosine(query[start : start + BLOCK], gallery)))
+        for start in starts
     )
 
 
 def normalise(features, what: str = "features") -> torch.Tensor:
-    """Features of length 1, in float32 whatever they came in.
+    """Scale features to length 1, in float32.
 
     Args:
-        features: numpy or torch.  [N, D]
-        what: Their name in an error.
-    Returns: tensor on the device of the features.  float32 [N, D]
-    Raises: ValueError: if one is not finite or is zero: it has no direction, so no distance.
+        features: numpy or torch, of any real type.  [N, D]
+        what: Their name in error messages.
+
+    Returns:
+        Tensor on the device of the features.  float32 [N, D]
+
+    Raises:
+        ValueError: if a row is not finite or is zero, so that it has no direction.
     """
-    import torch  # here, so that the metrics of pictures do without it
+    import torch  # here, so that metrics of images do not need it
 
     if not isinstance(features, torch.Tensor):
         features = np.asarray(features)
@@ -72,7 +87,7 @@ def normalise(features, what: str = "features") -> torch.Tensor:
     numbers = isinstance(features, torch.Tensor) and not features.is_complex()
     if not numbers or features.ndim != 2 or not all(features.shape):
         raise ValueError(
-            f"{what} must be real numbers of shape [pictures, values], both at least 1; "
+            f"{what} must be real numbers of shape [images, values], both at least 1; "
             f"got {features.dtype} {list(features.shape)}"
         )
     features = features.detach().float()
@@ -81,26 +96,31 @@ def normalise(features, what: str = "features") -> torch.Tensor:
         if bad.any():
             raise ValueError(
                 f"{int(bad.sum())} of {len(bad)} rows of the {what} are {why}, the first is row "
-                f"{int(bad.nonzero()[0])}; extract them again, or leave these pictures out"
+                f"{int(bad.nonzero()[0])}; extract them again, or leave these images out"
             )
     return features / length.float()[:, None]
 
 
 def normalised_pair(query, gallery) -> tuple[torch.Tensor, torch.Tensor]:
-    """`normalise` of both, which must be of one width."""
+    """Scale both to length 1 with `normalise`; raises ValueError if their widths differ."""
     query, gallery = normalise(query, "query features"), normalise(gallery, "gallery features")
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
-            f"query and gallery features come from one model, but have {query.shape[1]} and "
-            f"{gallery.shape[1]} values"
+            f"query and gallery features must have the same width, but have {query.shape[1]} and "
+            f"{gallery.shape[1]} values: extract both with one model"
         )
     return query, gallery
 
 
 def checked_starts(starts: Iterable[int] | None, count: int) -> list[int]:
-    """The blocks wanted of `count` rows; None = all.
+    """First rows of the blocks to compute.
 
-    Raises: ValueError: if one is no multiple of `BLOCK` below `count`.
+    Args:
+        starts: First rows; None = those of all blocks.
+        count: Number of rows.
+
+    Raises:
+        ValueError: if one is not a multiple of `BLOCK` below `count`.
     """
     starts = list(range(0, count, BLOCK) if starts is None else starts)
     for start in starts:
@@ -115,5 +135,6 @@ def _negated_cosine(query: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
     return (query @ gallery.T).neg_()
 
 
-def _given(distances: torch.Tensor):
+def _as_input(distances: torch.Tensor):
+    """An array if the tensor is on the CPU, else the tensor."""
     return distances.numpy() if distances.device.type == "cpu" else distances

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals: a mean, and how far it would move with other queries or people."""
+"""Bootstrap confidence intervals of means over queries or people."""
 
 from __future__ import annotations
 
 import numpy as np
 
 DRAWS = 2000  # resamples of a bootstrap
-PART = 100  # of them at a time: all at once of 10,000 queries would be 300 MB
+PART = 100  # resamples at a time: all at once would take 300 MB for 10,000 queries
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
@@ -15,10 +15,13 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
     Source: Efron, Annals of Statistics 1979.
 
     Args:
-        values: One a query (its AP, or whether its rank is 1) or a person. Pictures of one person
-            are not independent: where a person has many, the mean of them is the better value, and
-            an interval over his queries is too narrow.  NaN = has none.  [N]
-    Returns: mean, low, high, in the unit of the values; NaN where nobody has a value.
+        values: One value for each query (its AP, or whether its rank is 1) or person; NaN = no
+            value. Images of one person are not independent: an interval over many queries of a
+            person is too narrow, so give the person's mean instead.  [N]
+        seed: Seed of the resamples.
+
+    Returns:
+        Mean, lower and upper end, in the unit of the values; NaN if there are no values.
     """
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
@@ -33,13 +36,20 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
 
 
 def difference(one: np.ndarray, other: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of one - other and its 95 % interval: paired bootstrap over those who have both.
+    """Mean of one - other and its 95 % interval: paired bootstrap over pairs without NaN.
 
     Args:
-        one, other: One value a query or a person, in one order.  [N]
-    Raises: ValueError: if they are not of one length.
+        one: One value for each query or person.  [N]
+        other: Values of the same queries or people, in the same order.  [N]
+        seed: Seed of the resamples.
+
+    Returns:
+        Mean, lower and upper end, see `interval`.
+
+    Raises:
+        ValueError: if the lengths differ.
     """
     one, other = (np.asarray(values, np.float64) for values in (one, other))
     if one.shape != other.shape:
-        raise ValueError(f"values are paired, so one shape is needed: {one.shape}, {other.shape}")
+        raise ValueError(f"paired values need the same shape, got {one.shape} and {other.shape}")
     return interval(one - other, seed)

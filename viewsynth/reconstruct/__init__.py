@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconstruct: the crops of a person -> a textured body with a seen map and FitQuality numbers.
+"""Reconstruct people: crops in; textured bodies with seen maps and FitQuality out.
 
-parse -> compare -> facing -> fit -> project -> harmonise -> fuse -> fill, for all people of a chunk
-at once. Nothing here decides what is kept: numbers and flags go into the person, `viewsynth.judge`
-decides. But a crop that shows somebody else is left out, and told.
+parse -> foreign -> facing -> fit -> texture (project, harmonise, fuse) -> fill, for all people of a
+chunk together. Measurements and flags go into the person; `viewsynth.judge` decides what is kept.
+Only crops that show another person than the others are left out here, each with a reject.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from viewsynth import bodies
 from viewsynth.reconstruct import crop_flags, facing, fill, fit, foreign, quality, targets, texture
@@ -24,15 +25,15 @@ from viewsynth.reconstruct.posing import Poser
 from viewsynth.reconstruct.tflite import Model
 from viewsynth.records import Person, Reject, Sample
 
-MOST_CROPS = 8  # of one person: more add time, hardly texels
-TALLEST = 320  # pixels: a taller crop is shrunk, the atlas has no room for more
-STATURE = 1.68  # metres: the mean adult; a crop has no scale
-REVISION = 3  # goes into the fingerprint; raise it when the same photo would give another person
+MOST_CROPS = 8  # per person; more cost time and show hardly any further texels
+TALLEST = 320  # pixels; the atlas has no room for the detail of taller crops, which are shrunk
+STATURE = 1.68  # metres, of a mean adult; a crop does not say its scale
+REVISION = 3  # part of the fingerprint; raise it when the same images would give another person
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Everything that reconstruction loads once per process."""
+    """The models that reconstruction loads once per process."""
 
     body: bodies.Body
     fitter: fit.Fitter
@@ -44,12 +45,13 @@ class Tools:
 
 @dataclass
 class Outcome:
-    """What became of one person's crops.
+    """The result for one person.
 
     Args:
-        person: None when no crop could be used.
-        rejects: Crops that were not used, with reasons.
-        overlays: Per used crop (photo, mask on the photo, fit on the photo), uint8 RGB, for sheets.
+        person: None if no crop could be used.
+        rejects: The crops that were not used, with reasons.
+        overlays: Of each used crop the crop, the mask over it and the fit over it, for the report.
+            uint8 [H, W, 3] each
     """
 
     person: Person | None
@@ -58,11 +60,12 @@ class Outcome:
 
 
 def load(body: bodies.Body, pose_model, detector_model) -> Tools:
-    """Load the models and prepare the body.
+    """Load the pose models and prepare the body.
 
     Args:
         body: See `viewsynth.bodies.load`.
-        pose_model, detector_model: Files, see `viewsynth.runtime.weights`.
+        pose_model: File of the landmark model, see `viewsynth.runtime.weights`.
+        detector_model: File of the person detector, likewise.
     """
     return Tools(
         body=body,
@@ -76,7 +79,7 @@ def load(body: bodies.Body, pose_model, detector_model) -> Tools:
 
 @dataclass
 class _Crop:
-    """A crop that is used; `pixels` is its person's effective height, see `crop_flags`."""
+    """A crop of the person `owner`; for `flags` and `pixels` see `crop_flags.flags`."""
 
     owner: int
     sample: Sample
@@ -97,32 +100,24 @@ def reconstruct(
     """Reconstruct the people of a chunk.
 
     Args:
-        people: The samples of each person; one (pid, outfit) each.
-        images: The crop of every sample, uint8 RGB.
-        digests: SHA-256 of every source file, for the record.
-        alike: `alike(images, owners)`: log odds [N, N] that two crops show one person, by other
-            means than ours, to which they are added.
-    Returns: one outcome a person, in their order.
+        people: The samples of each person; of one (pid, outfit) each.
+        images: The crop of every sample.  uint8 [H, W, 3] each
+        tools: See `load`.
+        digests: SHA-256 of the file of every sample, for the record.
+        alike: `alike(images, owners)` returns the log odds [N, N] that two crops show one person;
+            they are added to those of `foreign`.
+
+    Returns:
+        One outcome per person, in their order.
     """
     outcomes = [Outcome(person=None) for _ in people]
     digests = digests or [[""] * len(samples) for samples in people]
-    crops = _one_each(_parse_all(people, images, tools, outcomes), outcomes, alike)
+    crops = _without_foreign(_parse_all(people, images, tools, outcomes), outcomes, alike)
     if not crops:
         return outcomes
     facing.resolve(crops)
     owners = sorted({crop.owner for crop in crops})
-    goal = targets.targets(
-        [crop.parse for crop in crops],
-        [owners.index(crop.owner) for crop in crops],
-        [_elevation(crop.sample) for crop in crops],
-        tools.body.faces.device,
-    )
-    with torch.enable_grad():
-        found = fit.fit(tools.fitter, goal)
-    vertices = tools.body.vertices(found.shape[goal.person], found.pose)
-    vertices = tools.poser.clothier.dress(
-        vertices, found.offsets[goal.person], vertices.new_zeros(len(crops))
-    )
+    found, vertices = _fit(crops, owners, tools)
     paints, overlaps, fronts = texture.project(
         tools.body,
         tools.atlas,
@@ -134,8 +129,7 @@ def reconstruct(
     scores = [quality.of_crop(crop, found, row, overlaps[row]) for row, crop in enumerate(crops)]
     for place, owner in enumerate(owners):
         rows = [row for row, crop in enumerate(crops) if crop.owner == owner]
-        outcome = outcomes[owner]
-        outcome.person = _assemble(
+        outcomes[owner].person = _assemble(
             [crops[row] for row in rows],
             [paints[row] for row in rows],
             [scores[row] for row in rows],
@@ -145,18 +139,34 @@ def reconstruct(
             tools,
             [_digest(people[owner], digests[owner], crops[row].sample) for row in rows],
         )
-        outcome.overlays = [_overlay(crops[row], fronts[row]) for row in rows]
+        outcomes[owner].overlays = [_overlay(crops[row], fronts[row]) for row in rows]
     return outcomes
 
 
+def _fit(crops: list[_Crop], owners: list[int], tools: Tools) -> tuple[fit.Fit, Tensor]:
+    """Fit all crops; also returns the posed and clothed vertices of each crop, [N, V, 3]."""
+    goal = targets.targets(
+        [crop.parse for crop in crops],
+        [owners.index(crop.owner) for crop in crops],
+        [_elevation(crop.sample) for crop in crops],
+        tools.body.faces.device,
+    )
+    with torch.enable_grad():
+        found = fit.fit(tools.fitter, goal)
+    bare = tools.body.vertices(found.shape[goal.person], found.pose)
+    no_hair = bare.new_zeros(len(crops))
+    return found, tools.poser.clothier.dress(bare, found.offsets[goal.person], no_hair)
+
+
 def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[_Crop]:
+    """Parse the best crops of every person; unusable ones are rejected."""
     crops = []
-    for owner, (samples, pictures) in enumerate(zip(people, images, strict=True)):
-        order = sorted(range(len(samples)), key=lambda k: -_worth(pictures[k]))[:MOST_CROPS]
+    for owner, (samples, own) in enumerate(zip(people, images, strict=True)):
+        order = sorted(range(len(samples)), key=lambda k: -_detail(own[k]))[:MOST_CROPS]
         for k in sorted(order):
-            picture = _shrunk(pictures[k])
-            found = parse(picture, tools.pose_model)
-            if reason := quality.unusable(found, picture, tools.pose_model):
+            image = _shrunk(own[k])
+            found = parse(image, tools.pose_model)
+            if reason := quality.unusable(found, image, tools.pose_model):
                 outcomes[owner].rejects.append(
                     Reject(
                         source=samples[k].name,
@@ -167,20 +177,22 @@ def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[_C
                     )
                 )
                 continue
-            flags, pixels = crop_flags.flags(picture, found)
+            flags, pixels = crop_flags.flags(image, found)
             flags += ["elevation"] * (_elevation(samples[k]) != samples[k].elevation)
-            crops.append(_Crop(owner, samples[k], picture, found, flags, pixels))
+            crops.append(_Crop(owner, samples[k], image, found, flags, pixels))
     return crops
 
 
 def _elevation(sample: Sample) -> float | None:
-    """The elevation that the data gives, degrees, if the fit can be of such a camera."""
+    """The elevation that the data gives, degrees, if it is in the range of the fit."""
     given, (low, high) = sample.elevation, fit.ELEVATIONS
     return given if given is not None and low <= given <= high else None
 
 
-def _one_each(crops: list[_Crop], outcomes: list[Outcome], alike: Callable | None) -> list[_Crop]:
-    """The crops without those that show somebody else than the others of their owner."""
+def _without_foreign(
+    crops: list[_Crop], outcomes: list[Outcome], alike: Callable | None
+) -> list[_Crop]:
+    """The crops without those that do not show the person of their owner's other crops."""
     owners = np.array([crop.owner for crop in crops], int)
     more = np.zeros((len(crops), len(crops)))
     if alike and len(crops) > 1:
@@ -202,15 +214,16 @@ def _one_each(crops: list[_Crop], outcomes: list[Outcome], alike: Callable | Non
 
 
 def _foreign(crop: _Crop, other: _Crop, undecided: bool) -> Reject:
+    """The reject of a crop that does not look like `other`, which is kept."""
     pid = crop.sample.pid
     if undecided:
         reason = (
-            f"the crops of {pid!r} do not look like one person, and nobody can tell which are "
+            f"the crops of {pid!r} do not look like one person, and no majority tells which are "
             f"right: {other.sample.name} was used and the person is flagged as mixed"
         )
     else:
         reason = f"the crop does not look like the person in most crops of {pid!r}"
-    what = "; if it is somebody else, give it a pid of its own, for other clothes an outfit"
+    what = "; give another person a pid of its own, and other clothes an outfit of their own"
     return Reject(source=crop.sample.name, pid=pid, stage="compare", reason=reason + what)
 
 
@@ -223,8 +236,8 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
-def _worth(image: np.ndarray) -> float:
-    """How much a crop can tell: its height times its sharpness."""
+def _detail(image: np.ndarray) -> float:
+    """Amount of detail in a crop: its height times its sharpness."""
     grey = image.mean(2)
     return image.shape[0] * float(np.abs(np.diff(grey, axis=0)).mean() + 1)
 
@@ -234,7 +247,7 @@ def _digest(samples, digests, sample) -> str:
 
 
 def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, digests) -> Person:
-    """One person of his crops: bad crops do not paint where a good one could."""
+    """Put one person together; crops with a bad fit are not used if there is a good one."""
     good = [k for k, score in enumerate(scores) if quality.misfits(score) < 2] or list(
         range(len(crops))
     )
@@ -282,10 +295,10 @@ def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, 
 
 
 def _overlay(crop: _Crop, front: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Photo, mask on the photo, fitted body on the photo."""
-    photo = crop.image.astype(np.float32)
+    """The crop, the mask over it, and the fitted body over it."""
+    image = crop.image.astype(np.float32)
     mask = crop.parse.mask[..., None]
-    masked = photo * mask + (1 - mask) * (0.25 * photo + np.array([150, 40, 150]) * 0.75)
+    masked = image * mask + (1 - mask) * (0.25 * image + np.array([150, 40, 150]) * 0.75)
     body = front[..., None]
-    fitted = photo * (1 - 0.6 * body) + 0.6 * body * np.array([40, 190, 230])
+    fitted = image * (1 - 0.6 * body) + 0.6 * body * np.array([40, 190, 230])
     return crop.image, masked.astype(np.uint8), fitted.astype(np.uint8)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a crop shows that the fit cannot know: a rider, somebody who sits, who is cut off or small.
+"""Flags of a crop that the fit cannot notice: a rider, a sitter, a person cut off, a small crop.
 
-parse -> here -> quality. These flags say that the picture is not what the body model stands for,
-however well the body fits it: the fit knows people who stand, walk or run and are whole.
+parse -> this module -> quality. However well the body fits such a crop, the body model does not
+cover it: the fit assumes people who stand, walk or run and are entirely in the crop.
 
-Source: ours. Limits and coefficients come from crops of the world's people of seed 1 (those who
-walk, stand, run, cycle, and the same people seated), not from those of seed 0, on whom
+Source: ours. Limits and coefficients were set on crops of the world's people of seed 1 (people who
+walk, stand, run, cycle, and the same people seated), not on those of seed 0, which
 `benchmarks/inputs.py` reports.
 """
 
@@ -17,26 +17,28 @@ from PIL import Image
 from viewsynth.reconstruct.parse import INDEX, Parse, look, middle
 
 SMALL = 48  # effective pixels of height below which a person is flagged
-# Log odds of a rider or sitter, logistic regression; angles in degrees, drops in trunks. All of it
-# is relative to the trunk: a camera that looks down bends everybody alike.
+# Log odds of a rider or sitter, by logistic regression; angles in degrees, drops in trunk lengths.
+# All are relative to the trunk, because a camera that looks down tilts trunk and legs alike.
 BIAS = 2.3
 ODDS = {"hip_most": 0.073, "drop_least": -6.2, "drop_most": -6.8, "arm_least": 0.045}
-SEATED = 40.0  # degrees that both hips are bent: sits; less, or one alone: rides
-EDGE = 0.04  # heights that the feet lie below the picture
-BOTTOM, TOP, SIDE = 0.14, 0.08, 0.45  # widths of the mask on the crop's edges, heights
-UPRIGHT, LEANS = 0.8, 30.0  # presence and degrees with which a turned picture shows a person
+SEATED = 40.0  # degrees of flexion; sitting if both hips exceed it, else riding
+EDGE = 0.04  # heights by which the feet may lie below the crop
+BOTTOM, TOP, SIDE = 0.14, 0.08, 0.45  # widths of the mask along the crop's edges, heights
+UPRIGHT, LEANS = 0.8, 30.0  # least presence and most degrees of lean in a rotated image
 SCALES = (0.15, 0.2, 0.25, 0.35, 0.5, 0.7, 1.0)
-LOST = 0.065  # share of the contrast that may be lost at the scale that still holds the picture
+LOST = 0.065  # share of the contrast that may be lost at a scale that still keeps the detail
 
 
 def flags(image: np.ndarray, found: Parse) -> tuple[list[str], float]:
-    """The flags of a crop, and how many pixels of height its content is worth.
+    """The flags and the effective height of a crop.
 
     Args:
         image: The crop.  uint8 [H, W, 3]
         found: Its parse.
-    Returns: some of "cut", "riding", "sitting", "small"; and the person's height in effective
-        pixels: those of the smallest picture that holds the same detail.
+
+    Returns:
+        Some of "cut", "riding", "sitting", "small"; and the person's height in effective pixels,
+        which are those of the smallest image with the same detail.
     """
     pixels = found.height * sharpness(image)
     seated = posture(found)
@@ -49,7 +51,11 @@ def flags(image: np.ndarray, found: Parse) -> tuple[list[str], float]:
 
 
 def posture(found: Parse) -> str:
-    """ "riding", "sitting", or "" for who stands, walks or runs."""
+    """The flag of a rider or sitter ("riding" or "sitting"), or "" for other people.
+
+    Args:
+        found: Parse of the crop.
+    """
     values = bends(found)
     if BIAS + sum(factor * values[name] for name, factor in ODDS.items()) <= 0:
         return ""
@@ -57,15 +63,19 @@ def posture(found: Parse) -> str:
 
 
 def bends(found: Parse) -> dict[str, float]:
-    """How far legs and arms are bent from the trunk's direction.
+    """How far legs and arms are bent away from the direction of the trunk.
 
-    Returns: `hip_least`, `hip_most`: thigh against trunk; `arm_least`: shoulder to wrist against
-        trunk, the lower side; degrees, from the model's own metres. `drop_least`, `drop_most`: how
-        far the knees lie below their hips in the picture, in lengths of the trunk.
+    Args:
+        found: Parse of the crop.
+
+    Returns:
+        `hip_least`, `hip_most`: angle of thigh and trunk; `arm_least`: angle of trunk and shoulder
+        to wrist, of the side where it is less; degrees, from the pose model's own metres.
+        `drop_least`, `drop_most`: how far the knees lie below the hips in the image, trunk lengths.
     """
-    space, picture = found.length.astype(np.float64), found.points.astype(np.float64)
+    space, flat = found.length.astype(np.float64), found.points.astype(np.float64)
     trunk = middle(space, "hip") - middle(space, "shoulder")
-    length = float(np.linalg.norm(middle(picture, "hip") - middle(picture, "shoulder")))
+    length = float(np.linalg.norm(middle(flat, "hip") - middle(flat, "shoulder")))
     hips, arms, drops = [], [], []
     for side in ("left", "right"):
         hip, knee, shoulder, wrist = (
@@ -73,7 +83,7 @@ def bends(found: Parse) -> dict[str, float]:
         )
         hips.append(_angle(space[knee] - space[hip], trunk))
         arms.append(_angle(space[wrist] - space[shoulder], trunk))
-        drops.append(float(picture[knee, 1] - picture[hip, 1]) / max(length, 1.0))
+        drops.append(float(flat[knee, 1] - flat[hip, 1]) / max(length, 1.0))
     return {
         "hip_least": min(hips),
         "hip_most": max(hips),
@@ -84,13 +94,13 @@ def bends(found: Parse) -> dict[str, float]:
 
 
 def _angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Degrees between two directions."""
+    """The angle between two directions, degrees."""
     size = max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
     return float(np.degrees(np.arccos(np.clip(a @ b / size, -1, 1))))
 
 
 def is_turned(image: np.ndarray, model) -> bool:
-    """Whether an upright person is seen once the picture is turned by 90 degrees either way.
+    """Whether an upright person is found once the image is rotated by 90 degrees either way.
 
     Args:
         image: uint8 [H, W, 3].
@@ -111,10 +121,13 @@ def is_turned(image: np.ndarray, model) -> bool:
 
 
 def is_cut(found: Parse) -> bool:
-    """Whether the crop's edge cuts the person: feet below it, or a wide part of the person on it.
+    """Whether the crop cuts the person off: feet below it, or a wide part of the mask on an edge.
 
-    The pose model continues legs beyond the picture, or squeezes them into it; in the second case
-    the thighs still touch the lower edge, broader than two feet do.
+    The pose model either continues legs beyond the crop or squeezes them into it; in the second
+    case the thighs still touch the lower edge, along a greater width than two feet.
+
+    Args:
+        found: Parse of the crop.
     """
     rows, height = found.mask.shape[0], max(found.height, 1.0)
     mask = found.mask > 0.5
@@ -132,18 +145,20 @@ def is_cut(found: Parse) -> bool:
 
 
 def _touching(edge: np.ndarray) -> int:
-    """Pixels of the person along an edge of the crop.  bool [2, N]"""
+    """Pixels of the person along an edge of the crop, bool [2, N]."""
     return int(edge.any(0).sum())
 
 
 def sharpness(image: np.ndarray) -> float:
-    """The smallest scale at which a picture keeps its detail: 1 = it needs every pixel.
+    """The smallest scale at which an image keeps its detail; 1 = it needs every pixel.
 
-    Crops that somebody enlarged have the pixels of a large picture and the detail of a small one.
+    Crops that were enlarged have the pixels of a large image and the detail of a small one.
 
     Args:
         image: uint8 [H, W, 3].
-    Returns: a value in [0.15, 1], interpolated between `SCALES`.
+
+    Returns:
+        A value in [0.15, 1], interpolated between `SCALES`.
     """
     grey = Image.fromarray(image).convert("L")
     values = np.asarray(grey, np.float32)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two people in one crop: whether anybody can say whose crop it is.
+"""Detect crops that show two people side by side.
 
-gather -> here -> parse. The pose model looks for one person about the middle of its square and
-settles on whoever is nearest. Started at the left and at the right of a crop of one person it ends
-in the same place; where two people stand side by side, it ends at two. Toolkits that squeeze crops
-to one shape make people narrow: unless one person is plain to see, the crop is looked at once more,
-widened.
+gather -> this module -> parse. The pose model looks for one person near the middle of its square
+and settles on the nearest one. Started at the left and at the right of a crop of one person, it
+ends at the same place; where two people stand side by side, it ends at two. Tools that squeeze
+crops to one shape make people narrow: unless a single person is clear, the crop is examined once
+more, widened.
 
-Source: ours. Limits come from composed pairs of the world's people of seed 1, but for the distance
-in `PLAIN`, one of four tried on seed 0; figures on those of seed 0: `benchmarks/inputs.py`.
+Source: ours. Limits were set on composed pairs of the world's people of seed 1, but for the
+distance in `PLAIN`, one of four values tried on seed 0; `benchmarks/inputs.py` reports results on
+seed 0.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ from PIL import Image
 
 from viewsynth.reconstruct.parse import look, middle
 
-STARTS = ((0.2, 0.3), (0.8, 0.7))  # of the crop's width; the second if nobody is found
+STARTS = ((0.2, 0.3), (0.8, 0.7))  # shares of the crop's width; the second if the first fails
 # Widening -> least distance of two people, heights, and their least share of the crop's height.
 APART = {1.0: (0.06, 0.0), 1.6: (0.2, 0.65)}
-ALIKE = 0.8  # least ratio of the two heights: a passer-by far behind makes no crowd
-INSIDE = 0.1  # heights between a person's middle and the crop's edge: nor does one who is cut off
+ALIKE = 0.8  # least ratio of the two heights; a passer-by in the background is ignored
+INSIDE = 0.1  # least heights from a person's middle to the edge; people cut off are ignored
 PRESENCE = 0.5
-PLAIN = (0.02, 0.85, 0.65)  # one person: most distance, heights; least presence, share of the crop
+PLAIN = (0.02, 0.85, 0.65)  # one person: most distance, heights; least presence; least share
 WHERE = ("shoulder", "hip", "ear")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the pose model has settled; pixels.
+    """The person that the pose model has settled on; lengths in pixels.
 
     Args:
         across: Middles of shoulders, hips and ears, from the left.  [3]
-        height: Of the skeleton.
-        foot: Lowest point, from the top.
-        presence: Of a person, in [0, 1].
+        height: Height of the skeleton.
+        foot: Lowest point of the skeleton, from the top.
+        presence: Confidence that there is a person, [0, 1].
     """
 
     across: np.ndarray
@@ -56,9 +57,9 @@ def is_crowd(image: np.ndarray, model) -> bool:
     """
     for wider, (apart, share) in APART.items():
         size = (round(image.shape[1] * wider), image.shape[0])
-        picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+        widened = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         places = [
-            next(filter(None, (_settle(picture, model, start) for start in side)), None)
+            next(filter(None, (_settle(widened, model, start) for start in side)), None)
             for side in STARTS
         ]
         if None in places:
@@ -70,13 +71,13 @@ def is_crowd(image: np.ndarray, model) -> bool:
     return False
 
 
-def _settle(picture: np.ndarray, model, start: float) -> Place | None:
-    """The person on whom the model settles from a place in the picture; None = nobody."""
-    height, width = picture.shape[:2]
-    points, _ = look(picture, model, np.array([width * start, height / 2]), 1.15 * height)
+def _settle(image: np.ndarray, model, start: float) -> Place | None:
+    """The person that the model settles on from a start (share of the width); None = no person."""
+    height, width = image.shape[:2]
+    points, _ = look(image, model, np.array([width * start, height / 2]), 1.15 * height)
     low, high = points.min(0), points.max(0)
     side = 1.25 * max(high[1] - low[1], 0.4 * height)
-    points, presence = look(picture, model, (low + high) / 2, side)
+    points, presence = look(image, model, (low + high) / 2, side)
     if presence <= PRESENCE:
         return None
     across = [middle(points, name)[0] for name in WHERE]
@@ -85,6 +86,7 @@ def _settle(picture: np.ndarray, model, start: float) -> Place | None:
 
 
 def _are_two(a: Place, b: Place, apart: float, width: int) -> bool:
+    """Whether two places are clearly two people of one size, both entirely in the crop."""
     height = (a.height + b.height) / 2
     return (
         np.abs(a.across - b.across).min() > apart * height
@@ -95,6 +97,7 @@ def _are_two(a: Place, b: Place, apart: float, width: int) -> bool:
 
 
 def _are_one(a: Place, b: Place, rows: int) -> bool:
+    """Whether two places are clearly one person who fills the crop."""
     apart, presence, share = PLAIN
     height = (a.height + b.height) / 2
     return (

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facing: a doubtful crop asks the person's other crops which side it shows.
+"""Decide which side a doubtful crop shows, from the person's other crops.
 
-The pose model reads some back views as front views. Fitting both ways and comparing energies does
-not decide it. Clothes do, sometimes: when the trunk of a doubtful crop (a backpack) looks nothing
-like that of a sure one, relative to the sleeves (which are alike on both sides), the two show
-opposite sides. When they look alike nothing follows, and the vote stands.
+The pose model takes some back views for front views. Fitting both ways and comparing the residuals
+does not decide it, but clothes sometimes do: when the trunk of a doubtful crop (a backpack, say)
+differs from that of a sure one, relative to the sleeves (which look alike from both sides), the two
+crops show opposite sides. When they look alike nothing follows, and the vote stands.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from viewsynth.bodies import KEYPOINTS
 from viewsynth.reconstruct.parse import SWAP, Parse
 
 SURE = 0.9  # vote x presence
-DIFFERENT = 0.4  # in natural logarithms of trunk over sleeve lightness
+DIFFERENT = 0.4  # difference of log (trunk over sleeve lightness)
 
 
 def resolve(crops: list) -> None:
-    """Turn doubtful crops round where their owner's sure crops say so; in place.
+    """Turn doubtful crops where sure crops of the same owner contradict them, in place.
 
     Args:
         crops: Objects with `owner`, `image` and `parse`.
@@ -42,7 +42,12 @@ def resolve(crops: list) -> None:
 
 
 def contrast(image: np.ndarray, found: Parse) -> float:
-    """Log lightness of the trunk's middle over that of the sleeves."""
+    """Logarithm of the trunk's lightness over that of the sleeves.
+
+    Args:
+        image: The crop.  uint8 [H, W, 3]
+        found: Its parse.
+    """
     index = {name: k for k, name in enumerate(KEYPOINTS)}
     p = found.points
     shoulders = (p[index["left_shoulder"]] + p[index["right_shoulder"]]) / 2
@@ -64,7 +69,11 @@ def _patch(image: np.ndarray, mask: np.ndarray, centre: np.ndarray, radius: floa
 
 
 def turned(found: Parse) -> Parse:
-    """The skeleton seen from the other side: left is right, near is far; the doubt is over."""
+    """The parse as if seen from the other side (left and right, near and far swapped), and sure.
+
+    Args:
+        found: The parse.
+    """
     swap = list(SWAP)
     return replace(
         found,

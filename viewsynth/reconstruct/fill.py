@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fill: colours for the texels that no crop saw, and the seen map.
+"""Fill the texels that no crop saw, and write the seen map.
 
-In this order, each only where the one before has nothing to say:
+In this order, each step only where the one before gives nothing:
 1. mirror: the same place on the other side of the body (seen 0.5);
 2. profile: the median colour of the same garment at the same height, so that stripes, waistbands
-   and hems go round the body while prints, necklines and straps stay where they were (seen 0.3);
-3. neighbour: a part of which nothing was seen takes its neighbour's colour (seen 0).
-The head is a case of its own: hair comes from hair, skin from skin.
+   and hems continue around the body while prints, necklines and straps stay where they are (0.3);
+3. neighbour: a part that is not seen at all takes the colour of an adjacent part (seen 0).
+The head is treated apart: hair takes its colour from hair, skin from skin.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from scipy import ndimage
 
 from viewsynth.reconstruct.texture import GROUPS, SIZE, Atlas, Paint
 
-BAND = 0.012  # metres of height that share one colour of the profile
+BAND = 0.012  # metres of height with one colour of the profile
 MIRRORED, INFERRED = 0.5, 0.3
-# Where a part that no crop saw takes its colour from, nearest relative first.
+# Which parts give a part that no crop saw its colour, in this order.
 RELATIVES = {
     "neck": ("skin",),
     "torso": ("upper_arm", "thigh"),
@@ -34,12 +34,15 @@ SKIN = np.array([176.0, 136, 116])
 
 
 def complete(paint: Paint, atlas: Atlas) -> tuple[np.ndarray, np.ndarray, dict]:
-    """The finished atlas of one person.
+    """Complete the atlas of one person.
 
     Args:
-        paint: What the crops saw.
-    Returns: texture uint8 [T, T, 3]; seen map uint8 [T, T], 255 = seen; and notes: the share of the
-        texels that was seen, hair and skin colour.
+        paint: The fused crops.
+        atlas: The texels.
+
+    Returns:
+        Texture, uint8 [T, T, 3]; seen map, uint8 [T, T], 255 = observed; and notes: the share of
+        the texels that were observed, hair and skin colour, and whether the two look alike.
     """
     paint = _plain_limbs(paint, atlas)
     sure = np.clip((paint.weight - 0.05) / 0.35, 0, 1)
@@ -65,10 +68,10 @@ def complete(paint: Paint, atlas: Atlas) -> tuple[np.ndarray, np.ndarray, dict]:
 
 
 def _plain_limbs(paint: Paint, atlas: Atlas) -> Paint:
-    """Less weight where a limb looks unlike the rest of it at that height.
+    """Reduce the weight of texels that differ from the rest of their limb at that height.
 
-    Sleeves and legs are plain at the size of ReID crops; a stray colour is background between the
-    legs, the strap of a bag, a bystander's arm.
+    Sleeves and legs are plain at the resolution of ReID crops; another colour is background between
+    the legs, the strap of a bag, or another person's arm.
     """
     limbs = [GROUPS.index(name) for name in ("upper_arm", "forearm", "thigh", "shank")]
     band = _band(atlas)
@@ -80,25 +83,25 @@ def _plain_limbs(paint: Paint, atlas: Atlas) -> Paint:
         usual = _curve(paint.colour[mine], band[mine], band.max() + 1, smooth=4.0)[band[mine]]
         apart = np.abs(paint.colour[mine] - usual).max(1)
         weight[mine] /= 1 + (apart / 45) ** 4
-    # A hand is three pixels: what does not look like skin there is what is behind it.
+    # A hand has about three pixels; those that do not look like skin show the background.
     hand = atlas.group == GROUPS.index("hand")
     weight[hand] /= 1 + (np.abs(paint.colour[hand] - _skin(paint, atlas)).max(1) / 60) ** 4
     return Paint(paint.colour, weight)
 
 
 def _band(atlas: Atlas) -> np.ndarray:
-    """Which band of height on the standing body each texel lies in.  [M]"""
+    """The band of height on the standing body that each texel lies in, [M]."""
     return ((atlas.position[:, 1] - atlas.position[:, 1].min()) / BAND).astype(int)
 
 
 def _mirrors(atlas: Atlas) -> np.ndarray:
-    """How far a part is taken from its mirror image; the trunk's middle has none.  [M]"""
+    """How far each texel may be copied from its mirror image, [M]; 0 in the middle of the trunk."""
     aside = np.clip(np.abs(atlas.position[:, 0]) / 0.05, 0, 1)
     return np.where(atlas.group == GROUPS.index("torso"), aside, 1.0)
 
 
 def _profiles(paint: Paint, atlas: Atlas) -> tuple[np.ndarray, np.ndarray]:
-    """Median colour by garment part and height [M, 3], and whether the part was seen at all [M]."""
+    """Median colour by part and height [M, 3], and whether the part was seen at all [M]."""
     out = np.zeros_like(paint.colour)
     backing = np.zeros(len(out))
     curves: dict[str, np.ndarray] = {}
@@ -125,18 +128,18 @@ def _profiles(paint: Paint, atlas: Atlas) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _without_neckline(paint: Paint, sure: np.ndarray, skin: np.ndarray) -> np.ndarray:
-    """The trunk's seen texels less those that show skin, unless the garment looks like skin."""
+    """The observed texels of the trunk without those of skin, unless the garment is like skin."""
     if not sure.any() or np.abs(np.median(paint.colour[sure], axis=0) - skin).max() < 45:
         return sure
     return sure & (np.abs(paint.colour - skin).max(1) > 40)
 
 
 def _curve(colour: np.ndarray, band: np.ndarray, bands: int, smooth: float = 0.8) -> np.ndarray:
-    """Colour of median lightness in every band of height; gaps are bridged.  [bands, 3]"""
+    """Colour of median lightness in every band of height, gaps interpolated, [bands, 3]."""
     order = np.lexsort((colour.mean(1), band))
     band, colour = band[order], colour[order]
     filled, first, count = np.unique(band, return_index=True, return_counts=True)
-    # the mean of the middle third is as robust as the median and less grainy
+    # The mean of the middle third is as robust as the median and less noisy.
     middle = np.stack(
         [
             colour[f + c // 3 : f + c // 3 + max(c // 3, 1)].mean(0)
@@ -150,7 +153,7 @@ def _curve(colour: np.ndarray, band: np.ndarray, bands: int, smooth: float = 0.8
 
 
 def _skin(paint: Paint, atlas: Atlas) -> np.ndarray:
-    """Skin colour: of the face, else of the hands, else a medium tone.  RGB [3]"""
+    """Skin colour of the face, else of the hands or the neck, else a medium tone; RGB [3]."""
     face = (atlas.group == GROUPS.index("head")) & ~atlas.hair & (atlas.position[:, 2] > 0.06)
     for region in (face, atlas.group == GROUPS.index("hand"), atlas.group == GROUPS.index("neck")):
         sure = region & (paint.weight > 0.2)
@@ -160,13 +163,13 @@ def _skin(paint: Paint, atlas: Atlas) -> np.ndarray:
 
 
 def _hair(paint: Paint, atlas: Atlas, skin: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Hair (or hat) colour, and whether it cannot be told from the skin.  RGB [3]"""
+    """Colour of hair or hat, RGB [3], and whether it is too similar to the skin."""
     head = (atlas.group == GROUPS.index("head")) & atlas.hair
     sure = head & (paint.weight > 0.15)
     if sure.sum() < 40:
         return 0.35 * skin, False
     colour = paint.colour[sure]
-    # Bright sky and skin are mixed into the few pixels of dark hair: its darker part counts.
+    # The few pixels of dark hair are mixed with bright sky and skin: only the darker ones count.
     dark = np.median(colour.mean(1)) < skin.mean()
     hair = _typical(colour, *((5, 35) if dark else (30, 70)))
     return hair, bool(np.abs(hair - skin).max() < 28)
@@ -180,7 +183,7 @@ def _typical(colour: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _head(paint: Paint, atlas: Atlas, profile, backing, hair: np.ndarray, skin: np.ndarray):
-    """Hair where hair grows, skin elsewhere on head and neck."""
+    """Set the profile of the head to hair where hair grows, and to skin elsewhere."""
     head = atlas.group == GROUPS.index("head")
     profile, backing = profile.copy(), backing.copy()
     seen = (paint.weight > 0.15) & head

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the people in a picture that is not a tight crop of one person.
+"""Find the people in an image that is not a tight crop of one person.
 
-data -> find -> parse: one box, one `Sample`. The detector answers with the head of each person and
-with a circle around the whole body, which we turn into an upright box.
+data -> this module -> parse: a box per person. The detector returns the head of each person and a
+circle around the whole body, from which an upright box is computed.
 
 Source: MediaPipe's `pose_detection` (BlazePose detector, Bazarevsky et al., CVPRW 2020, arXiv
 2006.10204; Apache-2.0) with the anchors, thresholds and key points of its published graph. It was
-made for one or two people near the camera; the tiles and the merging of their answers are ours.
+made for one or two people near the camera; the windows and the merging of their results are ours.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from viewsynth.reconstruct.tflite import Model
 SIDE = 224  # input of the detector, pixels
 STRIDES = (8, 16, 32, 32, 32)
 LEAST, SHORTEST, STEP = 0.0365, 60, 1.5  # share of the long side, pixels, ratio of two windows
-WIDTH = 0.56  # of a box, in heights; whoever stretches the arms further loses the hands
-ROOM = (1.1, 1.2)  # above and below the hips, in radii: else one in twenty loses hair or shoes
-# Height : width of a crop of one standing person, and up to which height in pixels we believe it:
-# a small crop may be wide or cut at the knees, a larger one could be a photo of 4:3.
+WIDTH = 0.56  # half width of a box, in radii; hands of widely stretched arms are cut off
+ROOM = (1.1, 1.2)  # above and below the hips, in radii; with less, 1 in 20 loses hair or shoes
+# Height : width of a tight crop of one standing person (least, most), and up to which height in
+# pixels: a small crop may be wide or cut at the knees, a larger one could be a photo of 4:3.
 TIGHT = ((1.1, 4.0, 256), (1.45, 4.0, 640))
 
 
 @dataclass(frozen=True)
 class Found:
-    """One detected person; lengths and places in pixels of the picture.
+    """One detected person, in pixels of the image.
 
     Args:
         score: Confidence in [0, 1].
         head: left, top, right, bottom of the head.
         hips: Middle of the hips (x, y).
-        end: Point (x, y) above the head, on the circle about `hips` that holds the whole body.
-        whole: Whether the tile in which the person was found holds that circle.
+        end: Point (x, y) above the head, on the circle around `hips` that holds the whole body.
+        whole: Whether the window in which the person was found holds that circle.
     """
 
     score: float
@@ -49,10 +49,11 @@ class Found:
 
     @property
     def radius(self) -> float:
+        """Radius of the circle around the whole body."""
         return math.dist(self.hips, self.end)
 
     def box(self) -> tuple[float, float, float, float]:
-        """Upright box about the body, with some room, not clipped to the picture."""
+        """Upright box around the body, with some room, not clipped to the image."""
         dx, dy = self.end[0] - self.hips[0], self.end[1] - self.hips[1]
         x = max(abs(dx), WIDTH * self.radius)
         top, bottom = ROOM[0] * abs(dy), ROOM[1] * abs(dy)
@@ -60,9 +61,10 @@ class Found:
 
 
 def is_tight(image: np.ndarray) -> bool:
-    """Whether a picture looks like a crop of one standing person, by its shape alone: higher than
-    wide, and small, as the crops of ReID data sets are. A photo of a phone (1.33 or 1.78 times as
-    high as wide) is larger than that.
+    """Whether an image has the shape of a tight crop of one standing person.
+
+    That is: higher than wide, and as small as the crops of ReID data sets. A phone's photo (1.33
+    or 1.78 times as high as wide) is larger.
 
     Args:
         image: uint8 [H, W, 3].
@@ -72,17 +74,19 @@ def is_tight(image: np.ndarray) -> bool:
 
 
 def find(image: np.ndarray, model: Model, score: float = 0.5) -> list[tuple[int, int, int, int]]:
-    """The whole, upright people in a picture of any size.
+    """Find the whole, upright people in an image of any size.
 
-    People of less than 60 pixels or a 27th of the long side are not looked for, and those of whom
-    more than a fifth of the height lies outside the picture are left out. Of 60 people pasted into
-    eight frames it finds 57 (`benchmarks/inputs.py`).
+    People smaller than 60 pixels or 1/27 of the longer side are not searched for, and those of whom
+    more than a fifth of the height lies outside the image are left out. Of 60 people pasted into
+    eight frames, 57 are found (`benchmarks/inputs.py`).
 
     Args:
         image: RGB.  uint8 [H, W, 3]
         model: The detector, `pose_detection.tflite`.
-        score: Least confidence in (0, 1), in the tile and again in a window about the person.
-    Returns: Boxes (left, top, right, bottom) in pixels, inside the picture, the largest first.
+        score: Least confidence in (0, 1), in a search window and again in one around the person.
+
+    Returns:
+        Boxes (left, top, right, bottom) in pixels, inside the image, the largest first.
     """
     candidates = []
     for window in _windows(*image.shape[:2]):
@@ -98,13 +102,16 @@ def find(image: np.ndarray, model: Model, score: float = 0.5) -> list[tuple[int,
 def detect(
     image: np.ndarray, model: Model, window: tuple[float, float, float], score: float
 ) -> list[Found]:
-    """The upright people in one square window, by one pass of the detector.
+    """Detect the upright people in one square window, with one pass of the detector.
 
     Args:
         image: RGB.  uint8 [H, W, 3]
-        window: left, top, side of the square, pixels; it may reach beyond the picture (black).
+        model: The detector.
+        window: left, top, side of the square, pixels; black where it exceeds the image.
         score: Least confidence.
-    Returns: The best first; each head once (overlap of two heads below 0.3).
+
+    Returns:
+        The most confident first; each head once (two heads overlap by less than 0.3).
     """
     left, top, side = window
     outputs = model(_cut(image, window)[None])
@@ -112,7 +119,7 @@ def detect(
     scores = 1 / (1 + np.exp(-logits))
     rows = np.flatnonzero(scores >= score)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
-    # Six points a row: centre and size of the head, then hips, end, shoulders, end of upper body.
+    # Six points per row: centre and size of the head, then hips, end, shoulders, end of upper body.
     points = outputs["boxes"][rows].astype(np.float64).reshape(-1, 6, 2) / SIDE
     points[:, [0, 2, 3, 4, 5]] += ANCHORS[rows, None]
     points *= side
@@ -130,7 +137,7 @@ def detect(
 
 
 def _anchors() -> np.ndarray:
-    """Centres of the detector's 2254 anchors, in units of the input.  [2254, 2]
+    """Centres of the detector's 2254 anchors, in units of the input, [2254, 2].
 
     Two anchors per cell and layer; layers of the same stride share a grid.
     """
@@ -147,10 +154,10 @@ ANCHORS = _anchors()
 
 
 def _windows(height: int, width: int) -> list[tuple[float, float, float]]:
-    """Squares that cover the picture at every size of person that we look for.
+    """Square windows that cover the image for every size of person that is searched for.
 
-    A person is found best at about half the height of the window: hence a first window that is
-    larger than the picture, and steps of 1.5 down to windows of about 2.2 times the least person.
+    The detector is best at people of about half the window's height: so the first window is larger
+    than the image, and the smallest about 2.2 times as high as the smallest person.
     """
     long = max(height, width)
     result, side = [], 1.6 * long
@@ -167,7 +174,7 @@ def _windows(height: int, width: int) -> list[tuple[float, float, float]]:
 
 
 def _cut(image: np.ndarray, window: tuple[float, float, float]) -> np.ndarray:
-    """The window as the detector's input: [-1, 1], black beyond the picture.  [224, 224, 3]"""
+    """The window as input of the detector: [-1, 1], black beyond the image, [224, 224, 3]."""
     left, top, side = window
     height, width = image.shape[:2]
     inner = (max(left, 0), max(top, 0), min(left + side, width), min(top + side, height))
@@ -175,7 +182,7 @@ def _cut(image: np.ndarray, window: tuple[float, float, float]) -> np.ndarray:
         return np.full((SIDE, SIDE, 3), -1, np.float32)
     corners = [round((v - o) * SIDE / side) for v, o in zip(inner, (left, top) * 2, strict=True)]
     size = (max(corners[2] - corners[0], 1), max(corners[3] - corners[1], 1))
-    # Whole pixels for the slice, so that a large picture is not copied for every window.
+    # Whole pixels for the slice, so that a large image is not copied for every window.
     whole = [math.floor(inner[0]), math.floor(inner[1]), math.ceil(inner[2]), math.ceil(inner[3])]
     part = Image.fromarray(image[whole[1] : whole[3], whole[0] : whole[2]])
     box = tuple(v - o for v, o in zip(inner, whole[:2] * 2, strict=True))
@@ -185,7 +192,7 @@ def _cut(image: np.ndarray, window: tuple[float, float, float]) -> np.ndarray:
 
 
 def _look_again(image: np.ndarray, model: Model, found: Found, score: float) -> list[Found]:
-    """The same person in a window made for them, if they are seen there too."""
+    """The same person in a window around them, if found there too."""
     side = 4.4 * found.radius
     window = (found.hips[0] - side / 2, found.hips[1] - side / 2, side)
     again = [f for f in detect(image, model, window, score) if _same(f, found)]
@@ -193,7 +200,7 @@ def _look_again(image: np.ndarray, model: Model, found: Found, score: float) -> 
 
 
 def _merge(found: list[Found]) -> list[Found]:
-    """Each person once: of several finds the one that is whole and most certain."""
+    """Each person once: of several detections a whole one, the most confident."""
     result: list[Found] = []
     for one in sorted(found, key=lambda f: (not f.whole, -f.score, f.hips)):
         if not any(_same(one, other) for other in result):
@@ -202,7 +209,7 @@ def _merge(found: list[Found]) -> list[Found]:
 
 
 def _same(a: Found, b: Found) -> bool:
-    """Whether two finds are one person: hips nearer than a fifth of a height."""
+    """Whether two detections are one person: hips nearer than a fifth of a height."""
     return math.dist(a.hips, b.hips) < 0.4 * max(a.radius, b.radius)
 
 
@@ -217,7 +224,7 @@ def _overlap(a: tuple, b: tuple) -> float:
 
 
 def _inside(box: tuple, shape: tuple) -> tuple[int, int, int, int] | None:
-    """The box clipped to the picture, in whole pixels; None if too little of it is left."""
+    """The box clipped to the image, in whole pixels; None if too little of it is left."""
     left, top = max(math.floor(box[0]), 0), max(math.floor(box[1]), 0)
     right, bottom = min(math.ceil(box[2]), shape[1]), min(math.ceil(box[3]), shape[0])
     height = bottom - top

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fit: skeletons, depth hints and masks of all crops of a chunk -> pose, shape, offsets, cameras.
+"""Fit body, clothing and camera to the parsed crops of a chunk.
 
-Source: ours, in the line of SMPLify (Bogo et al., ECCV 2016), with an orthographic camera. What it
-took to look right from above, none of which the source view alone would tell:
-- an upright prior in world axes (without it the source view fits best and people lie down);
-- the camera's elevation is a parameter (10 +- 10 degrees unless the data says otherwise);
-- depth hints are damped, limb by limb; feet get none;
-- crops are stretched sideways as often as not: an aspect parameter takes that up;
-- clothing is an offset along the normals, weak where the normal points at the camera, so that
-  silhouette growth does not become a belly.
-Crops of one person share shape and offsets. No soft rasteriser: a distance transform does.
+Source: ours, after SMPLify (Bogo et al., ECCV 2016), with an orthographic camera. The following is
+needed for bodies that look right from above, though it makes no difference in the source view:
+- an upright prior in world axes (without it the reprojection is best with bodies that lean or lie);
+- the elevation of the camera is a parameter (10 +- 10 degrees unless the data gives it);
+- depth hints are damped limb by limb, and not used for feet;
+- many crops are stretched sideways: an aspect parameter absorbs that;
+- clothing is an offset along the normals, small where the normal points at the camera, so that a
+  wider silhouette does not become a belly.
+The crops of a person share shape and offsets. The silhouette term uses a distance transform, not a
+soft rasterizer.
 """
 
 from __future__ import annotations
@@ -25,9 +26,18 @@ from viewsynth.reconstruct.targets import AXES, INDEX, LIMBS, Targets
 from viewsynth.render.shade import vertex_normals
 
 ITERATIONS = (60, 60)  # skeleton; skeleton, silhouette and offsets
-SUBSET, HANDLES = 1100, 90  # vertices for the outline; control points of the offsets
-THICKEST = 0.06  # metres of clothing at most
-ELEVATIONS = (-10.0, 60.0)  # degrees of the cameras that it can be
+RATES = {  # learning rates of Adam, in the order of the parameters
+    "pose": 0.04,
+    "shape": 0.2,
+    "handles": 0.015,
+    "azimuth": 0.04,
+    "elevation": 0.12,
+    "aspect": 0.015,
+    "camera": 0.01,
+}
+SUBSET, HANDLES = 1100, 90  # vertices for the silhouette; control points of the offsets
+THICKEST = 0.06  # metres, of clothing
+ELEVATIONS = (-10.0, 60.0)  # range of the camera's elevation, degrees
 
 
 @dataclass(frozen=True)
@@ -35,11 +45,12 @@ class Fit:
     """The result for N crops of P people.
 
     Args:
-        shape: [P, S].
-        offsets: Along the vertex normals, metres.  [P, V]
-        pose: [N, B, 3] radians.
-        elevation, azimuth: Camera of every crop, degrees.  [N]
-        scale: Crop pixels per metre, vertical.  [N]
+        shape: Shape of each person.  [P, S]
+        offsets: Of each person along the vertex normals, metres.  [P, V]
+        pose: Of each crop, rotation vectors, radians.  [N, B, 3]
+        elevation: Of the camera of each crop, degrees.  [N]
+        azimuth: Likewise.  [N]
+        scale: Crop pixels per metre, vertically.  [N]
         aspect: Horizontal stretch of the crop.  [N]
         shift: Crop pixel of the world origin.  [N, 2]
         error: Mean keypoint error, person heights.  [N]
@@ -58,14 +69,30 @@ class Fit:
     silhouette: Tensor
 
     def project(self, vertices: Tensor, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """World points in the crops: pixels [n, V, 2] and depth in metres [n, V]."""
+        """Project world points into crops.
+
+        Args:
+            vertices: World, metres.  [n, V, 3]
+            crops: Which crop each row belongs to.  [n]
+
+        Returns:
+            Crop pixels [n, V, 2] and depth, metres [n, V].
+        """
         local = vertices @ view_rotation(self.elevation[crops], self.azimuth[crops]).mT
         stretch = torch.stack([self.scale * self.aspect, self.scale], 1)[crops]
         return local[..., :2] * stretch[:, None] + self.shift[crops][:, None], local[..., 2]
 
 
 def view_rotation(elevation: Tensor, azimuth: Tensor) -> Tensor:
-    """Rows right, down, forward of a camera on the orbit, differentiable; degrees.  [N, 3, 3]"""
+    """Rotation of cameras on the orbit, differentiable: rows right, down, forward.
+
+    Args:
+        elevation: Degrees.  [N]
+        azimuth: Degrees.  [N]
+
+    Returns:
+        [N, 3, 3].
+    """
     e_rad, a_rad = torch.deg2rad(elevation), torch.deg2rad(azimuth)
     zero = torch.zeros_like(e_rad)
     right = torch.stack([a_rad.cos(), zero, -a_rad.sin()], -1)
@@ -77,7 +104,11 @@ def view_rotation(elevation: Tensor, azimuth: Tensor) -> Tensor:
 
 
 class Fitter:
-    """What a fit needs of a body, prepared once."""
+    """Everything about a body that a fit needs, prepared once.
+
+    Args:
+        body: The body.
+    """
 
     def __init__(self, body: Body):
         self.body = body
@@ -97,7 +128,7 @@ class Fitter:
         for name, factor in (("head", 15.0), ("neck", 6.0), ("hand", 40.0), ("foot", 15.0)):
             stiff[[name in PARTS[int(number)] for number in part]] = factor
         self.stiffness = stiff
-        # Handles reach 9 cm: hands, feet and head would swell with the sleeve next to them.
+        # Handles reach 9 cm: without this hands, feet and head would swell with a sleeve nearby.
         thin = torch.ones(len(PARTS), device=rest.device)
         for name, factor in (
             ("arm", 0.6),
@@ -113,21 +144,26 @@ class Fitter:
         self.free_shape = body.shape_std > 0
 
     def offsets(self, handles: Tensor) -> Tensor:
-        """Handle values (unbounded) to offsets of all vertices, metres.  [P, H] -> [P, V]
+        """Offsets of all vertices from the values of the handles.
 
-        At most `THICKEST` outwards and a centimetre inwards.
+        Args:
+            handles: Unbounded.  [P, H]
+
+        Returns:
+            Metres, at most `THICKEST` outwards and 0.01 inwards.  [P, V]
         """
         return limited(handles) @ self.spread.T
 
 
 def limited(handles: Tensor) -> Tensor:
+    """Limit values smoothly to [-0.01, `THICKEST`] metres."""
     outward = THICKEST * torch.tanh(handles.clamp_min(0) / THICKEST)
     inward = 0.01 * torch.tanh(handles.clamp_max(0) / 0.01)
     return outward + inward
 
 
 def _spread_out(points: Tensor, count: int) -> Tensor:
-    """Indices of `count` points, farthest point sampling from the first; sorted, deterministic."""
+    """Indices of `count` points by farthest point sampling from the first one; sorted."""
     chosen = [0]
     distance = (points - points[0]).norm(dim=1)
     for _ in range(count - 1):
@@ -142,7 +178,9 @@ def fit(fitter: Fitter, goal: Targets) -> Fit:
     Args:
         fitter: The prepared body.
         goal: See `targets`.
-    Returns: `Fit`; the offsets and the shape are shared by the crops of a person.
+
+    Returns:
+        `Fit`; the crops of a person share its shape and offsets.
     """
     body, count = fitter.body, len(goal.points)
     people = int(goal.person.max()) + 1
@@ -159,39 +197,40 @@ def fit(fitter: Fitter, goal: Targets) -> Fit:
     _first_camera(fitter, goal, state)
     for value in state.values():
         value.requires_grad_(True)
-    rates = {
-        "pose": 0.04,
-        "shape": 0.2,
-        "handles": 0.015,
-        "azimuth": 0.04,
-        "elevation": 0.12,
-        "aspect": 0.015,
-        "camera": 0.01,
-    }
     normals = None
     for stage, iterations in enumerate(ITERATIONS):
-        free = [key for key in state if stage == 1 or key != "handles"]
-        optimiser = torch.optim.Adam(
-            [{"params": [state[key]], "lr": rates[key], "base": rates[key]} for key in free],
-            betas=(0.9, 0.98),
-        )
         if stage == 1:
             normals = _posed_normals(fitter, goal, state)
-        for step in range(iterations):
-            decay = 0.5 * (1 + np.cos(np.pi * step / iterations)) * 0.9 + 0.1
-            for group in optimiser.param_groups:
-                group["lr"] = group["base"] * decay
-            optimiser.zero_grad()
-            loss = _loss(fitter, goal, state, normals)[0].sum()
-            loss.backward()
-            optimiser.step()
+        _optimise(fitter, goal, state, normals, iterations)
     with torch.no_grad():
         _, error, silhouette = _loss(fitter, goal, state, normals)
         return _result(fitter, goal, state, error, silhouette)
 
 
+def _optimise(
+    fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None, iterations: int
+) -> None:
+    """One stage of the fit, in place; the offsets are free only if there are normals."""
+    optimiser = torch.optim.Adam(
+        [
+            {"params": [state[key]], "lr": rate, "base": rate}
+            for key, rate in RATES.items()
+            if normals is not None or key != "handles"
+        ],
+        betas=(0.9, 0.98),
+    )
+    for step in range(iterations):
+        decay = 0.5 * (1 + np.cos(np.pi * step / iterations)) * 0.9 + 0.1
+        for group in optimiser.param_groups:
+            group["lr"] = group["base"] * decay
+        optimiser.zero_grad()
+        loss = _loss(fitter, goal, state, normals)[0].sum()
+        loss.backward()
+        optimiser.step()
+
+
 def _first_azimuth(goal: Targets) -> Tensor:
-    """Azimuth in radians from the shoulder and hip axes, left minus right; [N]."""
+    """Azimuth from the shoulder and hip axes (left minus right), radians., [N]."""
     total = torch.zeros(len(goal.points), 2, device=goal.points.device)
     for row, (left, right) in enumerate(AXES):
         across = goal.points[:, INDEX[left], 0] - goal.points[:, INDEX[right], 0]
@@ -203,7 +242,7 @@ def _first_azimuth(goal: Targets) -> Tensor:
 
 
 def _first_camera(fitter: Fitter, goal: Targets, state: dict) -> None:
-    """Scale and shift that lay the standing body over the skeleton; in place."""
+    """Set the scale and shift that align the standing body with the skeleton, in place."""
     with torch.no_grad():
         points, _, _ = _project(fitter, goal, state, None)
         index = [KEYPOINTS.index(name) for name in ("nose", "left_ankle", "right_ankle")]
@@ -217,12 +256,13 @@ def _first_camera(fitter: Fitter, goal: Targets, state: dict) -> None:
 
 
 def _angles(goal: Targets, state: dict) -> tuple[Tensor, Tensor]:
+    """Elevation and azimuth of the cameras, degrees, [N] each."""
     elevation = goal.elevation[:, 0] + goal.elevation[:, 1] * state["elevation"]
     return elevation.clamp(*ELEVATIONS), torch.rad2deg(state["azimuth"])
 
 
 def _values(fitter: Fitter, state: dict) -> tuple[Tensor, Tensor]:
-    """Shape and pose in the body's own units, inside its limits."""
+    """Shape and pose in the body's own units; the shape within its limits."""
     body = fitter.body
     shape = body.shape_mean + body.shape_std * state["shape"]
     pose = body.pose_mean + state["pose"] * 1.0
@@ -230,7 +270,7 @@ def _values(fitter: Fitter, state: dict) -> tuple[Tensor, Tensor]:
 
 
 def _project(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None):
-    """Keypoints and silhouette samples in person heights, their 3D, for the present state."""
+    """Keypoints and silhouette samples in person heights, and the 3D keypoints."""
     shape, pose = _values(fitter, state)
     outlined = normals is not None
     wanted = fitter.both if outlined else fitter.key_index
@@ -244,15 +284,15 @@ def _project(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None)
         samples = samples + normals * (thick * (1 - 0.75 * toward))[..., None]
     scale, shift = state["camera"][:, 0].exp(), state["camera"][:, 1:]
     stretch = torch.stack([scale * state["aspect"].exp(), scale], 1)
-    seen = [
+    flat = [
         points @ rotation[:, :2].mT * stretch[:, None] + shift[:, None]
         for points in (joints, samples)
     ]
-    return seen[0], seen[1], joints
+    return flat[0], flat[1], joints
 
 
 def _posed_normals(fitter: Fitter, goal: Targets, state: dict) -> Tensor:
-    """Vertex normals of the subset in the present pose, held fixed.  [N, SUBSET, 3]"""
+    """Vertex normals of the subset in the current pose, [N, SUBSET, 3]; held fixed from here."""
     with torch.no_grad():
         shape, pose = _values(fitter, state)
         vertices = fitter.body.vertices(shape[goal.person], pose)
@@ -260,7 +300,7 @@ def _posed_normals(fitter: Fitter, goal: Targets, state: dict) -> Tensor:
 
 
 def _loss(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None):
-    """Loss, mean keypoint error and silhouette loss of every crop; weights from practice."""
+    """Loss, mean keypoint error and silhouette loss of every crop; weights set by experiment."""
     body = fitter.body
     points, samples, joints = _project(fitter, goal, state, normals)
     squared = (points - goal.points).square().sum(-1)
@@ -288,7 +328,7 @@ def _loss(fitter: Fitter, goal: Targets, state: dict, normals: Tensor | None):
 
 
 def _depth_loss(goal: Targets, state: dict, joints: Tensor) -> Tensor:
-    """Depth change over length of the limbs and of the trunk's two axes against the hints.  [N]"""
+    """Misfit of limbs and trunk axes to the depth hints (depth change over length), [N]."""
     forward = view_rotation(*_angles(goal, state))[:, 2]
     limbs = [(f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for a, b, _ in LIMBS]
     pairs = torch.tensor([(INDEX[a], INDEX[b]) for a, b in (*limbs, *AXES)], device=joints.device)
@@ -299,7 +339,7 @@ def _depth_loss(goal: Targets, state: dict, joints: Tensor) -> Tensor:
 
 
 def _upright(joints: Tensor) -> Tensor:
-    """Squared deviations from standing upright, in world axes, over their usual size.  [N]"""
+    """Squared deviations from standing upright in world axes, relative to typical ones, [N]."""
 
     def middle(name: str) -> Tensor:
         return (joints[:, INDEX[f"left_{name}"]] + joints[:, INDEX[f"right_{name}"]]) / 2
@@ -321,7 +361,7 @@ def _upright(joints: Tensor) -> Tensor:
 
 
 def _silhouette_loss(goal: Targets, samples: Tensor) -> Tensor:
-    """Samples outside the mask, and edge points without a sample near them, robust.  [N]"""
+    """Robust distances of samples outside the mask and of edge points without a sample, [N]."""
     corner, side = goal.window[:, None, :2], goal.window[:, 2, None, None]
     grid = (samples - corner) / side * 2 - 1
     distance = torch.nn.functional.grid_sample(
@@ -337,6 +377,7 @@ def _silhouette_loss(goal: Targets, samples: Tensor) -> Tensor:
 
 
 def _result(fitter: Fitter, goal: Targets, state: dict, error: Tensor, silhouette: Tensor) -> Fit:
+    """The final state in the units of `Fit`."""
     shape, pose = _values(fitter, state)
     elevation, azimuth = _angles(goal, state)
     return Fit(

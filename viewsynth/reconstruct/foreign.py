@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Foreign crops: pictures of somebody else among those of one person.
+"""Detect crops that show another person among those of one person.
 
-parse -> here -> facing. Crops of one (pid, outfit) are compared with each other before they are
-fused, by the colours of parts of the body. Cameras differ in exposure and white balance, and a bag
-or an open jacket looks otherwise from the other side: what such differences mean was learnt from
-people of the world, by logistic regression on pairs of crops of the same and of different people.
+parse -> this module -> facing. Crops of one (pid, outfit) are compared by the colours of body parts
+before they are fused. Cameras differ in exposure and white balance, and a bag or an open jacket
+looks different from the other side: how much such differences mean was fitted by logistic
+regression to pairs of crops of the same and of different people of the world.
 
-Source: ours; colours of body parts as in Cheng et al., Custom Pictorial Structures, BMVC 2011,
+Source: ours; colours of body parts as in Cheng et al., Custom Pictorial Structures, BMVC 2011;
 differences as features of a verification as in Koestinger et al., CVPR 2012. `benchmarks/inputs.py`
-fits the coefficients on people of seeds 1 and 2, and reports on those of seed 0.
+fits the coefficients on people of seeds 1 and 2 and reports results on those of seed 0.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from viewsynth.reconstruct.parse import INDEX, Parse, middle
 COEFFICIENTS = Path(__file__).with_name("foreign.json")
 DARK, DARKER = 0.005, 0.01  # added to linear values before the logarithm: medians, histograms
 BINS, REACH = 12, 1.5  # of the histograms of log R/G and log B/G, which lie in [-REACH, REACH]
-LEAST = 6  # pixels of a part that is known
-# Limbs and trunk as capsules: (from, to, radius in heights); a point is a mix of key points.
+LEAST = 6  # pixels of a part, below which its colour is unknown
+# Regions whose colours are compared, as capsules around limbs and trunk, see `_capsules`.
 PARTS = ("hair", "chest", "belly", "sleeve", "forearm", "thigh", "shank", "foot")
 REGIONS = (("chest", "belly", "sleeve"), ("thigh", "shank"), ("hair",), ("chest", "belly"))
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a crop says of its person's colours.
+    """The colours of the person in a crop.
 
     Args:
         colours: Per part the median of (log lightness, log R/G, log B/G) of linear sRGB; NaN where
-            the part is not seen.  float64 [8, 3]
-        spread: Histograms of the last two over `REGIONS`, each of sum 1, or 0.  float64 [4, 144]
+            the part is not visible.  float64 [8, 3]
+        spread: Histograms of the last two over `REGIONS`, each with sum 1 or 0.  float64 [4, 144]
         front: Whether the person faces the camera.
         sure: Presence, vote and log height in pixels.  [3]
     """
@@ -54,7 +54,7 @@ class Look:
 
 
 def look(image: np.ndarray, found: Parse) -> Look:
-    """The look of a crop.
+    """Measure the colours of a crop.
 
     Args:
         image: uint8 [H, W, 3].
@@ -78,14 +78,14 @@ def look(image: np.ndarray, found: Parse) -> Look:
 
 
 def _tones(light: np.ndarray, dark: float) -> np.ndarray:
-    """(log lightness, log R/G, log B/G) of linear RGB in [0, 1].  [..., 3]"""
+    """(log lightness, log R/G, log B/G) of linear RGB in [0, 1], [..., 3]."""
     log = np.log(light + dark)
     red, green, blue = np.moveaxis(log, -1, 0)
     return np.stack([log.mean(-1), red - green, blue - green], -1)
 
 
 def _histogram(tones: np.ndarray) -> np.ndarray:
-    """Smoothed histogram of (log R/G, log B/G).  [144]"""
+    """Smoothed histogram of (log R/G, log B/G), [144]."""
     counts = np.zeros((BINS, BINS))
     if len(tones) >= LEAST:
         at = np.clip((tones + REACH) / (2 * REACH) * BINS, 0, BINS - 0.001).astype(int)
@@ -95,7 +95,7 @@ def _histogram(tones: np.ndarray) -> np.ndarray:
 
 
 def _capsules(found: Parse) -> dict[str, list[tuple[np.ndarray, np.ndarray, float]]]:
-    """Lines (from, to, radius) of every part, pixels."""
+    """Capsules (from, to, radius) of every part, pixels."""
     points = found.points.astype(np.float64)
 
     def at(name: str) -> np.ndarray:
@@ -124,7 +124,7 @@ def _capsules(found: Parse) -> dict[str, list[tuple[np.ndarray, np.ndarray, floa
 
 
 def _near(lines: list[tuple[np.ndarray, np.ndarray, float]], shape: tuple) -> np.ndarray:
-    """Pixels whose middle lies within the radius of one of the lines.  bool [H, W]"""
+    """Pixels whose centre lies in one of the capsules, bool [H, W]."""
     near = np.zeros(shape, bool)
     for start, end, radius in lines:
         low = np.floor(np.minimum(start, end) - radius).astype(int)
@@ -145,11 +145,16 @@ def _near(lines: list[tuple[np.ndarray, np.ndarray, float]], shape: tuple) -> np
 
 
 def features(a: Look, b: Look) -> np.ndarray:
-    """What two looks have in common and what not, the same either way round.  float64 [87]"""
+    """Symmetric similarities and differences of two crops, float64 [87].
+
+    Args:
+        a: One look.
+        b: The other.
+    """
     known = ~(np.isnan(a.colours).any(1) | np.isnan(b.colours).any(1))
     one, two = np.nan_to_num(a.colours), np.nan_to_num(b.colours)
     apart = (one - two) * known[:, None]
-    shift = np.median(apart, 0)  # of the camera, not of the person
+    shift = np.median(apart, 0)  # attributed to the cameras, not to the person
     rest = (apart - shift) * known[:, None]
     chroma = np.sort([np.hypot(*one[:, 1:].T), np.hypot(*two[:, 1:].T)], 0)
     common = np.sqrt(a.spread * b.spread).sum(1)  # Bhattacharyya
@@ -175,7 +180,11 @@ def _coefficients() -> tuple[np.ndarray, float, dict[str, float]]:
 
 
 def log_odds(looks: Sequence[Look]) -> np.ndarray:
-    """Log odds that two crops show one person, for every pair; the diagonal is 0.  [N, N]"""
+    """Log odds that two crops show one person, for every pair; the diagonal is 0, [N, N].
+
+    Args:
+        looks: Of N crops.
+    """
     weights, bias, _ = _coefficients()
     odds = np.zeros((len(looks), len(looks)))
     for i in range(len(looks)):
@@ -189,8 +198,9 @@ class Choice:
     """Which crops show the person, and which do not.
 
     Args:
-        kept, out: Numbers of the crops.
-        undecided: Whether those that are left out might as well be the right ones.
+        kept: Indices of the crops that are used.
+        out: Indices of the others.
+        undecided: Whether the others could equally well be the right ones.
     """
 
     kept: list[int]
@@ -203,7 +213,7 @@ def decide(odds: np.ndarray, worth: Sequence[float]) -> Choice:
 
     Args:
         odds: Of `log_odds`.  [N, N]
-        worth: Of each crop; the group that has the best one is the best.
+        worth: Quality of each crop; the best group is the one with the best crop.
     """
     found = groups(odds)
     undecided = len(found) > 1 and len(found[0]) == len(found[1])
@@ -212,10 +222,10 @@ def decide(odds: np.ndarray, worth: Sequence[float]) -> Choice:
 
 
 def groups(odds: np.ndarray) -> list[list[int]]:
-    """Crops that show the same person, as far as their looks tell; the largest group first.
+    """Groups of crops that look like one person, the largest first.
 
-    A crop belongs to a group if it looks like one of its crops. The limit is where 2 % of the right
-    crops would stand alone: lower for two crops, of which each has but one chance to be recognised.
+    A crop belongs to a group if it looks like one of its crops. The limit is set so that 2 % of the
+    correct crops end up alone; it is lower for two crops, which have one comparison only.
 
     Args:
         odds: Of `log_odds`.  [N, N]

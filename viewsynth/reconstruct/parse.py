@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parse: one crop -> skeleton, depth hints, mask, and how far the passes agree.
+"""Parse a crop: skeleton, depth hints, mask, and how far several passes agree.
 
 Source: MediaPipe's `pose_landmark_full` (BlazePose GHUM, Google, Apache-2.0), run without its
-detector: a person crop already is the region of interest. One pass costs a few milliseconds, so we
-make several (scales, shifts, mirrored or not), let them vote on which way the person faces, and
-take the median skeleton of those that agree. The model's own "visibility" says nothing about back
-views.
+detector: a crop of a person already is the region of interest. A pass costs a few milliseconds, so
+several are made (scales, shifts, mirrored or not); they vote on the facing, and the result is the
+median skeleton of those that agree. The model's own "visibility" is of no use for back views.
 """
 
 from __future__ import annotations
@@ -42,16 +41,16 @@ PASSES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Parse:
-    """What the pose model says of one crop.
+    """Result of the pose model for one crop.
 
     Args:
         points: `KEYPOINTS` in crop pixels.  float32 [K, 2]
-        length: Points in metres about the hips (x right, y down, z away from the camera; damping of
-            z is left to the fit).  float32 [K, 3]
+        length: Points in metres relative to the hips (x right, y down, z away from the camera; z is
+            damped later, in `targets`).  float32 [K, 3]
         spread: Standard deviation of each point over the passes, in person heights.  float32 [K]
         mask: Person probability.  float32 [H, W]
         presence: The model's confidence that there is a person, median over passes, [0, 1].
-        vote: Agreement on the facing, 0 = coin toss, 1 = unanimous.
+        vote: Agreement of the passes on the facing, 0 = none, 1 = unanimous.
         front: Whether the person faces the camera.
         height: Height of the person in the crop, pixels.
     """
@@ -68,6 +67,8 @@ class Parse:
 
 @dataclass(frozen=True)
 class _Pass:
+    """Result of one pass over a square of `side` pixels at `corner`, mirrored back."""
+
     points: np.ndarray
     world: np.ndarray
     mask: np.ndarray
@@ -94,24 +95,33 @@ def parse(image: np.ndarray, model) -> Parse:
 
 
 def middle(points: np.ndarray, name: str) -> np.ndarray:
-    """The point between the left and the right one of a name, e.g. "hip"."""
+    """The midpoint of a left and a right keypoint.
+
+    Args:
+        points: `KEYPOINTS`.  [K, ...]
+        name: Without the side, e.g. "hip".
+    """
     return (points[INDEX[f"left_{name}"]] + points[INDEX[f"right_{name}"]]) / 2
 
 
 def look(image: np.ndarray, model, centre: np.ndarray, side: float) -> tuple[np.ndarray, float]:
-    """One pass alone, for who asks where somebody is.
+    """Run a single pass, to locate a person.
 
     Args:
-        centre: Of the square that is looked at, (x, y) pixels.
-        side: Of the square, pixels.
-    Returns: `KEYPOINTS` in crop pixels, float32 [K, 2], and the presence in [0, 1].
+        image: uint8 [H, W, 3].
+        model: The pose model.
+        centre: Centre of the square that is examined, (x, y) pixels.
+        side: Side of the square, pixels.
+
+    Returns:
+        `KEYPOINTS` in crop pixels, float32 [K, 2], and the presence in [0, 1].
     """
     one = _run(image, model, centre, side, False)
     return one.points, one.presence
 
 
 def _run(image, model, centre: np.ndarray, side: float, mirrored: bool) -> _Pass:
-    """One pass over the square around `centre`; pixels outside the crop repeat its edge."""
+    """Run a pass over the square around `centre`; beyond the crop its edge is repeated."""
     corner = centre - side / 2
     square = _square(image, corner, side)
     if mirrored:
@@ -129,7 +139,7 @@ def _run(image, model, centre: np.ndarray, side: float, mirrored: bool) -> _Pass
 
 
 def _square(image: np.ndarray, corner: np.ndarray, side: float) -> np.ndarray:
-    """The square region resampled to the model's input, edges repeated."""
+    """The square region, resampled to the model's input size, with repeated edges."""
     pad = int(np.ceil(max(0, -corner.min(), *(corner + side - image.shape[1::-1])))) + 1
     padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
     left, top = corner + pad
@@ -141,7 +151,7 @@ def _square(image: np.ndarray, corner: np.ndarray, side: float) -> np.ndarray:
 
 
 def _region(first: _Pass, shape: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """Centre and height of the person after the first pass: its mask and its skeleton together."""
+    """Centre and height of the person, from mask and skeleton of the first pass."""
     mask = main_component(to_crop(first, shape) > 0.4, first.points)
     rows, columns = np.nonzero(mask)
     low, high = first.points.min(0), first.points.max(0)
@@ -154,7 +164,12 @@ def _region(first: _Pass, shape: tuple[int, int]) -> tuple[np.ndarray, float]:
 
 
 def to_crop(one: _Pass, shape: tuple[int, int]) -> np.ndarray:
-    """The mask of one pass in crop pixels.  float32 [H, W]"""
+    """The mask of one pass in crop pixels, float32 [H, W].
+
+    Args:
+        one: The pass.
+        shape: Height and width of the crop.
+    """
     scale = SIDE / one.side
     rows = (np.arange(shape[0]) + 0.5 - one.corner[1]) * scale - 0.5
     columns = (np.arange(shape[1]) + 0.5 - one.corner[0]) * scale - 0.5
@@ -163,7 +178,12 @@ def to_crop(one: _Pass, shape: tuple[int, int]) -> np.ndarray:
 
 
 def main_component(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The connected part that holds most of the trunk's points, else the largest.  bool [H, W]"""
+    """The component of a mask with most points of the trunk, else the largest; bool [H, W].
+
+    Args:
+        mask: bool [H, W].
+        points: `KEYPOINTS` in its pixels.  [K, 2]
+    """
     labels, count = ndimage.label(mask)
     if count <= 1:
         return mask
@@ -182,7 +202,7 @@ def main_component(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _combine(passes: list[_Pass], shape: tuple[int, int]) -> Parse:
-    """Vote on the facing, then the median of the passes that agree, and one good mask."""
+    """Vote on the facing, then combine the passes that agree: median skeleton, one mask."""
     left, right = SHOULDERS
     ballots = np.array([np.sign(one.points[left, 0] - one.points[right, 0]) for one in passes])
     weights = np.array([one.presence for one in passes]) + 1e-3
@@ -194,7 +214,7 @@ def _combine(passes: list[_Pass], shape: tuple[int, int]) -> Parse:
     world = np.median(np.stack([one.world for one in agreeing]), axis=0)
     extent = max(float(np.ptp(points[:, 1])), 1.0)
     spread = stack.std(axis=0).max(axis=1) / extent
-    # A mean of masks loses feet on bright ground: take the passes nearest the median skeleton.
+    # A mean of masks loses feet on bright ground: use the passes nearest to the median skeleton.
     misfit = [np.abs(one.points - points).mean() / extent - 0.05 * one.presence for one in agreeing]
     masks = [to_crop(agreeing[k], shape) for k in np.argsort(misfit)[:3]]
     mask = np.sort(np.stack(masks), axis=0)[-2 if len(masks) > 1 else -1]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Posing: a reconstructed person -> the clothed mesh that is rendered or exported.
+"""Pose reconstructed people: the clothed meshes that are rendered or exported.
 
-Needs no pose model and no photo: other cameras and exports of a saved person start here.
+Needs no pose model and no image: rendering and exporting a saved person start here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ MODES = ("fitted", "relaxed", "walk")
 
 
 class Poser:
-    """A body with its clothes and its bank of poses, prepared once."""
+    """A body with its clothing and its bank of poses, prepared once.
+
+    Args:
+        body: The body.
+    """
 
     def __init__(self, body: bodies.Body):
         self.body = body
@@ -28,13 +32,19 @@ class Poser:
 
 
 def posed(people: list[Person], poser: Poser, mode: str = "relaxed") -> Tensor:
-    """The people's meshes as they are rendered: clothed, on the ground, facing +z.
+    """Pose people for rendering: clothed, standing on the ground, facing +z.
 
     Args:
-        mode: "fitted", "walk" (the nearest pose of the bank), or "relaxed": between them,
-            nearer to the bank, most so with the arms. A person whose fit failed always walks.
-    Returns: vertices, metres.  [N, V, 3]
-    Raises: ValueError: if the mode is unknown.
+        people: N people with this body.
+        poser: The prepared body.
+        mode: "fitted"; "walk" (the nearest pose of the bank); or "relaxed" (between these, nearer
+            to the bank, the arms most). People whose fit failed always get "walk".
+
+    Returns:
+        Vertices, metres.  [N, V, 3]
+
+    Raises:
+        ValueError: If the mode is unknown.
     """
     if mode not in MODES:
         raise ValueError(f"pose.mode must be one of {', '.join(MODES)}; got {mode!r}")
@@ -55,13 +65,13 @@ def posed(people: list[Person], poser: Poser, mode: str = "relaxed") -> Tensor:
 
 
 def _share(body) -> Tensor:
-    """How much of the fitted pose each bone keeps in relaxed mode.  [P, 1]"""
+    """Share of the fitted pose that each bone keeps in the mode "relaxed", [P, 1]."""
     arms = ("arm", "wrist")
     return torch.tensor([[0.25 if any(a in bone for a in arms) else 0.4] for bone in body.bones])
 
 
 def _nearest(poser: Poser, pose: Tensor) -> Tensor:
-    """The pose of the bank whose legs are most like the fitted ones.  [N]"""
+    """Index of the pose of the bank whose legs are most like the fitted ones, [N]."""
     legs = [
         k
         for k, bone in enumerate(poser.body.bones)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FitQuality: the numbers that tell a bad reconstruction, and what a bad one falls back to.
+"""FitQuality: measurements that reveal a bad reconstruction, and the fallback for one.
 
-None of the obvious signals (presence, overlap, the energy of a flipped fit) separates good from bad
-alone; two of these five firing together does. Thresholds come from real crops of people. What is
-wrong with the crop itself (`crop_flags`, `foreign`) is flagged beside them, and spoils no fit.
+None of the obvious signals (presence, overlap, the residual of a flipped fit) separates good from
+bad alone; two of the five below together do. Thresholds were set on real crops of people. Flags
+of the crop itself (`crop_flags`, `foreign`) are recorded as well and do not count as a bad fit.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from viewsynth.reconstruct import crop_flags
 from viewsynth.reconstruct.fit import Fit
 from viewsynth.reconstruct.parse import Parse
 
-# A flag fires beyond its limit.
+# A flag is set beyond its limit.
 LIMITS = {"error": 0.021, "silhouette": 0.7, "spread": 0.06, "doubt": 0.3, "aspect": 1.4}
-
-
 POSTURE = ("riding", "sitting")
-WHOLE = ("cut", "small")  # a person's other crops make up for these
+WHOLE = ("cut", "small")  # other crops of the person compensate for these
 
 
 def unusable(found: Parse, image: np.ndarray, model) -> str:
     """Why a crop cannot be reconstructed at all, or "".
 
     Args:
-        image, model: What it was parsed from and with.
+        found: Its parse.
+        image: The crop.  uint8 [H, W, 3]
+        model: The pose model.
     """
     share = float((found.mask > 0.5).mean())
     if found.presence < 0.3 and crop_flags.is_turned(image, model):
         return (
-            "the person lies, or the picture is turned by 90 degrees: only people who are upright "
-            "can be reconstructed; turn the picture"
+            "the person lies, or the image is rotated by 90 degrees: only people who are upright "
+            "can be reconstructed; rotate the image"
         )
     if found.presence < 0.3:
         return "no person found in the crop; crop tightly around one whole person"
@@ -49,13 +49,16 @@ def of_crop(crop, fit: Fit, row: int, overlap: float) -> dict:
     """FitQuality of one crop.
 
     Args:
-        crop: Has `parse`, its `flags` and `pixels`, see `crop_flags`.
-        row: Of the crop in the fit.
-        overlap: IoU of the drawn body and the mask.
-    Returns: `error` (mean keypoint error, heights), `silhouette` (loss), `spread` (median over the
+        crop: With its `parse`, `flags` and `pixels`, see `crop_flags`.
+        fit: The result of the chunk.
+        row: Index of the crop in the fit.
+        overlap: IoU of the fitted body and the mask.
+
+    Returns:
+        `error` (mean keypoint error, heights), `silhouette` (loss), `spread` (median over the
         points of the standard deviation between passes, heights), `vote`, `presence`, `doubt`
-        (1 - vote x presence), `aspect` (stretch, >= 1), `overlap` (IoU), `flags` (names of those
-        beyond their limit, then those of the crop), `trust` in (0, 1] and `pixels`.
+        (1 - vote x presence), `aspect` (stretch, >= 1), `overlap` (IoU), `flags` (measurements
+        beyond their limit, then the flags of the crop), `trust` in (0, 1] and `pixels`.
     """
     found = crop.parse
     aspect = float(fit.aspect[row])
@@ -75,25 +78,35 @@ def of_crop(crop, fit: Fit, row: int, overlap: float) -> dict:
 
 
 def misfits(scores: dict) -> int:
-    """How many of the flags speak of the fit."""
+    """The number of flags that concern the fit.
+
+    Args:
+        scores: Of `of_crop`.
+    """
     return sum(flag in LIMITS for flag in scores["flags"])
 
 
 def rank(scores: dict) -> tuple[int, float]:
-    """What makes a crop the one that gives the pose: the least comes first."""
+    """Sort key of crops: the first one gives the person's pose.
+
+    Args:
+        scores: Of `of_crop`.
+    """
     spoilt = sum(flag in LIMITS or flag in POSTURE for flag in scores["flags"])
     return spoilt, scores["error"]
 
 
 def of_person(best: dict, used: Sequence[dict]) -> dict:
-    """Figures of a person beyond those of the crop that gave the pose.
+    """Measurements of a person, which replace or extend those of the crop that gave the pose.
 
     Args:
-        best: Of that crop.
-        used: Of all crops that paint.
-    Returns: `flags`, without what another crop makes up for and with what is told of any crop;
-        `pixels`, of the largest; `crops`, how many; `found`, people in the picture that they were
-        cut from, for who cuts them to say.
+        best: Scores of that crop.
+        used: Scores of all crops of the texture.
+
+    Returns:
+        `flags`, without those that another crop compensates for and with those that matter on any
+        crop; `pixels` of the largest crop; `crops`, their number; and `found`, the number of people
+        in the source image, which the caller corrects.
     """
     own = [flag for flag in best["flags"] if flag not in (*WHOLE, "mixed", "elevation")]
     own += [flag for flag in WHOLE if all(flag in one["flags"] for one in used)]
@@ -103,7 +116,11 @@ def of_person(best: dict, used: Sequence[dict]) -> dict:
 
 
 def fallback(scores: dict) -> str:
-    """ "" = the fit stands, "walk" = its pose does not, "mean" = its shape does not either."""
+    """What replaces a bad fit: "" = nothing, "walk" = its pose, "mean" = its shape as well.
+
+    Args:
+        scores: Of the best crop.
+    """
     if misfits(scores) >= 4 or scores["error"] > 0.05:
         return "mean"
     return "walk" if misfits(scores) >= 2 else ""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets: what the parses of all crops ask of the fit, as tensors.
+"""Targets of the fit: the parses of all crops as tensors.
 
-Everything is in units of the person's height in the crop, so that weights have one meaning.
+All lengths are in units of the person's height in the crop, so that weights have one meaning.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from viewsynth.bodies import KEYPOINTS
 from viewsynth.reconstruct.parse import INDEX, Parse
 
-# (upper end, lower end, damping of the depth hint: the pose model over-estimates depth)
+# (upper end, lower end, damping of the depth hint, because the pose model overestimates depth)
 LIMBS = (
     ("shoulder", "elbow", 0.69),
     ("elbow", "wrist", 0.62),
@@ -25,14 +25,14 @@ LIMBS = (
 )
 AXES = (("left_shoulder", "right_shoulder"), ("left_hip", "right_hip"))
 POINT_WEIGHTS = {"eye": 0.5, "ear": 0.7, "toe": 0.5, "heel": 0.5, "hip": 0.8}
-BOUNDARY = 160  # points on the outline
+BOUNDARY = 160  # points on the silhouette
 SOURCE_ELEVATION = (10.0, 10.0)  # mean and standard deviation of a ground camera, degrees
-KNOWN_ELEVATION = 1.0  # standard deviation where the data says the elevation, degrees
+KNOWN_ELEVATION = 1.0  # standard deviation where the data gives the elevation, degrees
 
 
 @dataclass
 class Targets:
-    """What the crops say, as tensors in person heights; N crops."""
+    """Targets of N crops, lengths in person heights; shapes and units see the comments."""
 
     points: Tensor  # [N, K, 2]
     weight: Tensor  # [N, K]
@@ -49,7 +49,14 @@ class Targets:
 def targets(
     parses: list[Parse], person: list[int], elevations: list[float | None], device
 ) -> Targets:
-    """Gather the parses of all crops.  `elevations`: degrees, None = unknown."""
+    """Compute the targets of all crops.
+
+    Args:
+        parses: Of N crops.
+        person: Index of the person of each crop.
+        elevations: Of the camera of each crop, degrees; None = unknown.
+        device: Of the tensors.
+    """
     base = np.ones(len(KEYPOINTS), np.float32)
     for name, row in INDEX.items():
         for key, value in POINT_WEIGHTS.items():
@@ -90,20 +97,20 @@ def targets(
 
 
 def _slopes(one: Parse, pairs) -> np.ndarray:
-    """Damped depth change of each pair of points over its length, in the model's metres."""
+    """Damped depth change over length of each pair of points."""
     change = np.stack([one.length[INDEX[a]] - one.length[INDEX[b]] for a, b, _ in pairs])
     slope = change[:, 2] / np.maximum(np.linalg.norm(change, axis=1), 0.05)
     return slope * np.array([damping for *_, damping in pairs])
 
 
 def _silhouette(one: Parse, size: int = 96) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Signed distance map in heights on a square window around the person, and edge points."""
+    """Signed distance map on a square around the person, its window, and edge points; heights."""
     pad = int(np.ceil(0.25 * max(one.mask.shape)))
     mask = np.pad(one.mask > 0.5, pad)
     if not mask.any():
         mask[pad + one.mask.shape[0] // 2, pad + one.mask.shape[1] // 2] = True
     signed = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
-    signed = (signed + 0.7) / one.height  # masks are slightly fat
+    signed = (signed + 0.7) / one.height  # masks are slightly too wide
     side = max(mask.shape)
     square = np.pad(signed, ((0, side - mask.shape[0]), (0, side - mask.shape[1])), mode="edge")
     zoom = ndimage.map_coordinates(

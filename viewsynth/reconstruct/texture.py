@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texture: project the crops onto the fitted body, fuse them, and say texel by texel what was seen.
+"""Texture: project crops onto the fitted body, fuse them, and record what was seen per texel.
 
-Weight of a texel in a crop = cos(normal, ray) ** 1.5, for visible texels inside the person's mask.
-Colours are read from the crop with everything near the mask's edge replaced by the nearest inner
-pixel, so that no background bleeds in. Crops of one person are brought to one tone before they are
-fused, because exposures differ by a factor of two between cameras. What no crop saw is filled by
-`viewsynth.reconstruct.fill`.
+The weight of a texel in a crop is cos(normal, ray) ** 1.5 if it is visible and inside the person's
+mask. Near the mask's edge, colours are taken from the nearest inner pixel, so that no background
+bleeds in. Crops of one person are brought to one tone before they are fused, because exposures of
+cameras differ by up to a factor of two. `viewsynth.reconstruct.fill` completes the rest.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ from viewsynth.reconstruct.fit import Fit, view_rotation
 from viewsynth.render import shade, zbuffer
 
 SIZE = 256  # texels along a side of the atlas
-PRIOR = 10.0**2  # grey levels squared, of a tone that stays as it is
-OVERSAMPLE = 3  # of the visibility test, relative to crop pixels
-# Parts whose colour is one profile over height, left and right together.
+PRIOR = 10.0**2  # strength of the prior on an unchanged tone, grey levels squared
+OVERSAMPLE = 3  # resolution of the visibility test, relative to crop pixels
+# Parts with one colour profile over height, left and right together.
 GROUPS = ("head", "neck", "torso", "upper_arm", "forearm", "hand", "thigh", "shank", "foot")
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """The valid texels of a body's atlas, M of them, on the standing mean body.
+    """The M valid texels of a body's atlas.
 
     Args:
         texel: Flat index into the T x T atlas.  [M]
-        vertex: Corners of the triangle each texel lies on.  [M, 3]
+        vertex: Corners of the triangle that each texel lies on.  [M, 3]
         weight: Barycentric weights of those corners.  [M, 3]
         position: On the standing mean body, metres.  [M, 3]
         group: Index into `GROUPS`.  [M]
-        mirror: The texel (0..M) on the other side of the body.  [M]
+        mirror: Index (0..M) of the texel on the other side of the body.  [M]
         hair: Whether it lies where hair grows (scalp, back of the head).  bool [M]
-        gutter: For every texel of the atlas the nearest valid one, index into M.  [T * T]
+        gutter: Index (0..M) of the valid texel nearest to every texel of the atlas.  [T * T]
     """
 
     texel: np.ndarray
@@ -55,7 +54,12 @@ class Atlas:
 
 
 def prepare(body: Body, size: int = SIZE) -> Atlas:
-    """The atlas of a body."""
+    """Prepare the atlas of a body.
+
+    Args:
+        body: The body.
+        size: Texels along a side.
+    """
     face, bary = (array.cpu().numpy() for array in shade.atlas(body.uvs, body.face_uvs, size))
     texel = np.flatnonzero(face.ravel() >= 0)
     vertex = body.faces.cpu().numpy()[face.ravel()[texel]]
@@ -82,7 +86,13 @@ def prepare(body: Body, size: int = SIZE) -> Atlas:
 
 
 def hair_region(body: Body, rest: Tensor, points: np.ndarray) -> np.ndarray:
-    """Which points of the standing mean body lie on the scalp or the back of the head.  bool [M]"""
+    """Which points lie on the scalp or the back of the head, bool [M].
+
+    Args:
+        body: The body.
+        rest: Vertices of the standing mean body, metres.  [1, V, 3]
+        points: Points on it.  [M, 3]
+    """
     key = dict(zip(KEYPOINTS, keypoints(body, rest)[0].cpu().numpy(), strict=True))
     eye, ear = key["left_eye"], key["left_ear"]
     top = float(rest[0, :, 1].max())
@@ -93,7 +103,7 @@ def hair_region(body: Body, rest: Tensor, points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Paint:
-    """What one crop says of the texels.
+    """Texels as one crop, or several fused ones, show them.
 
     Args:
         colour: RGB in [0, 255].  float32 [M, 3]
@@ -112,14 +122,19 @@ def project(
     images: list[np.ndarray],
     masks: list[np.ndarray],
 ) -> tuple[list[Paint], list[float], list[np.ndarray]]:
-    """Read the texels' colours from the crops.
+    """Read the colours of the texels from the crops.
 
     Args:
-        vertices: Posed with offsets, one per crop.  [N, V, 3]
-        images: uint8 [H, W, 3] each.
-        masks: Person probability [H, W] each.
-    Returns: the paint of every crop, the overlap (IoU) of the rendered body with its mask, and the
-        share of every crop pixel that the rendered body covers, float32 [H, W].
+        body: The body.
+        atlas: Its texels.
+        fit: Cameras of the N crops.
+        vertices: Posed and clothed, per crop.  [N, V, 3]
+        images: The crops.  uint8 [H, W, 3] each
+        masks: Person probability.  [H, W] each
+
+    Returns:
+        For each crop: its paint; the IoU of the fitted body and the mask; and the share of every
+        pixel that the fitted body covers, float32 [H, W].
     """
     normals = shade.vertex_normals(vertices, body.faces)
     forward = view_rotation(fit.elevation, fit.azimuth)[:, 2]
@@ -142,13 +157,13 @@ def project(
 
 
 def _overlap(body: np.ndarray, mask: np.ndarray) -> float:
-    """Intersection over union of the rendered body (oversampled) and the mask."""
+    """Intersection over union of the fitted body (oversampled) and the mask."""
     person = np.kron(mask > 0.5, np.ones((OVERSAMPLE, OVERSAMPLE), bool))
     return float((body & person).sum() / max((body | person).sum(), 1))
 
 
 def _read(atlas: Atlas, place, distance, facing, nearest, image, mask) -> Paint:
-    """One crop's paint: place, distance, facing are per vertex, nearest is the depth buffer."""
+    """The paint of one crop; place, distance and facing are per vertex, nearest is the depth."""
     mixed = [
         (array[atlas.vertex] * (atlas.weight[..., None] if array.ndim == 2 else atlas.weight)).sum(
             1
@@ -175,17 +190,22 @@ def _read(atlas: Atlas, place, distance, facing, nearest, image, mask) -> Paint:
 
 
 def inner_colours(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The crop with everything near or beyond the mask's edge replaced by the nearest inner pixel.
+    """Replace everything near or beyond the mask's edge by the nearest inner pixel.
 
-    Returns: float32 [H, W, 3], and how far a pixel may be trusted: 1 inside the mask, falling to 0
-        a few pixels outside.  float32 [H, W]
+    Args:
+        image: The crop.  uint8 [H, W, 3]
+        mask: Person probability.  [H, W]
+
+    Returns:
+        The colours, float32 [H, W, 3], and the trust in each pixel: 1 inside the mask, falling to
+        0 a few pixels outside, float32 [H, W].
     """
     person = mask > 0.55
     depth = ndimage.distance_transform_edt(person)
     height = max(np.ptp(np.nonzero(person)[0]) if person.any() else 1, 1)
-    # Thin limbs have no pixel that deep: they keep their own ridge.
+    # Thin limbs have no pixel that deep inside: they keep their innermost ones.
     ridge = ndimage.maximum_filter(depth, size=5)
-    # Head and feet are a few pixels high: there a narrow margin, or hair and shoes are lost.
+    # Head and feet are a few pixels high: with a wider margin hair and shoes would be lost.
     rows = np.nonzero(person.any(1))[0]
     share = (np.arange(len(person)) - rows[0]) / height if len(rows) else np.zeros(len(person))
     margin = np.where((share < 0.17) | (share > 0.93), 0.8, 0.018 * height + 0.5)[:, None]
@@ -200,14 +220,16 @@ def inner_colours(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.n
 def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[Paint]:
     """Bring the crops of one person to one tone.
 
-    Source: ours. A hazy or dark camera is undone by out = gain * (in - black), fitted robustly to
-    the medians of the parts that both crops see, with a weak prior at no change; what is left of a
-    part's difference is then taken away too, unless it is so large that the part must really differ
-    front to back (a backpack). Parts are matched in the tone of the best exposed crop; the person
-    gets a tone between that and the others', because no single camera's exposure is the truth.
+    Source: ours. Haze or low exposure is undone by out = gain * (in - black), fitted robustly to
+    the medians of the parts that both crops show, with a weak prior on no change. The remaining
+    difference of a part is then removed as well, unless it is so large that front and back must
+    really differ (a backpack). Parts are matched to the tone of the crop with the best exposure;
+    the result lies between its tone and those of the others, because no single one is the truth.
 
     Args:
-        quality: How far each crop is trusted to be right, any scale.
+        paints: Of each crop.
+        atlas: The texels.
+        quality: Trust in each crop, on any scale.
     """
     if len(paints) == 1:
         return paints
@@ -240,7 +262,7 @@ def _common_curve(mine: dict, theirs: dict):
 
 
 def _between(colour: np.ndarray, curves: list) -> np.ndarray:
-    """Colours moved towards the tones of other crops, by the share of each."""
+    """Move colours towards the tones of other crops, by the share of each."""
     moved = colour.copy()
     for share, curve in curves:
         if curve is not None:
@@ -250,12 +272,12 @@ def _between(colour: np.ndarray, curves: list) -> np.ndarray:
 
 
 def _part(atlas: Atlas) -> np.ndarray:
-    """The group of every texel, with hair as one more.  [M]"""
+    """The group of every texel, with hair as a further group, [M]."""
     return np.where(atlas.hair, len(GROUPS), atlas.group)
 
 
 def _medians(paint: Paint, atlas: Atlas) -> dict[int, np.ndarray]:
-    """Median colour of every part that the crop sees; hair is a part of its own."""
+    """Median colour of every part that the crop shows, hair included."""
     part = _part(atlas)
     found = {}
     for number in range(len(GROUPS) + 1):
@@ -266,6 +288,7 @@ def _medians(paint: Paint, atlas: Atlas) -> dict[int, np.ndarray]:
 
 
 def _retone(paint: Paint, atlas: Atlas, mine: dict, theirs: dict) -> np.ndarray:
+    """Colours of a crop in the tone of another one, from the medians of their parts."""
     colour, torso = paint.colour, GROUPS.index("torso")
     common = sorted(set(mine) & set(theirs))
     if len(common) < 2:
@@ -276,22 +299,22 @@ def _retone(paint: Paint, atlas: Atlas, mine: dict, theirs: dict) -> np.ndarray:
     part = _part(atlas)
     for number in common:
         whole = part == number
-        if number == torso:  # a bag keeps the tone that it has, halfway
+        if number == torso:  # a bag keeps part of its own tone
             toned[whole] += 0.6 * bag * (colour[whole] - toned[whole])
         row = gain * (mine[number] - middle) + aim
         rest = theirs[number] - row
         same = np.clip((110 - np.abs(rest).max()) / 40, 0, 1)
         if number == len(GROUPS):
-            same = 1.0  # hair is hair on every side
+            same = 1.0  # hair looks alike from all sides
         elif number == torso:
             same *= 1 - bag
-        near = np.exp(-((np.abs(toned[whole] - row).max(1) / 70) ** 2))  # not the belt, not a hem
+        near = np.exp(-((np.abs(toned[whole] - row).max(1) / 70) ** 2))  # not belts and hems
         toned[whole] += same * near[:, None] * rest
     return np.clip(0.9 * toned + 0.1 * colour, 0, 255).astype(np.float32)
 
 
 def _tone_curve(mine: dict, theirs: dict, parts: list[int]):
-    """Robust fit of theirs = gain * (mine - middle) + aim, each [3], over the parts' medians."""
+    """Robust fit of theirs = gain * (mine - middle) + aim to the medians of parts, [3] each."""
     x, y = (np.stack([medians[part] for part in parts]) for medians in (mine, theirs))
     weight = np.ones(len(parts))
     for _ in range(10):
@@ -307,8 +330,9 @@ def _tone_curve(mine: dict, theirs: dict, parts: list[int]):
 
 
 def _bag(mine: dict, theirs: dict) -> float:
-    """How much darker the trunk is in one crop than in the other, relative to the sleeves, in
-    natural logarithms: a dark bag on the back; 0 where it is not darker.
+    """How much darker the trunk is in one crop than in the other: evidence of a dark bag.
+
+    Relative to the sleeves, in natural logarithms; 0 where it is not darker.
     """
     torso, sleeve = GROUPS.index("torso"), GROUPS.index("upper_arm")
     if sleeve not in mine or sleeve not in theirs:
@@ -318,7 +342,11 @@ def _bag(mine: dict, theirs: dict) -> float:
 
 
 def fuse(paints: list[Paint]) -> Paint:
-    """One paint of all crops: the best view of a texel counts most (weights squared)."""
+    """Fuse the paints of one person; the crop that shows a texel best counts most.
+
+    Args:
+        paints: Of each crop; colours are averaged by their squared weights.
+    """
     weight = np.stack([paint.weight for paint in paints])
     share = weight**2 / np.maximum((weight**2).sum(0), 1e-9)
     colour = sum(s[:, None] * paint.colour for s, paint in zip(share, paints, strict=True))

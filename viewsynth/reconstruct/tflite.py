@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the two pose models, one picture at a time: the same input gives the same bytes.
+"""Run the two pose models, one image at a time: the same input gives the same bytes.
 
-`find` (detector) and `parse` (landmarks) call this; `weights` says where the files come from.
-LiteRT runs with one thread, because its sums depend on the number of threads; cores are kept busy
-by worker processes. One `Model` per process: it cannot be pickled.
+`find` (detector) and `parse` (landmarks) use this; the files come from `viewsynth.runtime.weights`.
+LiteRT runs with one thread, because its sums depend on the number of threads; several cores are
+used by worker processes. A `Model` cannot be pickled: each process loads its own.
 
 | model | input | outputs |
 |---|---|---|
-| pose_landmark_full | [1, 256, 256, 3] RGB in [0, 1] | `landmarks` [39, 5]: x, y, z in pixels of the 256 square (z: about the hips, smaller = nearer), visibility and presence as logits; 33 body points, then 6 auxiliary. `presence` [1]: probability that a person is there. `mask` [256, 256]: logits. `heatmap` [64, 64, 39]. `world` [39, 3]: metres about the middle of the hips, camera axes (x right, y down, z away) |
+| pose_landmark_full | [1, 256, 256, 3] RGB in [0, 1] | `landmarks` [39, 5]: x, y, z in pixels of the 256 square (z: relative to the hips, smaller = nearer), visibility and presence as logits; 33 body points, then 6 auxiliary. `presence` [1]: probability that a person is there. `mask` [256, 256]: logits. `heatmap` [64, 64, 39]. `world` [39, 3]: metres relative to the middle of the hips, camera axes (x right, y down, z away) |
 | pose_detection | [1, 224, 224, 3] RGB in [-1, 1] | `boxes` [2254, 12], `scores` [2254]: see `find` |
 """  # noqa: E501
 
@@ -33,16 +33,16 @@ OUTPUTS = {
 
 
 class Model:
-    """A TFLite model that takes one float32 picture.
+    """A TFLite model that takes one float32 image.
 
     Args:
         path: The file.
 
     Attributes:
-        size: Expected (height, width) of the input, pixels.
+        size: Height and width of the input, pixels.
 
     Raises:
-        ValueError: if LiteRT cannot read the file or it is not one of the two models.
+        ValueError: If LiteRT cannot read the file or it is not one of the two models.
     """
 
     def __init__(self, path: str | Path):
@@ -61,7 +61,7 @@ class Model:
         shapes = {d["index"]: tuple(map(int, d["shape"])) for d in self._outputs()}
         if unknown := [shape for shape in shapes.values() if shape not in OUTPUTS]:
             raise ValueError(
-                f"{path} is not a pose model that we know: it has outputs {unknown}; expected "
+                f"{path} is not a known pose model: it has outputs {unknown}; expected "
                 "pose_landmark_full.tflite or pose_detection.tflite of MediaPipe 0.10.21"
             )
         self._named = {index: OUTPUTS[shape] for index, shape in shapes.items()}
@@ -69,16 +69,18 @@ class Model:
     def _outputs(self) -> list[dict]:
         return self._interpreter.get_output_details()
 
-    def __call__(self, picture: np.ndarray) -> dict[str, np.ndarray]:
-        """Run once.
+    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the model.
 
         Args:
-            picture: As the table above says.  float32 [1, H, W, 3]
-        Returns: Outputs by name, float32 copies.
+            image: In the range of the table above.  float32 [1, H, W, 3]
+
+        Returns:
+            Outputs by name, float32 copies.
         """
-        if picture.shape != self._shape:
-            raise ValueError(f"the model takes {list(self._shape)}, got {list(picture.shape)}")
-        self._interpreter.set_tensor(self._input, np.ascontiguousarray(picture, np.float32))
+        if image.shape != self._shape:
+            raise ValueError(f"the model takes {list(self._shape)}, got {list(image.shape)}")
+        self._interpreter.set_tensor(self._input, np.ascontiguousarray(image, np.float32))
         self._interpreter.invoke()
         return {
             name: self._interpreter.get_tensor(index).reshape(shape)
@@ -88,8 +90,9 @@ class Model:
 
 @contextmanager
 def _quiet():
-    """Keep LiteRT's one line about its CPU delegate off the terminal: it comes from C++ and cannot
-    be turned off, so file descriptor 2 points elsewhere while the model is built.
+    """Keep LiteRT's message about its CPU delegate off the terminal.
+
+    It comes from C++ and cannot be turned off, so file descriptor 2 is redirected meanwhile.
     """
     sys.stderr.flush()
     try:

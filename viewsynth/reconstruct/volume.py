@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Volume: from a bare body to a clothed outline.
+"""Volume: from the vertices of a bare body to a clothed silhouette.
 
-A garment has no navel, buttocks or toes: the mesh is low-passed where clothes and shoes go
-(Taubin's lambda-mu filter, SIGGRAPH 1995, which does not shrink), then moved along its normals by
-the fitted offsets and, where hair grows, by its thickness.
+Garments show no navel, buttocks or toes: the mesh is smoothed where clothes and shoes go (Taubin's
+lambda-mu filter, SIGGRAPH 1995, which does not shrink it), then moved along its normals by the
+fitted offsets and, where hair grows, by the thickness of the hair.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from viewsynth.bodies import KEYPOINTS, PARTS, Body, keypoints
 from viewsynth.render.shade import vertex_normals
 
 PASSES, SHRINK, GROW = 10, 0.55, -0.57
-# How strongly each part is smoothed, [0, 1]: hands and face keep their form.
+# How strongly each part is smoothed, [0, 1]; hands and face are not.
 SMOOTH = {
     "torso": 1.0,
     "upper_arm": 0.9,
@@ -28,17 +28,20 @@ SMOOTH = {
     "neck": 0.5,
 }
 HAIR = 0.012  # metres
-# Cloth stands off the skin all round; an outline in a photo cannot tell it from a stretched photo,
-# and the fit gives part of it to the stretch.
+# Distance of cloth from the skin beyond the fitted offsets: a silhouette does not distinguish it
+# from a stretched crop, and the fit explains a part of it by the aspect.
 CLOTH = 0.008  # metres
 CLOTHED = {"torso": 1.0, "upper_arm": 1.0, "forearm": 1.0, "thigh": 1.0, "shank": 1.0, "foot": 0.4}
 
 
 class Clothier:
-    """Smoothing weights, the least clothing and the scalp of one body, prepared once.
+    """Clothes a body; smoothing weights, least clothing and scalp are prepared once.
+
+    Args:
+        body: The body.
 
     Attributes:
-        cloth: How far clothes stand off beyond what an outline shows, metres.  [V]
+        cloth: Distance of clothes from the skin beyond the fitted offsets, metres.  [V]
     """
 
     def __init__(self, body: Body):
@@ -48,7 +51,7 @@ class Clothier:
         names = [name.removeprefix("left_").removeprefix("right_") for name in PARTS]
         by_part = torch.tensor([SMOOTH.get(name, 0.0) for name in names], device=faces.device)
         strength = by_part[body.parts][:, None]
-        for _ in range(4):  # no crease where parts meet
+        for _ in range(4):  # avoids creases where parts meet
             strength = 0.5 * strength + 0.5 * (self.average @ strength)
         self.strength = strength
         worn = torch.tensor([CLOTHED.get(name, 0.0) for name in names], device=faces.device)
@@ -62,7 +65,9 @@ class Clothier:
             vertices: Bare, in any pose.  [N, V, 3]
             offsets: Clothing along the normals, metres.  [N, V]
             hair: Hair thickness relative to `HAIR`, [0, 1].  [N]
-        Returns: [N, V, 3].
+
+        Returns:
+            [N, V, 3].
         """
         count, total = len(vertices), vertices.shape[1]
         flat = vertices.transpose(0, 1).reshape(total, count * 3)
@@ -75,7 +80,7 @@ class Clothier:
 
 
 def _averaging(faces: Tensor, count: int) -> Tensor:
-    """Sparse matrix that replaces every vertex by the mean of its neighbours.  [V, V]"""
+    """Sparse matrix that replaces every vertex by the mean of its neighbours, [V, V]."""
     edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     edges = torch.cat([edges, edges.flip(1)]).unique(dim=0)
     degree = torch.bincount(edges[:, 0], minlength=count).clamp_min(1)
@@ -91,7 +96,7 @@ def _averaging(faces: Tensor, count: int) -> Tensor:
 
 
 def _scalp(body: Body, average: Tensor) -> Tensor:
-    """Where hair grows, 1 on the scalp, fading at its border.  [V]"""
+    """Where hair grows: 1 on the scalp, fading at its border, [V]."""
     rest = body.vertices(body.shape_mean[None], 0 * body.pose_mean[None])
     key = dict(zip(KEYPOINTS, keypoints(body, rest)[0], strict=True))
     eye, ear, x = key["left_eye"], key["left_ear"], rest[0]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augment: pictures of a batch as the network sees them in training.
+"""Augmentation of the images of a training batch.
 
-pixels -> `augment` -> method. What happens to a picture is drawn from (seed, step, slot) alone: not
-from what else is in the batch, nor from the process that has it. The draws are made on the CPU and
-have a column each, so that switching a control on changes nothing else.
+reid.pixels -> `augment` -> reid.methods. The augmentation of an image is a function of (seed, step,
+slot), independent of the rest of the batch and of the process. Random numbers are generated on the
+CPU and each operation has its own columns, so enabling one does not change the others.
 """
 
 from __future__ import annotations
@@ -18,53 +18,59 @@ from torch.nn import functional
 from viewsynth.records import seed_of
 from viewsynth.reid.options import Augmentation
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet: what is erased becomes this
-AREA, RATIO = (0.02, 0.33), (0.3, 3.3)  # of what is erased: share of the picture, height : width
-TRIES = 4  # to find such a rectangle that fits; after the last it is cut to fit
+MEAN = (0.485, 0.456, 0.406)  # ImageNet mean, the colour of erased rectangles
+AREA, RATIO = (0.02, 0.33), (0.3, 3.3)  # erased rectangle: share of the image, height : width
+TRIES = 4  # to find a rectangle that fits; the last one is cut to fit
 
-HEIGHT = (28, 150)  # pixels that a person has in a drone's picture
-BLUR = 0.12  # at most this much of a coarse pixel comes from each neighbour
-LEAN = (20.0, 65.0)  # degrees by which the top of the picture leans towards the camera
-TURN = 10.0  # degrees to either side
-DISTANCE = (2.0, 6.0)  # of the camera, in heights of the picture
+HEIGHT = (28, 150)  # height of a person in a drone's image, pixels
+BLUR = 0.12  # largest share of a low-resolution pixel that comes from each of its neighbours
+LEAN = (20.0, 65.0)  # degrees by which the top of the image leans towards the camera
+TURN = 10.0  # largest turn to either side, degrees
+DISTANCE = (2.0, 6.0)  # distance of the camera, in image heights
 
-# The columns of the draws, uniform in [0, 1).
+# Columns of the random numbers, uniform in [0, 1).
 FLIP, DOWN, RIGHT, ERASE, TOP, LEFT = range(6)
 DEGRADE, COARSE, SOFT, PERSPECTIVE, LEANING, TURNING, FAR = range(6, 13)
-SHAPES = 13  # area and ratio of every try, in turn
+SHAPES = 13  # first of the columns with area and ratio of each try
 COLUMNS = SHAPES + 2 * TRIES
 
 
 def augment(
     images: Tensor, seed: int, step: int, slots: Sequence[int] | np.ndarray, recipe: Augmentation
 ) -> Tensor:
-    """Vary the pictures of a batch.
+    """Augment the images of a batch.
 
-    Source: fast-reid's recipe as VDT (CVPR 2024) uses it: padding and random crop, flip, random
-    erasing of Zhong et al. 2017 (arXiv 1708.04896). The controls are ours.
+    Source: fast-reid's recipe as used by VDT (CVPR 2024): padding and random crop, flip, random
+    erasing of Zhong et al. 2017 (arXiv 1708.04896). The control experiments, low resolution and
+    perspective, are ours.
 
     Args:
         images: RGB, on any device.  uint8 [B, H, W, 3]
-        seed: Of the run.
-        step: Of the run, >= 0.
-        slots: Of each picture in the global batch of that step, >= 0.  [B]
+        seed: Seed of the run.
+        step: Step of the run, >= 0.
+        slots: Position of each image in the global batch of that step, >= 0.  [B]
+        recipe: Probabilities of the operations.
     Returns: RGB in [0, 1], not normalised, on the same device.  float32 [B, 3, H, W]
     """
-    drawn = draws(seed, step, slots)
-    images = _controlled(images, drawn, recipe)
+    uniform = draws(seed, step, slots)
+    images = _controlled(images, uniform, recipe)
     height, width = images.shape[1:3]
-    moved = _cropped(images, drawn, recipe.flip, round(recipe.pad * height / 256))
-    # Planes first: a strided uint8 -> float copy is several times as slow.
-    out = moved.permute(0, 3, 1, 2).contiguous().float().div_(255)
+    cropped = _cropped(images, uniform, recipe.flip, round(recipe.pad * height / 256))
+    # contiguous before float: a strided uint8 -> float copy is several times as slow.
+    out = cropped.permute(0, 3, 1, 2).contiguous().float().div_(255)
     mean = torch.tensor(MEAN, device=out.device)[:, None, None]
-    for row, (top, left, bottom, right) in _erased(drawn, recipe.erase, height, width):
+    for row, (top, left, bottom, right) in _erased(uniform, recipe.erase, height, width):
         out[row, :, top:bottom, left:right] = mean
     return out
 
 
 def draws(seed: int, step: int, slots: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The random numbers of these slots; those of a slot do not hang on which others are asked for.
+    """Random numbers of slots; those of a slot do not depend on the other slots requested.
 
+    Args:
+        seed: Seed of the run.
+        step: Step of the run, >= 0.
+        slots: Positions in the global batch, >= 0.  [B]
     Returns: uniform in [0, 1).  float64 [B, COLUMNS]
     """
     slots = np.asarray(slots, np.int64)
@@ -72,65 +78,65 @@ def draws(seed: int, step: int, slots: Sequence[int] | np.ndarray) -> np.ndarray
     return rng.random((int(slots.max(initial=-1)) + 1, COLUMNS))[slots]
 
 
-def _cropped(images: Tensor, drawn: np.ndarray, flip: float, pad: int) -> Tensor:
-    """Pad with black, flip some, cut the old size at a random place."""
+def _cropped(images: Tensor, uniform: np.ndarray, flip: float, pad: int) -> Tensor:
+    """Pad with black, flip some images, and crop to the original size at a random position."""
     count, height, width = images.shape[:3]
     high, wide = height + 2 * pad, width + 2 * pad
-    both = images.new_zeros(2, count, high, wide, 3)  # as it is, and flipped
+    both = images.new_zeros(2, count, high, wide, 3)  # unchanged, and flipped
     inner = both[:, :, pad : pad + height, pad : pad + width]
     inner[0] = images
     inner[1] = images.permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1)
-    top, left = ((drawn[:, column] * (2 * pad + 1)).astype(np.int64) for column in (DOWN, RIGHT))
-    which = (drawn[:, FLIP] < flip) * count + np.arange(count)
+    top, left = ((uniform[:, column] * (2 * pad + 1)).astype(np.int64) for column in (DOWN, RIGHT))
+    which = (uniform[:, FLIP] < flip) * count + np.arange(count)
     rows = which[:, None] * high + top[:, None] + np.arange(height)
     starts = torch.from_numpy(rows * wide + left[:, None]).to(images.device)
-    # A row of the result is a run of bytes in `both`: every such run is a row of this view.
+    # A pixel row of the result is contiguous in `both`, so it is one row of this unfolded view.
     runs = both.view(-1).unfold(0, 3 * width, 3)
     return runs.index_select(0, starts.view(-1)).view(count, height, width, 3)
 
 
-def _erased(drawn: np.ndarray, erase: float, height: int, width: int):
-    """Row and rectangle (top, left, bottom, right) of the pictures that lose one."""
-    for row in np.flatnonzero(drawn[:, ERASE] < erase).tolist():
-        for area, ratio in drawn[row, SHAPES:].reshape(TRIES, 2):
+def _erased(uniform: np.ndarray, erase: float, height: int, width: int):
+    """Yield the row and the erased rectangle (top, left, bottom, right) of the images with one."""
+    for row in np.flatnonzero(uniform[:, ERASE] < erase).tolist():
+        for area, ratio in uniform[row, SHAPES:].reshape(TRIES, 2):
             pixels = (AREA[0] + area * (AREA[1] - AREA[0])) * height * width
             shape = np.exp(np.log(RATIO[0]) + ratio * np.log(RATIO[1] / RATIO[0]))
             high, wide = round((pixels * shape) ** 0.5), round((pixels / shape) ** 0.5)
             if high < height and wide < width:
                 break
         high, wide = min(max(high, 1), height), min(max(wide, 1), width)
-        top = int(drawn[row, TOP] * (height - high + 1))
-        left = int(drawn[row, LEFT] * (width - wide + 1))
+        top = int(uniform[row, TOP] * (height - high + 1))
+        left = int(uniform[row, LEFT] * (width - wide + 1))
         yield row, (top, left, top + high, left + wide)
 
 
-# ---- controls: what a plain augmentation can imitate of a view from above -----------------------
+# ---- control experiments: effects of an aerial view that plain augmentation can imitate ---------
 
 
-def _controlled(images: Tensor, drawn: np.ndarray, recipe: Augmentation) -> Tensor:
-    """Apply the controls to the pictures that they were drawn for, one by one."""
-    leaning = np.flatnonzero(drawn[:, PERSPECTIVE] < recipe.perspective)
-    coarse = np.flatnonzero(drawn[:, DEGRADE] < recipe.degrade)
+def _controlled(images: Tensor, uniform: np.ndarray, recipe: Augmentation) -> Tensor:
+    """Apply perspective and low resolution to the images that they are sampled for."""
+    leaning = np.flatnonzero(uniform[:, PERSPECTIVE] < recipe.perspective)
+    coarse = np.flatnonzero(uniform[:, DEGRADE] < recipe.degrade)
     if not len(leaning) + len(coarse):
         return images
     images = images.clone()
     for row in leaning.tolist():
-        far = DISTANCE[0] * (DISTANCE[1] / DISTANCE[0]) ** drawn[row, FAR]
-        lean = LEAN[0] + drawn[row, LEANING] * (LEAN[1] - LEAN[0])
-        images[row] = tilted(images[row], lean, (2 * drawn[row, TURNING] - 1) * TURN, far)
+        far = DISTANCE[0] * (DISTANCE[1] / DISTANCE[0]) ** uniform[row, FAR]
+        lean = LEAN[0] + uniform[row, LEANING] * (LEAN[1] - LEAN[0])
+        images[row] = tilted(images[row], lean, (2 * uniform[row, TURNING] - 1) * TURN, far)
     for row in coarse.tolist():
-        pixels = HEIGHT[0] + drawn[row, COARSE] * (HEIGHT[1] - HEIGHT[0])
-        images[row] = degraded(images[row], round(pixels), BLUR * drawn[row, SOFT])
+        pixels = HEIGHT[0] + uniform[row, COARSE] * (HEIGHT[1] - HEIGHT[0])
+        images[row] = degraded(images[row], round(pixels), BLUR * uniform[row, SOFT])
     return images
 
 
 def degraded(image: Tensor, pixels: int, blur: float = 0.0) -> Tensor:
-    """A picture with the resolution of a smaller one: neither colours nor geometry change.
+    """An image at lower resolution, with unchanged colours and geometry.
 
     Args:
         image: RGB.  uint8 [H, W, 3]
-        pixels: Height that it is brought to (area) and back from (bicubic), > 0.
-        blur: Share of each coarse pixel that comes from each of its neighbours, in [0, 0.33].
+        pixels: Height that the image is reduced to (area) and enlarged from (bicubic), > 0.
+        blur: Share of each reduced pixel that comes from each of its neighbours, [0, 0.33].
     """
     height, width = image.shape[:2]
     if pixels >= height:
@@ -149,16 +155,16 @@ def degraded(image: Tensor, pixels: int, blur: float = 0.0) -> Tensor:
 
 
 def tilted(image: Tensor, lean: float, turn: float, distance: float) -> Tensor:
-    """A picture as a flat board that leans and turns, cut to the board again: a homography.
+    """An image as a flat board that leans and turns, cropped to the board: a homography.
 
-    The cut takes away the foreshortening, as a tight crop does; what stays is that near things are
-    larger. Corners that the board does not fill mirror it.
+    Cropping removes the foreshortening, as a tight crop does, and keeps the perspective: near parts
+    are larger. Corners outside the board are filled by reflection.
 
     Args:
         image: RGB.  uint8 [H, W, 3]
-        lean: Degrees by which the top comes towards the camera: as seen from above, (-90, 90).
-        turn: Degrees by which the left side comes towards the camera, (-90, 90).
-        distance: Of the camera from the middle, in heights of the picture, > 1.
+        lean: Degrees by which the top moves towards the camera, as seen from above, (-90, 90).
+        turn: Degrees by which the left side moves towards the camera, (-90, 90).
+        distance: Distance of the camera from the middle, in image heights, > 1.
     """
     height, width = image.shape[:2]
     matrix = torch.from_numpy(_homography(width / height, lean, turn, distance)).float()
@@ -176,12 +182,15 @@ def tilted(image: Tensor, lean: float, turn: float, distance: float) -> Tensor:
 
 
 def _homography(aspect: float, lean: float, turn: float, distance: float) -> np.ndarray:
-    """From places of the result to places of the picture, both in [-1, 1], y down.  [3, 3]"""
+    """Matrix from positions in the result to positions in the image, both in [-1, 1], y down.
+
+    Returns: [3, 3]
+    """
     a, b = np.deg2rad([lean, turn])
-    half = np.diag([aspect / 2, 0.5, 1.0])  # the board, in its own heights
+    half = np.diag([aspect / 2, 0.5, 1.0])  # half sizes of the board, in image heights
     turned = np.array([[np.cos(b), 0, -np.sin(b)], [0, 1, 0], [np.sin(b), 0, np.cos(b)]])
     leant = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
-    # Columns: the board's x and y axes in space, and its middle, straight ahead of the camera.
+    # Columns: the board's x and y axes in camera space, and its middle, on the optical axis.
     view = np.column_stack([(leant @ turned)[:, 0], (leant @ turned)[:, 1], [0, 0, distance]])
     forward = view @ half
     corners = forward @ np.array([[-1, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]], float)

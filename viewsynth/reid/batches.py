@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches: pool, plan and pixels put together, as the training loop takes them."""
+"""Batches for the training loop: images and labels of a plan's steps, read ahead and augmented.
+
+reid.sampler, reid.pixels, reid.augment -> `stream` -> `Batch` -> reid.methods.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,16 @@ from viewsynth.reid.sampler import Plan
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Pictures to learn from, and what is known of them.
+    """Training images with their labels.
 
     Args:
         images: RGB in [0, 1], augmented, not normalised.  float32 [B, 3, H, W]
-        labels: Identity, index into the pool's pids.  int64 [B]
-        cameras: int64 [B]
-        views: Index into the pool's view names; 0 ground, 1 aerial unless platforms were asked for.
-            int64 [B]
-        synthetic: bool [B]
-        weights: In the losses, 1 for real pictures.  float32 [B]
-        names: Of the samples, for messages.
+        labels: Identity, index into the pool's `pids`.  int64 [B]
+        cameras: Camera, numbered over the pool.  int64 [B]
+        views: Index into the pool's `view_names`: 0 ground, 1 aerial, or the platform.  int64 [B]
+        synthetic: Whether an image is synthetic.  bool [B]
+        weights: Weight in the losses, 1 for real images.  float32 [B]
+        names: Names of the samples, for messages.
     """
 
     images: Tensor
@@ -42,20 +44,21 @@ class Batch:
     names: list[str]
 
     def to(self, device: str | torch.device) -> Batch:
-        """The batch on another device."""
+        """The batch on `device`."""
         values = (getattr(self, field.name) for field in fields(self))
         return Batch(*(v.to(device) if isinstance(v, Tensor) else v for v in values))
 
 
 def assemble(pool: Pool, indices: np.ndarray, images: Tensor) -> Batch:
-    """A batch of augmented pictures, on their device.
+    """A batch of augmented images, on their device.
 
     Args:
-        indices: Into the pool.  int64 [B]
-        images: float32 [B, 3, H, W]
+        pool: The training pool.
+        indices: Indices of the images into the pool.  int64 [B]
+        images: Augmented images.  float32 [B, 3, H, W]
     """
-    known = (pool.labels, pool.cameras, pool.views, pool.synthetic, pool.weights)
-    values = [torch.from_numpy(array[indices]).to(images.device) for array in known]
+    columns = (pool.labels, pool.cameras, pool.views, pool.synthetic, pool.weights)
+    values = [torch.from_numpy(array[indices]).to(images.device) for array in columns]
     return Batch(images, *values, names=[pool.samples[n].name for n in indices.tolist()])
 
 
@@ -71,16 +74,18 @@ def stream(
     """The batches of some steps, read ahead.
 
     Args:
-        plan: Its pool must have the samples of `pixels`, in their order.
-        steps: Of the run, e.g. range(done, plan.steps).
+        plan: The batches of the run; its pool must have the samples of `pixels`, in their order.
+        pixels: The images.
+        recipe: The augmentation.
+        steps: Steps of the run, e.g. range(done, plan.steps).
         part: Slots of the batch that this process computes, see `Plan.part`.
-        device: Where the pictures are augmented and the batch is.
-        threads: That read.
+        device: Device of the augmentation and of the batches.
+        threads: Number of threads that read images.
     """
-    assert len(plan.pool.samples) == len(pixels.samples), "pool.keep(pixels.usable) was forgotten"
+    assert len(plan.pool.samples) == len(pixels.samples), "call pool.keep(pixels.usable) first"
     slots = np.arange(plan.people * plan.pictures)[part]
     ahead, now = itertools.tee((step, plan.batch(step)[part]) for step in steps)
     read = pixels.prefetch((indices for _, indices in ahead), threads)
     for images, (step, indices) in zip(read, now, strict=True):
-        varied = augment(images.to(device), plan.seed, step, slots, recipe)
-        yield assemble(plan.pool, indices, varied)
+        augmented = augment(images.to(device), plan.seed, step, slots, recipe)
+        yield assemble(plan.pool, indices, augmented)

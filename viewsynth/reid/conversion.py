@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion: ViT weights by timm's names to a model folder of `transformers`.
+"""Conversion of a timm ViT checkpoint to a model folder of `transformers`.
 
-The aerial-ground field starts from one file, `jx_vit_base_p16_224-80ecf9dd.pth` (timm's ViT-B/16,
-ImageNet). The folder has the names that checkpoints on the hub have, so every release of
-`transformers` reads it. A weight that is not known, missing or of another shape is an error.
+Aerial-ground ReID starts from one file, `jx_vit_base_p16_224-80ecf9dd.pth` (timm's ViT-B/16,
+ImageNet). The converted weights have the names of the checkpoints on the hub, so every release of
+`transformers` reads them. An unknown or missing weight, or one of another shape, is an error.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor
 from viewsynth.reid.pretrained import few
 from viewsynth.runtime.files import write
 
-WIDE = 64  # numbers a head, in all ViTs of the paper
-PLAIN = {
+HEAD_WIDTH = 64  # channels of an attention head, in all ViTs of the paper
+NAMES = {
     "cls_token": "embeddings.cls_token",
     "pos_embed": "embeddings.position_embeddings",
     "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
@@ -37,15 +37,21 @@ BLOCK = {
     "mlp.fc2": "output.dense",
 }
 ATTENTION = ("query", "key", "value")  # their order in timm's "attn.qkv"
-# Classifiers, and what some releases put before them: a backbone has none.
+# Classifiers, and layers that some releases have before them: a backbone has neither.
 LEFT_OUT = re.compile(r"(head|head_dist|pre_logits|fc_norm)\.")
 NESTED = ("model", "state_dict")  # keys under which some files keep the weights
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Weights of a .safetensors or of a .pth file, of which nothing is executed.
+    """Weights of a .safetensors or .pth file; no code in the file is executed.
 
-    Raises: FileNotFoundError, ValueError: if it is not there, or holds no weights.
+    Args:
+        path: The file.
+    Returns: weights by name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it does not hold weights.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -55,26 +61,29 @@ def read(path: Path) -> dict[str, Tensor]:
         import torch
 
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises whatever it likes
+    except Exception as error:  # unpickling can raise any exception
         raise ValueError(
-            f"{path} cannot be read as weights alone: {str(error).splitlines()[0]}; expected a "
+            f"{path} cannot be read as weights only: {str(error).splitlines()[0]}; expected a "
             ".safetensors file, or a .pth file that holds tensors and nothing else"
         ) from error
     while isinstance(found, Mapping) and (inner := [k for k in NESTED if k in found]):
         found = found[inner[0]]
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise ValueError(f"{path} holds no table of weights, but a {type(found).__name__}")
+        raise ValueError(
+            f"{path} must hold a dictionary of tensors, got {type(found).__name__}; give the "
+            "checkpoint of a timm ViT"
+        )
     return {name.removeprefix("module."): value for name, value in found.items()}
 
 
 def convert(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict, list[str]]:
-    """Weights and configuration as `transformers` want them.
+    """Weights and configuration in the form of `transformers`.
 
     Args:
-        weights: By timm's names.
-    Returns: the weights by the names of the hub; the configuration; the names that were left out
-        because no backbone has them.
-    Raises: ValueError: names what is unknown or missing, or what is no ViT.
+        weights: Weights by timm's names.
+    Returns: the weights by the names of the hub; the configuration; the names of the weights that
+        were left out because a backbone does not have them (classifiers).
+    Raises: ValueError: if weights are unknown or missing, or are not those of a ViT.
     """
     kept = {name: value.float() for name, value in weights.items() if not LEFT_OUT.match(name)}
     out, unknown = {}, []
@@ -83,14 +92,14 @@ def convert(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict, lis
             out |= dict(zip(names, value.chunk(len(names)), strict=True))
         else:
             unknown.append(name)
-    if missing := sorted(PLAIN.keys() - kept.keys()):
-        raise ValueError(f"these are no weights of a timm ViT: they lack {few(missing)}")
+    if missing := sorted(NAMES.keys() - kept.keys()):
+        raise ValueError(f"these are not the weights of a timm ViT: they lack {few(missing)}")
     if unknown:
-        raise ValueError(f"a plain ViT has no weights called {few(sorted(unknown))}")
+        raise ValueError(f"a plain ViT has no weights named {few(sorted(unknown))}")
     config = _config(kept, out)
     wanted = {n for k in range(config["num_hidden_layers"]) for n in _block_names(k, config)}
     if missing := sorted(wanted - out.keys()):
-        raise ValueError(f"the file lacks what makes {few(missing)}")
+        raise ValueError(f"the file lacks the weights for {few(missing)}")
     return out, config, sorted(weights.keys() - kept.keys())
 
 
@@ -100,7 +109,11 @@ def save(
     """Write a model folder.
 
     Args:
-        mean, std: By which pixels in [0, 1] are normalised, one a channel.
+        weights: Weights by the names of the hub.
+        config: Configuration of the model.
+        folder: Folder to write.
+        mean: Mean of each channel that pixels in [0, 1] are normalised by.
+        std: Standard deviation of each channel.
     """
     data = {name: value.contiguous() for name, value in weights.items()}
     write(folder / "model.safetensors", to_bytes(data, {"format": "pt"}))
@@ -110,9 +123,9 @@ def save(
 
 
 def _names(name: str) -> list[str]:
-    """What a weight of timm is called on the hub: one name, three, or none."""
-    if name in PLAIN:
-        return [PLAIN[name]]
+    """Names on the hub for one name of timm: one, three (query, key, value), or none."""
+    if name in NAMES:
+        return [NAMES[name]]
     if not (found := re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)):
         return []
     number, part, kind = found.groups()
@@ -123,6 +136,7 @@ def _names(name: str) -> list[str]:
 
 
 def _block_names(number: int, config: dict) -> list[str]:
+    """Names on the hub of all weights of one block."""
     names = []
     for part in (*BLOCK, "attn.qkv"):
         kinds = ("weight", "bias") if part != "attn.qkv" or config["qkv_bias"] else ("weight",)
@@ -131,26 +145,23 @@ def _block_names(number: int, config: dict) -> list[str]:
 
 
 def _config(kept: dict[str, Tensor], out: dict[str, Tensor]) -> dict:
-    """The configuration that the shapes tell."""
-    width, patch = (
-        kept["patch_embed.proj.weight"].shape[0],
-        kept["patch_embed.proj.weight"].shape[2],
-    )
-    places = kept["pos_embed"].shape[1] - 1
-    side = round(places**0.5)
+    """The configuration that follows from the shapes of the weights."""
+    width, _, patch, _ = kept["patch_embed.proj.weight"].shape
+    patches = kept["pos_embed"].shape[1] - 1
+    side = round(patches**0.5)
     numbers = [int(name.split(".")[2]) for name in out if name.startswith("encoder.layer.")]
-    if side * side != places or width % WIDE or not numbers:
+    if side * side != patches or width % HEAD_WIDTH or not numbers:
         raise ValueError(
-            f"these are no weights of a ViT as in the paper: {places} places, a width of {width} "
-            f"(not whole heads of {WIDE}), {len(set(numbers))} blocks; a square of places, a class "
-            "token and at least one block are expected"
+            f"these are not the weights of a ViT as in the paper: {patches} patches, a width of "
+            f"{width}, {len(set(numbers))} blocks; expected a square of patches, a width that is a "
+            f"multiple of {HEAD_WIDTH}, a class token and at least one block"
         )
     return {
         "model_type": "vit",
         "architectures": ["ViTModel"],
         "hidden_size": width,
         "num_hidden_layers": max(numbers) + 1,
-        "num_attention_heads": width // WIDE,
+        "num_attention_heads": width // HEAD_WIDTH,
         "intermediate_size": len(out.get("encoder.layer.0.intermediate.dense.bias", ())),
         "image_size": side * patch,
         "patch_size": patch,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads: what stands between a backbone's feature and the losses. Used by `methods`."""
+"""Heads between the feature of a backbone and the losses, for reid.methods."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 
 class BNNeck(nn.Module):
-    """A normalisation between the feature that distances are learnt on and the classifier.
+    """Batch normalisation between the feature of the metric loss and a linear classifier.
 
     Source: Luo et al., Bag of Tricks, CVPRW 2019 (arXiv 1903.07071): the triplet loss takes the
-    feature before it, the classifier and retrieval the one after. The bias of the normalisation
-    stays zero; the classifier has none and starts from N(0, 0.01).
+    feature before the normalisation, the classifier and retrieval the one after it. The bias of the
+    normalisation stays zero; the classifier has no bias and is initialised from N(0, 0.01).
 
     Args:
         width: Length of a feature.
-        classes: How many identities (or views) there are.
+        classes: Number of identities (or views).
     """
 
     def __init__(self, width: int, classes: int):
@@ -26,5 +26,10 @@ class BNNeck(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.01)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits.  float [B, width] -> [B, classes]"""
+        """Logits of features.
+
+        Args:
+            features: Features before the normalisation.  float [B, width]
+        Returns: float [B, classes]
+        """
         return self.classifier(self.norm(features))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likeness: whether crops show one person, by the features of a ReID model.
+"""Same-person log odds of pairs of crops from the features of a ReID model.
 
-`synthesis` gives it to `reconstruct` as a second opinion beside the colours of body parts. What a
-cosine means differs from model to model and from camera to camera, so the crops of a chunk are the
-measure: those of different people on the one hand, those of one person on the other, most of which
-are right.
+generate.chunk passes it to reconstruct, which combines it with the colours of body parts to find
+crops of other people. The scale of cosine similarities differs between models and cameras, so it is
+calibrated on the crops of the chunk: on pairs of different people, and on pairs of one person, most
+of which are labelled correctly.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import torch
 from viewsynth.reid.encoders import Encoder
 from viewsynth.runtime.images import stretched
 
-FEW = 6  # pairs of different people, and of one person, without which nothing is said
-LARGEST = 6.0  # log odds that a pair can have: a model may be sure, and wrong
+FEW = 6  # smallest number of pairs of different people, and of one person, to calibrate on
+LARGEST = 6.0  # bound of the log odds: a model can be confident and wrong
 
 
 class Likeness:
-    """Compares crops by a model.
+    """Compares crops by the features of a model.
 
     Args:
-        encoder: See `encoders.load`.
+        encoder: The model, from `encoders.load`.
     """
 
     def __init__(self, encoder: Encoder):
@@ -35,9 +35,9 @@ class Likeness:
         """Log odds that two crops show one person, for every pair.
 
         Args:
-            images: uint8 [H, W, 3] each.
-            owners: The person that each is said to show.
-        Returns: float64 [N, N]; 0 where the chunk has too few crops to compare with.
+            images: Crops, RGB.  uint8 [H, W, 3] each
+            owners: Number of the person that each crop is labelled with.
+        Returns: float64 [N, N]; all 0 if there are too few pairs to calibrate on.
         """
         pixels = np.stack([stretched(image, self.encoder.size) for image in images])
         rows = self.encoder.encode(torch.from_numpy(pixels)).double().numpy()
@@ -46,15 +46,15 @@ class Likeness:
 
 
 def odds(cosines: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Log odds of one person, from two normal distributions of cosines with one deviation.
+    """Log odds of the same person, from two normal distributions of cosines of equal variance.
 
-    Medians and quartiles stand for mean and deviation, so that a foreign crop among those of a
-    person does not move them. One deviation, the larger: crops of a person that were taken by one
-    camera are so alike that another camera's would be no match.
+    Mean and standard deviation are estimated from median and quartiles, which wrongly labelled
+    crops hardly change. Both distributions get the larger deviation: crops of a person by one
+    camera are so similar that a crop by another camera would not match them.
 
     Args:
-        cosines: Of all pairs, symmetric.  [N, N]
-        owners: The person that each row is said to show.  [N]
+        cosines: Cosine similarities of all pairs, symmetric.  [N, N]
+        owners: Number of the person that each row is labelled with.  [N]
     Returns: [N, N] in [-LARGEST, LARGEST], the diagonal 0.
     """
     pair = ~np.eye(len(owners), dtype=bool)
@@ -63,13 +63,13 @@ def odds(cosines: np.ndarray, owners: np.ndarray) -> np.ndarray:
     if one.sum() < 2 * FEW or two.sum() < 2 * FEW:
         return np.zeros(cosines.shape)
     (same, spread), (other, width) = (_centre(cosines[which]) for which in (one, two))
-    if same <= other:  # a model that tells nobody from another
+    if same <= other:  # the model does not separate identities
         return np.zeros(cosines.shape)
     found = (cosines - (same + other) / 2) * (same - other) / max(width, spread) ** 2
     return np.clip(found, -LARGEST, LARGEST) * pair
 
 
 def _centre(values: np.ndarray) -> tuple[float, float]:
-    """Median, and the deviation that the quartiles tell."""
+    """Median, and the standard deviation of a normal distribution with these quartiles."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return float(middle), max(float(high - low) / 1.349, 1e-3)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of ReID methods, in float32 whatever comes in, with a weight for every sample.
+"""Losses of ReID methods with a weight for each sample, computed in float32.
 
-A weight says how much a sample counts: 1 for a real picture, less for a synthetic one that was
-partly invented, 0 for one that must not be learnt from. Every loss is the sum of its weighted terms
-over the number of samples B, not over the sum of the weights: all ones give the plain mean, a real
-picture's own terms count the same whoever else is in the batch (a triplet has three pictures), and
-B samples on each of several processes average to what one process would compute.
+The weight of a sample is 1 for a real image, less for a synthetic image that is partly invented,
+and 0 for one that must not be trained on. Every loss is the sum of its weighted terms divided by
+the number of samples B, not by the sum of the weights. So weights of one give the plain mean, the
+terms of a real image do not depend on the other weights in the batch (a triplet has three images),
+and the mean over several processes of B samples each equals the loss of one process.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch.nn import functional
 def classification(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float = 0) -> Tensor:
     """Cross entropy of identities (or views).
 
-    Source: label smoothing of Szegedy et al., CVPR 2016; the shared recipe of aerial-ground ReID
+    Source: label smoothing of Szegedy et al., CVPR 2016; the common recipe of aerial-ground ReID
     has none.
 
     Args:
-        logits: [B, classes]
-        labels: int64 [B]
-        weights: [B]
-        smoothing: Share of the target that is spread over all classes, [0, 1).
+        logits: Scores of the classes.  [B, classes]
+        labels: Class of each sample.  int64 [B]
+        weights: Weight of each sample.  [B]
+        smoothing: Part of the target probability that is spread over all classes, [0, 1).
     Returns: a scalar.
     """
     terms = functional.cross_entropy(
@@ -40,18 +40,17 @@ def triplet(
     """Soft-margin batch-hard triplet loss: mean of log(1 + exp(d_ap - d_an)) over anchors.
 
     Source: Hermans et al., 2017 (arXiv 1703.07737), eq. 5 with the soft margin: the farthest sample
-    of the anchor's identity and the nearest one of another, by Euclidean distance between features
-    that are not normalised. Ours: a triplet weighs what the least of its three weighs; samples of
-    weight 0 are neither anchors nor mined, so that they displace nobody; an anchor that has no
-    positive (other than itself) or no negative adds nothing.
+    of the anchor's identity and the nearest one of another identity, by Euclidean distance between
+    features that are not normalised. Ours: the weight of a triplet is the smallest of its three
+    weights; samples of weight 0 are neither anchors nor mined, so they replace no other sample; an
+    anchor without a positive (other than itself) or without a negative adds nothing.
 
-    Mining is within the samples given: nothing is gathered from other processes, each mines in its
-    own part of a batch.
+    Mining is limited to the given samples: each process mines its own part of a batch.
 
     Args:
-        features: [B, D]
-        labels: int64 [B]
-        weights: [B]
+        features: Features, not normalised.  [B, D]
+        labels: Identity of each sample.  int64 [B]
+        weights: Weight of each sample.  [B]
         negatives: Samples that may be mined as negatives; None = all.  bool [B]
     Returns: a scalar.
     """
@@ -74,20 +73,21 @@ def triplet(
 
 
 def orthogonality(one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
-    """How far two features of a sample are from being at right angles: mean of |cos|.
+    """Orthogonality loss between two features of each sample: mean of |cos|.
 
     Source: Zhang et al., View-decoupled Transformer, CVPR 2024 (arXiv 2403.14513).
 
     Args:
-        one, other: [B, D]
-        weights: [B]
+        one: First feature.  [B, D]
+        other: Second feature.  [B, D]
+        weights: Weight of each sample.  [B]
     Returns: a scalar.
     """
     return _mean(functional.cosine_similarity(one.float(), other.float()).abs(), weights)
 
 
 def _distance(one: Tensor, other: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(one - other, dim=1)  # its slope at 0 is 0, not NaN
+    return torch.linalg.vector_norm(one - other, dim=1)  # its gradient at 0 is 0, not NaN
 
 
 def _mean(terms: Tensor, weights: Tensor) -> Tensor:

@@ -1,34 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of a ReID training run; importing them needs no torch."""
+"""Options of a ReID training run. Importing this module needs no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from viewsynth.config import within
 
 
 @dataclass(frozen=True)
 class ReIDOptimization:
-    """How the weights are moved."""
+    """Optimizer of the ReID model."""
+
+    GROUP: ClassVar[str] = "optim"
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer: SGD with momentum, or AdamW."""
     rate: float = 8e-3
-    """Learning rate after the warm-up; falls as a cosine."""
+    """Learning rate after the warm-up; decays as a cosine."""
     decay: float = 1e-4
-    """Weight decay; norms, biases, positions and tokens have none."""
+    """Weight decay; normalisations, biases, position embeddings and tokens have none."""
     warmup: int = 2000
-    """Steps from a hundredth of the rate to the rate."""
+    """Warm-up steps, from a hundredth of the learning rate to the learning rate."""
     clip: float = 5.0
-    """Largest norm of the gradient; 0 = any."""
+    """Gradients are clipped to this norm; 0 = no clipping."""
     parts: int = 0
-    """Independent parts of a batch; 0 = as many as processes. More parts than processes are
+    """Parts that a batch is split into, each with its own triplets; 0 = one per process, more are
     accumulated."""
     average: float = 0.0
-    """Decay of the moving average of the weights (EMA), which is then what is saved; 0 = none."""
+    """Decay of the moving average (EMA) of the weights, which is then saved; 0 = no average."""
     mine_synthetic_from: float = 0.25
-    """Part of the run before which synthetic pictures are no hardest negatives."""
+    """Share of the run after which synthetic images may be hardest negatives."""
 
     def __post_init__(self):
         within("optim.rate", self.rate, 0, 1e6)
@@ -42,18 +45,18 @@ class ReIDOptimization:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How pictures are varied in training; probabilities unless said otherwise."""
+    """Augmentation of the training images; values are probabilities unless noted."""
 
     pad: int = 10
-    """Pixels of black round a picture 256 high (others: in proportion) before it is cut again."""
+    """Black border before a random crop, in pixels of an image of height 256."""
     flip: float = 0.5
-    """Left and right exchanged."""
+    """Horizontal flip."""
     erase: float = 0.5
-    """A rectangle replaced by the mean colour."""
+    """Random erasing: a rectangle is filled with the mean colour."""
     degrade: float = 0.0
-    """Control: only the resolution of a drone, 28 to 150 pixels a person; 0 = off."""
+    """Control: downscaling to drone resolution, 28 to 150 pixels per person; 0 = off."""
     perspective: float = 0.0
-    """Control: the picture as a board that leans, seen from near by; 0 = off."""
+    """Control: perspective distortion, as of a tilted plane seen from nearby; 0 = off."""
 
     def __post_init__(self):
         within("augment.pad", self.pad, 0, 128, "pixels")

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels: the pictures of a pool at one size, from a cache on the disk or read ahead from files.
+"""Images of a pool resized to one size, from a cache on disk or read ahead from the files.
 
-sampler -> `Pixels.prefetch` -> augment. The cache is a folder of blocks, `BLOCK` pictures each, as
-safetensors that are mapped into memory, not loaded. A block is named by a hash of what it holds, is
-written aside and renamed, and is never changed: so several runs share a cache, a killed one goes on
-with the blocks that are there, and processes that fill it at the same time help each other. Blocks
-that nobody needs any more stay until somebody deletes them. A picture is known by its content, see
-`fingerprint`: what was found of it is kept beside the blocks, in `HASHES`.
+reid.sampler -> `Pixels.prefetch` -> reid.augment. The cache is a folder of blocks of `BLOCK` images
+each: safetensors files that are memory-mapped. A block is named by a hash of its content, written
+atomically and never changed, so several runs can share a cache, a resumed run uses the blocks that
+exist, and several processes can fill it together. Unused blocks are never deleted. Images are
+identified by their content, see runtime.fingerprint; their digests are in the subfolder `HASHES`.
 """
 
 from __future__ import annotations
@@ -34,24 +33,25 @@ from viewsynth.runtime import fingerprint
 from viewsynth.runtime.files import write
 from viewsynth.runtime.images import stretched
 
-BLOCK = 256  # pictures
-HASHES = "hashes"  # folder in the cache
-REVISION = 2  # raise it when the same file gives other pixels
-BROKEN = 0.01  # share of the pictures that may be unreadable
-AHEAD = 4  # batches that are read before they are asked for, and one more for each thread
+BLOCK = 256  # images in a block
+HASHES = "hashes"  # subfolder of the cache
+REVISION = 2  # increase it if the same file gives other pixels
+BROKEN = 0.01  # largest share of unreadable images
+AHEAD = 4  # batches that are read ahead, and one more for each thread
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Pictures by number.
+    """Images by index.
 
     Args:
-        samples: Those that can be read, in the order in which they were given.
+        samples: The readable samples, in the order given.
         size: Height and width, pixels.
-        usable: Which of the given samples those are.  bool [N]
-        rejects: The others, and why.
-        blocks: The cache of all given samples, mapped, uint8 [n, H, W, 3]; None = files are read.
-        places: Where in the blocks the samples are.  int64
+        usable: Which of the given samples are readable.  bool [N]
+        rejects: The unreadable samples, with reasons.
+        blocks: Memory-mapped cache of all given samples, uint8 [n, H, W, 3] each; None = images are
+            read from their files.
+        places: Index of each readable sample among the given ones.  int64
     """
 
     samples: list[Sample]
@@ -70,20 +70,24 @@ class Pixels:
         threads: int = 4,
         bar: bool = False,
     ) -> Pixels:
-        """Read every picture once: into the cache, or to see that it can be read.
+        """Read every image once, into the cache or to check that it is readable.
 
         Args:
-            samples: One picture each.
-            size: Height and width, pixels; bicubic, antialiased, proportions given up.
-            cache: Folder of the cache, made if need be; None = no cache.
-            threads: That read.
-            bar: Whether to show progress.
-        Raises: ValueError: if more than 1 % cannot be read.
+            samples: Samples of one image each.
+            size: Height and width, pixels; images are resized (bicubic, antialiased) to exactly
+                this size, whatever their aspect ratio.
+            cache: Folder of the cache, created if it does not exist; None = no cache.
+            threads: Number of threads that read.
+            bar: Whether to show a progress bar.
+        Raises: ValueError: if more than 1 % of the images are unreadable.
         """
         if not samples:
-            raise ValueError("there are no pictures to read")
-        if several := [s.name for s in samples if len(s.paths) != 1]:
-            raise ValueError(f"expected one picture a sample; {several[0]} has another number")
+            raise ValueError("there are no images to read")
+        if several := [s for s in samples if len(s.paths) != 1]:
+            raise ValueError(
+                f"expected one image in each sample, {several[0].name} has "
+                f"{len(several[0].paths)}; call pool.pictures first"
+            )
         if cache is None:
             blocks, problems = None, _try(samples, size, threads, bar)
         else:
@@ -99,10 +103,12 @@ class Pixels:
         return cls([samples[n] for n in places], size, usable, rejects, blocks, places)
 
     def get(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Pictures by their place in `samples`.
+        """Images by their index in `samples`.
 
+        Args:
+            indices: Indices of the images.  [B]
         Returns: RGB.  uint8 [B, H, W, 3]
-        Raises: OSError: if a file that could be read before cannot be read any more.
+        Raises: OSError: if a file has become unreadable.
         """
         numbers = np.asarray(indices, np.int64).tolist()
         out = torch.empty((len(numbers), *self.size, 3), dtype=torch.uint8)
@@ -111,8 +117,8 @@ class Pixels:
                 pixels, problem = _read(self.samples[number], self.size)
                 if pixels is None:
                     path = self.samples[number].paths[0]
-                    # An OSError: it may be one process's own, which must then speak.
-                    raise OSError(f"{path} could be read at the start, but now: {problem}")
+                    # An OSError: it may happen in one process only, whose error must be shown.
+                    raise OSError(f"{path} was readable at the start, but now: {problem}")
                 out.numpy()[row] = pixels
             return out
         places = self.places[numbers].tolist()
@@ -121,12 +127,12 @@ class Pixels:
         return out
 
     def prefetch(self, batches: Iterable[np.ndarray], threads: int = 2) -> Iterator[Tensor]:
-        """Pictures of batch after batch, in order, read by threads before they are asked for.
+        """Iterate over the images of batches, in order, while threads read a few batches ahead.
 
         Args:
-            batches: Indices of each batch; taken from a few batches ahead.
-            threads: That read.
-        Returns: what `get` returns, one a batch.
+            batches: Indices of each batch; consumed a few batches ahead.
+            threads: Number of threads that read.
+        Yields: the images of each batch, as from `get`.
         """
         waiting: deque = deque()
         pool = ThreadPoolExecutor(threads, "pixels")
@@ -142,20 +148,20 @@ class Pixels:
 
 
 def _read(sample: Sample, size: tuple[int, int]) -> tuple[np.ndarray | None, str]:
-    """A picture, or why there is none."""
+    """An image, or None and the reason why it is unreadable."""
     try:
-        # least=1: who is small in a data set is still somebody to learn from.
+        # least=1: small images of a data set are training data, too.
         return stretched(images.read(sample.paths[0], sample.box, least=1), size), ""
     except images.ImageError as error:
         return None, str(error)
 
 
 def _try(samples: Sequence[Sample], size: tuple[int, int], threads: int, bar: bool) -> list[str]:
-    """What is wrong with each picture, "" = nothing."""
+    """Reason why each image is unreadable; "" = it is readable."""
     with ThreadPoolExecutor(threads) as pool:
         found = pool.map(lambda sample: _read(sample, size)[1], samples)
         shown = tqdm(
-            found, total=len(samples), desc="reading pictures", unit="picture", disable=not bar
+            found, total=len(samples), desc="reading images", unit="image", disable=not bar
         )
         return list(shown)
 
@@ -164,8 +170,8 @@ def _refuse_many(rejects: list[Reject], total: int) -> None:
     if len(rejects) > BROKEN * total:
         few = "; ".join(f"{reject.source}: {reject.reason}" for reject in rejects[:3])
         raise ValueError(
-            f"{len(rejects)} of {total} pictures cannot be read, at most {BROKEN:.0%} may be left "
-            f"out; mend them or take them out of the data set: {few}"
+            f"{len(rejects)} of {total} images are unreadable, at most {BROKEN:.0%} can be left "
+            f"out; repair them or remove them from the data set: {few}"
         )
 
 
@@ -174,7 +180,12 @@ def _refuse_many(rejects: list[Reject], total: int) -> None:
 
 @dataclass(frozen=True)
 class Block:
-    """Pictures that are written together, and where to."""
+    """Samples of one file of the cache.
+
+    Args:
+        path: The file.
+        samples: Its samples, in order.
+    """
 
     path: Path
     samples: Sequence[Sample]
@@ -183,16 +194,17 @@ class Block:
 def _cached(
     samples: Sequence[Sample], size: tuple[int, int], cache: Path, threads: int, bar: bool
 ) -> tuple[list[Tensor], list[str]]:
-    """The blocks that hold the samples, made where they are not there; and what is wrong with
-    each picture, "" = nothing.
+    """Open the blocks of samples, after writing those that do not exist.
+
+    Returns: memory-mapped blocks; and the reason why each image is unreadable, "" = it is readable.
     """
     digests = fingerprint.digests([sample.paths[0] for sample in samples], cache / HASHES)
     blocks = _blocks(samples, digests, size, cache / f"{size[0]}x{size[1]}")
     todo = [block for block in blocks if not _done(block, size)]
-    # Each process takes them in an order of its own, so that several seldom do the same block.
+    # Each process has its own order, so that two rarely write the same block at the same time.
     order = np.random.default_rng(os.getpid()).permutation(len(todo))
     total = sum(len(block.samples) for block in todo)
-    shown = tqdm(total=total, desc="caching pictures", unit="picture", disable=not (bar and todo))
+    shown = tqdm(total=total, desc="caching images", unit="image", disable=not (bar and todo))
     with ThreadPoolExecutor(threads) as pool, shown:
         for block in (todo[n] for n in order):
             if not _done(block, size):
@@ -205,7 +217,7 @@ def _cached(
 def _blocks(
     samples: Sequence[Sample], digests: Sequence[str], size: tuple[int, int], folder: Path
 ) -> list[Block]:
-    """The blocks of these samples, named after what they hold."""
+    """Divide samples into blocks, each named by a hash of its content."""
     found = []
     for start in range(0, len(samples), BLOCK):
         part, content = samples[start : start + BLOCK], digests[start : start + BLOCK]
@@ -216,7 +228,7 @@ def _blocks(
 
 
 def _make(block: Block, size: tuple[int, int], pool: ThreadPoolExecutor) -> None:
-    """Read the pictures of a block and write it; those that are broken are black, and listed."""
+    """Read the images of a block and write it; unreadable images are black and listed."""
     pixels = np.zeros((len(block.samples), *size, 3), np.uint8)
     problems = []
     for row, (image, problem) in enumerate(pool.map(lambda s: _read(s, size), block.samples)):
@@ -227,7 +239,7 @@ def _make(block: Block, size: tuple[int, int], pool: ThreadPoolExecutor) -> None
 
 
 def _done(block: Block, size: tuple[int, int]) -> bool:
-    """Whether the block is there, whole, and none of its broken pictures has been mended."""
+    """Whether a block exists, is complete, and its unreadable images are still unreadable."""
     problems = _problems(block, size)
     if problems is None:
         return False
@@ -236,7 +248,7 @@ def _done(block: Block, size: tuple[int, int]) -> bool:
 
 
 def _problems(block: Block, size: tuple[int, int]) -> list[str] | None:
-    """What is wrong with each picture of a block, None if the block is not there or cut short."""
+    """Reason why each image of a block is unreadable; None = the block is missing or incomplete."""
     try:
         with safe_open(block.path, "numpy") as file:
             shape = file.get_slice("pixels").get_shape()
@@ -248,12 +260,15 @@ def _problems(block: Block, size: tuple[int, int]) -> list[str] | None:
 
 
 def _map(block: Block, size: tuple[int, int]) -> tuple[Tensor, list[str]]:
-    """The pictures of a block, mapped, and what is wrong with each."""
+    """Memory-map a block; also the reason why each of its images is unreadable."""
     problems = _problems(block, size)
     if problems is None:
-        raise ValueError(f"{block.path} was whole a moment ago; is somebody deleting the cache?")
+        raise ValueError(
+            f"{block.path} was deleted or changed while it was opened; leave the cache unchanged "
+            "during a run"
+        )
     shape = (len(block.samples), *size, 3)
-    # Unlike numpy's map this one keeps no file open: a large cache has more blocks than allowed.
+    # Unlike numpy.memmap this keeps no file open: a large cache exceeds the limit of open files.
     whole = torch.from_file(
         str(block.path), shared=False, size=block.path.stat().st_size, dtype=torch.uint8
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vision models of `transformers` with their weights, for `encoders` (as they are) and `backbones`
-(to be trained).
+"""Loading of pretrained vision models of `transformers`, with a check of every weight.
 
-Only safetensors are loaded, and a checkpoint that leaves a weight of the model unset is refused: a
-model that was half loaded works, badly.
+`load` -> reid.encoders (used unchanged), reid.backbones (trained further). Only safetensors are
+read. A checkpoint that leaves a weight of the model unset is an error: a model that is loaded in
+part runs, but its features are poor.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ import numpy as np
 import torch
 from torch import nn
 
-MEAN = STD = (0.5, 0.5, 0.5)  # where a model comes without preprocessor_config.json
-# Parts that a checkpoint may lack: the first two make the pooled output, which is then not used,
-# the last stands for masked patches, and no picture has any.
+MEAN = STD = (0.5, 0.5, 0.5)  # of a model without preprocessor_config.json
+# Parts that a checkpoint may lack: the first two compute the pooled output, which is then not used;
+# the last replaces masked patches, which occur in pretraining only.
 POOLERS, UNUSED = ("pooler", "head"), "mask_token"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A model as it was loaded.
+    """A loaded model.
 
     Args:
-        model: In float32, on the CPU.
-        name: What the user asked for: a hub id or the name of a folder.
-        mean, std: By which pixels in [0, 1] are normalised, one a channel.
-        missing: Names of the model's weights that the checkpoint lacks; only of a pooler.
-        unused: Names of the checkpoint's weights that the model lacks.
+        model: The model, in float32, on the CPU.
+        name: Hub id, or name of the folder.
+        mean: Mean of each channel that pixels in [0, 1] are normalised by.
+        std: Standard deviation of each channel.
+        missing: Names of the model's weights that the checkpoint lacks; of a pooler only.
+        unused: Names of the checkpoint's weights that the model does not have.
     """
 
     model: nn.Module
@@ -49,11 +50,11 @@ def load(path: str, flag: str = "model.path") -> Pretrained:
 
     Args:
         path: A folder with config.json and model.safetensors, or the id of a model on the hub.
-        flag: The option that `path` came from, for messages.
+        flag: The option that set `path`, for messages.
 
     Raises:
-        FileNotFoundError: if there is no such model here, and it cannot be fetched.
-        ValueError: if it is no vision model, or its checkpoint does not fit.
+        FileNotFoundError: if there is no such folder, and it cannot be downloaded.
+        ValueError: if it is not a vision model, or its checkpoint does not match it.
     """
     folder = Path(path).expanduser()
     where, name = (str(folder), folder.resolve().name) if folder.is_dir() else (path, path)
@@ -66,12 +67,13 @@ def load(path: str, flag: str = "model.path") -> Pretrained:
 
 
 def check_loads(loaded: Pretrained) -> str:
-    """How much of a model is the checkpoint's, as one line for the log of a run.
+    """How many weights of a model come from the checkpoint, as one line for the log of a run.
 
-    Weights that are missing were refused before. A checkpoint whose normalisation layers are all as
-    they are drawn was hardly ever trained; that is said too, and loud: the field's most common
-    failure is a run from weights that are not what they are taken for.
+    It warns of a checkpoint whose normalisation layers all have their initial values, which was
+    probably never trained: training from the wrong weights is the most common failure of the field.
 
+    Args:
+        loaded: From `load`.
     Returns: e.g. "vit-base: 198 of 198 weights are the checkpoint's; 2 of it are not used: ...".
     """
     weights = loaded.model.state_dict()
@@ -89,18 +91,18 @@ def check_loads(loaded: Pretrained) -> str:
     if loaded.unused:
         text += f"; {len(loaded.unused)} of it are not used: {few(loaded.unused)}"
     if norms and all(bool((value == 1).all()) for value in norms):
-        text += "; WARNING: its normalisation layers are as drawn: it looks as if never trained"
+        text += "; WARNING: its normalisation layers have their initial values: it looks untrained"
     return text
 
 
 def few(names) -> str:
-    """The first names of many, for messages."""
+    """The first three names in alphabetical order, for messages."""
     names = sorted(names)
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _model(where: str, path: str, flag: str) -> tuple[nn.Module, set[str], tuple[str, ...]]:
-    """The model with its weights, the names of those that it lacks, and of those to spare."""
+    """The model, the names of the weights it lacks, and those of unused checkpoint weights."""
     from safetensors import SafetensorError
     from transformers import AutoModel
 
@@ -122,25 +124,26 @@ def _model(where: str, path: str, flag: str) -> tuple[nn.Module, set[str], tuple
             f"config.json and model.safetensors must belong together: {first_line(error)}"
         ) from error
     missing = {key for key in info["missing_keys"] if UNUSED not in key}
-    spare = tuple(sorted(info["unexpected_keys"]))
+    unused = tuple(sorted(info["unexpected_keys"]))
     needed = sorted(key for key in missing if not set(key.split(".")) & set(POOLERS))
     wrong = needed + sorted(str(key[0]) for key in info["mismatched_keys"])
     if wrong:
         raise ValueError(
             f"{flag}: {path} leaves {len(wrong)} weights of the {model.config.model_type} "
             f"model unset: {', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}"
-            + (f"; it has other ones, such as {few(spare)}" if spare else "")
+            + (f"; it has others, such as {few(unused)}" if unused else "")
             + "; save the whole model with save_pretrained"
         )
     if model.main_input_name != "pixel_values" and not hasattr(model, "get_image_features"):
         raise ValueError(
             f"{flag}: {path} is a {model.config.model_type} model, which does not take "
-            "pictures; give a vision model, e.g. facebook/dinov2-small"
+            "images; give a vision model, e.g. facebook/dinov2-small"
         )
-    return model, missing, spare
+    return model, missing, unused
 
 
 def _absent(where: str, path: str, flag: str, error: OSError) -> str:
+    """The message for a model that cannot be found."""
     folder = Path(where)
     if folder.is_dir():
         names = {file.name for file in folder.iterdir()}
@@ -148,7 +151,7 @@ def _absent(where: str, path: str, flag: str, error: OSError) -> str:
         if "config.json" in names and others:
             return (
                 f"{flag}: {path} has {others[0]} but no model.safetensors; pickles are not "
-                "read. Load it with its own code, then model.save_pretrained(DIR)"
+                "read. Load it with its original code and call model.save_pretrained(DIR)"
             )
         return (
             f"{flag}: {path} must hold config.json and model.safetensors, as "
@@ -158,19 +161,19 @@ def _absent(where: str, path: str, flag: str, error: OSError) -> str:
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         return f"{flag}: {path} {what}; give a folder with config.json and model.safetensors"
     return (
-        f"{flag}: {path} is no folder here and cannot be had from the hub "
-        f"({first_line(error)}). Where there is a network, run `hf download {path} --local-dir "
+        f"{flag}: {path} is not a local folder and cannot be downloaded from the hub "
+        f"({first_line(error)}). On a machine with a network, run `hf download {path} --local-dir "
         f"DIR`, copy DIR here, and give it with --{flag} DIR"
     )
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, to be woven into a sentence."""
+    """The first line of an error's message, without its final period."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _normalisation(where: str) -> tuple[tuple, tuple]:
-    """Mean and deviation by which the model's pictures were normalised."""
+    """Mean and standard deviation that the model's inputs were normalised by."""
     from transformers.utils import cached_file
 
     file = cached_file(
@@ -183,11 +186,11 @@ def _normalisation(where: str) -> tuple[tuple, tuple]:
     if file is None:
         return MEAN, STD
     try:
-        said = json.loads(Path(file).read_text(encoding="utf-8"))
-        if not said.get("do_normalize", True):
+        config = json.loads(Path(file).read_text(encoding="utf-8"))
+        if not config.get("do_normalize", True):
             return (0.0,) * 3, (1.0,) * 3
         mean, std = (
-            tuple(np.broadcast_to(np.asarray(said.get(key, default), np.float64), 3).tolist())
+            tuple(np.broadcast_to(np.asarray(config.get(key, default), np.float64), 3).tolist())
             for key, default in (("image_mean", MEAN), ("image_std", STD))
         )
     except (ValueError, TypeError, AttributeError) as error:
@@ -201,7 +204,7 @@ def _normalisation(where: str) -> tuple[tuple, tuple]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No load report and no bars of transformers: we say ourselves what is wrong."""
+    """Silence the load reports and progress bars of transformers; `load` raises errors instead."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

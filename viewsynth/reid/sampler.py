@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sampler: which pictures make the batch of a step. P identities, K pictures of each.
+"""PK sampler: each batch has P identities and K images of each, real and synthetic.
 
-pool -> `Plan.batch(step)` -> pixels. A batch is a pure function of (seed, step): it does not know
-what was drawn before, by whom, or in how many processes, so a resumed run sees the same pictures.
+reid.pool -> `Plan.batch(step)` -> reid.pixels. A batch is a pure function of (seed, step),
+independent of earlier batches and of the number of processes, so a resumed run sees the same ones.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from viewsynth.reid.pool import Pool
 class Plan:
     """The batches of a run.
 
-    Source: P x K of Hermans et al. 2017 (arXiv 1703.07737); the mixture is ours: real pictures are
-    at least half of every identity's, and the last step has no others.
+    Source: P x K of Hermans et al. 2017 (arXiv 1703.07737). The mixture is ours: at least half of
+    the images of every identity are real, and the last step has real images only.
 
     Args:
-        pool: What is drawn from.
-        people: P, identities in a batch, all different.
-        pictures: K, pictures of each.
-        synthetic: Share of an identity's pictures that are synthetic, in [0, 0.5], rounded down
-            to whole pictures; where it has none, real ones take their place, where it has too few
-            they are repeated.
-        until: Part of the run after which that share falls, linearly, to 0 at the last step, in
-            [0, 1]; 1 = it never falls.
-        steps: Of the whole run.
-        seed: Of the run.
-    Raises: ValueError: if such batches cannot be drawn from the pool.
+        pool: The training pool.
+        people: P, the number of identities in a batch, all different.
+        pictures: K, the number of images of each.
+        synthetic: Share of synthetic images among those of an identity, [0, 0.5], in the mean over
+            the steps, at most K // 2 images. An identity without synthetic images gets real ones
+            instead; where there are too few of either, they are repeated.
+        until: Fraction of the run after which the share falls linearly, to 0 at the last step,
+            [0, 1]; 1 = the share is constant.
+        steps: Number of steps of the whole run.
+        seed: Seed of the run.
+    Raises: ValueError: if such batches cannot be sampled from the pool.
     """
 
     pool: Pool
@@ -60,43 +60,45 @@ class Plan:
         if self.people > self.pool.classes:
             raise ValueError(
                 f"a batch of {self.people} people cannot be drawn from {self.pool.classes} "
-                f"identities; take at most {self.pool.classes}"
+                f"identities; set people to {self.pool.classes} or less"
             )
         if self.synthetic and self.pool.synthetic.any() and self.pictures < 2:
             raise ValueError(
-                "one picture of each person leaves no room for synthetic ones, which are at most "
-                "half; take at least 2 pictures of each"
+                "pictures must be at least 2 with synthetic images, which are at most half of the "
+                f"images of a person; got {self.pictures}"
             )
         counted = self.pool.labels if self.synthetic else self.pool.labels[~self.pool.synthetic]
         if self.pictures > 1 and np.bincount(counted, minlength=1).max() <= 1:
             raise ValueError(
-                f"every identity has one picture, but a batch takes {self.pictures} of each: they "
-                "would all be the same, and the triplet loss would learn nothing; add pictures "
-                "(viewsynth generate makes some), or take 1 a person and the identity loss alone"
+                f"every identity has one image, but a batch takes {self.pictures} of each: they "
+                "would all be the same, and the triplet loss would be useless; add images, e.g. "
+                "with viewsynth generate, or set pictures to 1 to train on the identity loss alone"
             )
 
     @property
     def epoch(self) -> int:
-        """Steps in which everybody is seen once; the last one is filled up with some of them."""
+        """Number of steps that show each identity once; the last one is filled up."""
         return math.ceil(self.pool.classes / self.people)
 
     def share(self, step: int) -> float:
-        """The share of synthetic pictures that a step aims at."""
+        """The expected share of synthetic images at a step."""
         done = step / max(self.steps - 1, 1)
         fall = 1.0 if self.until == 1 else min(1.0, max(0.0, (1 - done) / (1 - self.until)))
         return self.synthetic * fall
 
     def batch(self, step: int) -> np.ndarray:
-        """The pictures of a step, identity by identity, each with its real ones first.
+        """The images of a step, identity by identity, real ones first.
 
-        Returns: Indices into the pool.  int64 [people * pictures]
+        Args:
+            step: Step of the run, >= 0.
+        Returns: indices into the pool.  int64 [people * pictures]
         """
         rng = np.random.default_rng(seed_of(self.seed, "batch", step))
         aim, most = self.share(step) * self.pictures, self.pictures // 2
         chosen = []
         for label in self._identities(step):
-            groups, made = self._own[label]
-            # Rounded at random, so that the mean is what was aimed at.
+            groups, made = self._by_identity[label]
+            # Rounded at random, so that the mean over the steps is the expected share.
             wanted = min(int(aim + rng.random()), most) if made else 0
             real = _spread(groups, rng)[: self.pictures - wanted]
             wanted = wanted if real else self.pictures
@@ -105,24 +107,28 @@ class Plan:
         return np.array(chosen, np.int64)
 
     def part(self, number: int, parts: int) -> slice:
-        """The slots of a batch that one of several processes (or accumulated steps) computes.
+        """The slots of a batch that form one of several equal parts.
 
-        Raises: ValueError: if the identities cannot be dealt out evenly.
+        Args:
+            number: Which part, [0, parts).
+            parts: Number of parts: processes times accumulated steps.
+        Raises: ValueError: if the identities cannot be divided evenly.
         """
         if self.people % parts:
             raise ValueError(
                 f"{self.people} people cannot be shared by {parts} processes (times accumulated "
-                f"steps); take a multiple of {parts}"
+                f"steps); set people to a multiple of {parts}"
             )
         if parts > 1 and self.people // parts < 2:
             raise ValueError(
-                f"{self.people} people in {parts} parts leave one a part, who has no negatives; "
-                "take more people or fewer parts"
+                f"{self.people} people in {parts} parts leave one a part, which has no negatives; "
+                "use more people or fewer parts"
             )
         each = self.people // parts * self.pictures
         return slice(number * each, (number + 1) * each)
 
     def _identities(self, step: int) -> np.ndarray:
+        """Labels of the identities of a step: each epoch goes through all in a random order."""
         epoch, place = divmod(step, self.epoch)
         rng = np.random.default_rng(seed_of(self.seed, "epoch", epoch))
         order = rng.permutation(self.pool.classes)
@@ -130,8 +136,8 @@ class Plan:
         return order[at % self.pool.classes]
 
     @cached_property
-    def _own(self) -> list[tuple[list[list[list[int]]], list[int]]]:
-        """Of every identity: its real pictures by view and camera, and its synthetic ones."""
+    def _by_identity(self) -> list[tuple[list[list[list[int]]], list[int]]]:
+        """For each identity, its real images by view and camera, and its synthetic images."""
         pool = self.pool
         own: list[tuple[dict, list[int]]] = [({}, []) for _ in pool.pids]
         for number, label in enumerate(pool.labels.tolist()):
@@ -147,14 +153,14 @@ class Plan:
 
 
 def _spread(views: list[list[list[int]]], rng: np.random.Generator) -> list[int]:
-    """All real pictures of an identity, views taking turns, and in each view the cameras."""
+    """All real images of an identity, alternating between views and, within these, cameras."""
     return _turns(
         [_turns([rng.permutation(c).tolist() for c in cameras], rng) for cameras in views], rng
     )
 
 
 def _turns(queues: list[list[int]], rng: np.random.Generator) -> list[int]:
-    """Queues in a random order, the first of each, then the second of each, ..."""
+    """Round robin over queues in a random order: the first of each, then the second of each."""
     if len(queues) > 1:
         queues = [queues[n] for n in rng.permutation(len(queues))]
     rounds = itertools.zip_longest(*queues)
@@ -162,5 +168,5 @@ def _turns(queues: list[list[int]], rng: np.random.Generator) -> list[int]:
 
 
 def _fill(numbers: list[int], count: int) -> list[int]:
-    """The first `count`, from the beginning again where there are fewer."""
+    """The first `count` numbers, repeated from the start if there are fewer."""
     return list(itertools.islice(itertools.cycle(numbers), count))

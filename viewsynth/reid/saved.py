@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved models: a method that we trained as a folder of config.json and model.safetensors.
+"""Trained methods on disk: a folder with config.json and model.safetensors.
 
-train -> the folder -> `encoders`, for evaluation. It is complete: the configuration of the backbone
-stands in config.json, so that a model is rebuilt without a network and without its first weights.
+commands.train -> `save` -> `load` -> reid.encoders, for evaluation. config.json holds the
+configuration of the backbone, so a model is rebuilt offline and without its pretrained weights.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from viewsynth.reid import backbones, methods, pretrained
 from viewsynth.runtime.files import write
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-MARK = "viewsynth"  # the key that tells our config.json from one of transformers
-GENERATION = "generation"  # the key of a model with a second stage, see `sd_reid.fused`
+MARK = "viewsynth"  # key that only our config.json has, not that of a transformers model
+SECOND_STAGE = "generation"  # key of models with a second stage, see `sd_reid.fused`
 
 
 def save(model: nn.Module, folder: Path, about: dict) -> None:
-    """Write a method with its weights; each file aside, then renamed, config.json last.
+    """Write a method with its weights: each file atomically, config.json last.
 
     Args:
-        model: As `methods.build` made it, unwrapped.
-        about: What else the file should tell, as JSON types.
+        model: A method from `methods.build`, not wrapped by accelerate.
+        folder: Folder to write.
+        about: Further entries for config.json, as JSON types.
     Raises: files.WriteError: if the disk is full or read-only.
     """
-    # contiguous: a file knows no memory layouts.
+    # contiguous: safetensors stores no memory layouts.
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     write(folder / WEIGHTS, to_bytes(weights, {"format": "pt"}))
-    said = {MARK: __version__, **describe(model), "about": about}
-    write(folder / CONFIG, (json.dumps(said, indent=1) + "\n").encode())
+    config = {MARK: __version__, **describe(model), "about": about}
+    write(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
 
 
 def describe(model: nn.Module) -> dict:
-    """All but the weights of a method: what it is rebuilt from, as JSON types."""
+    """Configuration that `load` rebuilds a method from, as JSON types."""
     backbone = model.backbone
     return {
         "method": methods.name_of(model),
@@ -55,7 +56,7 @@ def describe(model: nn.Module) -> dict:
 
 
 def is_ours(path: str | Path) -> bool:
-    """Whether a folder holds a model that we trained."""
+    """Whether a folder holds a method that viewsynth trained."""
     try:
         return MARK in json.loads((Path(path).expanduser() / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
@@ -63,49 +64,57 @@ def is_ours(path: str | Path) -> bool:
 
 
 def read(path: str | Path) -> dict:
-    """The configuration of a model that we trained.
+    """Configuration of a trained method.
+
+    Args:
+        path: Folder of the model.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is none of ours.
+        FileNotFoundError: if there is no config.json.
+        ValueError: if viewsynth did not write it.
     """
     folder = Path(path).expanduser()
-    _need(folder, CONFIG)
+    _require(folder, CONFIG)
     if not is_ours(folder):
-        raise ValueError(f"{folder / CONFIG} has no {MARK!r}: train did not write this model")
+        raise ValueError(
+            f"{folder / CONFIG} has no key {MARK!r}: viewsynth train did not write this model"
+        )
     return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
 
 
 def load(path: str | Path) -> tuple[nn.Module, dict]:
-    """A saved method, in evaluation mode, on the CPU, and what was said about it.
+    """A saved method, in evaluation mode, on the CPU, and the `about` that `save` was given.
 
-    One with a second stage is loaded by `sd_reid.fused.load`; `encoders.load` takes both.
+    `sd_reid.fused.load` loads a model with a second stage; `encoders.load` loads both kinds.
+
+    Args:
+        path: Folder of the model.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if it is none of ours, or weights and configuration do not belong together.
+        ValueError: if viewsynth did not write it, or weights and configuration do not match.
     """
-    folder, said = Path(path).expanduser(), read(path)
-    _need(folder, WEIGHTS)
+    folder, config = Path(path).expanduser(), read(path)
+    _require(folder, WEIGHTS)
     try:
-        backbone = said["backbone"]
-        with backbones.drawn(0, "rebuild"):  # drawn to be replaced: leave the global draws alone
+        backbone = config["backbone"]
+        with backbones.drawn(0, "rebuild"):  # leave the global random state unchanged
             body = backbones.rebuild(
                 backbone["config"], backbone["size"], backbone["mean"], backbone["std"]
             )
-        model = methods.build(said["method"], body, **said["settings"])
+        model = methods.build(config["method"], body, **config["settings"])
         model.load_state_dict(from_bytes((folder / WEIGHTS).read_bytes()))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{folder} cannot be loaded: its {CONFIG} and {WEIGHTS} must be of one model, whole "
-            f"(saved by viewsynth {said[MARK]}, this is {__version__}): "
+            f"(saved by viewsynth {config[MARK]}, this is {__version__}): "
             f"{pretrained.first_line(error)}"
         ) from error
-    return model.eval(), said.get("about", {})
+    return model.eval(), config.get("about", {})
 
 
-def _need(folder: Path, name: str) -> None:
+def _require(folder: Path, name: str) -> None:
     if not (folder / name).is_file():
         raise FileNotFoundError(
-            f"there is no {name} in {folder}; give the folder of a model that train wrote"
+            f"there is no {name} in {folder}; give the folder of a model that viewsynth train wrote"
         )

@@ -1,7 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Render: posed, textured meshes and cameras in, per-pixel geometry and colour out.
 
-A backend is one file of this folder with a function `rasterize`; `load` finds it by name:
-`zbuffer` (ours, pure torch, the default) and `pytorch3d` (for those who have built it).
-`shade` turns what a backend returns into normals, uv, colour and seen, the same for all backends.
+- `views`: aerial views of people, from shots to images (`take`).
+- `scene`: ground, light and shadow around the person.
+- `sensor`: blur, noise and JPEG of the virtual camera.
+- `foreground`: the person alone, without ground and sensor model.
+- `shade`: what a rasterizer backend returns -> normals, uv, colour and seen map.
+
+A rasterizer backend is one file of this folder with a function `rasterize`, found by its module
+name: `zbuffer` (pure torch, the default) and `pytorch3d` (needs a build of pytorch3d).
 """
+
+from __future__ import annotations
+
+from viewsynth.runtime.lazy import lazy
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "options": ["Sensor"],
+        "shade": ["Buffers", "backends", "render"],
+        "views": ["Shot", "take"],
+        "zbuffer": ["rasterize"],
+    },
+)

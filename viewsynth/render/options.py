@@ -1,34 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the renderer: the virtual camera. Importing them needs no torch."""
+"""Options of the renderer: the virtual camera. Importing this module needs no torch."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from viewsynth.cameras import focal_length
-
 
 @dataclass(frozen=True)
 class Sensor:
-    """A camera in the air."""
+    """The virtual camera and its sensor model."""
 
     pixels: float = 128.0
-    """Standing height in pixels at the target's distance; the distance follows from it."""
+    """Height of a standing person in pixels, from which the camera's distance follows."""
     distance: float | None = None
-    """Metres from the target; given, it replaces `pixels`."""
+    """Distance from the target in metres; overrides `pixels`."""
     picture_height: int = 2160
-    """Height of the whole camera picture in pixels; its shape is 16:9."""
+    """Height of the whole camera image in pixels; its aspect ratio is 16:9."""
     vfov: float = 40.0
-    """Vertical field of view in degrees."""
+    """Vertical field of view of the camera, degrees."""
     margin: float = 0.1
-    """Room around the person in a crop, as a share of the longer side; varies by half of itself."""
+    """Room around the person in a crop, as a share of the longer side; varied by +- 50 %."""
     blur: float = 0.6
-    """Standard deviation of the optics' blur in pixels."""
+    """Standard deviation of the lens blur in pixels."""
     noise: float = 0.01
-    """Standard deviation of the chip's noise, of full scale."""
+    """Standard deviation of the sensor noise, as a share of full scale."""
     jpeg: int = 80
-    """JPEG quality of the camera's own compression; 0 = none."""
+    """JPEG quality of the camera's compression, 5 to 100; 0 = no compression."""
 
     def __post_init__(self):
         for name, low, high, unit in (
@@ -49,24 +47,33 @@ class Sensor:
             raise ValueError(f"sensor.jpeg must be 0 (none) or in [5, 100], got {self.jpeg}")
         if self.distance is None and self.pixels > 0.8 * self.picture_height:
             raise ValueError(
-                f"sensor.pixels must leave room in the picture: at most 0.8 x "
-                f"sensor.picture_height = {0.8 * self.picture_height:g}, got {self.pixels:g}"
+                "sensor.pixels must be at most 0.8 x sensor.picture_height = "
+                f"{0.8 * self.picture_height:g}, got {self.pixels:g}"
             )
 
     @property
     def focal(self) -> float:
-        """Focal length, pixels."""
+        """Focal length in pixels."""
+        from viewsynth.cameras import focal_length
+
         return focal_length(self.vfov, self.picture_height)
 
     @property
     def size(self) -> tuple[int, int]:
-        """The whole picture, (height, width), pixels."""
+        """Height and width of the whole camera image, pixels."""
         return self.picture_height, round(self.picture_height * 16 / 9)
 
     def distance_to(self, height: float) -> float:
-        """Metres to the target at which a person of `height` metres gets the pixel budget.
+        """Distance from the target at which a person has the wanted height in pixels.
 
-        Raises: ValueError: if the camera would be inside the person.
+        Args:
+            height: Standing height of the person, metres.
+
+        Returns:
+            The distance in metres.
+
+        Raises:
+            ValueError: if the camera would be inside the person.
         """
         metres = self.distance if self.distance is not None else self.focal * height / self.pixels
         if metres <= 1.2 * height:

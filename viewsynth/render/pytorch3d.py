@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rasteriser of pytorch3d behind the call of `viewsynth.render.zbuffer`, for those who have it.
+"""Rasterizer backend that calls pytorch3d, with the interface of `viewsynth.render.zbuffer`.
 
-It snaps corners, leaves triangles out and draws both sides as `zbuffer` does, so the two agree on
-triangle ids but for pixel centres that lie on an edge (pytorch3d has no rule for those) and for
-depths that tie within float32.  Meant for a GPU: on a CPU it tests every pixel with every triangle.
+Vertices are snapped and triangles are skipped as in `zbuffer`, and both sides are drawn. The two
+backends therefore agree on triangle ids, except at pixel centres that lie on an edge (pytorch3d
+has no rule for those) and where depths are equal within float32. Meant for a GPU: on a CPU,
+pytorch3d tests every pixel against every triangle.
 """
 
 from __future__ import annotations
@@ -15,22 +16,30 @@ from viewsynth.render.zbuffer import SUBPIXEL, Fragments, check, snap
 
 
 def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -> Fragments:
-    """Draw N sets of vertices that share their triangles, each on its own canvas.
+    """Rasterize N sets of vertices that share their triangles, each onto its own canvas.
 
     Source: pytorch3d (Ravi et al., 2020, arXiv 2007.08501), `rasterize_meshes`.
-    Args, Returns: as `zbuffer.rasterize`.
+
+    Args:
+        pixels: See `zbuffer.rasterize`.
+        depth: See `zbuffer.rasterize`.
+        faces: See `zbuffer.rasterize`.
+        size: See `zbuffer.rasterize`.
+
+    Returns:
+        See `zbuffer.rasterize`.
 
     Raises:
-        ModuleNotFoundError: if pytorch3d is not installed.
-        ValueError: as `zbuffer.rasterize`.
+        ModuleNotFoundError: If pytorch3d is not installed.
+        ValueError: See `zbuffer.rasterize`.
     """
     try:
         from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
         from pytorch3d.structures import Meshes
     except ImportError as error:
         raise ModuleNotFoundError(
-            f"the pytorch3d backend needs pytorch3d, which cannot be imported ({error}); build it "
-            "as its INSTALL.md says, or use the backend 'zbuffer', which needs nothing"
+            f"the pytorch3d backend cannot import pytorch3d ({error}); build it as its INSTALL.md "
+            "says, or use the backend 'zbuffer', which has no further dependency"
         ) from error
     check(pixels, depth, faces, size)
     steps, depth = snap(pixels.float(), depth.float())
@@ -51,8 +60,8 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
     )
     found, hit = found[..., 0], found[..., 0] >= 0
     if not len(torch.cat(kept)):
-        return _nothing(depth, size)
-    # pytorch3d numbers the triangles of a whole batch; ours start anew with every mesh.
+        return _empty(depth, size)
+    # pytorch3d numbers the triangles of the whole batch; `Fragments` numbers those of each mesh.
     face = torch.where(hit, torch.cat(kept)[found.clamp_min(0)], -1).int()
     return Fragments(
         face=face,
@@ -62,12 +71,17 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
 
 
 def to_ndc(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Canvas pixels to pytorch3d's screen: x left, y up, the shorter side from -1 to 1. [..., 2]"""
+    """Canvas pixels to pytorch3d's screen: x left, y up, the shorter side spans [-1, 1].
+
+    Args:
+        pixels: [..., 2].
+        size: Canvas (height, width), pixels.
+    """
     middle = torch.tensor([size[1] / 2, size[0] / 2], device=pixels.device)
     return (middle - pixels) * (2 / min(size))
 
 
-def _nothing(depth: Tensor, size: tuple[int, int]) -> Fragments:
+def _empty(depth: Tensor, size: tuple[int, int]) -> Fragments:
     shape = (len(depth), *size)
     return Fragments(
         face=torch.full(shape, -1, dtype=torch.int32, device=depth.device),

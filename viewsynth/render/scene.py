@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the person stands: paving in perspective, sun, shadow, and what lies beyond.
+"""Scene around the person: paved ground in perspective, sun, shadow and background.
 
-Everything is drawn from one seed per view. The ground is the plane y = 0 and its pattern is a
+All parameters are sampled from one seed per view. The ground is the plane y = 0; its pattern is a
 function of the world point that a pixel's ray meets, so that it foreshortens with the camera.
 """
 
@@ -20,7 +20,7 @@ from viewsynth.render.shade import Buffers
 from viewsynth.render.zbuffer import rasterize
 
 KINDS = ("stone", "pavers", "asphalt", "concrete")
-# Tones of real pavements in open shade and sun, sRGB; kinds take those that suit them.
+# Mean colours of real pavements in open shade and in sun, sRGB.
 TONES = {
     "stone": ((0.60, 0.60, 0.64), (0.66, 0.64, 0.66), (0.68, 0.61, 0.50), (0.52, 0.52, 0.53)),
     "pavers": ((0.63, 0.62, 0.60), (0.56, 0.45, 0.40), (0.66, 0.62, 0.55), (0.50, 0.51, 0.53)),
@@ -28,27 +28,28 @@ TONES = {
     "concrete": ((0.70, 0.69, 0.67), (0.62, 0.62, 0.62), (0.66, 0.63, 0.58), (0.57, 0.58, 0.60)),
 }
 TABLE = 64  # side of the periodic noise table
-MAP, REACH = 176, 2.8  # shadow map: pixels along a side, metres from its middle to its border
-CONTACT = 0.08  # metres over which a sole darkens the ground
+MAP, REACH = 176, 2.8  # shadow map: side in pixels, metres from its centre to its border
+CONTACT = 0.08  # metres of height over which a sole darkens the ground
 
 
 @dataclass(frozen=True)
 class Place:
-    """One draw of ground and light.
+    """Parameters of ground and light.
 
     Args:
-        kind: One of `KINDS`.
+        kind: Kind of paving, one of `KINDS`.
         tone: Mean colour of the ground, sRGB.
         border: Colour beyond the edge of the pavement, sRGB.
-        edge: (direction in radians, metres from the person) of that edge; far away = none.
+        edge: Direction (radians) and distance from the person (metres) of that edge; a distance
+            beyond the view means no edge.
         turn: Direction of the pattern, radians.
-        unit: Size of a slab, metres (length, width).
+        unit: Length and width of a slab, metres.
         contrast: Strength of stains and of differences between slabs.
         sun: Unit vector towards the sun.
-        strength: Of the sun against the sky, 0 = overcast.
+        strength: Strength of the sun relative to the sky, 0 = overcast.
         softness: Standard deviation of the shadow's edge, metres.
-        wall: Metres behind the person at which the ground ends when the camera is low.
-        grain: Noise in [0, 1].  float32 [TABLE, TABLE]
+        wall: Distance behind the person, metres, at which a low camera sees the ground end.
+        grain: Noise table, [0, 1].  float32 [TABLE, TABLE]
     """
 
     kind: str
@@ -66,15 +67,20 @@ class Place:
 
 
 def place(seed: int, kind: str | None = None) -> Place:
-    """Draw a place from a seed; `kind` fixes the paving.
+    """Sample a place.
 
-    Raises: ValueError: if the kind is unknown.
+    Args:
+        seed: Seed of all parameters.
+        kind: Kind of paving; None = sampled.
+
+    Raises:
+        ValueError: If the kind is unknown.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
     rng = np.random.default_rng(seed)
-    drawn = str(rng.choice(KINDS))
-    kind = kind or drawn
+    sampled = str(rng.choice(KINDS))
+    kind = kind or sampled
 
     def tone(name: str) -> tuple[float, float, float]:
         base = np.array(TONES[name][rng.integers(len(TONES[name]))])
@@ -115,58 +121,81 @@ def compose(
     places: list[Place],
     supersample: int,
 ) -> Tensor:
-    """People on their ground, lit, and filtered down to the sensor's pixels.
+    """Light the people, put them on their ground and downsample to the sensor's resolution.
 
     Args:
-        buffers: What N supersampled cameras see of the people.
+        buffers: Buffers of the people in N supersampled cameras.
         cameras: Those cameras.
         vertices: The person of each camera, standing on y = 0.  [N, V, 3]
         faces: int64 [F, 3].
-        places: One per camera.
-        supersample: Canvas pixels per sensor pixel.
-    Returns: RGB in [0, 1].  float32 [N, 3, H / supersample, W / supersample]
+        places: Ground and light of each camera.
+        supersample: Canvas pixels per sensor pixel, along each axis.
+
+    Returns:
+        RGB in [0, 1].  float32 [N, 3, H / supersample, W / supersample]
     """
     shadow = shadow_maps(vertices, faces, places)
     share = shrink((buffers.face >= 0).float()[:, None], supersample)
     height, width = share.shape[2:]
     whole = torch.tensor([[0.0, 0.0, cameras.size[1], cameras.size[0]]], device=vertices.device)
     coarse = cameras.window(whole.repeat(len(places), 1), (height, width))
-    pictures = []
-    for n, where in enumerate(places):
-        # The ground filters itself (see `paving`), so it needs no supersampling.
-        ground = _ground(coarse, n, where, shadow[n]).permute(2, 0, 1)
-        person = buffers.colour[n] * light(buffers.normal[n], where)[..., None]
+    images = []
+    for n, site in enumerate(places):
+        # `paving` is already filtered to the pixel size, so the ground needs no supersampling.
+        ground = _ground(coarse, n, site, shadow[n]).permute(2, 0, 1)
+        person = buffers.colour[n] * light(buffers.normal[n], site)[..., None]
         person = shrink(person.clamp(0, 1).permute(2, 0, 1)[None], supersample)[0]
-        pictures.append(person + ground * (1 - share[n]))
-    return torch.stack(pictures)
+        images.append(person + ground * (1 - share[n]))
+    return torch.stack(images)
 
 
 def shrink(image: Tensor, factor: int) -> Tensor:
-    """Means of factor x factor pixels.  [N, C, H, W] -> [N, C, H / factor, W / factor]"""
+    """Downsample by averaging blocks of pixels.
+
+    Args:
+        image: [N, C, H, W].
+        factor: Side of a block, pixels.
+
+    Returns:
+        [N, C, H / factor, W / factor].
+    """
     parts = [image[..., i::factor, j::factor] for i in range(factor) for j in range(factor)]
     return sum(parts) / factor**2
 
 
-def light(normal: Tensor, where: Place) -> Tensor:
-    """Light on the person.  Mild: the texture was photographed in light, and the colours of the
-    clothes are the person's identity.  [..., 3] -> [...]
+def light(normal: Tensor, site: Place) -> Tensor:
+    """Brightness of the person's surface.
+
+    The effect is mild: textures already contain the light of their photos, and the colours of the
+    clothes identify the person.
+
+    Args:
+        normal: Unit normals, world.  [..., 3]
+        site: Direction and strength of the sun.
+
+    Returns:
+        Factors of the colour.  [...]
     """
-    facing = sum(normal[..., k] * where.sun[k] for k in range(3)).clamp_min(0)
-    return 0.86 + 0.10 * normal[..., 1] + 0.26 * where.strength * (facing - 0.3)
+    facing = sum(normal[..., k] * site.sun[k] for k in range(3)).clamp_min(0)
+    return 0.86 + 0.10 * normal[..., 1] + 0.26 * site.strength * (facing - 0.3)
 
 
 def shadow_maps(vertices: Tensor, faces: Tensor, places: list[Place]) -> Tensor:
-    """Light on the ground around each person, 1 = full.
+    """Brightness of the ground around each person, 1 = unshaded.
 
-    The body is drawn twice onto the ground: along the sun for its shadow, and straight down for
-    the dark under its soles and the sky that it hides.
+    The body is projected onto the ground twice: along the sun for its cast shadow, and straight
+    down for contact shadow and ambient occlusion.
 
     Args:
-        vertices: [N, V, 3] on y = 0.
-    Returns: float32 [N, MAP, MAP], `REACH` metres around the middle of the shadow; +x right,
-        +z down.
+        vertices: People standing on y = 0.  [N, V, 3]
+        faces: int64 [F, 3].
+        places: Light of each person.
+
+    Returns:
+        Maps that span `REACH` metres around `_middle`, +x right, +z down.
+        float32 [N, MAP, MAP]
     """
-    sun = torch.tensor([where.sun for where in places], device=vertices.device)
+    sun = torch.tensor([site.sun for site in places], device=vertices.device)
     slope = sun[:, None, [0, 2]] / sun[:, None, 1:2]
     foot = vertices[..., [0, 2]] - vertices[..., 1:2] * slope
     straight = vertices[..., [0, 2]]
@@ -174,26 +203,26 @@ def shadow_maps(vertices: Tensor, faces: Tensor, places: list[Place]) -> Tensor:
     scale = MAP / (2 * REACH)
     both = (torch.cat([foot, straight]) - middle.repeat(2, 1, 1)) * scale + MAP / 2
     height = vertices[..., 1].clamp_min(0) + 1
-    drawn = rasterize(both, height.repeat(2, 1), faces, (MAP, MAP))
-    cast, under = (drawn.depth - 1).chunk(2)
+    fragments = rasterize(both, height.repeat(2, 1), faces, (MAP, MAP))
+    cast, under = (fragments.depth - 1).chunk(2)
     light = []
-    for n, where in enumerate(places):
+    for n, site in enumerate(places):
         shade = cast[n].isfinite().float()[None, None]
-        shade = gaussian(shade, where.softness * scale)[0, 0]
+        shade = gaussian(shade, site.softness * scale)[0, 0]
         sole = gaussian(torch.exp(-under[n] / CONTACT)[None, None], 0.03 * scale)[0, 0]
         sky = gaussian(torch.exp(-under[n] / 0.9)[None, None], 0.22 * scale)[0, 0]
-        dim = (1 - (0.12 + 0.5 * where.strength) * shade) * (1 - 0.5 * sole) * (1 - 0.4 * sky)
+        dim = (1 - (0.12 + 0.5 * site.strength) * shade) * (1 - 0.5 * sole) * (1 - 0.4 * sky)
         light.append(dim)
     return torch.stack(light)
 
 
 def _middle(sun: Tensor) -> Tensor:
-    """The middle of the shadow map on the ground, metres.  [N, 3] -> [N, 2]"""
+    """Centre (x, z) of the shadow map on the ground, metres: [N, 3] -> [N, 2]."""
     return -0.5 * sun[:, [0, 2]] / sun[:, 1:2]
 
 
-def _ground(cameras: Cameras, n: int, where: Place, shadow: Tensor) -> Tensor:
-    """The picture without the person.  float32 [H, W, 3]"""
+def _ground(cameras: Cameras, n: int, site: Place, shadow: Tensor) -> Tensor:
+    """Ground and background of camera `n`, without the person: float32 [H, W, 3]."""
     pose, matrix = cameras.world_to_camera[n], cameras.intrinsics[n]
     (height, width), device = cameras.size, pose.device
     across = (torch.arange(width, device=device) + 0.5 - matrix[0, 2]) / matrix[0, 0]
@@ -205,43 +234,47 @@ def _ground(cameras: Cameras, n: int, where: Place, shadow: Tensor) -> Tensor:
         -(axes[0, k] * pose[0, 3] + axes[1, k] * pose[1, 3] + axes[2, k] * pose[2, 3])
         for k in range(3)
     ]
-    # A low camera sees the ground end at a wall behind the person, square to its heading.
+    # A low camera sees the ground end at a wall behind the person, perpendicular to its heading.
     level = torch.sqrt(eye[0] ** 2 + eye[2] ** 2).clamp_min(1e-6)
     ahead = (-eye[0] / level, -eye[2] / level)
     towards = (ray[0] * ahead[0] + ray[2] * ahead[1]).clamp_min(1e-6)
-    to_wall = (where.wall + level) / towards
+    to_wall = (site.wall + level) / towards
     to_ground = torch.where(ray[1] < -1e-6, -eye[1] / ray[1], torch.inf)
     reach = torch.minimum(to_wall, to_ground)
     x, y, z = (eye[k] + ray[k] * reach for k in range(3))
-    # Metres of ground that one pixel spans, for fading what is finer than that.
+    # Metres of ground that one pixel spans: finer detail fades.
     grazing = -ray[1] / torch.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2)
     span = reach / matrix[0, 0] / grazing.clamp_min(0.02).sqrt()
-    grain = torch.from_numpy(where.grain).to(device)
-    floor = paving(x, z, span, where, grain) * _lookup(shadow, x, z, where)[..., None]
+    grain = torch.from_numpy(site.grain).to(device)
+    floor = paving(x, z, span, site, grain) * _lookup(shadow, x, z, site)[..., None]
     side = x * ahead[1] - z * ahead[0]
-    far = _far(side, y, where, grain)
+    far = _far(side, y, site, grain)
     edge = ((to_ground - to_wall) / (0.004 * to_wall) + 0.5).clamp(0, 1)[..., None]
     return torch.lerp(floor, far, edge.nan_to_num(1.0)).clamp(0, 1)
 
 
-def _lookup(shadow: Tensor, x: Tensor, z: Tensor, where: Place) -> Tensor:
-    """The light map at ground points; outside it the light is full."""
-    middle = _middle(torch.tensor([where.sun]))[0].tolist()
+def _lookup(shadow: Tensor, x: Tensor, z: Tensor, site: Place) -> Tensor:
+    """Value of the shadow map at ground points, 1 outside the map."""
+    middle = _middle(torch.tensor([site.sun]))[0].tolist()
     at = torch.stack([(x - middle[0]) / REACH, (z - middle[1]) / REACH], dim=-1)[None]
     dark = torch.nn.functional.grid_sample((1 - shadow)[None, None], at, align_corners=False)
     return 1 - dark[0, 0]
 
 
-def paving(x: Tensor, z: Tensor, span: Tensor, where: Place, grain: Tensor) -> Tensor:
+def paving(x: Tensor, z: Tensor, span: Tensor, site: Place, grain: Tensor) -> Tensor:
     """Colour of the ground at world points.
 
     Args:
-        x, z: World, metres.  [H, W]
+        x: World x, metres.  [H, W]
+        z: World z, metres.  [H, W]
         span: Metres that a pixel covers there.  [H, W]
+        site: Parameters of the ground.
         grain: `Place.grain` as a tensor.
-    Returns: sRGB [H, W, 3].
+
+    Returns:
+        sRGB [H, W, 3].
     """
-    cos, sin = math.cos(where.turn), math.sin(where.turn)
+    cos, sin = math.cos(site.turn), math.sin(site.turn)
     u, v = x * cos + z * sin, z * cos - x * sin
     stain = _noise(grain, u * 0.9, v * 0.9, 0.9 * span) + 0.6 * _noise(
         grain, v * 2.7, u * 2.7, 2.7 * span
@@ -250,37 +283,37 @@ def paving(x: Tensor, z: Tensor, span: Tensor, where: Place, grain: Tensor) -> T
     speck = _noise(grain, u * 23, v * 23, 23 * span) + 0.8 * _noise(
         grain, v * 61, u * 61, 61 * span
     )
-    c = where.contrast
-    if where.kind in ("stone", "pavers"):
-        tone, joint = _slabs(u, v, span, where, grain)
+    c = site.contrast
+    if site.kind in ("stone", "pavers"):
+        tone, joint = _slabs(u, v, span, site, grain)
         value = 1 + c * (0.12 * stain + 0.15 * tone + 0.07 * speck) - joint
-    elif where.kind == "asphalt":
+    elif site.kind == "asphalt":
         value = 1 + c * (0.12 * stain + 0.26 * speck)
         tone = tint
     else:
-        tone, joint = _slabs(u, v, span, where, grain)
+        tone, joint = _slabs(u, v, span, site, grain)
         value = 1 + c * (0.13 * stain + 0.05 * tone + 0.07 * speck) - 0.6 * joint
-    heading, metres = where.edge
+    heading, metres = site.edge
     beyond = (x * math.cos(heading) + z * math.sin(heading) - metres) / (0.5 * span + 0.01)
     beyond = (beyond + 0.5).clamp(0, 1)[..., None]
-    inner = torch.tensor(where.tone, device=x.device)
-    outer = torch.tensor(where.border, device=x.device)
-    # Stones differ in hue as well: warm against cold.
-    hue = 0.03 * c * (0.5 * tint if where.kind in ("concrete", "asphalt") else (tint + 0.7 * tone))
+    inner = torch.tensor(site.tone, device=x.device)
+    outer = torch.tensor(site.border, device=x.device)
+    # Stones differ in hue as well, between warm and cold.
+    hue = 0.03 * c * (0.5 * tint if site.kind in ("concrete", "asphalt") else (tint + 0.7 * tone))
     warm = torch.tensor([1.0, 0.1, -1.0], device=x.device) * hue[..., None]
     plain = 1 + c * (0.16 * stain + 0.12 * speck)
     return torch.lerp((inner + warm) * value[..., None], outer * plain[..., None], beyond)
 
 
-def _slabs(u: Tensor, v: Tensor, span: Tensor, where: Place, grain: Tensor):
-    """A tone in [-0.5, 0.5] per slab, and the darkness of its joints. [H, W] each"""
-    long, short = where.unit
-    if where.kind == "stone":  # hand-laid: joints wander, courses differ
+def _slabs(u: Tensor, v: Tensor, span: Tensor, site: Place, grain: Tensor):
+    """Tone of the slab, [-0.5, 0.5], and darkness of the joint at each point: [H, W] each."""
+    long, short = site.unit
+    if site.kind == "stone":  # laid by hand: crooked joints, shifted rows
         bend = 0.5 * short
         u = u + bend * _noise(grain, u * 0.8 / short, v * 0.8 / short, 0 * span)
         v = v + 0.6 * bend * _noise(grain, v * 0.7 / short + 9, u * 0.7 / short, 0 * span)
     row = (v / short).floor()
-    shift = _hash(row, 0 * row, grain) if where.kind == "stone" else (row % 2) * 0.5
+    shift = _hash(row, 0 * row, grain) if site.kind == "stone" else (row % 2) * 0.5
     along = u / long + shift
     column = along.floor()
     gap = torch.minimum(
@@ -288,33 +321,33 @@ def _slabs(u: Tensor, v: Tensor, span: Tensor, where: Place, grain: Tensor):
         ((v / short) - row).sub(0.5).abs().neg().add(0.5) * short,
     )
     tone = _hash(column, row, grain) - 0.5
-    half = 0.012 if where.kind == "stone" else 0.005
+    half = 0.012 if site.kind == "stone" else 0.005
     blur = 0.7 * span + 0.004
-    # Share of the pixel that the joint takes: narrow joints far away fade instead of flickering.
+    # Share of the pixel that the joint covers: distant narrow joints fade instead of aliasing.
     share = ((half + blur - gap) / (2 * blur)).clamp(0, 1) * (2 * half / blur).clamp(max=1)
     depth = 0.16 + 0.2 * _hash(row, column, grain)
     worn = (0.6 + 1.4 * _noise(grain, u * 1.7, v * 1.7, 0 * span)).clamp(0.15, 1)
-    return tone / (1 + (span / short) ** 2), where.contrast * depth * worn * share
+    return tone / (1 + (span / short) ** 2), site.contrast * depth * worn * share
 
 
-def _far(side: Tensor, height: Tensor, where: Place, grain: Tensor) -> Tensor:
-    """Something out of focus behind the person: a wall or a hedge, neutral.  [H, W, 3]"""
+def _far(side: Tensor, height: Tensor, site: Place, grain: Tensor) -> Tensor:
+    """Colour of the background behind the person, a blurred grey wall or hedge: [H, W, 3]."""
     soft = _noise(grain, side * 0.35, height * 0.5, 0 * side)
     soft = soft + 0.5 * _noise(grain, side * 1.1, height * 0.7, 0 * side)
-    value = 0.52 + 0.22 * where.contrast * soft + 0.04 * (height / 3).clamp(0, 1)
+    value = 0.52 + 0.22 * site.contrast * soft + 0.04 * (height / 3).clamp(0, 1)
     hue = torch.tensor([0.99, 1.0, 0.98], device=side.device)
     return value[..., None] * hue
 
 
 def _hash(column: Tensor, row: Tensor, grain: Tensor) -> Tensor:
-    """A number in [0, 1] that belongs to a cell."""
+    """Pseudo-random number in [0, 1] of each cell."""
     i = (column.nan_to_num(0, 0, 0) * 7 + row.nan_to_num(0, 0, 0) * 29).long() % TABLE
     j = (column.nan_to_num(0, 0, 0) * 13 + row.nan_to_num(0, 0, 0) * 5).long() % TABLE
     return grain.view(-1).index_select(0, (i * TABLE + j).view(-1)).view(column.shape)
 
 
 def _noise(grain: Tensor, u: Tensor, v: Tensor, cells: Tensor) -> Tensor:
-    """Smooth noise in [-0.5, 0.5] that fades where a pixel spans more than a cell."""
+    """Smooth noise in [-0.5, 0.5], faded where a pixel spans more than one noise cell."""
     u, v = (t.nan_to_num(0, 0, 0).clamp(-1e6, 1e6) for t in (u, v))
     i, j = u.floor(), v.floor()
     a, b = u - i, v - j

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drone's camera: how many pixels a person gets, and what optics, chip and codec do to them."""
+"""Sensor model of the virtual camera: blur of the optics, noise of the chip, JPEG compression."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from viewsynth.render.options import Sensor
 
 
 def expose(image: Tensor, sensor: Sensor, generator: torch.Generator) -> np.ndarray:
-    """What the camera stores of an ideal picture: blur, then noise, then JPEG.
+    """Apply the sensor model to a noise-free image: blur, then noise, then JPEG.
 
     Args:
         image: RGB in [0, 1].  float32 [3, H, W]
-        generator: Of the noise; on the CPU.
-    Returns: uint8 [H, W, 3].
+        sensor: Strengths of the three effects.
+        generator: Generator of the noise, on the CPU.
+
+    Returns:
+        uint8 [H, W, 3].
     """
     image = gaussian(image.cpu()[None], sensor.blur)[0]
     if sensor.noise:
-        # Shot noise grows with the light; half of the noise has the grain of demosaicing.
+        # Shot noise grows with the light; half of the noise has the correlation of demosaicing.
         fine = torch.randn(image.shape, generator=generator)
         coarse = gaussian(torch.randn((1, *image.shape), generator=generator), 0.7)[0] * 2
         image = image + sensor.noise * (0.6 + 0.8 * image.clamp(0, 1)) * (fine + coarse) * 0.7
@@ -38,7 +41,12 @@ def expose(image: Tensor, sensor: Sensor, generator: torch.Generator) -> np.ndar
 
 
 def gaussian(image: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian blur with the border repeated.  [N, C, H, W], sigma in pixels"""
+    """Separable Gaussian blur with replicated borders.
+
+    Args:
+        image: float [N, C, H, W].
+        sigma: Standard deviation in pixels; <= 0 returns the image unchanged.
+    """
     if sigma <= 0:
         return image
     reach = max(1, math.ceil(3 * sigma))
@@ -49,7 +57,7 @@ def gaussian(image: Tensor, sigma: float) -> Tensor:
         pad = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
         padded = torch.nn.functional.pad(image, pad, mode="replicate")
         length = image.shape[axis]
-        # Sums of shifted pictures: the same order of additions for every size and batch.
+        # Sums of shifted images add in the same order whatever the size and the batch.
         image = sum(
             weight * padded.narrow(axis, shift, length) for shift, weight in enumerate(kernel)
         )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shade: from triangles, cameras and textures to per-pixel normals, uv, colour and seen values.
+"""Shading: per-pixel normals, texture coordinates, colour and seen values of textured meshes.
 
-The second half of rendering; the first (`rasterize`) is a backend, found by its module name.
-Texture convention: the texel (row r, column c) of a T x T atlas has its centre at
+Rendering = `rasterize` of a backend, which is found by its module name, and then this module.
+Texture convention: the texel at row r and column c of a T x T atlas has its centre at
 u = (c + 0.5) / T, v = 1 - (r + 0.5) / T.
 """
 
@@ -17,21 +17,21 @@ from torch import Tensor
 
 from viewsynth.cameras import Cameras
 
-GROUP = {"cpu": 1 << 19, "cuda": 1 << 24}  # pixels that are shaded at once, for the CPU's cache
+GROUP = {"cpu": 1 << 19, "cuda": 1 << 24}  # pixels shaded at once; on a CPU they fit its cache
 
 
 @dataclass(frozen=True)
 class Buffers:
-    """What N cameras see, pixel by pixel. Channels come last; off the meshes all but depth are 0.
+    """Per-pixel buffers of N cameras. Without a triangle, `face` is -1, `depth` inf, the rest 0.
 
     Args:
         face: Index of the triangle, -1 = none.  int32 [N, H, W]
-        depth: Along the optical axis, metres, inf = none.  float32 [N, H, W]
-        bary: Perspective correct weights of the triangle's corners.  float32 [N, H, W, 3]
-        normal: Smooth unit normal in the world frame, outward.  float32 [N, H, W, 3]
+        depth: Depth along the optical axis, metres, inf = none.  float32 [N, H, W]
+        bary: Perspective-correct barycentric coordinates.  float32 [N, H, W, 3]
+        normal: Interpolated unit normal in the world frame, outward.  float32 [N, H, W, 3]
         uv: Texture coordinates.  float32 [N, H, W, 2]
-        colour: RGB of the texture in [0, 1], no light added.  float32 [N, H, W, 3]
-        seen: How much of the surface was really seen, [0, 1].  float32 [N, H, W]
+        colour: RGB of the texture in [0, 1], without lighting.  float32 [N, H, W, 3]
+        seen: Seen map of the surface, [0, 1].  float32 [N, H, W]
     """
 
     face: Tensor
@@ -54,44 +54,36 @@ def render(
     seen: Tensor,
     backend: str = "zbuffer",
 ) -> Buffers:
-    """Draw P textured meshes of one topology into N cameras.
+    """Render P textured meshes of one topology into N cameras.
 
     Args:
         vertices: World, metres.  [P, V, 3]
         faces: Vertex indices, counter-clockwise seen from outside.  int64 [F, 3]
-        cameras: N cameras on one canvas size.
-        mesh: Which of the P meshes each camera sees.  int64 [N]
+        cameras: N cameras with one canvas size.
+        mesh: Index of the mesh that each camera sees.  int64 [N]
         uvs: Texture coordinates in [0, 1], v up.  [U, 2]
         face_uvs: Indices into `uvs`.  int64 [F, 3]
         texture: Colour atlas of each mesh.  uint8 [P, T, T, 3]
         seen: Seen map of each atlas, 255 = seen.  uint8 [P, T, T]
-        backend: "zbuffer" or "pytorch3d".
-    Returns: Buffers on the device of the vertices.
-    Raises: ValueError: if the backend is unknown or shapes do not fit.
+        backend: Rasterizer, "zbuffer" or "pytorch3d".
+
+    Returns:
+        Buffers on the device of the vertices.
+
+    Raises:
+        ValueError: If the backend is unknown or shapes do not match.
     """
     rasterize = _backend(backend)
-    _check(vertices, faces, cameras, mesh, uvs, face_uvs, texture, seen)
+    _check(vertices, faces, cameras, mesh, face_uvs, texture, seen)
     vertices, faces = _used(vertices, faces)
     pixels, depth = cameras.project(vertices.index_select(0, mesh))
-    found = rasterize(pixels, depth, faces, cameras.size)
+    fragments = rasterize(pixels, depth, faces, cameras.size)
     source = _Source(vertices, faces, uvs, face_uvs, texture, seen)
-    # Planes in memory, channels last to the eye: scattering single values is several times faster.
-    area = cameras.size[0] * cameras.size[1]
-    planes = torch.zeros((9, len(cameras) * area), device=vertices.device)
-    step = area * max(1, GROUP[vertices.device.type] // area)
-    flat_face, flat_bary = found.face.view(-1), found.bary.view(-1)
-    for start in range(0, planes.shape[1], step):
-        where = (flat_face[start : start + step] >= 0).nonzero()[:, 0] + start
-        face = flat_face.index_select(0, where).long()
-        bary = [flat_bary.index_select(0, 3 * where + k) for k in range(3)]
-        person = mesh.index_select(0, torch.div(where, area, rounding_mode="floor"))
-        for plane, value in zip(planes, source.shade(face, bary, person), strict=True):
-            plane.scatter_(0, where, value)
-    planes = planes.view(9, *found.face.shape)
+    planes = _planes(fragments, mesh, source)
     return Buffers(
-        face=found.face,
-        depth=found.depth,
-        bary=found.bary,
+        face=fragments.face,
+        depth=fragments.depth,
+        bary=fragments.bary,
         normal=planes[:3].movedim(0, -1),
         uv=planes[3:5].movedim(0, -1),
         colour=planes[5:8].movedim(0, -1),
@@ -99,14 +91,34 @@ def render(
     )
 
 
+def _planes(fragments, mesh: Tensor, source: _Source) -> Tensor:
+    """The 9 channels of `_Source.shade` for all pixels, 0 without a triangle.  [9, N, H, W]."""
+    # Channels first: scattering into one plane after the other is several times faster.
+    count, height, width = fragments.face.shape
+    area = height * width
+    planes = torch.zeros((9, count * area), device=fragments.face.device)
+    step = area * max(1, GROUP[planes.device.type] // area)
+    flat_face, flat_bary = fragments.face.view(-1), fragments.bary.view(-1)
+    for start in range(0, count * area, step):
+        where = (flat_face[start : start + step] >= 0).nonzero()[:, 0] + start
+        face = flat_face.index_select(0, where).long()
+        bary = [flat_bary.index_select(0, 3 * where + k) for k in range(3)]
+        person = mesh.index_select(0, torch.div(where, area, rounding_mode="floor"))
+        for plane, value in zip(planes, source.shade(face, bary, person), strict=True):
+            plane.scatter_(0, where, value)
+    return planes.view(9, count, height, width)
+
+
 def atlas(uvs: Tensor, face_uvs: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Which triangle covers each texel centre of an atlas, and where in it.
+    """Triangle and barycentric coordinates of each texel centre of an atlas.
 
     Args:
         uvs: Texture coordinates in [0, 1], v up.  [U, 2]
         face_uvs: Indices into `uvs`.  int64 [F, 3]
-        size: Texels along a side, T.
-    Returns: face int32 [T, T] (-1 = none), weights of its corners float32 [T, T, 3].
+        size: Side of the atlas, T texels.
+
+    Returns:
+        Face index, int32 [T, T], -1 = none; barycentric coordinates, float32 [T, T, 3].
     """
     from viewsynth.render.zbuffer import rasterize
 
@@ -116,16 +128,19 @@ def atlas(uvs: Tensor, face_uvs: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def sample(image: Tensor, row: Tensor, column: Tensor, which: Tensor) -> list[Tensor]:
-    """Bilinear look-up in uint8 images of four channels; beyond the border the border goes on.
+    """Bilinear look-up in uint8 images of four channels, with the border replicated.
 
     Args:
-        image: uint8 [P, T, S, 4]
-        row, column: Position in texels, 0 = the centre of the first.  float32 [K]
-        which: Which of the P images.  int64 [K]
-    Returns: the four channels in [0, 1].  float32 [K] each
+        image: P images.  uint8 [P, T, S, 4]
+        row: Row in texels, 0 = the centre of the first.  float32 [K]
+        column: Column in texels, 0 = the centre of the first.  float32 [K]
+        which: Index of the image.  int64 [K]
+
+    Returns:
+        The four channels in [0, 1].  float32 [K] each
     """
     tall, wide = image.shape[1:3]
-    packed = image.contiguous().view(torch.int32).view(-1)  # one look-up brings four channels
+    packed = image.contiguous().view(torch.int32).view(-1)  # one look-up reads four channels
     row, column = row.clamp(0, tall - 1), column.clamp(0, wide - 1)
     top, left = row.floor(), column.floor()
     down, right = row - top, column - left
@@ -145,15 +160,17 @@ def sample(image: Tensor, row: Tensor, column: Tensor, which: Tensor) -> list[Te
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Outward unit normals, area weighted, summed in one order on every device.
+    """Area-weighted outward unit normals, summed in the same order on every device.
 
     Args:
         vertices: [P, V, 3].
         faces: int64 [F, 3].
-    Returns: [P, V, 3]; zero where a vertex has no face.
+
+    Returns:
+        [P, V, 3]; zero for a vertex without a face.
     """
     count, number = vertices.shape[:2]
-    rows = vertices.permute(1, 2, 0).reshape(number, -1)  # [V, 3P]: whole rows move at once
+    rows = vertices.permute(1, 2, 0).reshape(number, -1)  # [V, 3P]: whole rows are gathered
     a, b, c = (rows.index_select(0, faces[:, k]).view(-1, 3, count) for k in range(3))
     u, w = b - a, c - a
     normal = torch.stack(
@@ -169,7 +186,11 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def _faces_around(faces: Tensor, number: int) -> Tensor:
-    """The faces at each vertex, padded with F.  int64 [most faces at a vertex, V]"""
+    """The faces around each vertex, padded with F.
+
+    Returns:
+        int64 [largest number of faces around a vertex, V].
+    """
     vertex, order = faces.reshape(-1).sort(stable=True)
     count = torch.bincount(vertex, minlength=number)
     first = count.cumsum(0) - count
@@ -181,14 +202,14 @@ def _faces_around(faces: Tensor, number: int) -> Tensor:
 
 
 def _used(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """The vertices that some face uses, and the faces renumbered to them."""
+    """The vertices that faces refer to, and the faces with renumbered indices."""
     used = torch.zeros(vertices.shape[1], dtype=torch.bool, device=faces.device)
     used[faces.reshape(-1)] = True
     return vertices[:, used], (used.long().cumsum(0) - 1)[faces]
 
 
 class _Source:
-    """Meshes and textures laid out so that every look-up is one flat gather."""
+    """Meshes and textures in a layout in which every look-up is one flat gather."""
 
     def __init__(self, vertices, faces, uvs, face_uvs, texture, seen):
         self.vertices = vertices.shape[1]
@@ -198,7 +219,7 @@ class _Source:
         self.texture = torch.cat([texture, seen[..., None]], dim=-1)
 
     def shade(self, face: Tensor, bary: list[Tensor], person: Tensor) -> list[Tensor]:
-        """Normal (3), uv (2), colour (3) and seen of K pixels.  [K] each"""
+        """Normal (3), uv (2), colour (3) and seen value (1) of K pixels: [K] each."""
         at = [c.index_select(0, face) + person * self.vertices for c in self.corners]
         normal = [_mix(bary, [plane.index_select(0, i) for i in at]) for plane in self.normals]
         length = (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().clamp_min(1e-12)
@@ -213,7 +234,7 @@ def _mix(weights: list[Tensor], values: list[Tensor]) -> Tensor:
 
 
 def backends() -> list[str]:
-    """The rasterisers that there are: the modules of `viewsynth.render` that define `rasterize`."""
+    """Names of the rasterizer backends: the modules of `viewsynth.render` with a `rasterize`."""
     here = Path(__file__).parent.glob("*.py")
     return sorted(path.stem for path in here if "\ndef rasterize(" in path.read_text("utf-8"))
 
@@ -224,13 +245,10 @@ def _backend(name: str):
     return importlib.import_module(f"viewsynth.render.{name}").rasterize
 
 
-def _check(vertices, faces, cameras, mesh, uvs, face_uvs, texture, seen) -> None:
+def _check(vertices, faces, cameras, mesh, face_uvs, texture, seen) -> None:
     people = len(vertices)
-    if (
-        texture.shape[0] != people
-        or seen.shape != texture.shape[:3]
-        or texture.dtype != torch.uint8
-    ):
+    shapes = texture.shape[0] == people and seen.shape == texture.shape[:3]
+    if not shapes or texture.dtype != torch.uint8:
         raise ValueError(
             f"textures must be uint8 [{people}, T, T, 3] with seen [{people}, T, T], "
             f"got {texture.dtype} {list(texture.shape)} and {list(seen.shape)}"
@@ -239,9 +257,9 @@ def _check(vertices, faces, cameras, mesh, uvs, face_uvs, texture, seen) -> None
         raise ValueError(
             f"faces and face_uvs must match, got {list(faces.shape)} and {list(face_uvs.shape)}"
         )
-    if mesh.shape != (len(cameras),) or (
-        len(mesh) and not 0 <= int(mesh.min()) <= int(mesh.max()) < people
-    ):
+    known = not len(mesh) or 0 <= int(mesh.min()) <= int(mesh.max()) < people
+    if mesh.shape != (len(cameras),) or not known:
         raise ValueError(
-            f"mesh must name one of {people} meshes for each of {len(cameras)} cameras"
+            f"mesh must hold an index in [0, {people - 1}] for each of {len(cameras)} cameras, "
+            f"got {mesh.tolist()[:9]}"
         )

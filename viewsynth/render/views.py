@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views: standing people and wished-for cameras in, finished pictures out.
+"""Views: render standing people from cameras around them, with ground, shadow and sensor model.
 
-posed vertices + textures -> orbit camera -> projected box -> render at 2x -> ground, sun, shadow ->
-box filter -> sensor -> `View`. The last stage of `viewsynth.render`; people x views go in batches.
+posed vertices + textures -> orbit camera -> projected box -> supersampled rendering -> ground, sun,
+shadow -> box filter -> sensor -> `View`. Views of several people are rendered in one batch.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viewsynth import cameras
+from viewsynth.cameras import Cameras, focal_length, orbit, pinhole
 from viewsynth.records import View, seed_of
 from viewsynth.render import scene, shade
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
 
 SUPERSAMPLE = 2
-BATCH = {"cpu": 1 << 20, "cuda": 1 << 24}  # supersampled pixels in one batch
-MAX_SIDE = 2000  # pixels of a crop
+BATCH = {"cpu": 1 << 20, "cuda": 1 << 24}  # supersampled pixels per batch
+MAX_SIDE = 2000  # longest side of a crop, pixels
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture to take.
+    """A view to render.
 
     Args:
-        person: Which of the people.
+        person: Index of the person.
         elevation: Degrees above the horizon, [0, 90].
         azimuth: Degrees from the person's front towards the person's left.
-        name: Unique for the person; the draws of ground, light and noise hang on it.
+        name: Unique for the person; seeds ground, light, crop and noise.
     """
 
     person: int
@@ -43,11 +43,16 @@ class Shot:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the camera of a shot stands and which part of its picture is kept.
+    """Camera of a shot and the crop of its picture.
 
     Args:
         pose: World to camera.  float32 [4, 4]
-        elevation, azimuth, distance, target_height, vfov, box: As of a `View`.
+        elevation: See `View`.
+        azimuth: See `View`.
+        distance: See `View`.
+        target_height: See `View`.
+        vfov: See `View`.
+        box: See `View`.
     """
 
     pose: Tensor
@@ -60,7 +65,7 @@ class Frame:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height, width."""
+        """Height and width of the crop, pixels."""
         return self.box[3] - self.box[1], self.box[2] - self.box[0]
 
 
@@ -68,25 +73,29 @@ def take(
     vertices: Tensor,
     body,
     textures: list[np.ndarray],
-    seens: list[np.ndarray],
+    seen_maps: list[np.ndarray],
     pids: list[str],
     shots: list[Shot],
     sensor: Sensor,
     seed: int,
 ) -> list[View]:
-    """Photograph people from the air.
+    """Render views of standing people.
 
     Args:
         vertices: People standing on y = 0, metres.  [P, V, 3]
-        body: Their `viewsynth.bodies.Body`: faces, uvs, face_uvs.
+        body: Their `viewsynth.bodies.Body`, of which faces, uvs and face_uvs are read.
         textures: Colour atlas of each person, one size for all.  uint8 [T, T, 3]
-        seens: Seen map of each atlas.  uint8 [T, T]
+        seen_maps: Seen map of each atlas.  uint8 [T, T]
         pids: Identity of each person.
-        shots: What to take.
-        sensor: The camera.
-        seed: The run's seed.
-    Returns: one View per shot, in the order of the shots; none depends on the other shots.
-    Raises: ValueError: if a shot names no person, or its camera or crop is impossible.
+        shots: Views to render.
+        sensor: Options of the virtual camera.
+        seed: Seed of the run.
+
+    Returns:
+        One view per shot, in the order of the shots, each independent of the other shots.
+
+    Raises:
+        ValueError: If a person, an elevation or the size of a crop is out of range.
     """
     for shot in shots:
         if not 0 <= shot.person < len(vertices):
@@ -94,59 +103,83 @@ def take(
         if not 0 <= shot.elevation <= 90:
             raise ValueError(f"elevation must be in [0, 90] degrees, got {shot.elevation}")
     device = vertices.device
-    colour = torch.from_numpy(np.stack(textures)).to(device)
-    known = torch.from_numpy(np.stack(seens)).to(device)
+    atlases = [torch.from_numpy(np.stack(maps)).to(device) for maps in (textures, seen_maps)]
     vertices = vertices.detach().float()
     seeds = [seed_of(seed, pids[shot.person], shot.name) for shot in shots]
-    solid = vertices[:, torch.unique(body.faces)]
-    frames = []
-    for shot, one in zip(shots, seeds, strict=True):
-        # A detector's box is never quite the same: each side has its own room.
-        room = sensor.margin * np.random.default_rng(seed_of(one, "box")).uniform(0.5, 1.5, 4)
-        frames.append(frame(solid[shot.person], shot, sensor, room))
+    frames = _frames(vertices[:, torch.unique(body.faces)], shots, seeds, sensor)
     views: list[View | None] = [None] * len(shots)
     for members in _batches([frame.size for frame in frames], BATCH[device.type]):
-        chosen = [shots[i] for i in members]
-        people = sorted({shot.person for shot in chosen})
-        mesh = torch.tensor([people.index(shot.person) for shot in chosen], device=device)
-        window = _window([frames[i] for i in members], sensor, device)
-        buffers = shade.render(
-            vertices[people],
-            body.faces,
-            window,
-            mesh,
-            body.uvs,
-            body.face_uvs,
-            colour[people],
-            known[people],
-        )
+        cameras = _batch_cameras([frames[i] for i in members], sensor, device)
+        person = torch.tensor([shots[i].person for i in members], device=device)
         places = [scene.place(seeds[i]) for i in members]
-        standing = vertices[people][mesh]
-        picture = scene.compose(buffers, window, standing, body.faces, places, SUPERSAMPLE)
-        share = scene.shrink((buffers.face >= 0).float()[:, None], SUPERSAMPLE)
-        seen = scene.shrink(buffers.seen[:, None], SUPERSAMPLE) / share.clamp_min(1e-6)
-        layers = torch.cat([picture, seen, share], dim=1).cpu()
+        layers = _layers(vertices, body, atlases, person, cameras, places)
         for k, i in enumerate(members):
-            views[i] = _finish(
-                layers[k], frames[i], shots[i], pids[shots[i].person], sensor, seeds[i]
-            )
+            pid = pids[shots[i].person]
+            views[i] = _finish(layers[k], frames[i], pid, sensor, seeds[i])
     return views
 
 
+def _frames(points: Tensor, shots: list[Shot], seeds: list[int], sensor: Sensor) -> list[Frame]:
+    """The frame of each shot, with a margin that varies as the boxes of a detector do."""
+    frames = []
+    for shot, seed in zip(shots, seeds, strict=True):
+        room = sensor.margin * np.random.default_rng(seed_of(seed, "box")).uniform(0.5, 1.5, 4)
+        frames.append(frame(points[shot.person], shot, sensor, room))
+    return frames
+
+
+def _layers(
+    vertices: Tensor,
+    body,
+    atlases: list[Tensor],
+    person: Tensor,
+    cameras: Cameras,
+    places: list[scene.Place],
+) -> Tensor:
+    """RGB, seen value and coverage of the people before the sensor.
+
+    Args:
+        vertices: See `take`.
+        body: See `take`.
+        atlases: Textures uint8 [P, T, T, 3] and seen maps uint8 [P, T, T].
+        person: Index of the person of each camera.  int64 [N]
+        cameras: N supersampled cameras.
+        places: Ground and light of each camera.
+
+    Returns:
+        float32 [N, 5, H, W] at the sensor's resolution, on the CPU.
+    """
+    people, mesh = torch.unique(person, return_inverse=True)
+    some = vertices[people]
+    textures, seen_maps = (maps[people] for maps in atlases)
+    buffers = shade.render(
+        some, body.faces, cameras, mesh, body.uvs, body.face_uvs, textures, seen_maps
+    )
+    image = scene.compose(buffers, cameras, some[mesh], body.faces, places, SUPERSAMPLE)
+    coverage = scene.shrink((buffers.face >= 0).float()[:, None], SUPERSAMPLE)
+    seen = scene.shrink(buffers.seen[:, None], SUPERSAMPLE) / coverage.clamp_min(1e-6)
+    return torch.cat([image, seen, coverage], dim=1).cpu()
+
+
 def frame(points: Tensor, shot: Shot, sensor: Sensor, room: np.ndarray) -> Frame:
-    """Aim at the middle of the standing height and cut out the projected box with some room.
+    """Aim at the middle of the standing height and crop the projected box with a margin.
 
     Args:
         points: Vertices of the person.  [V, 3]
-        room: Left, top, right and bottom of the box, as shares of its longer side.  [4]
-    Raises: ValueError: if the crop would be too large.
+        shot: Elevation and azimuth of the camera.
+        sensor: Options of the virtual camera.
+        room: Margin on the left, top, right and bottom, as shares of the longer side of the
+            projected box.  [4]
+
+    Raises:
+        ValueError: If the crop would be too large.
     """
     height = float(points[:, 1].max())
     distance = sensor.distance_to(height)
     angles = [
         torch.tensor([value]) for value in (shot.elevation, shot.azimuth, distance, height / 2)
     ]
-    pose = cameras.orbit(*angles)
+    pose = orbit(*angles)
     pixels, _ = whole(pose, [sensor.vfov], sensor.picture_height).project(points[None].cpu())
     low, high = pixels[0].amin(0), pixels[0].amax(0)
     room = room * float((high - low).max())
@@ -169,21 +202,21 @@ def frame(points: Tensor, shot: Shot, sensor: Sensor, room: np.ndarray) -> Frame
     )
 
 
-def whole(poses: Tensor, vfovs: list[float], picture_height: int) -> cameras.Cameras:
-    """The cameras of whole pictures, whose parts the crops are.
+def whole(poses: Tensor, vfovs: list[float], picture_height: int) -> Cameras:
+    """Cameras of the whole, uncropped pictures.
 
     Args:
         poses: World to camera.  [N, 4, 4]
         vfovs: Vertical fields of view, degrees.
-        picture_height: Pixels.
+        picture_height: Height of the pictures, pixels.
     """
-    focal = [cameras.focal_length(vfov, picture_height) for vfov in vfovs]
+    focal = [focal_length(vfov, picture_height) for vfov in vfovs]
     size = Sensor(picture_height=picture_height).size
-    return cameras.Cameras(poses, cameras.pinhole(torch.tensor(focal), size), size)
+    return Cameras(poses, pinhole(torch.tensor(focal), size), size)
 
 
 def _batches(sizes: list[tuple[int, int]], limit: int) -> list[list[int]]:
-    """Groups of shots that share a canvas, like sizes together, each within `limit` pixels."""
+    """Group shots of similar crop size, so that the canvases of a group hold <= `limit` pixels."""
     groups: list[list[int]] = []
     tall = wide = 0
     for i in sorted(range(len(sizes)), key=lambda i: (sizes[i], i)):
@@ -197,22 +230,20 @@ def _batches(sizes: list[tuple[int, int]], limit: int) -> list[list[int]]:
     return groups
 
 
-def _window(frames: list[Frame], sensor: Sensor, device: torch.device) -> cameras.Cameras:
-    """The boxes of some shots at the top left of one supersampled canvas."""
+def _batch_cameras(frames: list[Frame], sensor: Sensor, device: torch.device) -> Cameras:
+    """Cameras with one supersampled canvas size, with each crop at the top left of its canvas."""
     tall = max(frame.size[0] for frame in frames)
     wide = max(frame.size[1] for frame in frames)
     poses = torch.stack([frame.pose for frame in frames])
     pictures = whole(poses, [frame.vfov for frame in frames], sensor.picture_height)
     corner = torch.tensor([frame.box[:2] for frame in frames], dtype=torch.float32)
     boxes = torch.cat([corner, corner + torch.tensor([wide, tall])], dim=1)
-    window = pictures.window(boxes, (tall * SUPERSAMPLE, wide * SUPERSAMPLE))
-    return cameras.Cameras(
-        window.world_to_camera.to(device), window.intrinsics.to(device), window.size
-    )
+    crops = pictures.window(boxes, (tall * SUPERSAMPLE, wide * SUPERSAMPLE))
+    return Cameras(crops.world_to_camera.to(device), crops.intrinsics.to(device), crops.size)
 
 
-def _finish(layers, frame: Frame, shot: Shot, pid: str, sensor: Sensor, seed: int) -> View:
-    """Cut a canvas of RGB, seen and coverage [5, H, W] to its box and expose it."""
+def _finish(layers: Tensor, frame: Frame, pid: str, sensor: Sensor, seed: int) -> View:
+    """Crop the canvas [5, H, W] of `_layers` to the frame and apply the sensor model."""
     height, width = frame.size
     layers = layers[:, :height, :width]
     mask = layers[4] >= 0.5

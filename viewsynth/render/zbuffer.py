@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Z-buffer in plain torch: which triangle covers which pixel, at what depth, where in the triangle.
+"""Z-buffer in plain torch: triangle id, depth and barycentric coordinates of each pixel.
 
-The default backend of `viewsynth.render`; the same code runs on a CPU and on a GPU.
+The default rasterizer backend of `viewsynth.render`; the same code runs on a CPU and on a GPU.
 
-The rule, exactly:
-- Corners are snapped to 1/1024 pixel. A pixel belongs to a triangle when its centre lies inside it,
-  or on a top or left edge of it; so triangles that share an edge never both own a pixel and never
-  leave a gap. All of this is whole-number arithmetic (in float64, where it is exact).
-- Both sides of a triangle are drawn: skirts and hair are open sheets.
-- The smallest float32 depth wins; of equal depths the lower face id.
-- A triangle with a corner nearer than `NEAR`, not finite, or further than `GUARD` pixels from the
-  canvas' corner is left out whole.
-The result does not depend on what else is in the batch, on chunking, threads or the device's order.
+Rules:
+- Vertices are snapped to 1/1024 pixel. A triangle covers a pixel if the pixel's centre is inside
+  it or on one of its top or left edges. Triangles that share an edge therefore never cover the
+  same pixel and leave no gap. The arithmetic is on integers (in float64, where it is exact).
+- Both sides of a triangle are drawn, because skirts and hair are open surfaces.
+- The smallest float32 depth wins; at equal depth, the smaller face index.
+- A triangle is skipped if one of its vertices is nearer than `NEAR`, not finite, or further than
+  `GUARD` pixels from the canvas origin.
+The result of one canvas is independent of the rest of the batch, of chunking and of threads.
 
-How it is fast: a body has far more triangles than its picture has pixels, so most triangles hold no
-pixel centre. Those go first, by integer boxes with the views innermost in memory; the rest are
-bucketed by the size of their box, and all candidates race for a pixel by one scatter of the integer
-(depth bits << 32 | face id).
+Speed: a body has far more triangles than its image has pixels, so most triangles contain no pixel
+centre. Those are dropped first, by integer bounding boxes with the views innermost in memory. The
+rest are grouped by the size of their bounding box, and one scatter-min of the integer key
+(depth bits << 32 | face index) resolves all candidates of a pixel.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ SUBPIXEL = 1024  # steps per pixel of the snapping grid
 GUARD = 16384  # pixels; keeps every product below 2**53
 NEAR = 0.01  # metres
 NOTHING = torch.iinfo(torch.int64).max
-# Sides of the boxes that triangles are bucketed by; beyond SIDES[SQUARE] boxes are square.
+# Sides of the bounding boxes that triangles are grouped by; above SIDES[SQUARE] they are square.
 SIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 SQUARE = 2
-# Triangles x views that are boxed at once, and candidates that are tested at once: small enough for
-# a CPU's cache, large for a GPU.
+# Triangles x views whose bounding boxes are computed at once, and candidate pixels tested at once:
+# small enough for a CPU's cache, large for a GPU.
 CHUNK = {"cpu": 1 << 19, "cuda": 1 << 24}
 TILE = {"cpu": 1 << 18, "cuda": 1 << 24}
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """What each pixel of N canvases sees.
+    """The visible triangle of each pixel of N canvases.
 
     Args:
         face: Index of the triangle, -1 = none.  int32 [N, H, W]
-        bary: Perspective correct weights of its corners, 0 = none.  float32 [N, H, W, 3]
-        depth: Along the optical axis, metres, inf = none.  float32 [N, H, W]
+        bary: Perspective-correct barycentric coordinates, 0 = none.  float32 [N, H, W, 3]
+        depth: Depth along the optical axis, metres, inf = none.  float32 [N, H, W]
     """
 
     face: Tensor
@@ -55,18 +55,19 @@ class Fragments:
 
 
 def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -> Fragments:
-    """Draw N sets of vertices that share their triangles, each on its own canvas.
+    """Rasterize N sets of vertices that share their triangles, each onto its own canvas.
 
     Source: ours; edge functions after Pineda, SIGGRAPH 1988, with the usual top-left rule.
 
     Args:
         pixels: Vertices on the canvas, pixels; (0, 0) is the outer corner of the top left pixel.
             [N, V, 2]
-        depth: Along the optical axis, metres.  [N, V]
+        depth: Depth of the vertices along the optical axis, metres.  [N, V]
         faces: Vertex indices, counter-clockwise seen from outside.  int64 [F, 3]
         size: Canvas (height, width), pixels.
-    Returns: Fragments.
-    Raises: ValueError: if the canvas is empty or too large, or a face names no vertex.
+
+    Raises:
+        ValueError: If the canvas is empty or too large, or a face index is out of range.
     """
     check(pixels, depth, faces, size)
     count, (height, width), device = len(pixels), size, pixels.device
@@ -83,14 +84,24 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
         bits = (keys >> 32).clamp_max(0x7F800000)  # the bits of float32 inf
         nearest[part] = bits.int().view(torch.float32).view(nearest[part].shape)
         flat = bary[part].view(-1, 3)
-        for where, key, weights in hits:
-            won = (keys.index_select(0, where) == key).nonzero()[:, 0]
-            flat[where[won]] = weights[won]
+        for position, key, weights in hits:
+            visible = (keys.index_select(0, position) == key).nonzero()[:, 0]
+            flat[position[visible]] = weights[visible]
     return Fragments(face, bary, nearest)
 
 
 def check(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -> None:
-    """The demands that every backend makes on its input."""
+    """Check the arguments of a backend's `rasterize`.
+
+    Args:
+        pixels: See `rasterize`.
+        depth: See `rasterize`.
+        faces: See `rasterize`.
+        size: See `rasterize`.
+
+    Raises:
+        ValueError: See `rasterize`.
+    """
     if not (0 < size[0] <= 8192 and 0 < size[1] <= 8192):
         raise ValueError(f"canvas (height, width) must be in 1..8192 pixels, got {tuple(size)}")
     if pixels.shape != (*depth.shape, 2):
@@ -106,7 +117,7 @@ def check(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -
 
 
 def snap(pixels: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-    """Corners in whole grid steps, and depth with -1 where a corner cannot be drawn."""
+    """Vertices in steps of the subpixel grid, and depth with -1 at vertices that are skipped."""
     good = (depth > NEAR) & depth.isfinite() & (pixels.abs() <= GUARD).all(-1)
     steps = (pixels * SUBPIXEL).round()
     if bool(good.all()):
@@ -115,17 +126,21 @@ def snap(pixels: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _draw(pixels, depth, columns, size, keys) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """All (canvas position, key, weights) of a chunk of views; `keys` keeps the smallest."""
+    """Rasterize a chunk of views: `keys` gets the smallest key of each pixel.
+
+    Returns:
+        The (canvas position, key, weights) of all candidates that cover a pixel centre.
+    """
     steps, depth = snap(pixels.detach().float(), depth.detach().float())
     table = [t.T.contiguous() for t in (steps[..., 0], steps[..., 1], depth)]  # [V, n] each
-    face, view, left, top, wide, tall = _boxed(table[0], table[1], columns, size)
+    face, view, left, top, wide, tall = _bounding_boxes(table[0], table[1], columns, size)
     table = [t.view(-1) for t in table]
     grades = torch.bucketize(
         torch.arange(max(size) + 1, device=keys.device), torch.tensor(SIDES, device=keys.device)
     )
     wide, tall = grades.index_select(0, wide), grades.index_select(0, tall)
     longer = torch.maximum(wide, tall)
-    squared = longer > SQUARE  # large ones are few: squares will do
+    squared = longer > SQUARE  # large triangles are few, so squares suffice
     bucket = torch.where(squared, longer * (len(SIDES) + 1), wide * len(SIDES) + tall)
     hits = []
     for number, members in enumerate(bucket.bincount().tolist()):
@@ -135,23 +150,24 @@ def _draw(pixels, depth, columns, size, keys) -> list[tuple[Tensor, Tensor, Tens
         chosen = (bucket == number).nonzero()[:, 0]
         for rows in chosen.split(max(1, TILE[keys.device.type] // (side[0] * side[1]))):
             box = [t.index_select(0, rows) for t in (face, view, left, top)]
-            found = _race(table, columns, box, side, size, len(pixels))
-            keys.scatter_reduce_(0, found[0], found[1], "amin")
-            hits.append(found)
+            covered = _cover(table, columns, box, side, size, len(pixels))
+            keys.scatter_reduce_(0, covered[0], covered[1], "amin")
+            hits.append(covered)
     return hits
 
 
-def _boxed(x: Tensor, y: Tensor, columns: Tensor, size: tuple[int, int]):
-    """The (face, view) pairs whose box holds a pixel centre of the canvas, and that box.
+def _bounding_boxes(x: Tensor, y: Tensor, columns: Tensor, size: tuple[int, int]):
+    """The (face, view) pairs whose bounding box contains a pixel centre, and that box.
 
-    Returns: face, view, left, top, width, height of the box in pixels.  int64 [M] each
+    Returns:
+        Face, view, and left, top, width and height of the box in pixels.  int64 [M] each
     """
     half = SUBPIXEL // 2
     low = [((t - half) / SUBPIXEL).ceil().clamp(0, 32000) for t in (x, y)]
     high = [
         ((t - half) / SUBPIXEL).floor().clamp(-1, n - 1) for t, n in ((x, size[1]), (y, size[0]))
     ]
-    # Left, top, -right, -bottom in one table: one minimum over the corners boxes all of them.
+    # With left, top, -right, -bottom in one table, one minimum over the vertices gives all sides.
     table = torch.cat([low[0], low[1], -high[0], -high[1]], dim=1).short()
     box = table.index_select(0, columns[0])
     for k in (1, 2):
@@ -168,39 +184,28 @@ def _boxed(x: Tensor, y: Tensor, columns: Tensor, size: tuple[int, int]):
     return face, view, corner[0], corner[1], *sides
 
 
-def _race(table, columns, box, side, size, views):
-    """The pixels that some triangles own, of `side` (width, height) candidates each.
+def _cover(table, columns, box, side, size, views):
+    """Test `side` (width, height) candidate pixels of each of M triangles.
 
     Args:
-        table: x, y (grid steps) and depth of the vertices, views innermost.  [V * n] each
-        box: face, view, left, top of the triangles.  [M] each
-    Returns: canvas position, key int64 [K] each, and weights float32 [K, 3].
+        table: x, y (steps of the subpixel grid) and depth of the vertices, views innermost.
+            [V * n] each
+        columns: Vertex indices of the triangles.  int64 [3, F]
+        box: Face, view, left and top of the M bounding boxes.  int64 [M] each
+        side: Width and height that cover each of the boxes, pixels.
+        size: Canvas (height, width), pixels.
+        views: n.
+
+    Returns:
+        Canvas position and key of the covered pixels, int64 [K] each, and barycentric coordinates,
+        float32 [K, 3].
     """
     face, view, left, top = box
     at = [columns[k].index_select(0, face) * views + view for k in range(3)]
     x, y, z = ([t.index_select(0, i).double() for i in at] for t in table)
-    # Edge k runs opposite corner k; edges turn with the triangle so that inside is always positive.
-    dx = [x[(k + 2) % 3] - x[(k + 1) % 3] for k in range(3)]
-    dy = [y[(k + 2) % 3] - y[(k + 1) % 3] for k in range(3)]
-    area = dx[0] * dy[1] - dy[0] * dx[1]
-    drawn = (area != 0) & (torch.minimum(torch.minimum(*z[:2]), z[2]) > 0)
-    sign = area.sign()
-    across = left * SUBPIXEL + SUBPIXEL // 2
-    down = top * SUBPIXEL + SUBPIXEL // 2
     spots = torch.arange(side[0] * side[1], device=face.device)
     ox, oy = spots % side[0], torch.div(spots, side[0], rounding_mode="floor")
-    steps = torch.stack([oy, -ox]).double() * SUBPIXEL
-    distance, outer = [], []
-    for k in range(3):
-        dx[k], dy[k] = dx[k] * sign, dy[k] * sign
-        value = dx[k] * (down - y[(k + 1) % 3]) - dy[k] * (across - x[(k + 1) % 3])
-        # A centre on the edge itself counts on top and left edges; values are whole numbers, so
-        # one less is outside, and products of whole numbers are exact in any order.
-        outer.append(((dy[k] > 0) | ((dy[k] == 0) & (dx[k] < 0))).double())
-        value = torch.where(drawn, value - outer[k], -torch.inf)[:, None]
-        if len(spots) > 1:
-            value = torch.addmm(value, torch.stack([dx[k], dy[k]], 1), steps)
-        distance.append(value)
+    distance, outer, area = _edge_functions((x, y, z), left, top, (ox, oy))
     inside = torch.minimum(torch.minimum(distance[0], distance[1]), distance[2]) >= 0
     if len(spots) > 1 and bool((left + side[0] > size[1]).any() | (top + side[1] > size[0]).any()):
         inside &= (left[:, None] + ox < size[1]) & (top[:, None] + oy < size[0])
@@ -215,11 +220,46 @@ def _race(table, columns, box, side, size, views):
     total = share[0] + share[1] + share[2]
     bits = (area.abs().index_select(0, row) / total).float().view(torch.int32).long()
     base = (view * size[0] + top) * size[1] + left
-    where = (
+    position = (
         base.index_select(0, row) + oy.index_select(0, spot) * size[1] + ox.index_select(0, spot)
     )
-    return (
-        where,
-        (bits << 32) | face.index_select(0, row),
-        torch.stack([(s / total).float() for s in share], dim=1),
-    )
+    key = (bits << 32) | face.index_select(0, row)
+    return position, key, torch.stack([(s / total).float() for s in share], dim=1)
+
+
+def _edge_functions(vertices, left, top, offsets):
+    """Edge functions of M triangles at S candidate pixels; a pixel is covered if none is negative.
+
+    Args:
+        vertices: x, y and depth of the three vertices.  float64 [M] each
+        left: First column of the candidates.  int64 [M]
+        top: First row of the candidates.  int64 [M]
+        offsets: Columns and rows of the candidates relative to the first.  int64 [S] each
+
+    Returns:
+        Values of the three edges [M, S] each; what was subtracted from them for the top-left rule
+        [M] each; twice the signed area [M]. All float64.
+    """
+    x, y, z = vertices
+    # Edge k is opposite vertex k. Edges are flipped with the triangle, so that inside is positive.
+    dx = [x[(k + 2) % 3] - x[(k + 1) % 3] for k in range(3)]
+    dy = [y[(k + 2) % 3] - y[(k + 1) % 3] for k in range(3)]
+    area = dx[0] * dy[1] - dy[0] * dx[1]
+    drawn = (area != 0) & (torch.minimum(torch.minimum(*z[:2]), z[2]) > 0)
+    sign = area.sign()
+    across = left * SUBPIXEL + SUBPIXEL // 2
+    down = top * SUBPIXEL + SUBPIXEL // 2
+    ox, oy = offsets
+    steps = torch.stack([oy, -ox]).double() * SUBPIXEL
+    distance, outer = [], []
+    for k in range(3):
+        dx[k], dy[k] = dx[k] * sign, dy[k] * sign
+        value = dx[k] * (down - y[(k + 1) % 3]) - dy[k] * (across - x[(k + 1) % 3])
+        # A centre on the edge counts for top and left edges only. Values are integers, so
+        # subtracting 1 puts the others outside, and sums of products are exact in any order.
+        outer.append(((dy[k] > 0) | ((dy[k] == 0) & (dx[k] < 0))).double())
+        value = torch.where(drawn, value - outer[k], -torch.inf)[:, None]
+        if len(ox) > 1:
+            value = torch.addmm(value, torch.stack([dx[k], dy[k]], 1), steps)
+        distance.append(value)
+    return distance, outer, area

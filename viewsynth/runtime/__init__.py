@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every stage needs of the machine: files, models, worker processes, versions, licences."""
+"""Runtime: files, images, model weights, worker processes, versions and licences."""

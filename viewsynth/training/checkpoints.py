@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a training: whole or not there, the newest valid one wins.
+"""Checkpoints of a training run: each is complete or absent, and the newest complete one is used.
 
-`train` writes them. A checkpoint is a folder `checkpoint-<step>` with `model.safetensors`,
-`optimizer.safetensors` and `state.json`, staged aside and renamed; `state.json` holds the hashes of
-the others, so one that was cut short is seen and passed over. No pickle: the learning rate and the
-order of the data are functions of the step, so there is nothing else to keep.
+A checkpoint is a folder `checkpoint-<step>` with `model.safetensors`, `optimizer.safetensors` and
+`state.json`. It is written under another name and then renamed; `state.json` holds the hashes of
+the other files, so a truncated checkpoint is detected and skipped. No pickle: the learning rate and
+the order of the data are functions of the step, so nothing else needs to be saved.
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ logger = logging.getLogger(__name__)
 def write_checkpoint(
     run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: dict, keep: int = 2
 ) -> Path:
-    """Write a checkpoint, then delete all but it and the newest ones before it.
+    """Write a checkpoint, then delete older ones.
 
     Args:
-        run: Folder of the training.
-        step: How many steps are done.
+        run: Folder of the training run.
+        step: Number of steps that are done.
         tensors: Name of a file, without suffix -> its tensors.
-        state: What is plain JSON.
-        keep: How many stay, > 1: the newest may be found broken.
-    Raises: files.WriteError: if it cannot be written; older ones are untouched.
+        state: Everything else, as JSON types.
+        keep: How many checkpoints remain, > 1, in case the newest one is damaged later.
+
+    Raises:
+        files.WriteError: If it cannot be written; older checkpoints are untouched.
     """
     staged, final = run / f"{LEFTOVER}{uuid.uuid4().hex}", run / f"{NAME}{step}"
     hashes = {}
@@ -51,42 +53,51 @@ def write_checkpoint(
         hashes[name] = hashlib.sha256(data).hexdigest()
     text = json.dumps({"step": step, "sha256": hashes, **state}, indent=1) + "\n"
     write(staged / STATE, text.encode())
-    if final.exists():  # of a run that went on from an older one
+    if final.exists():  # of a run that resumed from an older one
         shutil.rmtree(final)
     staged.rename(final)
     settle({run})
-    newer = [path for path in _all(run) if _step(path) > step]  # broken, or we would not be here
+    # Damaged ones: else the run had resumed from them.
+    newer = [path for path in _all(run) if _step(path) > step]
     for old in newer + [path for path in _all(run) if path not in newer][keep:]:
         shutil.rmtree(old)
     return final
 
 
 def newest(run: Path) -> Path | None:
-    """The newest checkpoint that is whole; None if there is none at all.
+    """The newest complete checkpoint; None if there is no checkpoint at all.
 
-    Raises: ValueError: if there are some, and none is whole.
+    Raises:
+        ValueError: If there are checkpoints, but none is complete.
     """
     for folder in _all(run):
         if why := _broken(folder):
-            logger.warning("%s is passed over: %s", folder, why)
+            logger.warning("%s is skipped: %s", folder, why)
         else:
             return folder
     if broken := _all(run):
         raise ValueError(
-            f"none of the {len(broken)} checkpoints in {run} is whole; delete them to start anew, "
-            "or put a good one back"
+            f"none of the {len(broken)} checkpoints in {run} is whole; delete them to start again, "
+            "or restore one"
         )
     return None
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
-    """Tensors, file by file, and state.
+def steps_done(run: Path) -> int:
+    """Number of steps in the newest checkpoint; 0 without one. See `newest`."""
+    folder = newest(run)
+    return _step(folder) if folder else 0
 
-    Raises: ValueError: if it is not whole.
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
+    """Tensors by file name, and state.
+
+    Raises:
+        ValueError: If it is not complete.
     """
     if why := _broken(folder):
         raise ValueError(
-            f"the checkpoint {folder} is not whole: {why}; delete it, then an older one is taken"
+            f"the checkpoint {folder} is not whole: {why}; delete it to resume from an older one"
         )
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     names = state["sha256"]
@@ -94,7 +105,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
 
 
 def _all(run: Path) -> list[Path]:
-    """The checkpoints, newest first."""
+    """All checkpoints, newest first."""
     found = [path for path in run.glob(f"{NAME}*") if path.name[len(NAME) :].isdigit()]
     return sorted(found, key=_step, reverse=True)
 
@@ -104,7 +115,7 @@ def _step(folder: Path) -> int:
 
 
 def _broken(folder: Path) -> str:
-    """What is wrong with a checkpoint; "" if nothing is."""
+    """Why a checkpoint is not complete; "" if it is."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         for name, digest in state["sha256"].items():
@@ -115,11 +126,11 @@ def _broken(folder: Path) -> str:
         return f"{STATE} cannot be read ({error})"
 
 
-# ---- optimisers ----------------------------------------------------------------------------------
+# ---- optimizers ----------------------------------------------------------------------------------
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser remembers, as named tensors."""
+    """State of an optimizer as named tensors."""
     return {
         f"{index}.{key}": torch.as_tensor(value)
         for index, values in optimizer.state_dict()["state"].items()
@@ -129,10 +140,13 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`, for an optimiser of the same parameters.
+    """Load what `optimizer_tensors` returned into an optimizer of the same parameters.
 
-    A file knows no memory layouts, so each tensor gets that of its parameter: see `check_layout`.
-    Raises: ValueError: if the tensors are not of these parameters.
+    Files do not store memory layouts, so each tensor gets that of its parameter: see
+    `check_layout`.
+
+    Raises:
+        ValueError: If the tensors are of other parameters.
     """
     parameters = dict(enumerate(_parameters(optimizer)))
     state: dict[int, dict[str, Tensor]] = {}
@@ -140,8 +154,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         index, _, key = name.partition(".")
         parameter = parameters.get(int(index))
         if parameter is None or (value.ndim and value.shape != parameter.shape):
-            raise ValueError(f"the optimiser has no parameter for {name} {tuple(value.shape)}")
-        # A number, such as a count of steps, stays as it is; what is copied is nobody else's.
+            raise ValueError(f"the optimizer has no parameter for {name} {tuple(value.shape)}")
+        # Scalars, such as a count of steps, are kept; tensors are copied into the right layout.
         own = torch.empty_like(parameter, dtype=value.dtype) if value.ndim else value
         state.setdefault(int(index), {})[key] = own.copy_(value) if value.ndim else value.clone()
     groups = optimizer.state_dict()["param_groups"]
@@ -150,12 +164,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def check_layout(optimizer: torch.optim.Optimizer) -> None:
-    """See that what an optimiser remembers lies in memory as its parameters do.
+    """Check that the state of an optimizer has the memory layout of its parameters.
 
-    torch's fused steps go through parameter, gradient and state in the order of the memory: where
-    one is channels last and another is not, they put together what does not belong together, and
-    say nothing.
-    Raises: AssertionError: if a tensor lies otherwise; the steps to come would be wrong.
+    torch's fused optimizers walk parameter, gradient and state in memory order. If one is channels
+    last and another is not, they combine elements that do not belong together, without an error.
+
+    Raises:
+        AssertionError: If a layout differs; later steps would be wrong.
     """
     for number, parameter in enumerate(_parameters(optimizer)):
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -163,26 +178,30 @@ def check_layout(optimizer: torch.optim.Optimizer) -> None:
             if one and value.stride() != parameter.stride():
                 raise AssertionError(
                     f"{key} of parameter {number} has strides {value.stride()}, the parameter "
-                    f"{parameter.stride()}: a fused optimiser would mix up its elements"
+                    f"{parameter.stride()}: a fused optimizer would mix up its elements"
                 )
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """In the order in which an optimiser numbers them."""
+    """Parameters in the order in which an optimizer numbers them."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-# ---- of a loop that accelerate runs --------------------------------------------------------------
+# ---- the checkpoint of a training loop -----------------------------------------------------------
 
 
 def save(
     run: Path, step: int, tensors: dict[str, Mapping], optimizer, accelerator, figures: dict
 ) -> None:
-    """Write a checkpoint of a loop.
+    """Write the checkpoint of a training loop.
 
     Args:
-        tensors: Weights by kind: "model", and what else the loop has.
-        figures: What was measured at this step.
+        run: Folder of the training run.
+        step: Number of steps that are done.
+        tensors: Weights by kind: "model" and, with a moving average, "average".
+        optimizer: Its state is saved.
+        accelerator: Its gradient scaler is saved, if it has one.
+        figures: Validation metrics of this step.
     """
     tensors = tensors | {"optimizer": optimizer_tensors(optimizer)}
     scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
@@ -190,12 +209,19 @@ def save(
 
 
 def resume(run: Path, put: Callable[[dict], None], optimizer, accelerator) -> int:
-    """Go back to the newest checkpoint of a loop.
+    """Load the newest checkpoint of a training loop.
 
     Args:
-        put: Takes the tensors that `save` got; raises if they are not of this model.
-    Returns: how many steps are done; 0 without a checkpoint.
-    Raises: ValueError: if it is of another model or optimiser.
+        run: Folder of the training run.
+        put: Loads the tensors that `save` got; raises if they are of another model.
+        optimizer: Its state is restored.
+        accelerator: Its gradient scaler is restored, if it has one.
+
+    Returns:
+        Number of steps that are done; 0 without a checkpoint.
+
+    Raises:
+        ValueError: If the checkpoint is of another model or optimizer.
     """
     folder = newest(run)
     accelerator.wait_for_everyone()
@@ -207,7 +233,7 @@ def resume(run: Path, put: Callable[[dict], None], optimizer, accelerator) -> in
         restore_optimizer(optimizer, tensors["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(
-            f"{folder} is of another model or optimiser: {str(error).splitlines()[0]}; give "
+            f"{folder} is of another model or optimizer: {str(error).splitlines()[0]}; give "
             "another --output"
         ) from error
     if accelerator.scaler and state["scaler"]:

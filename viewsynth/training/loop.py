@@ -1,262 +1,322 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: a module, its losses and a plan of batches in, a trained module out.
+"""The training loop that ReID, diffusion and SD-ReID share.
 
-`diffusion` and `reid.generation` bring the losses; `viewsynth.reid.training` has a loop of its own, for
-pictures of people. Batches, noise and learning rate are functions of (seed, step), and all random
-numbers of a step are drawn for the whole batch, so neither a stop nor the number of processes
-changes what is learnt (but for rounding: with more than two processes the first step after a start
-adds up gradients in another order than those after it). As in `viewsynth.reid.training`, a batch may be
-computed in parts that are accumulated.
+A `Task` supplies batches, losses and optimizer; `learn` runs it with accelerate from the newest
+checkpoint to the last step. Batches, noise and learning rate are functions of (seed, step), and a
+batch is split into parts independently of the number of processes. A run that was stopped and
+resumed, or that ran in another number of processes, therefore computes the same weights. Two
+exceptions: with more than two processes the first step after a start sums gradients in another
+order (rounding), and the running statistics of batch normalization are those of the first process.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from viewsynth.records import seed_of
+from viewsynth.runtime.files import write
 from viewsynth.training import checkpoints
-from viewsynth.training.learning import Average, DivergedError, descend, diverged, schedule
-from viewsynth.training.options import Optimization
+from viewsynth.training.average import Average
+
+WARM_FROM = 0.01  # share of the learning rate at the first step of the warm-up
+COOL_TO = 2e-4  # share at the end of the cosine: 1.6e-6 of 8e-3 in the ReID field's recipe
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Which rows a step learns from: all of them in a new order, epoch after epoch.
+class DivergedError(ValueError):
+    """A loss, a gradient or a feature is not finite."""
 
-    Args:
-        settings: How many steps, of how many rows.
-        count: Rows that there are, > 0.
-        seed: Of the run.
-        name: Number of a row -> what to call it in messages.
+
+class Settings(Protocol):
+    """The options that the loop reads; see `training.options.Optimization`."""
+
+    GROUP: str
+    rate: float
+    warmup: int
+    clip: float
+    parts: int
+    average: float
+
+
+class Task(Protocol):
+    """What a training run optimizes, and on which data.
+
+    `rows.RowTask` is the one for numbered rows and random noise; `reid.training` has one for
+    images of people.
+
+    Attributes:
+        settings: Learning rate, clipping, parts, moving average.
+        steps: Steps of the whole run.
+        unit: What a batch consists of, for messages: "images" or "pairs".
+        advice: Options to change if the run diverges, for messages.
     """
 
-    settings: Optimization
-    count: int
-    seed: int
-    name: Callable[[int], str]
+    settings: Settings
+    steps: int
+    unit: str
+    advice: str
 
-    def batch(self, step: int) -> np.ndarray:
-        """Rows of a step.  int64 [batch]"""
-        size = self.settings.batch
-        at = np.arange(step * size, (step + 1) * size)
-        orders = {epoch: self._order(epoch) for epoch in np.unique(at // self.count).tolist()}
-        return np.array([orders[p // self.count][p % self.count] for p in at.tolist()], np.int64)
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of the trainable weights."""
+        ...
 
-    def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng(seed_of(self.seed, "epoch", epoch)).permutation(self.count)
+    def part(self, number: int, parts: int) -> slice:
+        """Positions in a batch of one of its equal parts.
 
-
-class Draws:
-    """Random numbers of some rows of a batch: drawn for all of it, so that nobody's depend on who
-    else computes with whom.
-
-    Args:
-        size: Rows of the whole batch.
-        rows: Those that are asked for.
-        names: What is drawn for.
-    """
-
-    def __init__(self, size: int, rows: slice, seed: int, *names: str | int):
-        self.size, self.rows = size, rows
-        self.generator = torch.Generator().manual_seed(seed_of(seed, *names))
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal.  [rows, *shape]"""
-        return torch.randn(self.size, *shape, generator=self.generator)[self.rows]
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform in [0, 1).  [rows, *shape]"""
-        return torch.rand(self.size, *shape, generator=self.generator)[self.rows]
-
-    def spread(self) -> Tensor:
-        """Uniform in [0, 1), but evenly spread over the batch, so that batches are alike.  [rows]
-
-        Source: Kingma et al., Variational Diffusion Models, NeurIPS 2021, app. I.1.
-        """
-        first = torch.rand(1, generator=self.generator)
-        return ((first + torch.arange(self.size) / self.size) % 1)[self.rows]
-
-
-class Losses(Protocol):
-    """What is to be made small."""
-
-    def __call__(
-        self, model: nn.Module, average: nn.Module, rows: np.ndarray, draws: Draws
-    ) -> dict[str, Tensor]:
-        """Losses by name, each a mean over the rows; their sum is minimised.
-
-        Args:
-            model: What learns, as the launcher wrapped it: only calls of it share gradients.
-            average: The moving average of it.
-            rows: Some rows of the batch.  int64 [B]
+        Raises:
+            ValueError: If the batch cannot be split into so many.
         """
         ...
 
+    def stream(self, first: int, part: slice, device: torch.device) -> Iterator[Any]:
+        """One part of the batches of all steps from `first` to the last, in order."""
+        ...
 
-def learn(
-    model: nn.Module,
-    losses: Losses,
-    plan: Plan,
-    run: Path,
-    accelerator,
-    every: int = 500,
-    tell: Callable[[int, dict], None] | None = None,
-    validate: Callable[[int, nn.Module], dict] | None = None,
-) -> nn.Module:
-    """Train to the last step of a plan, from the newest checkpoint on.
+    def losses(
+        self, model: nn.Module, average: nn.Module, batch: Any, step: int, part: slice
+    ) -> dict[str, Tensor]:
+        """Losses by name, each a mean over the part; their sum is minimized.
+
+        Args:
+            model: The model that is trained, as accelerate wrapped it.
+            average: Its moving average, or the model itself.
+            batch: What `stream` yielded.
+            step: Number of the step.
+            part: Positions of this part in the batch.
+        """
+        ...
+
+    def names(self, step: int) -> list[str]:
+        """Names of everything in the batch of a step, for messages."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training run is executed, and who is informed.
 
     Args:
-        model: Its weights that want a gradient are changed.
-        run: Folder of the checkpoints.
-        accelerator: Of the launcher: device, precision, processes.
-        every: Optimization between two checkpoints, and between two validations.
-        tell: `tell(step, figures)` after each step, in the main process.
-        validate: `validate(step, model) -> figures`, in every process, after each checkpoint's
-            step and the last one.
-    Returns: the model to use: the moving average, or the model itself.
+        folder: Folder of the checkpoints.
+        accelerator: Of accelerate: device, precision, processes.
+        every: Steps between two checkpoints, and between two validations.
+        report: `report(step, values)` after each step, in the main process.
+        validate: `validate(step, model) -> values`, in every process, before each checkpoint; the
+            model is in evaluation mode.
+    """
+
+    folder: Path
+    accelerator: Accelerator
+    every: int = 500
+    report: Callable[[int, dict], None] | None = None
+    validate: Callable[[int, nn.Module], dict] | None = None
+
+
+def learn(model: nn.Module, task: Task, run: Run) -> nn.Module:
+    """Train to the last step, from the newest checkpoint of the run.
+
+    Args:
+        model: Weights that require a gradient are changed.
+        task: Batches, losses and optimizer.
+        run: Folder, accelerator, reports.
+
+    Returns:
+        The model to use, in evaluation mode: the moving average, or the model itself.
 
     Raises:
-        DivergedError: if a loss or a gradient is not finite. The weights from before that step are
-            saved, and `diverged.json` names all rows of it.
-        ValueError: if the batch cannot be shared by the processes, or the checkpoint is not of
-            this model.
+        DivergedError: If a loss or a gradient is not finite. The weights from before that step are
+            saved, and `diverged.json` names everything in its batch.
+        ValueError: If the processes cannot share the batch, or the checkpoint is of another model.
     """
-    settings, mine = plan.settings, _parts(plan.settings, accelerator)
-    optimizer = _optimizer(model, settings)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    average = Average(model, settings.average)
-    done = _resume(run, model, optimizer, average, accelerator)
-    for step in range(done, settings.steps):
-        model.train()
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate * schedule(step, settings.steps, settings.warmup)
-        found = _step(wrapped, average, optimizer, losses, plan, step, mine, accelerator)
+    state, accelerator = _State(model, task, run), run.accelerator
+    streams = [task.stream(state.done, part, accelerator.device) for part in state.parts]
+    for step, batches in enumerate(zip(*streams, strict=True), state.done):
+        found = state.step(step, batches)
         if not math.isfinite(sum(found.values())):
-            if accelerator.is_main_process:
-                _save(run, step, model, optimizer, average, accelerator, {})
-            raise _diverged(run, step, plan, found, accelerator)
-        average.update(model, step)
-        pause = step + 1 == settings.steps or (step + 1) % every == 0
-        figures = validate(step + 1, average.model.eval()) if pause and validate else {}
-        if accelerator.is_main_process:
-            if tell:  # before the checkpoint: what a resumed run does not repeat has been told
-                tell(step + 1, found | figures | {"rate": optimizer.param_groups[0]["lr"]})
-            if pause:
-                _save(run, step + 1, model, optimizer, average, accelerator, figures)
+            state.save(step, {})
+            raise _diverged(run, step, task, found)
+        state.average.update(model, step)
+        pause = step + 1 == task.steps or (step + 1) % run.every == 0
+        values = {}
+        if pause and run.validate:
+            values = run.validate(step + 1, state.average.model.eval())
+        if run.report and accelerator.is_main_process:
+            # Before the checkpoint: a resumed run does not report these steps again.
+            run.report(step + 1, found | values | {"rate": state.rate})
         if pause:
+            state.save(step + 1, values)
             accelerator.wait_for_everyone()
-    optimizer.zero_grad()
-    accelerator.free_memory()  # it would hold weights and moments through the stages to come
-    return average.model.eval()
+    state.optimizer.zero_grad()
+    accelerator.free_memory()  # weights and moments would stay allocated in later stages
+    return state.average.model.eval()
+
+
+class _State:
+    """Model, optimizer and moving average of a run, as the newest checkpoint left them."""
+
+    def __init__(self, model: nn.Module, task: Task, run: Run):
+        self.model, self.task, self.run = model, task, run
+        self.parts = _own_parts(task, run.accelerator)
+        self.wrapped, self.optimizer = run.accelerator.prepare(model, task.optimizer(model))
+        self.average = Average(model, task.settings.average)
+        self.done = checkpoints.resume(run.folder, self._load, self.optimizer, run.accelerator)
+
+    @property
+    def rate(self) -> float:
+        """The present learning rate."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def step(self, step: int, batches: Sequence[Any]) -> dict[str, float]:
+        """Compute the gradients of this process's parts of a batch and step; returns the losses."""
+        settings, task = self.task.settings, self.task
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.rate * schedule(step, task.steps, settings.warmup)
+        parts = [
+            partial(task.losses, self.wrapped, self.average.model, batch, step, part)
+            for batch, part in zip(batches, self.parts, strict=True)
+        ]
+        return descend(self.wrapped, self.optimizer, parts, settings.clip, self.run.accelerator)
+
+    def save(self, step: int, values: dict) -> None:
+        """Write a checkpoint, in the main process."""
+        if not self.run.accelerator.is_main_process:
+            return
+        tensors = {"model": trained(self.model)}
+        if self.average.decay:
+            tensors["average"] = trained(self.average.model)
+        checkpoints.save(
+            self.run.folder, step, tensors, self.optimizer, self.run.accelerator, values
+        )
+
+    def _load(self, tensors: dict) -> None:
+        load_trained(self.model, tensors["model"])
+        if self.average.decay:
+            load_trained(self.average.model, tensors["average"])
 
 
 # ---- one step ------------------------------------------------------------------------------------
 
 
-def _parts(settings: Optimization, accelerator) -> list[slice]:
-    """The rows of a batch that this process computes, part by part."""
-    processes = accelerator.num_processes
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """Share of the learning rate at a step: linear warm-up, then a cosine.
+
+    Args:
+        step: Number of the step, from 0.
+        steps: Steps of the whole run.
+        warmup: Steps of the warm-up; at most a fifth of the run is used.
+    """
+    warmup = min(warmup, steps // 5)
+    if step < warmup:
+        return WARM_FROM + (1 - WARM_FROM) * step / warmup
+    done = (step - warmup) / max(steps - warmup, 1)
+    return COOL_TO + (1 - COOL_TO) * (1 + math.cos(math.pi * done)) / 2
+
+
+def descend(
+    model: nn.Module,
+    optimizer,
+    parts: Sequence[Callable[[], dict[str, Tensor]]],
+    clip: float,
+    accelerator,
+) -> dict[str, float]:
+    """Accumulate the gradients of all parts of a batch, then step if everything is finite.
+
+    Args:
+        model: As accelerate wrapped it.
+        optimizer: As accelerate wrapped it.
+        parts: Each computes the losses of one part by name.
+        clip: Largest norm of the gradient; 0 = unlimited.
+        accelerator: Of accelerate.
+
+    Returns:
+        The losses, means over all parts and processes; with the key "gradient", the gradient's
+        norm, if that is not finite.
+    """
+    optimizer.zero_grad()
+    total: dict[str, Tensor] = {}
+    for number, part in enumerate(parts, 1):
+        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+            with accelerator.autocast():
+                terms = part()
+            accelerator.backward(sum(terms.values()) / len(parts))
+        for name, value in terms.items():
+            total[name] = total.get(name, 0) + value.detach() / len(parts)
+    names = sorted(total)
+    means = accelerator.reduce(torch.stack([total[name] for name in names]), "mean").tolist()
+    losses = dict(zip(names, means, strict=True))
+    if all(map(math.isfinite, means)):
+        norm = float(accelerator.clip_grad_norm_(model.parameters(), clip or math.inf))
+        if math.isfinite(norm) or accelerator.scaler:  # a gradient scaler skips such steps itself
+            optimizer.step()
+        else:
+            losses["gradient"] = norm
+    return losses
+
+
+def _own_parts(task: Task, accelerator) -> list[slice]:
+    """Positions in a batch that this process computes, part by part."""
+    group, processes = task.settings.GROUP, accelerator.num_processes
     if accelerator.gradient_accumulation_steps != 1:
         raise ValueError(
             f"the launcher asks for {accelerator.gradient_accumulation_steps} accumulated steps; "
-            f"use --{settings.GROUP}.parts instead: more parts than processes are accumulated"
+            f"use --{group}.parts instead: more parts than processes are accumulated"
         )
-    parts = settings.parts or processes
-    for what, count, of in (
-        ("parts", parts, processes),
-        ("batch", settings.batch, parts),
-    ):
-        if count % of:
-            raise ValueError(
-                f"{settings.GROUP}.{what} must be a multiple of {of}, so that {processes} "
-                f"process(es) can share it; got {count}"
-            )
-    each = settings.batch // parts
+    parts = task.settings.parts or processes
+    if parts % processes:
+        raise ValueError(
+            f"{group}.parts must be a multiple of the {processes} processes, got {parts}"
+        )
     own = range(accelerator.process_index, parts, processes)
-    return [slice(number * each, (number + 1) * each) for number in own]
+    return [task.part(number, parts) for number in own]
 
 
-def _optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
-    learning = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": settings.decay},
-        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.99), fused=True)
+def _diverged(run: Run, step: int, task: Task, losses: dict[str, float]) -> DivergedError:
+    """The error for a step that is not finite, after its batch is written to `diverged.json`."""
+    file, names = run.folder / "diverged.json", task.names(step)
+    if run.accelerator.is_main_process:
+        values = {name: str(value) for name, value in losses.items()}
+        told = {"step": step, "losses": values, task.unit: names}
+        write(file, (json.dumps(told, indent=1) + "\n").encode())
+    said = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
+    return DivergedError(
+        f"step {step} is not finite ({said}); its {len(names)} {task.unit} are listed in {file}, "
+        f"e.g. {names[0]}, and the weights from before are saved. Look at the images; if they are "
+        f"right, {task.advice}, in a new --output"
+    )
 
 
-def _step(
-    model: nn.Module,
-    average: Average,
-    optimizer,
-    losses: Losses,
-    plan: Plan,
-    step: int,
-    mine: list[slice],
-    accelerator,
-) -> dict[str, float]:
-    """Gradients of all parts, then one step; see `learning.descend`."""
-    batch = plan.batch(step)
-
-    def part(rows: slice) -> dict[str, Tensor]:
-        draws = Draws(len(batch), rows, plan.seed, "step", step)
-        return losses(model, average.model, batch[rows], draws)
-
-    parts = [partial(part, rows) for rows in mine]
-    return descend(model, optimizer, parts, plan.settings.clip, accelerator)
+# ---- weights -------------------------------------------------------------------------------------
 
 
-def _diverged(
-    run: Path, step: int, plan: Plan, found: dict[str, float], accelerator
-) -> DivergedError:
-    names = [plan.name(row) for row in plan.batch(step).tolist()]
-    group, rate = plan.settings.GROUP, plan.settings.rate
-    advice = f"lower --{group}.rate ({rate:g}), lengthen --{group}.warmup, or use bf16, not fp16"
-    return diverged(run, step, found, "pairs", names, advice, accelerator)
-
-
-# ---- checkpoints ---------------------------------------------------------------------------------
-
-
-def learnt(model: nn.Module) -> dict[str, Tensor]:
-    """The weights that learn, by name: all that a checkpoint needs."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _save(run: Path, step: int, model: nn.Module, optimizer, average, accelerator, figures) -> None:
-    tensors = {"model": learnt(model)}
-    if average.decay:
-        tensors["average"] = learnt(average.model)
-    checkpoints.save(run, step, tensors, optimizer, accelerator, figures)
-
-
-def _resume(run: Path, model: nn.Module, optimizer, average: Average, accelerator) -> int:
-    """Go back to the newest checkpoint; returns how many steps are done."""
-
-    def back(tensors: dict) -> None:
-        put(model, tensors["model"])
-        if average.decay:
-            put(average.model, tensors["average"])
-
-    return checkpoints.resume(run, back, optimizer, accelerator)
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """All weights and buffers that are not frozen, by name: what a checkpoint holds."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return {k: value for k, value in model.state_dict().items() if k not in frozen}
 
 
 @torch.no_grad()
-def put(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Set the weights that learn. Raises: ValueError: if these are not they."""
-    own = learnt(model)
+def load_trained(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Set everything that `trained` returned.
+
+    Raises:
+        ValueError: If the weights are of another model.
+    """
+    own = trained(model)
     if own.keys() != weights.keys():
         odd = sorted(own.keys() ^ weights.keys())
         raise ValueError(f"{len(odd)} weights are not in both, e.g. {odd[0]}")
     for name, value in own.items():
+        if value.shape != weights[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(value.shape)}"
+            )
         value.copy_(weights[name])

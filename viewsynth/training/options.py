@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that every training command shares; importing them needs no torch."""
+"""Options that all training commands share. Importing this module needs no torch."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from viewsynth.config import within
 
 @dataclass(frozen=True)
 class Optimization:
-    """How weights are moved."""
+    """Optimizer, batches and length of a training run."""
 
     GROUP: ClassVar[str] = "optim"
 
     steps: int = 20_000
-    """Of the whole training."""
+    """Training steps of the whole run."""
     batch: int = 16
-    """Pairs in a step."""
+    """Training pairs per step."""
     rate: float = 3e-4
-    """Learning rate of AdamW after the warm-up; falls as a cosine."""
+    """Learning rate of AdamW after the warm-up; decays as a cosine."""
     decay: float = 1e-2
-    """Weight decay; what has one dimension has none."""
+    """Weight decay; parameters of one dimension have none."""
     warmup: int = 500
-    """Steps from a hundredth of the rate to the rate."""
+    """Warm-up steps, from a hundredth of the learning rate to the learning rate."""
     clip: float = 1.0
-    """Largest norm of the gradient; 0 = any."""
+    """Gradients are clipped to this norm; 0 = no clipping."""
     parts: int = 0
-    """Parts of a batch; 0 = as many as processes. More parts than processes are accumulated."""
+    """Parts that a batch is split into; 0 = one per process, more are accumulated."""
     average: float = 0.9995
-    """Decay of the moving average of the weights (EMA), which is what is saved; 0 = none."""
+    """Decay of the moving average (EMA) of the weights, which is saved; 0 = no average."""
 
     def __post_init__(self):
         for name, low, high, unit in (

@@ -1,41 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""World: people and places that we render ourselves, with exact truth for every pixel.
+"""World: our rendered benchmark of people and places, with exact ground truth for every pixel.
 
-Who: people (age, build, skin, hair), outfits (kinds and cuts of clothes), cloth (their fabrics),
-    colours (palettes and names of colours), words (what is seen, as words and answers).
-Body and clothes: mannequin (the base mesh), forms and shells (meshes, and sheets around a body),
-    garments, drape, hair, carried (what is worn); fabrics, prints, faces (colour of a point);
-    character (all of it as one person, posed and coloured).
-Motion: turns (rotations), stride (feet and legs), gait (what a person does).
-Place: scenes (ground, backdrop, weather), grounds, backdrops, props, lights, noise (patterns that
-    filter themselves).
-Camera: sensor (lens and electronics), capture (a person in a place -> a picture and its truth).
-Pictures: shots (one person, one camera, one moment), rig (thirteen cameras, and who films whom).
+- People: `people` (age, build, skin, hair), `outfits` (kinds and cuts of clothes), `cloth`
+  (fabrics), `colours` (palettes, names of colours), `words` (attributes and captions).
+- Bodies and clothes: `mannequin` (base mesh), `forms` and `shells` (meshes; sheets around a body),
+  `garments`, `drape`, `hair`, `carried` (what is worn); `fabrics`, `prints`, `faces` (colour of a
+  surface point); `character` (all of it as one posed, coloured person).
+- Motion: `turns` (rotations), `stride` (feet and legs), `gait` (what a person does).
+- Places: `scenes` (ground, backdrop, weather), `grounds`, `backdrops`, `props`, `lights`, `noise`
+  (band-limited patterns).
+- Cameras: `sensor` (lens and electronics), `capture` (a person in a place -> an image and its
+  ground truth), `shots` (one camera looking at one person), `rig` (thirteen cameras, and who is
+  recorded by which).
+- Data sets: `writer` writes a world to disk, `truth` reads its ground truth.
 
-The demo, the tests and the benchmark come from here, and `population` writes data sets of it;
-nothing in reconstruct may look at it.
+The demo, the tests and the benchmark are rendered here. Reconstruction must not import it.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from viewsynth.runtime.lazy import lazy
 
-# What a pixel of a part map shows; the index is the stored value. Values 1 to 9 are the person.
-LABELS = (
-    "background",
-    "face",
-    "hair",
-    "headwear",
-    "top",
-    "arms",
-    "bottom",
-    "legs",
-    "shoes",
-    "carried",
-    "occluder",
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "labels": ["LABELS", "of_person"],
+        "people": ["Identity", "identity"],
+        "shots": ["Picture", "Shot", "Simple", "draw", "take", "write"],
+        "truth": ["Instant", "instants"],
+    },
 )
-
-
-def of_person(labels: np.ndarray) -> np.ndarray:
-    """Which pixels of a part map show the person.  uint8 [...] -> bool [...]"""
-    return (labels >= 1) & (labels <= 9)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands around a place: walls, shop fronts, hedges, trees, fences, parked cars and the sky.
+"""Backdrops of a place: walls, shop fronts, hedges, trees, fences and parked cars.
 
-Walls are upright planes around the place, cars are boxes; all are met by rays and coloured by
-functions of metres that fade what is finer than a pixel, as grounds are. Linear light throughout.
+noise -> this module -> scenes, background. Walls are upright planes around the place, cars are
+boxes; both are intersected with rays. As in `grounds`, colours are functions of position in which
+detail finer than a pixel fades. Light is linear.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ TONES = {
     "fence": ((0.90, 0.90, 0.88), (0.45, 0.36, 0.28), (0.30, 0.32, 0.33)),
 }
 WALLS = tuple(TONES)
+# sRGB of shop signs and of cars.
 SIGNS = (
     (0.70, 0.12, 0.12),
     (0.12, 0.25, 0.55),
@@ -50,11 +52,11 @@ class Wall:
 
     Args:
         kind: One of `WALLS`.
-        heading: Direction from the place's origin to it, degrees.
-        distance: Metres from the origin.
-        height: Metres.
-        tone, second: Reflectance, linear.  [3]
-        salt: Of its random cells.
+        heading: Direction from the origin of the place to the wall, degrees.
+        distance: Distance from the origin, metres.
+        height: Height, metres.
+        tone, second: Reflectance of the wall and of its signs, linear light.  [3]
+        salt: Seed of the random cells.
     """
 
     kind: str
@@ -68,13 +70,13 @@ class Wall:
 
 @dataclass(frozen=True, kw_only=True)
 class Car:
-    """A parked car, two boxes.
+    """A parked car: boxes for hull, cabin and wheels.
 
     Args:
         at: Middle on the ground, metres (x, z).
-        heading: Of its length, degrees.
+        heading: Direction of its length, degrees.
         size: Length, width, height, metres.
-        tone: Reflectance, linear.  [3]
+        tone: Reflectance, linear light.  [3]
     """
 
     at: tuple[float, float]
@@ -83,15 +85,21 @@ class Car:
     tone: np.ndarray
 
 
-def wall(rng: np.random.Generator, kind: str, heading: float, distance: float) -> Wall:
-    """Draw a wall of that kind."""
+def sample_wall(rng: np.random.Generator, kind: str, heading: float, distance: float) -> Wall:
+    """Sample a wall.
+
+    Args:
+        rng: Generator of all random choices.
+        kind: One of `WALLS`.
+        heading: See `Wall`.
+        distance: See `Wall`.
+
+    Returns:
+        The wall.
+    """
     tones = TONES[kind]
-    low, high = {
-        "hedge": (0.8, 2.2),
-        "trees": (6, 14),
-        "fence": (0.7, 1.3),
-        "shop": (5, 9),
-    }.get(kind, (4, 12))
+    heights = {"hedge": (0.8, 2.2), "trees": (6, 14), "fence": (0.7, 1.3), "shop": (5, 9)}
+    low, high = heights.get(kind, (4, 12))
     return Wall(
         kind=kind,
         heading=heading,
@@ -103,8 +111,8 @@ def wall(rng: np.random.Generator, kind: str, heading: float, distance: float) -
     )
 
 
-def car(rng: np.random.Generator, at: tuple[float, float], heading: float) -> Car:
-    """Draw a parked car."""
+def sample_car(rng: np.random.Generator, at: tuple[float, float], heading: float) -> Car:
+    """Sample a parked car at a position (x, z) in metres and a heading in degrees."""
     return Car(
         at=at,
         heading=heading,
@@ -114,7 +122,7 @@ def car(rng: np.random.Generator, at: tuple[float, float], heading: float) -> Ca
 
 
 def _height_at(w: Wall, u: np.ndarray) -> np.ndarray:
-    """Height of a wall's top, metres; hedges and trees have no straight one."""
+    """Height of the top of a wall, metres; uneven for hedges and trees, [N]."""
     if w.kind == "hedge":
         return w.height + 0.10 * noise("rough", u, 0 * u, 0.0, 4.0)
     if w.kind == "trees":
@@ -123,7 +131,17 @@ def _height_at(w: Wall, u: np.ndarray) -> np.ndarray:
 
 
 def cover(w: Wall, u: np.ndarray, y: np.ndarray, span: np.ndarray) -> np.ndarray:
-    """Share of a pixel that the wall takes at (u along it, y up).  [N]"""
+    """Share of each pixel that a wall covers.
+
+    Args:
+        w: The wall.
+        u: Position along the wall, metres.  [N]
+        y: Height, metres.  [N]
+        span: Size of the pixel, metres.  [N]
+
+    Returns:
+        Shares in [0, 1].  [N]
+    """
     share = edge(_height_at(w, u) - y, span) * edge(y, span)
     if w.kind == "fence":
         gap = (u / 0.13 % 1 - 0.5) * 0.13
@@ -138,7 +156,17 @@ def cover(w: Wall, u: np.ndarray, y: np.ndarray, span: np.ndarray) -> np.ndarray
 
 
 def colour(w: Wall, u: np.ndarray, y: np.ndarray, span: np.ndarray) -> np.ndarray:
-    """Reflectance of a wall's points.  [N, 3]"""
+    """Reflectance of points of a wall.
+
+    Args:
+        w: The wall.
+        u: Position along the wall, metres.  [N]
+        y: Height, metres.  [N]
+        span: Size of the pixel, metres.  [N]
+
+    Returns:
+        Linear light.  [N, 3]
+    """
     stain = noise("cloud", u, y, span, 12.0)
     match w.kind:
         case "hedge" | "trees":
@@ -165,7 +193,7 @@ def colour(w: Wall, u: np.ndarray, y: np.ndarray, span: np.ndarray) -> np.ndarra
 
 
 def _leaves(w: Wall, u, y, span, stain) -> np.ndarray:
-    """Foliage: lit tufts over deep shade; trees have trunks and a dark understorey."""
+    """Foliage: lit tufts over deep shade; trees also have trunks and a dark understorey."""
     size = 3.0 if w.kind == "hedge" else 9.0
     tuft = noise("rough", u, y, span, size)
     leaf = noise("grain", u, y, span, 4.0)
@@ -194,7 +222,7 @@ def _bricks(w: Wall, u, y, span) -> np.ndarray:
 
 
 def _windows(w: Wall, u, y, span, base) -> np.ndarray:
-    """Put rows of windows, and now and then a door, into a wall."""
+    """Add rows of windows, and some doors, to the reflectance `base` of a wall, [N, 3]."""
     wide, tall = 2.2 + w.salt % 3 * 0.6, 2.9
     column, storey = np.floor(u / wide), np.floor(y / tall)
     x, v = (u / wide - column - 0.5) * wide, (y / tall - storey) * tall
@@ -209,14 +237,14 @@ def _windows(w: Wall, u, y, span, base) -> np.ndarray:
 
 
 def _glass(u, y, span) -> np.ndarray:
-    """Dark rooms behind what the panes reflect."""
+    """Window panes: reflections over dark rooms, [N, 3]."""
     room = 0.05 + 0.10 * np.clip(noise("cloud", u * 2, y, span, 9.0), 0, 2)
     mirrored = 0.12 * np.clip(y / 6, 0, 1) * (1 + 0.5 * noise("cloud", u, y * 2, span, 16.0))
     return (room + mirrored)[:, None] * np.float32([0.95, 1.0, 1.05])
 
 
 def _shop(w: Wall, u, y, span, base) -> np.ndarray:
-    """A row of shop fronts: panes with goods behind them, mullions, a sign over each."""
+    """A row of shop fronts: panes with goods behind them, mullions, a sign over each, [N, 3]."""
     wide = 4.5
     shop = np.floor(u / wide)
     x = (u / wide - shop - 0.5) * wide
@@ -232,10 +260,8 @@ def _shop(w: Wall, u, y, span, base) -> np.ndarray:
     pane = pane + (0.10 - pane) * bars
     front = edge(2.0 - np.abs(x), span) * edge(y - 0.4, span) * edge(2.6 - y, span)
     base = base + (pane - base) * front[:, None]
-    base = (
-        base
-        + (sign - base) * (edge(0.3 - np.abs(y - 3.0), span) * edge(2.1 - np.abs(x), span))[:, None]
-    )
+    board = edge(0.3 - np.abs(y - 3.0), span) * edge(2.1 - np.abs(x), span)
+    base = base + (sign - base) * board[:, None]
     above = _windows(w, u, y - 3.6, span, base)
     return base + (above - base) * edge(y - 3.6, span)[:, None]
 
@@ -248,17 +274,22 @@ def meet_car(
     up_light: np.ndarray,
     side_light: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A car along rays.
+    """Intersect a car with rays.
 
     Args:
-        origin, rays: In the place; rays unit.  [3], [N, 3]
-        pixel: Radians between neighbouring rays.
-        up_light, side_light: Light on its roof and its sides.  [3]
-    Returns: share of the pixel [N], distance in metres [N], linear light [N, 3].
+        c: The car.
+        origin: Camera centre in the place, metres.  [3]
+        rays: Unit rays in the place.  [N, 3]
+        pixel: Angle between neighbouring rays, radians.
+        up_light: Light on the roof, linear.  [3]
+        side_light: Light on the sides, linear.  [3]
+
+    Returns:
+        Share of the pixel [N], distance in metres [N], linear light [N, 3].
     """
     turn_rad = math.radians(c.heading)
     cos, sin = math.cos(turn_rad), math.sin(turn_rad)
-    turn = np.float32([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])  # place -> length across
+    turn = np.float32([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])  # place -> car, z along it
     local = np.float32(turn @ (origin - np.float32([c.at[0], 0, c.at[1]])))
     along = rays @ turn.T
     long, wide, tall = c.size
@@ -287,12 +318,13 @@ def meet_car(
 
 
 def _coat(c: Car, part: str, point: np.ndarray, axis: np.ndarray):
-    """Colour of a car's points [N, 3], and which of them are there: wheels are round.
+    """Reflectance of points of a car [N, 3], and which points exist [N]: wheels are round.
 
     Args:
+        c: The car.
         part: "wheel", "hull" or "cabin".
-        point: In the car's frame, length along z.  [N, 3]
-        axis: Of the face that the point lies on.  [N]
+        point: Points in the frame of the car, z along it, metres.  [N, 3]
+        axis: Normal axis of the face of each point.  [N]
     """
     long, wide, tall = c.size
     base, there = np.tile(c.tone, (len(point), 1)), np.ones(len(point), bool)
@@ -314,7 +346,7 @@ def _coat(c: Car, part: str, point: np.ndarray, axis: np.ndarray):
 
 
 def _box(origin: np.ndarray, rays: np.ndarray, low, high):
-    """Where rays enter and leave an upright box, and the axis of the face they enter by."""
+    """Distances at which rays enter and leave a box, and axis of the face they enter, [N] each."""
     safe = np.where(np.abs(rays) < 1e-6, np.float32(1e-6), rays)
     a, b = (np.float32(low) - origin) / safe, (np.float32(high) - origin) / safe
     (x, y, z), far = np.minimum(a, b).T, np.maximum(a, b).T

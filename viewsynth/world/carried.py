@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carried things: backpack, shoulder bag, tote, closed umbrella, phone.
+"""Geometry of carried things: backpack, shoulder bag, tote bag, closed umbrella, phone.
 
-Bags on the body move with a bone and have straps cut from the suit; what a hand holds hangs
-straight down from it, whatever the pose. garments -> this -> character.
+garments -> this module -> character. Bags worn on the body move with a bone and have straps cut
+from the suit; what a hand holds hangs straight down from it in every pose.
 """
 
 from __future__ import annotations
@@ -20,12 +20,20 @@ IN_HAND = ("tote", "umbrella")
 
 
 def side_of(garment: Garment) -> int:
-    """On which side a bag is worn or held: 1 = left, -1 = right."""
+    """Side on which a bag is worn or held: 1 = left, -1 = right."""
     return 1 if garment.fabric.seed % 2 else -1
 
 
 def put_on(on: Dressing, garment: Garment) -> list:
-    """A bag that hangs on the body, and its straps: [(Shell, Piece)]; straps go to `on`."""
+    """Add a bag that is worn on the body; its straps become a layer of `on`.
+
+    Args:
+        on: What is worn already.
+        garment: A backpack or shoulder bag.
+
+    Returns:
+        The bag: [(Shell, Piece)].
+    """
     piece = Piece(CARRIED, garment.fabric, garment.kind)
     make = {"backpack": _backpack, "shoulder_bag": _shoulder_bag}[garment.kind]
     return [(make(on, piece, garment), piece)]
@@ -61,10 +69,9 @@ def _shoulder_bag(on: Dressing, piece: Piece, garment: Garment) -> Shell:
     half = np.array([0.055, 0.115, 0.15]) * (0.8 + 0.4 * garment.length)
     edge = (worn[beside, 0] * side).max()
     middle = [side * (edge + 0.6 * half[0]), worn[beside, 1].mean(), worn[beside, 2].mean()]
-    upper, lower = (
-        np.array([-0.09 * side, shoulder[1] + 0.05]),
-        np.array([0.17 * side, hip[1] + 0.08]),
-    )
+    # The strap runs from the other shoulder to the hip.
+    upper = np.array([-0.09 * side, shoulder[1] + 0.05])
+    lower = np.array([0.17 * side, hip[1] + 0.08])
     along = (lower - upper) / np.linalg.norm(lower - upper)
     fields = [
         lambda s: 0.02 - (s.rest[:, :2] - upper) @ [-along[1], along[0]],
@@ -79,11 +86,15 @@ def _shoulder_bag(on: Dressing, piece: Piece, garment: Garment) -> Shell:
 
 
 def held(garment: Garment | None, hand: np.ndarray, ground: float) -> Mesh:
-    """What a hand holds, in the world; None is a phone.
+    """Mesh of a thing that a hand holds.
 
     Args:
-        hand: Middle of the palm, metres.  [3]
+        garment: The thing; None = a phone.
+        hand: Middle of the palm in the world frame, metres.  [3]
         ground: Height of the ground, metres.
+
+    Returns:
+        The mesh in the world frame.
     """
     if garment is None:
         return block(hand + [0, 0.03, 0.03], [0.036, 0.07, 0.006], 0.3, 7, 12)
@@ -98,13 +109,8 @@ def held(garment: Garment | None, hand: np.ndarray, ground: float) -> Mesh:
     share = np.linspace(-1, 1, 7)
     handles = []
     for x in (-0.02, 0.02):
-        path = np.stack(
-            [
-                hand[0] + x + 0 * share,
-                hand[1] - drop * np.abs(share) ** 1.5,
-                hand[2] + 0.6 * half[2] * share,
-            ],
-            1,
-        )
+        below = drop * np.abs(share) ** 1.5
+        path = [hand[0] + x + 0 * share, hand[1] - below, hand[2] + 0.6 * half[2] * share]
+        path = np.stack(path, 1)
         handles.append(sweep(path, np.full(7, 0.008), 6))
     return merge(bag, *handles)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Character: one dressed person, ready to be posed and coloured.
+"""A dressed person that can be posed and shaded.
 
-people (identity) -> mannequin, garments, hair, carried -> this -> capture. Geometry is made once
-an identity in the template pose; a pose moves it by the body's own skinning, hangs the tubes, and
-puts things into hands. Colours and folds are functions of rest coordinates, evaluated per pixel.
+people (identity) -> mannequin, garments, hair, carried -> this module -> shots, capture. Geometry
+is built once per identity in the template pose. A pose moves it by the body's skinning, drapes the
+tubes and adds what the hands hold. Colours and folds are functions of rest coordinates, evaluated
+per pixel.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from viewsynth.world.mannequin import Mannequin, mannequin
 from viewsynth.world.people import Identity
 from viewsynth.world.shells import Shell, cut, normals
 
-UNDER = 0.03  # depth under a garment at which those below it are left out, metres
+UNDER = 0.03  # depth under a garment from which the garments below it are left out, metres
 BODY = Piece(0, None, "body")
 LEVELS = ("ankle", "knee", "hip", "shoulder")
 PHONE = Piece(carried.CARRIED, Fabric(colours=((0.06, 0.06, 0.07),)), "phone")
@@ -34,12 +35,12 @@ class Dressed:
     Args:
         vertices: Metres.  float32 [V, 3]
         normals: Unit, outward.  float32 [V, 3]
-        faces: Counter-clockwise seen from outside; cloth is seen from both sides.  int64 [F, 3]
+        faces: Counter-clockwise seen from outside; cloth is two-sided.  int64 [F, 3]
         piece: Index into `pieces` of each triangle.  uint8 [F]
-        rest: Rest coordinates, which colours are functions of.  float32 [V, 3]
+        rest: Rest coordinates, see `mannequin`; colours are functions of them.  float32 [V, 3]
         keypoints: `bodies.KEYPOINTS`, metres.  float32 [K, 3]
-        pieces: What the parts are.
-        who: The person.
+        pieces: Description of each part.
+        identity: The person.
     """
 
     vertices: np.ndarray
@@ -49,16 +50,18 @@ class Dressed:
     rest: np.ndarray
     keypoints: np.ndarray
     pieces: tuple[Piece, ...]
-    who: Identity
+    identity: Identity
 
     def shade(self, face: np.ndarray, bary: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What points of the surface look like.
+        """Appearance of surface points.
 
         Args:
             face: Triangle of each point.  int64 [N]
-            bary: Weights of its corners.  float32 [N, 3]
-        Returns: albedo, sRGB float32 [N, 3]; unit normal with folds, on the outer side of the
-            surface, float32 [N, 3]; index into `LABELS`, uint8 [N].
+            bary: Barycentric coordinates.  float32 [N, 3]
+
+        Returns:
+            Albedo, sRGB float32 [N, 3]; unit normal with folds, on the outer side of the surface,
+            float32 [N, 3]; index into `LABELS`, uint8 [N].
         """
         m, corner = mannequin(), self.faces[face]
         weight = bary.astype(np.float32)
@@ -77,9 +80,9 @@ class Dressed:
                 normal[here] += fabrics.folds(piece.fabric, rest[here])
                 label[here] = piece.label
             elif piece is BODY:
-                colour[here], label[here] = faces.skin(rest[here], self.who, m)
+                colour[here], label[here] = faces.skin(rest[here], self.identity, m)
             else:
-                colour[here] = faces.strands(rest[here], self.who)
+                colour[here] = faces.strands(rest[here], self.identity)
                 normal[here] += faces.strand_folds(rest[here])
                 label[here] = piece.label
         normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
@@ -87,29 +90,37 @@ class Dressed:
 
 
 class Character:
-    """One person in the template pose; `posed` is cheap.
+    """A dressed person in the template pose.
+
+    Args:
+        identity: The person.
 
     Attributes:
-        points, skin, rest, faces, piece: Everything but the tubes: template, metres [N, 3], weights
-            [N, C]; and with the tubes: rest coordinates [V, 3], triangles [F, 3], their pieces [F].
-        pieces: What the parts are.
-        tubes, lengths, legs: What hangs free, how long on this person, metres, and what it lies on.
-        in_hand: What a hand holds, None = nothing.
+        points: Template points of all parts but the tubes, metres.  [N, 3]
+        skin: Skinning weights of these.  [N, C]
+        rest: Rest coordinates of all parts, the tubes last.  [V, 3]
+        faces: Triangles of all parts.  [F, 3]
+        piece: Index into `pieces` of each triangle.  [F]
+        pieces: Description of each part.
+        tubes: Garments that hang free.
+        lengths: Length of each tube on this person, metres.
+        legs: The surface inside each tube.
+        in_hand: The carried thing that a hand holds, None = none.
     """
 
-    def __init__(self, who: Identity):
+    def __init__(self, identity: Identity):
         m = mannequin()
-        self.who, self.m = who, m
-        template, self.heads = m.template(who)
-        on = garments.dress(m, who.outfit, template)
+        self.identity, self.m = identity, m
+        template, self.heads = m.template(identity)
+        on = garments.dress(m, identity.outfit, template)
         extra: list[tuple[Shell, Piece]] = []
         self.in_hand = None
-        for garment in who.outfit.carried:
+        for garment in identity.outfit.carried:
             if garment.kind in carried.IN_HAND:
                 self.in_hand = garment
             else:
                 extra += carried.put_on(on, garment)
-        extra += hair.style(who, m, template, on)
+        extra += hair.dress_head(identity, m, template, on)
         parts = [(_bare(m, template, on.cover + on.hidden), BODY), *_outermost(on), *extra]
         self.tubes = on.tubes
         parts = [
@@ -120,7 +131,7 @@ class Character:
             dict.fromkeys([piece for _, piece in parts] + [tube.piece for tube in on.tubes])
         )
         self._join(parts)
-        # What tubes lie on: the hips and legs of the suit.
+        # The surface inside the tubes: hips and legs of the suit.
         low = (m.rest[m.suit, 1] < m.line("hip")[1] + 0.2) & (np.abs(m.rest[m.suit, 0]) < 0.3)
         self.legs = [
             Shell(tube.inner[low], on.suit.rest[low], on.suit.skin[low], on.suit.faces[:0])
@@ -135,7 +146,7 @@ class Character:
 
     @property
     def hand(self) -> str:
-        """The hand that holds something: "left", "right" or ""."""
+        """The hand that holds a carried thing: "left", "right" or ""."""
         if self.in_hand is None:
             return ""
         return "left" if carried.side_of(self.in_hand) > 0 else "right"
@@ -162,63 +173,68 @@ class Character:
         Args:
             pose: Rotation vectors, see `Body.vertices`.  [P, 3]
             lift: Height of the lowest point above the ground, metres.
-            phone: The hand that holds one: "left", "right" or "".
-        Returns: the whole person; the same triangles in every pose but for what the hands hold.
+            phone: The hand that holds a phone: "left", "right" or "".
+
+        Returns:
+            The person; only what the hands hold changes the triangles.
         """
         m = self.m
         rotations, shift = (t[0] for t in m.body.motion(pose[None], self.heads))
         moves = torch.cat([rotations.flatten(1), shift], 1)
-
-        def move(points: torch.Tensor, skin: torch.Tensor) -> np.ndarray:
-            blend = skin @ moves
-            turned = (blend[:, :9].unflatten(1, (3, 3)) * points[:, None]).sum(-1)
-            return (turned + blend[:, 9:]).numpy()
-
-        body = move(self._points, self._skin)
-        vertices = [move(self.points, self.skin)]
+        body = _skinned(moves, self._points, self._skin)
+        vertices = [_skinned(moves, self.points, self.skin)]
         ground = min(float(body[:, 1].min()), float(vertices[0][:, 1].min()))
         pelvis = rotations[m.body.bones.index("root")].numpy()
         for tube, length, inner in zip(self.tubes, self.lengths, self.legs, strict=True):
-            legs = move(torch.from_numpy(inner.points), torch.from_numpy(inner.skin))
+            legs = _skinned(moves, torch.from_numpy(inner.points), torch.from_numpy(inner.skin))
             vertices.append(_hang(tube, length, inner.rest[:, 1], legs, pelvis))
         points = bodies.keypoints(m.body, torch.from_numpy(body)[None])[0].numpy()
-        every, faces, rest, piece, pieces = (
-            vertices,
-            [self.faces],
-            [self.rest],
-            [self.piece],
-            self.pieces,
-        )
-        for garment, side in ((self.in_hand, self.hand), (None, phone)):
-            if side:
-                mesh = carried.held(garment, _palm(points, side), ground)
-                faces.append(mesh[1] + sum(len(v) for v in every))
-                every.append(mesh[0])
-                rest.append(mesh[0] - _palm(points, side).astype(np.float32))
-                what = (
-                    PHONE
-                    if garment is None
-                    else Piece(carried.CARRIED, garment.fabric, garment.kind)
-                )
-                piece.append(np.full(len(mesh[1]), len(pieces), np.uint8))
-                pieces = (*pieces, what)
+        faces, rest, piece, pieces = [self.faces], [self.rest], [self.piece], self.pieces
+        for palm, held, mesh in self._held(points, phone, ground):
+            faces.append(mesh[1] + sum(len(v) for v in vertices))
+            vertices.append(mesh[0])
+            rest.append(mesh[0] - palm.astype(np.float32))
+            piece.append(np.full(len(mesh[1]), len(pieces), np.uint8))
+            pieces = (*pieces, held)
         low, high = body.min(0), body.max(0)
         middle = np.float32([(low[0] + high[0]) / 2, ground - lift, (low[2] + high[2]) / 2])
-        done, triangles = np.concatenate(every).astype(np.float32) - middle, np.concatenate(faces)
+        placed, triangles = (
+            np.concatenate(vertices).astype(np.float32) - middle,
+            np.concatenate(faces),
+        )
         return Dressed(
-            vertices=done,
-            normals=normals(done, triangles),
+            vertices=placed,
+            normals=normals(placed, triangles),
             faces=triangles,
             piece=np.concatenate(piece),
             rest=np.concatenate(rest).astype(np.float32),
             keypoints=points - middle,
             pieces=pieces,
-            who=self.who,
+            identity=self.identity,
         )
+
+    def _held(self, points: np.ndarray, phone: str, ground: float) -> list:
+        """What the hands hold: [(palm [3], Piece, Mesh)]; `points`: keypoints before centring."""
+        held = []
+        if self.in_hand is not None:
+            palm, garment = _palm(points, self.hand), self.in_hand
+            piece = Piece(carried.CARRIED, garment.fabric, garment.kind)
+            held.append((palm, piece, carried.held(garment, palm, ground)))
+        if phone:
+            palm = _palm(points, phone)
+            held.append((palm, PHONE, carried.held(None, palm, ground)))
+        return held
+
+
+def _skinned(moves: torch.Tensor, points: torch.Tensor, skin: torch.Tensor) -> np.ndarray:
+    """Linear blend skinning by the rotation and shift of each bone [C, 12], [N, 3] -> [N, 3]."""
+    blend = skin @ moves
+    turned = (blend[:, :9].unflatten(1, (3, 3)) * points[:, None]).sum(-1)
+    return (turned + blend[:, 9:]).numpy()
 
 
 def _hang(tube: Tube, length: float, height: np.ndarray, legs: np.ndarray, pelvis) -> np.ndarray:
-    """A tube around posed legs, whose rest heights are given.  [N] and [N, 3]"""
+    """Vertices of a tube around posed legs [N, 3], whose rest heights are `height` [N]."""
     ring, below = np.abs(height - tube.top) < 0.03, height < tube.top + 0.03
     return drape.hang(
         tube, length, legs[below], pelvis, float(legs[ring, 1].mean()), tube.piece.fabric.seed
@@ -226,7 +242,7 @@ def _hang(tube: Tube, length: float, height: np.ndarray, legs: np.ndarray, pelvi
 
 
 def _bare(m: Mannequin, template: np.ndarray, cover: list) -> Shell:
-    """The body where it is not well under a garment."""
+    """The body without the parts that garments cover."""
     used, faces = np.unique(m.skin_faces, return_inverse=True)
     body = Shell(template[used], m.rest[used], m.skin[used], faces.reshape(-1, 3))
     depth = np.max([field(body) for field in cover], axis=0)
@@ -234,19 +250,17 @@ def _bare(m: Mannequin, template: np.ndarray, cover: list) -> Shell:
 
 
 def _levelled(m: Mannequin, template: np.ndarray, shell: Shell) -> Shell:
-    """A shell whose rest heights on the trunk and legs are level on this person, so that stripes
-    are too: a heavier chest does not bend them.
+    """A shell with rest heights that are level on this person's trunk and legs.
+
+    Stripes follow rest heights; without this, a heavier chest would bend them.
     """
     points = torch.from_numpy(template[m.body.base_index.numpy()])[None]
     own = bodies.keypoints(m.body, points)[0].numpy()
     rows = [bodies.KEYPOINTS.index(f"left_{name}") for name in LEVELS]
-    height = np.interp(shell.points[:, 1], own[rows, 1], [m.line(name)[1] for name in LEVELS])
-    beyond = np.where(
-        shell.points[:, 1] > own[rows[-1], 1], shell.points[:, 1] - own[rows[-1], 1], 0
-    )
-    beyond += np.where(
-        shell.points[:, 1] < own[rows[0], 1], shell.points[:, 1] - own[rows[0], 1], 0
-    )
+    y, low, high = shell.points[:, 1], own[rows[0], 1], own[rows[-1], 1]
+    height = np.interp(y, own[rows, 1], [m.line(name)[1] for name in LEVELS])
+    beyond = np.where(y > high, y - high, 0)
+    beyond += np.where(y < low, y - low, 0)
     arm = np.clip((np.abs(shell.rest[:, 0]) - 0.16) / 0.08, 0, 1)
     rest = shell.rest.copy()
     rest[:, 1] = arm * rest[:, 1] + (1 - arm) * (height + beyond)
@@ -254,7 +268,7 @@ def _levelled(m: Mannequin, template: np.ndarray, shell: Shell) -> Shell:
 
 
 def _outermost(on: garments.Dressing) -> list[tuple[Shell, Piece]]:
-    """The layers, each where it is not well under a later one of clothes."""
+    """The layers, each without the parts that later layers of clothes cover."""
     kept = []
     for number, (shell, piece) in enumerate(on.layers):
         keep = np.ones(len(shell.faces), bool)
@@ -266,6 +280,6 @@ def _outermost(on: garments.Dressing) -> list[tuple[Shell, Piece]]:
 
 
 def _palm(points: np.ndarray, side: str) -> np.ndarray:
-    """Middle of the palm of a posed person.  [3]"""
+    """Middle of the palm of a posed person, [3]."""
     elbow, wrist = (points[bodies.KEYPOINTS.index(f"{side}_{name}")] for name in ("elbow", "wrist"))
     return wrist + 0.3 * (wrist - elbow)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cloth: which colours, patterns and prints each kind of garment comes in.
+"""Sample the fabric of a garment: colours, pattern, prints and closing by kind of garment.
 
-outfits (which kind of garment) -> this -> fabrics (how it looks at a point).
+colours, fabrics -> this module -> outfits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from viewsynth.world.colours import NAMED, Colour, Table, contrasting, draw, table, vary
+from viewsynth.world.colours import NAMED, Colour, Table, contrasting, jitter, sample_colour, table
 from viewsynth.world.fabrics import Fabric
 
 TOP = table(
@@ -88,9 +88,9 @@ CAMOUFLAGE = {
     "khaki": ("olive green", "beige", "brown"),
     "grey": ("dark grey", "light grey", "black"),
 }
-SAFETY = ((88, 86, 12), (93, 42, 6))  # high visibility vests, sRGB in percent
+SAFETY = ((88, 86, 12), (93, 42, 6))  # high-visibility vests, sRGB in percent
 
-# kind: (palette, patterns, weave)
+# kind: (palette, patterns, mean of `Fabric.weave`)
 KINDS: dict[str, tuple[Table, Table, float]] = {
     "tshirt": (
         TOP,
@@ -144,7 +144,7 @@ KINDS: dict[str, tuple[Table, Table, float]] = {
     "tote": (TOTE, table("plain 96, stripes 4"), 0.2),
     "umbrella": (UMBRELLA, table("plain 100"), 0.3),
 }
-# kind: what is printed in front and on the back
+# kind: prints in front and on the back
 PRINTS = {
     "tshirt": (
         table("none 52, print 21, logo 20, band 4, number 3"),
@@ -163,7 +163,7 @@ PRINTS = {
     "backpack": (table("none 100"), table("none 60, logo 40")),
     "cap": (table("none 55, logo 45"), table("none 100")),
 }
-# kind of pattern: range of its period, metres
+# pattern: range of its period, metres
 PERIODS = {
     "stripes": (0.018, 0.085),
     "vertical": (0.014, 0.045),
@@ -172,16 +172,23 @@ PERIODS = {
     "dots": (0.022, 0.06),
     "floral": (0.035, 0.09),
 }
+# Most fading of a kind.
 WEAR = {"jeans": 1.0, "tshirt": 0.35, "trousers": 0.3, "shorts": 0.5, "hoodie": 0.4, "jacket": 0.3}
 LOUD = ("stripes", "vertical", "checks", "camouflage", "dots", "floral", "gradient")
 DRAPES = ("skirt", "dress", "coat", "hijab")
 
 
-def fabric(rng: np.random.Generator, kind: str, style: str, female: bool) -> Fabric:
-    """What a garment of this kind is made of.
+def sample_fabric(rng: np.random.Generator, kind: str, style: str, female: bool) -> Fabric:
+    """Sample the fabric of a garment.
 
     Args:
-        style: "casual", "smart", "sport", or "" where it does not matter.
+        rng: Generator of all random choices.
+        kind: A key of `KINDS`.
+        style: "casual", "smart", "sport", or "" if irrelevant.
+        female: Sex of the person.
+
+    Returns:
+        The fabric.
     """
     palette, patterns, weave = KINDS[kind]
     if style == "smart" and kind in ("jacket", "tshirt", "sweater", "polo"):
@@ -189,9 +196,9 @@ def fabric(rng: np.random.Generator, kind: str, style: str, female: bool) -> Fab
     if kind == "trousers" and style == "sport":
         palette = LEGGINGS
     pattern = patterns.pick(rng)
-    main = draw(rng, palette)
+    main = sample_colour(rng, palette)
     if kind == "vest" and rng.random() < 0.15:
-        main, pattern = vary(rng, SAFETY[int(rng.random() < 0.4)], 0.4), "plain"
+        main, pattern = jitter(rng, SAFETY[int(rng.random() < 0.4)], 0.4), "plain"
     if style == "smart" and pattern in ("camouflage", "block", "raglan", "gradient", "floral"):
         pattern = "plain" if not (female and pattern == "floral") else pattern
     low, high = PERIODS.get(pattern, (0.05, 0.05))
@@ -214,24 +221,24 @@ def fabric(rng: np.random.Generator, kind: str, style: str, female: bool) -> Fab
 
 
 def loud(one: Fabric) -> bool:
-    """Whether few people would combine it with another such cloth."""
+    """Whether a fabric has a pattern that is rarely combined with another such fabric."""
     return one.kind in LOUD
 
 
 def quiet(one: Fabric) -> Fabric:
-    """The same cloth in its main colour alone."""
+    """The fabric in its main colour alone."""
     return replace(one, kind="plain", colours=one.colours[:1])
 
 
 def without_prints(one: Fabric) -> Fabric:
-    """The same cloth with nothing on it, as trousers to a jacket are."""
+    """The fabric as in trousers that match a jacket: without prints, with a fly."""
     kind = "plain" if one.kind in ("block", "raglan", "gradient") else one.kind
     return replace(one, kind=kind, front="", back="", closing="fly")
 
 
 def recoloured(rng: np.random.Generator, one: Fabric, like: Fabric) -> Fabric:
-    """A fabric whose main colour is nearly that of another one; plain unless it stays visible."""
-    main = vary(rng, tuple(100 * c for c in like.colours[0]), 0.4)
+    """A fabric with nearly the main colour of another one, and without most patterns."""
+    main = jitter(rng, tuple(100 * c for c in like.colours[0]), 0.4)
     kind = one.kind if one.kind in ("heather", "knit") else "plain"
     return replace(one, kind=kind, colours=(main,), ink=contrasting(rng, INK, main, 0.28))
 
@@ -255,39 +262,36 @@ def _closing(rng: np.random.Generator, kind: str, style: str) -> str:
 
 
 def worn(rng: np.random.Generator, one: Fabric) -> Fabric:
-    """The same make of cloth after another year of washing: other folds, a slightly other tone."""
-    colours = tuple(vary(rng, tuple(100 * c for c in colour), 0.2) for colour in one.colours)
+    """The fabric after some wear: more faded and slightly different in tone."""
+    colours = tuple(jitter(rng, tuple(100 * c for c in colour), 0.2) for colour in one.colours)
     return replace(one, colours=colours, wear=float(min(one.wear + 0.2 * rng.random(), 1)))
 
 
 def _prints(rng: np.random.Generator, kind: str, style: str, pattern: str) -> tuple[str, str]:
-    if (
-        kind not in PRINTS
-        or style == "smart"
-        or pattern not in ("plain", "heather", "raglan", "knit")
-    ):
+    printable = pattern in ("plain", "heather", "raglan", "knit")
+    if kind not in PRINTS or style == "smart" or not printable:
         return "", ""
     front, back = (prints.pick(rng) or "" for prints in PRINTS[kind])
     return front, "number" if front == "number" else back
 
 
 def _colours(rng: np.random.Generator, kind: str, pattern: str, main: Colour) -> tuple[Colour, ...]:
-    """The main colour and those that the pattern needs beside it."""
+    """The main colour, and the others that the pattern needs."""
     match pattern:
         case "shoe":
-            sole = draw(rng, SOLES) if kind == "sneakers" else vary(rng, (9, 8, 8))
+            sole = sample_colour(rng, SOLES) if kind == "sneakers" else jitter(rng, (9, 8, 8))
             if kind == "shoes" and rng.random() < 0.2:
-                sole = draw(rng, SOLES)
+                sole = sample_colour(rng, SOLES)
             laces = contrasting(rng, TRIM, main, 0.3) if kind == "sneakers" else main
             return main, sole, laces
         case "camouflage":
             options = tuple(CAMOUFLAGE)
             base = options[min(int(rng.random() * 4), 2) if rng.random() < 0.5 else 0]
             names = (base, *CAMOUFLAGE[base])
-            return tuple(vary(rng, NAMED[name][1], 0.7) for name in names)
+            return tuple(jitter(rng, NAMED[name][1], 0.7) for name in names)
         case "floral":
             first = contrasting(rng, BLOSSOM, main, 0.25)
-            return main, first, contrasting(rng, BLOSSOM, main, 0.2), draw(rng, BLOSSOM)
+            return main, first, contrasting(rng, BLOSSOM, main, 0.2), sample_colour(rng, BLOSSOM)
         case "checks":
             other = contrasting(rng, TRIM, main, 0.15)
             return main, other, contrasting(rng, TRIM, main, 0.2)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours of clothes and hair: how often they are worn, how they vary, what they are called.
+"""Colours of clothes and hair: palettes, variation and names.
 
-outfits, people (draw colours) -> fabrics (paint); words (names). A drawn colour is a named one with
-a jitter, and its name is read back from the colour itself, so words agree with pictures.
-Shares: ours, after what street and campus pictures of person re-identification sets show.
+this module -> people, outfits, cloth, words, and all that convert sRGB to linear light. A sampled
+colour is a named one with jitter, and its name is recovered from the colour itself, so that words
+agree with images. Palettes: ours, after street and campus images of person ReID data sets.
 """
 
 from __future__ import annotations
@@ -52,22 +52,9 @@ NAMED = {
     "yellow": ("yellow", (84, 71, 20)),
     "mustard": ("yellow", (65, 48, 14)),
 }
-FAMILIES = (
-    "black",
-    "grey",
-    "white",
-    "beige",
-    "brown",
-    "blue",
-    "green",
-    "red",
-    "pink",
-    "purple",
-    "orange",
-    "yellow",
-)
+FAMILIES = tuple(dict.fromkeys(family for family, _ in NAMED.values()))
 
-# Of hair, sRGB in percent.
+# Colours of hair, sRGB in percent.
 HAIR = {
     "black": (10, 9, 8),
     "dark brown": (16, 11, 8),
@@ -84,10 +71,10 @@ HAIR = {
 
 
 class Table:
-    """Things to draw from, each with how often it is worn.
+    """A categorical distribution.
 
     Args:
-        shares: Thing to weight; the weights need not sum to anything.
+        shares: Weight by category; the weights need not sum to 1.
     """
 
     def __init__(self, shares: dict[str | None, float]):
@@ -95,30 +82,27 @@ class Table:
         self.upto = [*accumulate(shares.values())]
 
     def pick(self, rng: np.random.Generator) -> str | None:
-        """One of the things."""
+        """Sample a category."""
         row = bisect(self.upto, rng.random() * self.upto[-1])
         return self.things[min(row, len(self.things) - 1)]
 
 
 def table(text: str) -> Table:
-    """A table from words: "black 20, white 17"; "none" stands for None."""
+    """Parse a table such as "black 20, white 17"; "none" stands for None."""
     rows = (row.strip().rsplit(" ", 1) for row in text.split(","))
     return Table({None if name == "none" else name: float(share) for name, share in rows})
 
 
 def linear(colour) -> np.ndarray:
-    """SRGB in [0, 1] to linear light, by a cubic that is within 0.005.  float32, any shape"""
+    """Convert sRGB in [0, 1] to linear light by a cubic, error < 0.005, float32, any shape."""
     c = np.asarray(colour, np.float32)
     return c * (c * (c * np.float32(0.305306) + np.float32(0.682171)) + np.float32(0.012523))
 
 
 def _nearest(known: dict[str, tuple], colour: Colour) -> str:
-    """The nearest of some named colours; lightness counts less than hue."""
-    step = (_lab_of(tuple(known.values())) - metrics.lab(np.multiply(colour, 255))) * [
-        0.7,
-        1.0,
-        1.0,
-    ]
+    """Name of the nearest colour in L*a*b*; lightness has less weight."""
+    step = _lab_of(tuple(known.values())) - metrics.lab(np.multiply(colour, 255))
+    step = step * [0.7, 1.0, 1.0]
     return tuple(known)[int((step**2).sum(1).argmin())]
 
 
@@ -131,26 +115,32 @@ _CLOTHES = {name: value for name, (_, value) in NAMED.items()}
 
 
 def name(colour: Colour) -> str:
-    """What people would call the colour of a garment: a key of `NAMED`, denim being just blue."""
+    """Name of the colour of a garment: a key of `NAMED`, without "denim"."""
     return _nearest(_CLOTHES, colour).replace("denim ", "")
 
 
 def hair_name(colour: Colour) -> str:
-    """What people would call the colour of hair: a key of `HAIR`."""
+    """Name of the colour of hair: a key of `HAIR`."""
     return _nearest(HAIR, colour)
 
 
 def family(colour: Colour) -> str:
-    """One of `FAMILIES`."""
+    """Family of the colour of a garment: one of `FAMILIES`."""
     return NAMED[name(colour)][0]
 
 
-def vary(rng: np.random.Generator, base: tuple[float, float, float], amount: float = 1.0) -> Colour:
-    """A colour like the given one: mostly lighter, darker or duller, a little another hue.
+def jitter(
+    rng: np.random.Generator, base: tuple[float, float, float], amount: float = 1.0
+) -> Colour:
+    """Vary a colour, mostly in lightness and saturation, slightly in hue.
 
     Args:
+        rng: Generator of the variation.
         base: sRGB in percent.
-        amount: 1 = as much as garments of one colour name differ.
+        amount: Strength; 1 = the variation of garments with the same colour name.
+
+    Returns:
+        The varied colour.
     """
     n = rng.standard_normal(5).tolist()
     grey = sum(base) / 3
@@ -163,24 +153,30 @@ def vary(rng: np.random.Generator, base: tuple[float, float, float], amount: flo
     return tuple(out)
 
 
-def draw(rng: np.random.Generator, palette: Table) -> Colour:
-    """A colour of a palette, jittered."""
-    return vary(rng, NAMED[palette.pick(rng)][1])
+def sample_colour(rng: np.random.Generator, palette: Table) -> Colour:
+    """Sample a colour of a palette of names in `NAMED`, with jitter."""
+    return jitter(rng, NAMED[palette.pick(rng)][1])
 
 
 def lightness(colour: Colour) -> float:
-    """Luma, [0, 1]: cheap, for comparing colours while drawing."""
+    """Luma in [0, 1], a cheap measure of lightness."""
     return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
 
 
 def contrasting(rng: np.random.Generator, palette: Table, to: Colour, gap: float) -> Colour:
-    """A colour of a palette that stands out from another one.
+    """Sample a colour of a palette that contrasts with another one.
 
     Args:
-        gap: Least difference in luma or in a channel, [0, 0.4].
+        rng: Generator of the colour.
+        palette: Palette of names in `NAMED`.
+        to: The other colour.
+        gap: Smallest difference in at least one channel, [0, 0.4].
+
+    Returns:
+        The colour; near white or black if the palette has none.
     """
     for _ in range(12):
-        colour = draw(rng, palette)
+        colour = sample_colour(rng, palette)
         if max(abs(a - b) for a, b in zip(colour, to, strict=True)) > gap:
             return colour
     return (0.88, 0.88, 0.86) if lightness(to) < 0.45 else (0.09, 0.09, 0.1)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fabrics: the colour and the folds of cloth, as functions of a point.
+"""Colour and folds of cloth as functions of a point.
 
-cloth (which fabric) -> this -> character (asks for the colour and the fold of every visible point).
-Points are *rest* coordinates: the mean body with the arms held out sideways, metres. So a pattern
-is as sharp as the picture, and follows the pieces that clothes are sewn from: stripes run around
-the trunk by height, around a sleeve by the distance from the shoulder.
+noise, prints -> this module -> cloth (sampling), character (shading). Points are in *rest*
+coordinates: the mean body with the arms held out sideways, metres. So patterns are as sharp as the
+image and follow the pieces that clothes are sewn from: stripes run around the trunk at constant
+height, and around a sleeve at constant distance from the shoulder.
 """
 
 from __future__ import annotations
@@ -17,30 +17,19 @@ from viewsynth.world import noise, prints
 from viewsynth.world.colours import Colour
 
 KINDS = (
-    "plain",
-    "heather",
-    "stripes",
-    "vertical",
-    "checks",
-    "gradient",
-    "camouflage",
-    "dots",
-    "block",
-    "raglan",
-    "denim",
-    "knit",
-    "floral",
-    "shoe",
+    *("plain", "heather", "stripes", "vertical", "checks", "gradient", "camouflage", "dots"),
+    *("block", "raglan", "denim", "knit", "floral", "shoe"),
 )
 PRINTS = ("", "logo", "print", "band", "number")
 CLOSINGS = ("", "buttons", "zip", "fly", "belt")
 
-# The mean body: where sleeves begin, the axis of the arm (height, depth, slope), of the trunk.
+# The mean body: x at which sleeves begin; axis of the arm (height, depth, slope); depth of the axis
+# of the trunk; radii; x of the axis of a leg; height of the crotch. Metres.
 _SLEEVE, _ARM = 0.19, (1.529, 0.03, -0.148)
 _TRUNK_Z, _TRUNK_R, _ARM_R, _LEG_R = 0.02, 0.17, 0.055, 0.09
 _LEG_X, _CROTCH = 0.10, 0.86
 # Strength and slant of folds: 14 steps of 5 cm along a sleeve from x = 0.15, then 18 of 10 cm up
-# the body. They gather at armpit, elbow and cuff; at ankle, knee, crotch, waist and armpit.
+# the body. Maxima are at armpit, elbow and cuff; at ankle, knee, crotch, waist and armpit.
 _FOLDS = np.float32(
     [0.9, 0.7, 0.4, 0.35, 0.5, 0.9, 1.0, 0.9, 0.5, 0.4, 0.5, 0.8, 0.8, 0.8]
     + [0.9, 1.0, 0.7, 0.35, 0.5, 0.9, 0.6, 0.35, 0.7, 0.75, 0.8, 0.9, 0.6, 0.4, 0.6, 0.3, 0.3, 0.3]
@@ -53,19 +42,19 @@ _SLANT = np.float32(
 
 @dataclass(frozen=True, kw_only=True)
 class Fabric:
-    """What a garment is made of.
+    """The material of a garment.
 
     Args:
-        kind: One of `KINDS`.
-        colours: sRGB, the main one first, 1 to 4; of a shoe: upper, sole, laces.
+        kind: Pattern, one of `KINDS`.
+        colours: 1 to 4 colours, sRGB, the main one first; of a shoe: upper, sole, laces.
         scale: Period of the pattern, metres.
-        seed: Of noise, folds and the shape of prints.
-        front, back: What is printed there, one of `PRINTS`.
-        ink: Colour of the prints.
-        weave: How strongly folds show, 0 (none) to 1 (crisp creases).
+        seed: Seed of noise, folds and prints.
+        front, back: Prints, each one of `PRINTS`.
+        ink: Colour of prints, buttons and belts.
+        weave: Strength of folds, 0 (none) to 1 (crisp creases).
         wear: Fading at knees, elbows and thighs, 0 to 1.
-        drape: How much of it hangs in long vertical folds, 0 to 1 (skirts, dresses, coats).
-        closing: How it is shut in front, one of `CLOSINGS`.
+        drape: Strength of long vertical folds, 0 to 1 (skirts, dresses, coats).
+        closing: Closing in front, one of `CLOSINGS`.
     """
 
     kind: str = "plain"
@@ -82,14 +71,17 @@ class Fabric:
 
 
 def paint(fabric: Fabric, rest: np.ndarray, at: dict[str, np.ndarray]) -> np.ndarray:
-    """Colour of points of a fabric, without light.
+    """Albedo of points of a fabric.
 
     Source: ours.
 
     Args:
+        fabric: The fabric.
         rest: Rest coordinates, metres.  float32 [N, 3]
         at: Keypoints of the mean body in the rest pose by name, metres.
-    Returns: sRGB in [0, 1].  float32 [N, 3]
+
+    Returns:
+        sRGB in [0, 1].  float32 [N, 3]
     """
     colour = np.empty((len(rest), 3), np.float32)
     colour[:] = fabric.colours[0]
@@ -131,12 +123,12 @@ def paint(fabric: Fabric, rest: np.ndarray, at: dict[str, np.ndarray]) -> np.nda
 
 
 class _Points:
-    """Rest coordinates, and the chart of the cloth: along limb or trunk, and around it.
+    """Rest coordinates, and coordinates of the cloth: along limb or trunk, and around it.
 
     Attributes:
         x, y, z, wide: Coordinates and |x|, metres.  float32 [N] each
         arm: Whether a point is on a sleeve.  bool [N]
-        along: Distance from the middle along a sleeve; height elsewhere.  [N]
+        along: Distance from the middle along a sleeve, height elsewhere, metres.  [N]
     """
 
     def __init__(self, rest: np.ndarray, drape: float):
@@ -146,7 +138,7 @@ class _Points:
         self.along = np.where(self.arm, self.wide, self.y)
 
     def across(self) -> np.ndarray:
-        """Distance around trunk, arm or leg, metres; 0 in front (of an arm: above it).  [N]"""
+        """Distance around trunk, arm or leg, metres; 0 in front, or above for an arm, [N]."""
         leg = (self.y < _CROTCH) & (self.drape < 0.5)
         side = np.where(leg, self.x - np.copysign(np.float32(_LEG_X), self.x), self.x)
         front = self.z - np.float32(_TRUNK_Z)
@@ -160,13 +152,17 @@ class _Points:
 
 
 def folds(fabric: Fabric, rest: np.ndarray) -> np.ndarray:
-    """What folds and creases add to the unit normal before shading.
+    """Change of the unit normal by folds and creases.
 
-    Source: ours: one ridged wave along each limb, bent and made patchy by slower waves.
+    Source: ours: one ridged wave along each limb, bent and modulated by slower waves.
 
     Args:
-        rest: As of `paint`.  float32 [N, 3]
-    Returns: Of a standing person with hanging arms, length 0 to about 0.4.  float32 [N, 3]
+        fabric: The fabric.
+        rest: Rest coordinates, metres.  float32 [N, 3]
+
+    Returns:
+        Vectors to add to the normal, in the axes of a standing person with hanging arms; length 0
+        to about 0.4.  float32 [N, 3]
     """
     out = np.zeros((len(rest), 3), np.float32)
     if fabric.weave < 0.02:
@@ -189,7 +185,7 @@ def folds(fabric: Fabric, rest: np.ndarray) -> np.ndarray:
     if fabric.drape:
         slope *= np.where(y < 1.0, np.float32(1 - 0.85 * fabric.drape), np.float32(0.8))
     out[:, 1] = slope
-    # The ridge is not level: part of the slope looks sideways.
+    # Ridges are slanted: part of the slope faces sideways.
     out[:, 0] = slope * (slant * np.copysign(np.float32(0.4), x) + np.float32(0.35) * np.cos(bend))
     out[:, 2] = np.float32(0.2) * slope * cosine
     if fabric.drape:
@@ -198,7 +194,7 @@ def folds(fabric: Fabric, rest: np.ndarray) -> np.ndarray:
 
 
 def _hang(out: np.ndarray, fabric: Fabric, p: _Points, rng: np.random.Generator) -> None:
-    """Long vertical folds below the waist, deeper towards the hem."""
+    """Add long vertical folds below the waist, deeper towards the hem, to `out`."""
     low = np.flatnonzero(p.y < 1.05)
     x, y, z = p.x[low], p.y[low], p.z[low]
     turn = np.arctan2(x, z - np.float32(_TRUNK_Z))
@@ -210,26 +206,26 @@ def _hang(out: np.ndarray, fabric: Fabric, p: _Points, rng: np.random.Generator)
 
 
 def _mix(colour: np.ndarray, other: Colour, share: np.ndarray) -> None:
-    """Blend in place."""
+    """Blend another colour into `colour`, in place."""
     share = share.astype(np.float32)[:, None]
     colour += (np.float32(other) - colour) * share
 
 
 def _cycle(place: np.ndarray, period: float) -> np.ndarray:
-    """Where in its period a point is, 0 to 1 (much faster than `%`)."""
+    """Position within the period, 0 to 1 (much faster than `%`), [N]."""
     turns = place * np.float32(1 / period)
     return turns - np.floor(turns)
 
 
 def _bars(along: np.ndarray, fabric: Fabric, narrow: float, wide: float) -> np.ndarray:
-    """1 on bars, 0 between them, edges softened by a twelfth of the period.  [N]"""
+    """1 on bars, 0 between them, with edges softened by a twelfth of the period, [N]."""
     share = narrow + (wide - narrow) * (fabric.seed % 97) / 97
     place = np.abs(_cycle(along, fabric.scale) - np.float32(0.5))
     return np.clip((np.float32(share / 2 + 0.5 / 12) - place) * np.float32(12), 0, 1)
 
 
 def _checks(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
-    """Woven checks: broad bars both ways that darken where they cross, and a thin third line."""
+    """Woven checks: broad bars in both directions, and thin lines of a third colour."""
     both = (p.along, p.across())
     broad = [_bars(way, fabric, 0.35, 0.6) for way in both]
     _mix(colour, fabric.colours[1], np.float32(0.5) * (broad[0] + broad[1]))
@@ -239,7 +235,7 @@ def _checks(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
 
 
 def _scatter(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
-    """Dots on a staggered grid; or blossoms: irregular, of several colours and sizes."""
+    """Dots on a staggered grid, or blossoms of several colours and sizes."""
     u, v = p.across() * np.float32(1 / fabric.scale), p.along * np.float32(1 / fabric.scale)
     row = np.floor(v)
     u = u + np.float32(0.5) * (row - 2 * np.floor(row * np.float32(0.5)))
@@ -255,7 +251,9 @@ def _scatter(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
     dv += np.float32(0.5) * (two - np.float32(0.5))
     far = np.sqrt(du * du + dv * dv)
     size = np.float32(0.2) + np.float32(0.24) * three
-    near = np.flatnonzero(far < np.float32(1.25) * size)  # few points: the rest is cheap
+    near = np.flatnonzero(
+        far < np.float32(1.25) * size
+    )  # few points, so the following steps are cheap
     du, dv, far, size, one, two = (a[near] for a in (du, dv, far, size, one, two))
     petals = np.float32(1) + np.float32(0.25) * np.cos(5 * np.arctan2(du, dv) + 6 * one)
     bloom = far < size * petals
@@ -265,19 +263,19 @@ def _scatter(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
 
 
 def _camouflage(colour: np.ndarray, fabric: Fabric, rest: np.ndarray) -> None:
-    """Blots of the other colours, one layer over another."""
+    """Patches of the other colours, one layer over another."""
     rng = np.random.default_rng(fabric.seed)
     points = np.ascontiguousarray(rest, np.float32)
     for k, other in enumerate(fabric.colours[1:]):
         waves = rng.normal(0, 1, (3, 3)).astype(np.float32) * np.float32(3.5 / fabric.scale)
-        waves[1] *= np.float32(1.5)  # blots lie flat
+        waves[1] *= np.float32(1.5)  # patches are wider than high
         one, two, three = (points @ waves).T + rng.uniform(0, 6.28, (3, 1)).astype(np.float32)
         blot = np.sin(2 * np.sin(one) + two) + np.sin(three + np.float32(0.8) * two)
         _mix(colour, other, np.clip((blot - np.float32(0.45 + 0.25 * k)) * 6, 0, 1))
 
 
 def _block(fabric: Fabric, p: _Points) -> np.ndarray:
-    """Yoke, lower half, or a broad bar over the chest; sleeves go with the yoke."""
+    """Mask of the second colour: yoke and sleeves, lower half, or a broad bar over the chest."""
     match fabric.seed % 3:
         case 0:
             return (p.y > 1.37) | p.arm
@@ -287,7 +285,7 @@ def _block(fabric: Fabric, p: _Points) -> np.ndarray:
 
 
 def _shoe(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
-    """Sole, laces, and a stripe on the side of some."""
+    """Sole and laces, and for some shoes a stripe on the side."""
     laces = (p.z > 0.06) & (p.z < 0.14) & (np.abs(p.wide - 0.078) < 0.022) & (p.y > 0.05)
     _mix(colour, fabric.colours[2], laces & (np.sin(p.z * 500) > -0.2))
     if fabric.seed % 3 == 0:
@@ -296,7 +294,7 @@ def _shoe(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
 
 
 def _close(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
-    """Plackets and buttons, zips, flies and belts; pockets of what has a zip or a fly."""
+    """Buttons, zips, flies and belts; pockets of garments with a zip or a fly."""
     front = p.z > 0.03
     dark = np.float32(fabric.colours[0]) * np.float32(0.6)
     match fabric.closing:
@@ -322,8 +320,8 @@ def _close(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
 
 
 def _print(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
-    """Prints in front and on the back of the trunk; on both sides of what a hand holds."""
-    held = p.y < -0.02  # a bag in the hand has its own coordinates, below the palm
+    """Prints in front and on the back of the trunk, and on both sides of a bag in the hand."""
+    held = p.y < -0.02  # rest coordinates of a bag in the hand are relative to the palm
     front = p.z > 0.03
     for name, side in ((fabric.front, "front"), (fabric.back, "back")):
         if not name:
@@ -337,13 +335,13 @@ def _print(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
             continue
         x, y, z = p.x[here], p.y[here], p.z[here]
         across = np.where(y < 0, z * np.sign(x), x if side == "front" else -x)
-        share, tint = prints.sample(name, side, fabric.seed, across, np.where(y < 0, y + 1.69, y))
+        share, tint = prints.ink_at(name, side, fabric.seed, across, np.where(y < 0, y + 1.69, y))
         inks = np.float32([fabric.ink, prints.second(fabric.ink, fabric.colours[0])])
         colour[here] += (inks[tint] - colour[here]) * share[:, None]
 
 
 def _speckle(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
-    """Yarn of several tones: fine grain, and a slow cloud that is left from afar."""
+    """Yarn of several tones: fine grain, and coarse clouds that remain at a distance."""
     x, y, z = p.x, p.y, p.z
     grain = noise.cell(np.floor((x - z) * 330), np.floor((y + 0.3 * z) * 330), fabric.seed % 991)
     cloud = np.sin(x * 61 + np.sin(y * 37 + z * 20)) * np.sin(y * 53 - z * 31)
@@ -353,7 +351,7 @@ def _speckle(colour: np.ndarray, fabric: Fabric, p: _Points) -> None:
 
 
 def _fade(colour: np.ndarray, fabric: Fabric, p: _Points, at: dict[str, np.ndarray]) -> None:
-    """Washed out where cloth rubs: thighs, knees and seat of trousers, elbows of tops."""
+    """Fading where cloth wears: thighs, knees and seat of trousers, elbows of tops."""
     knee, hip, elbow = (np.float32(at[f"left_{name}"]) for name in ("knee", "hip", "elbow"))
     beside = ((p.wide - knee[0]) / np.float32(0.05)) ** 2
     thigh = np.exp(-(((p.y - hip[1] + np.float32(0.2)) / np.float32(0.16)) ** 2) - beside)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forms: small parametric meshes, of which hair, hats, bags and signs are made."""
+"""Small parametric meshes for hair, hats, bags and signs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ Mesh = tuple[np.ndarray, np.ndarray]  # points float32 [N, 3] and triangles int6
 
 
 def grid(rows: int, columns: int, closed: bool) -> np.ndarray:
-    """Triangles of a grid of rows x columns points, row by row, seen from outside when the rows go
-    down and the columns go counter-clockwise seen from above.
+    """Triangles of a grid of points, row by row.
+
+    They face outward if the rows go down and the columns counter-clockwise seen from above.
 
     Args:
-        closed: Whether the last column meets the first.
-    Returns: int64 [F, 3].
+        rows: Number of rows.
+        columns: Points per row.
+        closed: Whether the last column is joined to the first.
+
+    Returns:
+        int64 [F, 3]
     """
     last = columns if closed else columns - 1
     row, column = np.mgrid[0 : rows - 1, 0:last].reshape(2, -1)
@@ -25,11 +30,17 @@ def grid(rows: int, columns: int, closed: bool) -> np.ndarray:
 
 
 def block(centre, half, roundness: float = 0.5, rows: int = 9, columns: int = 20) -> Mesh:
-    """A box with round edges, or an ellipsoid: a superellipsoid.
+    """A superellipsoid: a box with round edges or an ellipsoid.
 
     Args:
-        centre, half: Middle and half sizes, metres.  [3] each
+        centre: Middle, metres.  [3]
+        half: Half sizes, metres.  [3]
         roundness: 1 = ellipsoid, towards 0 = box.
+        rows: Rows of vertices from top to bottom.
+        columns: Vertices per row.
+
+    Returns:
+        The mesh.
     """
     down = np.linspace(0, np.pi, rows)[:, None]
     turn = np.linspace(0, 2 * np.pi, columns, endpoint=False)[None]
@@ -46,11 +57,15 @@ def block(centre, half, roundness: float = 0.5, rows: int = 9, columns: int = 20
 
 
 def sweep(path: np.ndarray, radii: np.ndarray, sides: int = 10) -> Mesh:
-    """A round tube along a path, its ends open or closed by a zero radius.
+    """A round tube along a path; its ends are open unless their radius is 0.
 
     Args:
         path: Metres.  [N, 3]
-        radii: Metres, one for each point, or two for an oval (across, along z).  [N] or [N, 2]
+        radii: Metres, one per point, or two for an oval (across, along z).  [N] or [N, 2]
+        sides: Vertices around each point.
+
+    Returns:
+        The mesh.
     """
     path, radii = np.float64(path), np.float64(radii).reshape(len(path), -1)
     along = np.gradient(path, axis=0)

@@ -1,19 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gait: how a person of the world stands, walks, runs, carries, telephones or cycles.
+"""Gait: poses of a motion, for one image (`pose`) or over time (`tracklet`).
 
-this -> shots (poses a `character`). A `Motion` is drawn once for a moment (`motion`), and becomes
-the pose of one picture (`pose`) or of a tracklet (`cycle`).
-
-Directions of trunk, thighs, shanks and feet are written in the world frame and turned into the
-body's chain at the end: so a stooping trunk does not move the legs and the soles stay flat. Arms
-are written relative to the chest. All of it is elementwise over time: a pose does not depend on
-the others that are computed with it. Reconstruction has its own, simpler poses and never sees
-these (see `viewsynth.world`).
+motions -> this module -> shots, character. Directions of trunk, thighs, shanks and feet are defined
+in the world frame and converted to the body's chain of bones at the end, so that a stooping trunk
+does not move the legs and the soles stay flat. Arms are defined relative to the chest. All
+computation is elementwise over time: a pose does not depend on the others of its tracklet.
+Reconstruction has its own, simpler poses and does not use these.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,168 +16,35 @@ from torch import Tensor
 
 from viewsynth import bodies
 from viewsynth.world import stride
+from viewsynth.world.motions import ARMS, Motion
 from viewsynth.world.turns import cos, half, inverse, product, rotate, sin, turn, vector
 
-KINDS = ("walk", "stand", "phone", "carry", "run", "cycle")
-# What an arm does, for the left: shoulder flexion, abduction, inward rotation, elbow flexion,
-# pronation, wrist flexion, raised collar bone (degrees), share of the swing that is left.
-ARMS = {
-    "hang": (-1, 4, 0, 6, 0, 0, 0, 1.0),
-    "pocket": (-18, 10, 22, 46, 10, 5, 2, 0.12),
-    "behind": (-33, 4, 65, 37, 20, 0, 0, 0.0),
-    "hip": (-22, 37, 40, 92, 15, -15, 4, 0.0),
-    "crossed": (20, 4, 66, 88, 10, 0, 0, 0.0),
-    "text": (3, 2, 32, 93, -35, 0, 0, 0.06),
-    "text2": (8, 3, 31, 84, -25, 0, 0, 0.06),
-    "ear": (52, 15, 27, 138, 10, 0, 5, 0.1),
-    "bag": (0, 8, 0, 5, 0, 0, -2, 0.35),
-    "box": (10, 3, 18, 56, -20, 0, 0, 0.06),
-    "strap": (4, 18, 36, 130, 0, 0, 0, 0.1),
-    "bar": (62, 6, 8, 24, 20, -10, 3, 0.0),
-}
-# name: (mean, std, low, high). Degrees, or factors of what is usual where the mean is 1.
-STYLE = {
-    "arm_swing": (1.0, 0.3, 0.25, 1.8),
-    "arms_out": (3.0, 2.5, 0.0, 10.0),
-    "elbow": (6.0, 6.0, 0.0, 28.0),
-    "stride": (1.0, 0.07, 0.8, 1.2),
-    "knee_lift": (1.0, 0.1, 0.8, 1.3),
-    "toe_out": (6.0, 5.0, -6.0, 20.0),
-    "width": (1.0, 1.2, -1.5, 4.5),
-    "stoop": (3.0, 4.0, -4.0, 18.0),
-    "sway": (2.0, 1.2, 0.0, 6.0),
-    "twist": (1.0, 0.3, 0.3, 1.8),
-    "head_turn": (0.0, 14.0, -45.0, 45.0),
-    "head_nod": (4.0, 7.0, -12.0, 28.0),
-    "head_tilt": (0.0, 3.0, -9.0, 9.0),
-    "shoulders": (0.0, 3.0, -6.0, 7.0),
-    "uneven": (0.0, 0.35, -1.0, 1.0),
-    "weight": (0.0, 0.7, -1.0, 1.0),
-    "turn_out": (0.0, 6.0, -14.0, 14.0),
-}
-SWAY, TURNS = 60.0, 420.0  # degrees a second of who stands, and of pedals
-CRANK, PEDAL = 0.2, 0.12  # length of the crank, height of the lowest sole; in legs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Motion:
-    """What a person does at one moment; plain data.
-
-    Args:
-        kind: One of `KINDS`; "phone" and "carry" stand still at speed 0, else walk.
-        phase: Degrees, [0, 360); 0 = the left heel strikes (walk, run), the left pedal is in front
-            (cycle); the slow sway of who stands.
-        speed: Metres a second, >= 0.
-        style: Keys of `STYLE`; a missing one has its mean.
-        hand: "", "left" or "right": the side that holds the telephone or the bag.
-        arms: Keys of `ARMS`, left and right.
-    """
-
-    kind: str
-    phase: float
-    speed: float
-    style: dict[str, float] = field(default_factory=dict)
-    hand: str = ""
-    arms: tuple[str, str] = ("hang", "hang")
-
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"Motion.kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
-        if self.hand not in ("", "left", "right"):
-            raise ValueError(f"Motion.hand must be '', 'left' or 'right'; got {self.hand!r}")
-        if self.speed < 0 or (self.speed == 0 and self.kind in ("walk", "run", "cycle")):
-            raise ValueError(f"Motion.speed of {self.kind!r} must be > 0; got {self.speed}")
-        if unknown := (set(self.style) - set(STYLE)) | (set(self.arms) - set(ARMS)):
-            raise ValueError(
-                f"Motion has unknown styles or arms {sorted(unknown)}; "
-                f"expected some of {sorted(STYLE)} and of {sorted(ARMS)}"
-            )
-
-    def __getitem__(self, name: str) -> float:
-        """One value of the style."""
-        return self.style.get(name, STYLE[name][0])
-
-
-def motion(rng: np.random.Generator, carried_side: str = "") -> Motion:
-    """Draw a plausible motion; walking most often.
-
-    Source: ours; speeds of pedestrians about 1.34 +- 0.26 m/s (Weidmann 1993).
-
-    Args:
-        rng: Used up by this call alone.
-        carried_side: "left" or "right" if that hand holds a bag or an umbrella; "" = hands free.
-    """
-    odds = (0.0, 0.0, 0.12, 0.88, 0.0, 0.0) if carried_side else (0.6, 0.18, 0.12, 0.02, 0.05, 0.03)
-    kind = str(rng.choice(KINDS, p=odds))
-    still = rng.random() < {"stand": 1.0, "phone": 0.45, "carry": 0.2}.get(kind, 0.0)
-    mean, std, low, high = {
-        "run": (3.0, 0.5, 2.2, 4.2),
-        "cycle": (4.5, 1.0, 2.5, 7.0),
-        "phone": (1.1, 0.2, 0.6, 1.6),
-    }.get(kind, (1.32, 0.24, 0.6, 2.0))
-    speed = 0.0 if still else round(float(np.clip(rng.normal(mean, std), low, high)), 3)
-    style = {
-        name: round(float(np.clip(rng.normal(mean, std), low, high)), 3)
-        for name, (mean, std, low, high) in STYLE.items()
-    }
-    free = str(rng.choice(["left", "right"], p=[0.25, 0.75]))
-    if carried_side:
-        free = "right" if carried_side == "left" else "left"
-    hand = carried_side or (free if kind in ("phone", "carry") else "")
-    arms = _draw_arms(rng, kind, still, free, bool(carried_side))
-    phase = round(float(rng.uniform(0, 360)), 2) % 360
-    return Motion(kind=kind, phase=phase, speed=speed, style=style, hand=hand, arms=arms)
-
-
-def _draw_arms(rng, kind: str, still: bool, free: str, laden: bool) -> tuple[str, str]:
-    """Postures of the two arms; `free` is the side that does the thing, the other may be laden."""
-    rest = str(rng.choice(["hang", "pocket"], p=[0.75, 0.25]))
-    call = str(rng.choice(["text", "ear", "text2"], p=[0.4, 0.3, 0.3]))
-    if laden:
-        mine = call.removesuffix("2") if kind == "phone" else rest
-        return _sides(free, mine, "bag")
-    if kind == "phone":
-        return ("text2", "text2") if call == "text2" else _sides(free, call, rest)
-    if kind == "carry":
-        return ("box", "box") if rng.random() < 0.3 else _sides(free, "bag", rest)
-    if kind in ("cycle", "run"):
-        return ("bar", "bar") if kind == "cycle" else ("hang", "hang")
-    pairs = (
-        ("hang", "hang"),
-        ("pocket", "pocket"),
-        ("hang", "pocket"),
-        ("behind", "behind"),
-        ("crossed", "crossed"),
-        ("hip", "hip"),
-        ("hang", "hip"),
-        ("hang", "strap"),
-    )
-    odds = (0.42, 0.14, 0.12, 0.08, 0.1, 0.03, 0.06, 0.05)
-    odds = odds if still else (0.84, 0.05, 0.06, 0.01, 0.01, 0.0, 0.0, 0.03)
-    pair = pairs[int(rng.choice(len(pairs), p=odds))]
-    return pair if rng.random() < 0.5 else pair[::-1]
-
-
-def _sides(side: str, this: str, other: str) -> tuple[str, str]:
-    return (this, other) if side == "left" else (other, this)
+SWAY, PEDALLING = 60.0, 420.0  # speed of the phase when standing and cycling, degrees per second
+CRANK, PEDAL = 0.2, 0.12  # length of the crank and height of the lowest sole, in leg lengths
 
 
 def pose(motion: Motion, body: bodies.Body) -> Tensor:
-    """The pose of that moment.
+    """Pose of a motion at its phase.
 
     Args:
+        motion: The motion.
         body: The body "anny".
-    Returns: Rotation vectors, radians, see `Body.vertices`.  float32 [P, 3]
+
+    Returns:
+        Rotation vectors, radians, see `Body.vertices`.  float32 [P, 3]
     """
     return _poses(motion, body, np.array([motion.phase]))[0]
 
 
 def seated(motion: Motion, body: bodies.Body) -> Tensor:
-    """The pose of somebody who stands, on a chair: hips and knees bent by about a right angle.
+    """Pose of a standing person, seated: hips and knees bent by about a right angle.
 
     Args:
+        motion: A motion of speed 0.
         body: The body "anny".
-    Returns: as `pose`.
+
+    Returns:
+        As `pose`.
     """
     sitting, still, style = pose(motion, body).clone(), np.zeros(1), motion["stoop"]
     for side, out in (("L", 1), ("R", -1)):
@@ -198,19 +60,23 @@ def seated(motion: Motion, body: bodies.Body) -> Tensor:
     return sitting
 
 
-def cycle(
+def tracklet(
     motion: Motion, body: bodies.Body, times: Tensor, shape: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A tracklet: poses and the way gone.
+    """Poses over time, and the distance covered.
 
-    The way is that of the pelvis: add it to z of the vertices as `Body.vertices` gives them
-    (lowered to the ground, but not centred on the box around the person as `bodies.stand` does),
-    and the foot on the ground stays where it is.
+    The distance is that of the pelvis: added to z of the vertices of `Body.vertices` (lowered to
+    the ground, but not centred on the person's box as in `bodies.stand`), the foot on the ground
+    does not slide.
 
     Args:
+        motion: The motion.
+        body: The body "anny".
         times: Seconds since the motion's phase.  [T]
-        shape: Of the body, for the length of its steps; None = the mean.  [S]
-    Returns: poses float32 [T, P, 3] and metres float32 [T], 0 at time 0.
+        shape: Shape of the body, which decides the length of its steps; None = the mean.  [S]
+
+    Returns:
+        Poses, float32 [T, P, 3], and metres, float32 [T], 0 at time 0.
     """
     seconds = times.detach().cpu().double().numpy()
     poses = _poses(motion, body, motion.phase + rate(motion, body, shape) * seconds)
@@ -218,23 +84,32 @@ def cycle(
 
 
 def rate(motion: Motion, body: bodies.Body, shape: Tensor | None = None) -> float:
-    """How fast the phase goes, degrees a second: longer legs at one speed take slower steps.
+    """Speed of the phase: at the same walking speed, longer legs step less often.
 
     Args:
-        shape: See `cycle`.
+        motion: The motion.
+        body: The body "anny".
+        shape: See `tracklet`.
+
+    Returns:
+        Degrees per second.
     """
     if _rests(motion):
-        return TURNS if motion.kind == "cycle" else SWAY
+        return PEDALLING if motion.kind == "cycle" else SWAY
     mean = stride.legs_of(body).length
     leg = mean if shape is None else leg_length(body, shape)
     return 360 * motion.speed / (_stride(motion, mean).length * leg)
 
 
 def leg_length(body: bodies.Body, shape: Tensor) -> float:
-    """Hip joint to ankle of a body, metres.
+    """Distance from hip joint to ankle along the leg.
 
     Args:
-        shape: [S].
+        body: The body "anny".
+        shape: Shape of the body.  [S]
+
+    Returns:
+        Metres.
     """
     joints = stride.joints_of(body, shape[None], torch.zeros_like(body.pose_mean)[None])[0]
     hip, knee, ankle = (
@@ -244,11 +119,14 @@ def leg_length(body: bodies.Body, shape: Tensor) -> float:
 
 
 def lift(motion: Motion, leg_length: float) -> float:
-    """Height of the lowest point above the ground: a run's flight, a bicycle's pedal; else 0.
+    """Height of the person's lowest point: > 0 in the flight of a run and on a bicycle, else 0.
 
     Args:
-        leg_length: Hip joint to ankle, see `leg_length`; metres, > 0.
-    Returns: metres.
+        motion: The motion.
+        leg_length: See `leg_length`; metres, > 0.
+
+    Returns:
+        Metres above the ground.
     """
     phase = np.array([motion.phase])
     if motion.kind == "cycle":
@@ -261,7 +139,7 @@ def lift(motion: Motion, leg_length: float) -> float:
 
 
 def _poses(motion: Motion, body, phase: np.ndarray) -> Tensor:
-    """Poses of a motion at other phases (degrees, any).  [T] -> float32 [T, P, 3]"""
+    """Poses of a motion at any phases, degrees, [T] -> float32 [T, P, 3]."""
     root, chest, head = _trunk(motion, phase)
     bend, nod = half(product(inverse(root), chest)), half(product(inverse(chest), head))
     turns = {"root": root, "spine04": bend, "spine02": bend, "neck01": nod, "head": nod}
@@ -277,19 +155,19 @@ def _poses(motion: Motion, body, phase: np.ndarray) -> Tensor:
 
 
 def _rests(motion: Motion) -> bool:
-    """Whether the feet are placed (standing, pedals) instead of striding."""
+    """Whether the feet do not stride: standing, or on pedals."""
     return motion.speed == 0 or motion.kind == "cycle"
 
 
 def _amplitude(motion: Motion) -> float:
-    """How large the movements are, relative to a walk at 1.3 m/s or a run at 3 m/s."""
+    """Size of the movements relative to a walk at 1.3 m/s or a run at 3 m/s."""
     if motion.kind == "run":
         return motion["stride"] * (0.7 + 0.1 * motion.speed)
     return motion["stride"] * float(np.sqrt(motion.speed / 1.3))
 
 
 def _trunk(m: Motion, phase: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directions of pelvis, chest and head in the world."""
+    """Rotations of pelvis, chest and head in the world frame, [T, 4] each."""
     still = np.zeros_like(phase)
     texting = any("text" in arm for arm in m.arms)
     gaze, nod = m["head_turn"] * (0.3 if texting else 1.0), m["head_nod"] + 20 * texting
@@ -323,7 +201,7 @@ def _trunk(m: Motion, phase: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _legs(m: Motion, body, phase: np.ndarray, root: np.ndarray) -> dict[str, tuple]:
-    """Thigh, shank and foot of both sides, rotations in the world."""
+    """Rotations of thigh, shank and foot of both sides in the world frame, [T, 4] each."""
     legs = stride.legs_of(body)
     hips = [rotate(root, legs.hip * [out, 1, 1]) for _, out, _ in stride.SIDES]
     if m.kind == "cycle":
@@ -342,8 +220,8 @@ def _legs(m: Motion, body, phase: np.ndarray, root: np.ndarray) -> dict[str, tup
 
 
 def _strides(m: Motion, legs: stride.Legs, phase: np.ndarray) -> tuple[list, list, np.ndarray]:
-    """Ankles and feet of who walks or runs, and the height of the pelvis."""
-    steps, toe_out = _stride(m, legs.length), m["toe_out"] + 6  # the body's feet point inward
+    """Ankles, feet and height of the pelvis when walking or running."""
+    steps, toe_out = _stride(m, legs.length), m["toe_out"] + 6  # the feet of Anny point inward
     wide = (0.035 if m.kind == "run" else 0.055) + 0.01 * m["width"]
     waves = stride.pelvis(steps, legs, lambda at: _trunk(m, at)[0], toe_out, wide)
     height = waves[0] + waves[1] * cos(2 * phase) + waves[2] * sin(2 * phase)
@@ -357,10 +235,10 @@ def _stride(m: Motion, leg: float) -> stride.Stride:
 
 
 def _stand(m: Motion, legs: stride.Legs, phase: np.ndarray) -> tuple[list, list]:
-    """Ankles and feet of who stands, more on one leg than on the other."""
+    """Ankles and feet when standing, with more weight on one leg."""
     ankles, feet, lean = [], [], m["weight"]
     for _, out, _ in stride.SIDES:
-        free = max(-out * lean, 0.0)  # of the leg that does not bear the weight
+        free = max(-out * lean, 0.0)  # > 0 for the leg that does not bear the weight
         aside = out * (0.1 + 0.012 * m["width"] + 0.06 * free) - 0.045 * lean - 0.004 * cos(phase)
         ahead = 0.11 * free - 0.02
         ankles.append(np.stack([aside, 0 * phase - legs.heel[1], 0 * phase + ahead], 1))
@@ -369,7 +247,7 @@ def _stand(m: Motion, legs: stride.Legs, phase: np.ndarray) -> tuple[list, list]
 
 
 def _pedals(m: Motion, legs: stride.Legs, phase: np.ndarray) -> tuple[list, list]:
-    """Ankles and feet of who cycles, about the pelvis on its saddle."""
+    """Ankles and feet when cycling, relative to the pelvis on the saddle."""
     ankles, feet, leg = [], [], legs.length
     for _, out, shift in stride.SIDES:
         up, ahead = -sin(phase + shift), cos(phase + shift)
@@ -380,7 +258,7 @@ def _pedals(m: Motion, legs: stride.Legs, phase: np.ndarray) -> tuple[list, list
 
 
 def _arm(m: Motion, phase: np.ndarray, side: str, out: float) -> dict[str, np.ndarray]:
-    """Collar bone, upper arm, forearm and hand of one side."""
+    """Rotations of collar bone, upper arm, forearm and hand of one side, [T, 4] each."""
     flexion, aside, inward, elbow, twist, wrist, raised, share = ARMS[m.arms[int(out < 0)]]
     running, still = m.kind == "run", 0 * phase
     swing = 0.0 if _rests(m) else 15 * share * _amplitude(m) * m["arm_swing"]
@@ -388,9 +266,10 @@ def _arm(m: Motion, phase: np.ndarray, side: str, out: float) -> dict[str, np.nd
         swing = 30 * _amplitude(m) * (0.6 + 0.4 * m["arm_swing"])
         flexion, aside, inward, elbow = flexion - 10, aside + 5, inward + 14, elbow + 78
     swing = swing * (1 + 0.3 * out * m["uneven"])
-    ahead = -cos(phase + (0 if out > 0 else 180) - 12)  # the arm goes with the other leg
+    ahead = -cos(phase + (0 if out > 0 else 180) - 12)  # the arm swings with the opposite leg
     breath = (1 - share) * 0.6 * cos(phase - 90) if _rests(m) else still
-    hip = max(out * m["weight"], 0.0) if m.speed == 0 else 0.0  # it stands out where it bears
+    # On the weight-bearing side the hip pushes the arm outward.
+    hip = max(out * m["weight"], 0.0) if m.speed == 0 else 0.0
     aside = aside + share * (m["arms_out"] + 4 * hip)
     elbow = elbow + share * m["elbow"] + (0.3 if running else 0.5) * swing * (1 + ahead) + breath
     inward = inward + 0.25 * swing * ahead

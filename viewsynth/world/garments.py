@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Garments: clothes with volume, cut from the suit around a body.
+"""Geometry of clothes, cut from the suit around a body.
 
-Every garment is the suit, stood off by its own thickness and room over what is worn under it,
-allowed to bridge hollows, and cut along fields of rest coordinates (hem, sleeve, neckline,
-opening). What hangs free of the legs (skirts, dresses, tails of coats, long shirts) is a `Tube`,
-which `drape` hangs around the posed legs. people, outfits -> this -> character.
+outfits, mannequin -> this module -> hair, carried, character. Each garment is the suit, offset by
+the garment's thickness and looseness from what is worn under it, smoothed to bridge hollows, and
+cut along fields of rest coordinates (hem, sleeve, neckline, opening). Garments that hang free of
+the legs (skirts, dresses, coat tails, long shirts) are a `Tube`, which `drape` places around the
+posed legs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from viewsynth.world.outfits import Garment, Outfit
 from viewsynth.world.shells import Shell, cut, normals, swell
 
 TOP, BOTTOM, SHOES = (LABELS.index(name) for name in ("top", "bottom", "shoes"))
-# kind: thickness of the cloth, how loosely it hangs (0 to 1), how far it goes up the neck, metres
+# kind: thickness of the cloth in metres, looseness (0 to 1, see `shells.swell`), height of the
+# collar above the shoulders in metres
 CLOTH = {
     "tshirt": (0.007, 0.8, 0.062),
     "shirt": (0.008, 0.7, 0.09),
@@ -40,17 +42,17 @@ CLOTH = {
     "skirt": (0.007, 0.5, 0.0),
     "leggings": (0.004, 0.1, 0.0),
 }
-WAIST = 0.12  # of bottoms, above the hip joints, metres
-COVERED = 0.01  # depth under a garment at which there is no skin any more, metres
+WAIST = 0.12  # height of the waist of bottoms above the hip joints, metres
+COVERED = 0.01  # depth under a garment from which skin is left out, metres
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What a part of a dressed person is.
+    """Description of a part of a dressed person.
 
     Args:
         label: Index into `LABELS`.
-        fabric: None = skin, hair and other things that `character` colours.
+        fabric: The fabric; None = skin or hair.
         name: Kind of the garment or thing.
     """
 
@@ -64,13 +66,13 @@ class Tube:
     """A sheet that hangs around the legs from a ring of the suit.
 
     Args:
-        piece: What it is.
-        top, end: Heights at which it starts and ends, rest coordinates, metres.
-        inner: The surface that it lies on, in the template: the suit's vertices.  [S, 3]
-        tuck: How far its upper ring goes under what is worn above it, metres.
-        flare: How much wider it wants to be per metre further down, negative = it closes in.
-        ripple: Depth of its folds at the hem, share of the radius.
-        open: Half of the angle in front that is missing, degrees.
+        piece: Description of the part.
+        top, end: Heights of the upper and lower end in rest coordinates, metres.
+        inner: The surface under the tube in the template: the suit's vertices.  [S, 3]
+        tuck: How far the upper ring is tucked under what is worn above it, metres.
+        flare: Increase of the radius per metre downwards; negative = the tube narrows.
+        ripple: Depth of the folds at the hem as a share of the radius.
+        open: Half of the angle of the opening in front, degrees.
     """
 
     piece: Piece
@@ -85,15 +87,16 @@ class Tube:
 
 @dataclass
 class Dressing:
-    """A person being dressed, layer by layer, from the skin outwards.
+    """State of a person who is dressed layer by layer, from the skin outwards.
 
     Args:
-        suit: The outer surface of what is worn so far, on the suit's triangles.
-        normal: Its normals.  [S, 3]
-        layers: Shells and what they are.
-        cover: Per layer, how deep points lie under it: a function of a shell -> metres [N].
-        hidden: As `cover`, of what is on the head.
-        tubes: What hangs free.
+        mannequin: The mannequin.
+        suit: Outer surface of what is worn so far, on the suit's triangles.
+        normal: Normals of the suit.  [S, 3]
+        layers: Shells and their descriptions.
+        cover: Per layer, the depth of points under it: a function of a shell -> metres [N].
+        hidden: Likewise, of what is on the head.
+        tubes: Garments that hang free.
     """
 
     mannequin: Mannequin
@@ -105,13 +108,17 @@ class Dressing:
     tubes: list[Tube]
 
     def wear(self, piece: Piece, fields: list, thickness: np.ndarray, hang) -> np.ndarray:
-        """Put one layer on, and return where it is on the whole suit.  [S, 3]
+        """Put on one layer.
 
         Args:
-            fields: Functions of a shell, positive on the garment; their smallest value is the depth
-                inside it.
-            thickness: Distance from what is under it, metres.  [S]
+            piece: Description of the layer.
+            fields: Functions of a shell that are positive on the garment; their minimum is the
+                distance from the border of the garment.
+            thickness: Distance from what is worn under it, metres.  [S]
             hang: See `shells.swell`.  float or [S]
+
+        Returns:
+            The layer on the whole suit, before it is cut.  [S, 3]
         """
         inside = np.min([field(self.suit) for field in fields], axis=0)
         under, mean = self.suit.points, self.mannequin.suit_mean
@@ -127,7 +134,16 @@ class Dressing:
 
 
 def dress(m: Mannequin, outfit: Outfit, template: np.ndarray) -> Dressing:
-    """All clothes of an outfit on one person's template.  [V, 3]"""
+    """Put all clothes of an outfit on a person.
+
+    Args:
+        m: The mannequin.
+        outfit: The outfit.
+        template: The person's base mesh, see `Mannequin.template`.  [V, 3]
+
+    Returns:
+        The dressed person, without hair, headwear and carried things.
+    """
     suit, normal = m.suit_of(template)
     on = Dressing(m, suit, normal, [], [], [], [])
     _shoes(on, outfit, under=True)
@@ -143,7 +159,7 @@ def dress(m: Mannequin, outfit: Outfit, template: np.ndarray) -> Dressing:
 
 
 def hem(m: Mannequin, garment: Garment) -> float:
-    """Height in rest coordinates at which a garment ends."""
+    """Height of the lower end of a garment in rest coordinates, metres."""
     hip = float(m.line("hip")[1])
     match garment.kind:
         case "dress" | "skirt" | "shorts":
@@ -157,7 +173,7 @@ def hem(m: Mannequin, garment: Garment) -> float:
 
 
 def _shoes(on: Dressing, outfit: Outfit, under: bool) -> None:
-    """Shoes go under trousers; boots over what is tight."""
+    """Put on shoes: they go under trousers, but boots go over tight bottoms."""
     m, shoes = on.mannequin, outfit.shoes
     ankle, knee = m.line("ankle")[1], m.line("knee")[1]
     tight = outfit.bottom is None or outfit.bottom.kind in ("jeans", "leggings", "skirt", "shorts")
@@ -185,14 +201,14 @@ def _bottom(on: Dressing, garment: Garment) -> None:
     down = np.clip((m.line("hip")[1] - on.suit.rest[:, 1]) / (m.line("hip")[1] - m.down(1)), 0, 1)
     room = {"trousers": 0.6, "jeans": 0.4, "shorts": 1.0, "leggings": 0.0}[garment.kind]
     thickness = thick + garment.loose * room * (0.25 + 0.75 * np.sqrt(down))
-    if garment.kind == "trousers":  # the crease over the shoe is wide
+    if garment.kind == "trousers":  # wider over the shoe
         thickness = thickness + 0.008 * np.clip(down / 0.9, 0, 1) ** 4
     fields = [lambda s: waist - s.rest[:, 1], lambda s: s.rest[:, 1] - end]
     on.wear(piece, fields, thickness.astype(np.float32), hang)
 
 
 def _lining(on: Dressing, fabric: Fabric, end: float) -> None:
-    """What is worn under skirts, so that nobody is bare under one."""
+    """Put on shorts under skirts and dresses, so that every person is clothed."""
     waist = on.mannequin.line("hip")[1] + 0.05
     fields = [lambda s: waist - s.rest[:, 1], lambda s: s.rest[:, 1] - end]
     on.wear(Piece(BOTTOM, fabric, "lining"), fields, np.full(len(on.normal), 0.004), 0.1)
@@ -210,17 +226,17 @@ def _top(on: Dressing, garment: Garment, outfit: Outfit) -> None:
         end = max(end, hip + WAIST - 0.025 if skirt else hip + 0.01)
     label = LABELS.index("top")
     piece = Piece(label, garment.fabric, garment.kind)
-    free = end < hip  # what ends below the hip joints hangs as a tube
+    free = end < hip  # below the hip joints the garment is a tube
     low = hip + 0.02 if free else end
     arm = shoulder[0] + garment.sleeve * (wrist[0] - shoulder[0])
     arm += -0.025 if garment.kind in ("tank", "vest") and garment.sleeve < 0.1 else 0.012
     x = np.abs(rest[:, 0])
     room = np.full(len(rest), 0.5 * garment.loose, np.float32)
     sleeve = np.clip((x - shoulder[0]) / 0.1, 0, 1)
-    short = np.clip((0.75 - garment.sleeve) / 0.3, 0, 1)  # short sleeves stand open
+    short = np.clip((0.75 - garment.sleeve) / 0.3, 0, 1)  # short sleeves are wider
     room *= 1 - 0.5 * sleeve
     room += sleeve * garment.loose * (0.05 + 0.7 * short * np.clip((x - shoulder[0]) / 0.15, 0, 1))
-    # No room on top of the shoulders, little in long sleeves: cloth lies on them.
+    # Cloth lies on the shoulders, and nearly on the arms in long sleeves.
     top = np.clip((rest[:, 1] - shoulder[1] + 0.03) / 0.05, 0, 1)
     room *= 1 - 0.75 * top * np.clip(1.6 - sleeve, 0, 1)
     thick = thick * (1 - 0.5 * np.clip((x - shoulder[0] + 0.08) / 0.08, 0, 1))
@@ -236,7 +252,7 @@ def _top(on: Dressing, garment: Garment, outfit: Outfit) -> None:
         fields.append(lambda s: _opening(s, shoulder, garment.open))
     cloth = on.wear(piece, fields, thick + room, hang * (1 - 0.6 * sleeve))
     if free:
-        # A degree of the circumference at the hips is about 3 mm.
+        # From half a width to an angle at a radius of 0.17 m, the hips.
         angle = np.rad2deg(garment.open / 0.17) * 1.2 if garment.open else 0
         on.tubes.append(_tube(piece, garment, low + 0.05, end, cloth, tuck=0.008, angle=angle))
 
@@ -250,7 +266,7 @@ def _tube(
     tuck: float,
     angle: float = 0.0,
 ) -> Tube:
-    """What hangs free, wider at the hem the looser the garment, but not like a bell."""
+    """The free part of a garment; looser garments are wider at the hem, up to a limit."""
     flare = float(np.interp(garment.loose, [0.0, 0.02, 0.05], [-0.1, 0.06, 0.3]))
     flare = min(flare, 0.11 / max(top - end, 0.2))
     ripple = float(np.clip(0.5 * flare, 0, 0.08))
@@ -258,14 +274,14 @@ def _tube(
 
 
 def _neck(rest: np.ndarray, shoulder: np.ndarray, up: float, deep: float) -> np.ndarray:
-    """Depth under the neckline, which drops in front."""
+    """Depth under the neckline, which is lower in front, metres, [N]."""
     front = np.clip((rest[:, 2] - shoulder[2]) / 0.06, 0, 1)
     drop = front * (deep + 0.02) * np.clip(1.5 - np.abs(rest[:, 0]) / 0.07, 0, 1)
     return shoulder[1] + up - drop - rest[:, 1]
 
 
 def _opening(shell: Shell, shoulder: np.ndarray, half: float) -> np.ndarray:
-    """Distance from the opening in front, which widens upwards; straight on the person's body."""
+    """Distance from the opening in front, which widens upwards, metres, [N]."""
     wide = half * (0.75 + 0.5 * np.clip((shell.rest[:, 1] - 1.0) / 0.45, 0, 1))
     return np.maximum(
         np.abs(shell.points[:, 0]) - wide, (shoulder[2] + 0.02 - shell.rest[:, 2]) * 2

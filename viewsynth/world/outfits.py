@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outfits: what people wear, by season, occasion and sex.
+"""Sample what people wear and carry, by season, style and sex.
 
-people -> this (kinds and cuts of one person's clothes) -> cloth (their fabrics) -> garments (their
-geometry). Everyone is an adult and clothed: whatever is drawn covers torso and hips.
+cloth (fabrics) -> this module (kinds, cuts) -> people, words, garments. Every outfit covers torso
+and hips.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from viewsynth.world import cloth
-from viewsynth.world.colours import Colour, Table, draw, table
+from viewsynth.world.colours import Colour, Table, sample_colour, table
 from viewsynth.world.fabrics import Fabric
 
 TOPS = ("tshirt", "shirt", "sweater", "tank", "polo", "blouse", "dress")
@@ -28,12 +28,12 @@ class Garment:
     """One thing that is worn or carried.
 
     Args:
-        kind: A name of the tuples above.
-        fabric: What it is made of.
-        loose: Room between body and cloth beyond the cloth's own thickness, metres, [0, 0.05].
-        length: 0 to 1. Tops and outer: 0 = ends at the waist, 0.5 = at the hip joints, 1 = mid
-            thigh; coat: 0 = hip, 1 = below the knee; dress, skirt, shorts, trousers: 0 = hip,
-            1 = ankle; boots: 0 = ankle, 1 = knee; carried: size, 0 = small.
+        kind: A name in the tuples above.
+        fabric: The fabric.
+        loose: Distance between body and cloth beyond the cloth's thickness, metres, [0, 0.05].
+        length: 0 to 1. Tops and outer garments: 0 = waist, 0.5 = hip joints, 1 = mid-thigh; coat:
+            0 = hip, 1 = below the knee; dress, skirt, shorts, trousers: 0 = hip, 1 = ankle; boots:
+            0 = ankle, 1 = knee; carried things: size, 0 = small.
         sleeve: 0 = ends at the shoulder, 1 = at the wrist.
         neckline: Depth in front, metres, [0, 0.12].
         open: Half width of the opening in front, metres; 0 = closed.
@@ -53,10 +53,13 @@ class Outfit:
     """Everything that one person wears and carries.
 
     Args:
-        top: A name of `TOPS`; a dress is one.
-        bottom: None with a dress.
-        carried: 0 to 2 things.
-        socks: sRGB.
+        top: A garment of `TOPS`, which include dresses.
+        outer: A garment of `OUTERS`.
+        bottom: A garment of `BOTTOMS`; None with a dress.
+        shoes: A garment of `SHOES`.
+        headwear: A garment of `HEADWEAR`.
+        carried: Up to 2 things of `CARRIED`.
+        socks: sRGB in [0, 1].
         glasses: "" (none), "clear" or "dark".
     """
 
@@ -72,7 +75,7 @@ class Outfit:
 
 SEASON = table("summer 38, mild 37, winter 25")
 STYLE = table("casual 58, smart 24, sport 18")
-# (season or style, female) -> kinds; a style that has an entry wins over the season.
+# (season, style or both; female) -> kinds; the entry of a style precedes that of the season.
 TOP = {
     ("summer", False): table("tshirt 64, polo 14, shirt 18, tank 4"),
     ("summer", True): table("tshirt 36, tank 13, blouse 18, dress 17, shirt 9, polo 4, sweater 2"),
@@ -141,7 +144,8 @@ CUTS = {
     "leggings": ((0.0, 0.002), (0.88, 0.99), (0, 0), (0, 0)),
     "boots": ((0.004, 0.012), (0.05, 0.90), (0, 0), (0, 0)),
 }
-OPEN = {"jacket": 0.40, "coat": 0.30, "hoodie": 0.22, "vest": 0.40, "cardigan": 0.80}  # how often
+# Probability that a garment is worn open.
+OPEN = {"jacket": 0.40, "coat": 0.30, "hoodie": 0.22, "vest": 0.40, "cardigan": 0.80}
 HEADS = {
     ("summer", False): table("none 82, cap 14, hat 4"),
     ("summer", True): table("none 89, cap 5, hat 6"),
@@ -155,7 +159,7 @@ BAGS = {
     True: table("none 62, shoulder_bag 22, tote 13"),
 }
 SOCKS = table("white 42, black 40, grey 8, dark grey 5, navy blue 5")
-HIJAB = 0.045  # share of the women
+HIJAB = 0.045  # share of women with a headscarf
 
 
 def _of(tables: dict, season: str, style: str, female: bool) -> Table:
@@ -165,13 +169,18 @@ def _of(tables: dict, season: str, style: str, female: bool) -> Table:
     raise ValueError(f"no table for {season}, {style}")
 
 
-def draw_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfit:
-    """What one person wears today.
+def sample_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfit:
+    """Sample the outfit of one person.
 
-    Source: ours; shares of kinds and colours are set by hand to what streets and campuses show.
+    Source: ours; frequencies of kinds and colours are set by hand after street and campus images.
 
     Args:
-        years: Age; it moves style and what is carried.
+        rng: Generator of all random choices.
+        female: Sex of the person.
+        years: Age, which changes style, glasses and carried things.
+
+    Returns:
+        The outfit.
     """
     season = SEASON.pick(rng)
     style = STYLE.pick(rng)
@@ -199,24 +208,33 @@ def draw_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfit:
         shoes=shoes,
         headwear=_headwear(rng, season, female, modest, outer or top),
         carried=_carried(rng, season, female, years),
-        socks=draw(rng, SOCKS),
+        socks=sample_colour(rng, SOCKS),
         glasses=_glasses(rng, season, years),
     )
 
 
 def shared(own: Outfit, team: Outfit, rng: np.random.Generator) -> Outfit:
-    """An outfit of a team: its top, outer and bottom, with shoes, bags and folds of one's own."""
+    """A person's version of a uniform: its top, outer garment and bottom, with own shoes and bags.
+
+    Args:
+        own: The person's own outfit.
+        team: The uniform.
+        rng: Generator of the differences between the pieces of the team.
+
+    Returns:
+        The outfit; `own` if its headwear does not go with the uniform.
+    """
     if own.headwear and own.headwear.kind in ("hijab", "hood"):
         return own
 
-    def washed(one: Garment | None) -> Garment | None:
+    def worn(one: Garment | None) -> Garment | None:
         return one and replace(one, fabric=cloth.worn(rng, one.fabric))
 
-    return replace(own, top=washed(team.top), outer=washed(team.outer), bottom=washed(team.bottom))
+    return replace(own, top=worn(team.top), outer=worn(team.outer), bottom=worn(team.bottom))
 
 
 def _garment(rng: np.random.Generator, kind: str, season: str, style: str, female: bool) -> Garment:
-    fabric = cloth.fabric(rng, kind, style, female)
+    fabric = cloth.sample_fabric(rng, kind, style, female)
     loose, length, sleeve, neckline = (
         float(low + rng.random() * (high - low)) for low, high in CUTS.get(kind, CUTS["boots"])
     )
@@ -239,7 +257,7 @@ def _garment(rng: np.random.Generator, kind: str, season: str, style: str, femal
 def _covered(
     rng: np.random.Generator, top: Garment, bottom: Garment | None, season: str, style: str
 ) -> tuple[Garment, Garment | None]:
-    """Long sleeves, a high neckline and everything down to the ankles."""
+    """A top and bottom with long sleeves and a high neckline that reach to the ankles."""
     if top.kind in ("tank", "tshirt", "polo"):
         top = _garment(rng, "blouse", season, style, True)
     top = replace(top, sleeve=0.96, neckline=0.0)
@@ -259,19 +277,18 @@ def _matched(
     outer: Garment | None,
     bottom: Garment | None,
 ) -> tuple[Garment, Garment | None, Garment | None]:
-    """Suits, tracksuits and all in black: things of one colour that are worn together."""
+    """Let some garments have the same colour, as in suits and tracksuits."""
     if bottom is None:
         return top, outer, bottom
-    draw_one = rng.random()
+    draw = rng.random()
     if outer and outer.kind in ("jacket", "hoodie") and bottom.kind == "trousers":
-        if draw_one < {"smart": 0.55, "sport": 0.35, "casual": 0.03}[style]:
-            own = bottom.fabric if style == "smart" else outer.fabric
-            one = cloth.without_prints(own)
-            prints = (
-                outer.fabric if style == "sport" else replace(one, closing=outer.fabric.closing)
-            )
-            return top, replace(outer, fabric=prints), replace(bottom, fabric=one)
-    elif outer is None and draw_one < 0.06:
+        if draw < {"smart": 0.55, "sport": 0.35, "casual": 0.03}[style]:
+            one = cloth.without_prints(bottom.fabric if style == "smart" else outer.fabric)
+            jacket = outer.fabric
+            if style != "sport":
+                jacket = replace(one, closing=outer.fabric.closing)
+            return top, replace(outer, fabric=jacket), replace(bottom, fabric=one)
+    elif outer is None and draw < 0.06:
         return replace(top, fabric=cloth.recoloured(rng, top.fabric, bottom.fabric)), outer, bottom
     return top, outer, bottom
 
@@ -280,14 +297,14 @@ def _headwear(
     rng: np.random.Generator, season: str, female: bool, modest: bool, outer: Garment
 ) -> Garment | None:
     if modest:
-        return Garment(kind="hijab", fabric=cloth.fabric(rng, "hijab", "", True))
+        return Garment(kind="hijab", fabric=cloth.sample_fabric(rng, "hijab", "", True))
     hooded = outer.kind in ("hoodie", "coat")
     if hooded and rng.random() < (0.13 if outer.kind == "hoodie" else 0.06):
         return Garment(kind="hood", fabric=outer.fabric, loose=outer.loose)
     kind = HEADS[season, female].pick(rng)
     if kind == "beanie" and outer.sleeve < 0.6:
         kind = "cap"
-    return kind and Garment(kind=kind, fabric=cloth.fabric(rng, kind, "", female))
+    return kind and Garment(kind=kind, fabric=cloth.sample_fabric(rng, kind, "", female))
 
 
 def _carried(
@@ -301,7 +318,9 @@ def _carried(
     if len(kinds) < 2 and season != "summer" and rng.random() < 0.033:
         kinds.append("umbrella")
     return tuple(
-        Garment(kind=kind, fabric=cloth.fabric(rng, kind, "", female), length=float(rng.random()))
+        Garment(
+            kind=kind, fabric=cloth.sample_fabric(rng, kind, "", female), length=float(rng.random())
+        )
         for kind in kinds
     )
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People of our world: who they are.
+"""Identities of the world's people: age, build, skin, hair and outfit.
 
-this (identity) -> outfits, cloth (what they wear) -> words (what that is called) -> garments
-(geometry) -> shots (pictures). All of them are adults and always clothed. A person is a function of
-(seed, number), whatever else is drawn.
+this module, with outfits and cloth -> words (descriptions), garments and hair (geometry) -> shots.
+All people are adults and clothed. A person depends on (seed, number) alone.
 """
 
 from __future__ import annotations
@@ -14,46 +13,34 @@ import numpy as np
 
 from viewsynth.records import seed_of
 from viewsynth.world import outfits
-from viewsynth.world.colours import HAIR, Colour, table, vary
+from viewsynth.world.colours import HAIR, Colour, jitter, table
 from viewsynth.world.outfits import Outfit
 
 HAIRS = ("bald", "crop", "short", "curly", "afro", "bob", "long", "ponytail", "bun", "fringe")
-# Local shape changes that the phenotypes do not have, each -1 to 1.
+# Local changes of the shape, each in [-1, 1], for what the phenotype does not cover.
 LOCAL = (
-    "stomach",
-    "hips",
-    "shoulders",
-    "chest_depth",
-    "thighs",
-    "shanks",
-    "upper_arms",
-    "forearms",
-    "neck",
-    "head",
-    "buttocks",
-    "torso_length",
-    "leg_length",
+    *("stomach", "hips", "shoulders", "chest_depth", "thighs", "shanks", "upper_arms"),
+    *("forearms", "neck", "head", "buttocks", "torso_length", "leg_length"),
 )
 ANCESTRY = ("african", "asian", "caucasian")  # Anny's names; a person is a mixture of them
-YOUNG, OLD = 2 / 3, 1.0  # Anny's age of a young adult (25 years) and of the oldest (90)
+YOUNG, OLD = 2 / 3, 1.0  # Anny's age at 25 and at 90 years
 
-# Measured on Anny (a test measures again), metres at height 0.5: rows young and old, columns
-# `ANCESTRY`. Stature is linear in every phenotype that moves it; weight and muscle do not.
+# Statures of Anny at height 0.5 by female, metres (measured; a test repeats it): rows young and
+# old, columns `ANCESTRY`. Stature is linear in the phenotypes; weight and muscle do not change it.
 _STATURE = {
     False: np.array([[2.0010, 1.8110, 1.9316], [1.9655, 1.7774, 1.8979]]),
     True: np.array([[1.8529, 1.6758, 1.7883], [1.8373, 1.6744, 1.7821]]),
 }
 _PER_HEIGHT = 1.0911  # metres of stature per unit of the height phenotype
-# Mass of the body's volume over stature squared, kg/m2, at 1000 kg/m3: rows weight 0, 0.5, 1;
-# columns muscle 0, 0.5, 1.
+# Bulk of Anny by female, see `Identity`: rows weight 0, 0.5, 1; columns muscle 0, 0.5, 1.
 _BULK = {
     False: np.array([[15.0, 20.5, 19.3], [25.1, 22.5, 21.2], [41.3, 24.6, 32.0]]),
     True: np.array([[12.8, 16.6, 16.8], [21.4, 19.6, 19.2], [33.6, 22.2, 24.3]]),
 }
-# Mean stature by sex and ancestry, metres, and its spread.
+# Mean stature by female and ancestry, and standard deviation, metres.
 _TALL = {False: np.array([1.755, 1.715, 1.775]), True: np.array([1.625, 1.590, 1.640])}
 _SPREAD = {False: 0.066, True: 0.061}
-_LEAN = {False: 24.0, True: 21.4}  # mean of `_BULK` at 40 years: Anny's women have less volume
+_LEAN = {False: 24.0, True: 21.4}  # mean bulk at 40 years; Anny's women have less volume
 
 # Skin from light to dark, sRGB in percent at melanin 0, 0.25, 0.5, 0.75, 1.
 _MELANIN = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -82,8 +69,8 @@ class Hair:
 
     Args:
         kind: One of `HAIRS`.
-        colour: sRGB.
-        length: 0 to 1 within its kind.
+        colour: sRGB in [0, 1].
+        length: 0 = shortest, 1 = longest of its kind.
         volume: 0 to 1.
         beard: 0 (none) to 1 (full).
     """
@@ -100,15 +87,18 @@ class Identity:
     """One person.
 
     Args:
-        number: Within the population of a seed.
+        number: Number of the person in the population of a seed.
         pid: The number as text, four digits or more.
+        female: Sex.
         years: Age, 18 to 88.
-        stature: Of the standing body without shoes and local changes, metres.
-        bulk: Mass of the body's volume over the square of the stature, kg/m2.
-        phenotype: All the names of `AnnyBody.shapes`.
-        local: All the names of `LOCAL`, -1 to 1.
-        scale: Uniform size beside the phenotype's, about 1.
-        skin, lips, eyes: sRGB.
+        stature: Height of the standing body without shoes and local changes, metres.
+        bulk: Mass of the body's volume at 1000 kg/m3 over the square of the stature, kg/m2.
+        phenotype: Values by name of `AnnyBody.shapes`.
+        local: Values in [-1, 1] by name of `LOCAL`.
+        scale: Uniform scale in addition to the phenotype, about 1.
+        skin, lips, eyes: sRGB in [0, 1].
+        hair: Hair of head and face.
+        outfit: Everything that the person wears and carries.
     """
 
     number: int
@@ -128,10 +118,17 @@ class Identity:
 
 
 def identity(seed: int, number: int) -> Identity:
-    """Person `number` of the population of a seed.
+    """Sample a person of the population of a seed.
 
-    Source: ours. Shares and spreads are set by hand to published statistics of adults (stature,
-    age, greying) and to what street pictures show (clothes); no real person is copied.
+    Source: ours. Distributions are set by hand after published statistics of adults (stature, age,
+    greying) and after street images (clothes); no real person is copied.
+
+    Args:
+        seed: Seed of the population.
+        number: Number of the person.
+
+    Returns:
+        The person.
     """
     rng = np.random.default_rng(seed_of(seed, "identity", number))
     female = bool(rng.random() < 0.5)
@@ -154,37 +151,37 @@ def identity(seed: int, number: int) -> Identity:
         scale=scale,
         skin=skin,
         lips=lips,
-        eyes=vary(rng, _EYES[_LIGHT_EYES.pick(rng) if melanin < 0.3 else "dark"], 0.5),
+        eyes=jitter(rng, _EYES[_LIGHT_EYES.pick(rng) if melanin < 0.3 else "dark"], 0.5),
         hair=_hair(rng, female, years, ANCESTRY[int(mixture.argmax())]),
         outfit=_outfit(seed, number, female, years),
     )
 
 
 def _outfit(seed: int, number: int, female: bool, years: float) -> Outfit:
-    """Clothes of one's own, or for a few those of a team, a school or a firm: look-alikes."""
+    """An individual outfit, or for a few people a uniform that others wear too."""
     rng = np.random.default_rng(seed_of(seed, "outfit", number))
-    own = outfits.draw_outfit(rng, female, years)
+    own = outfits.sample_outfit(rng, female, years)
     if rng.random() > 0.04:
         return own
     team = np.random.default_rng(seed_of(seed, "uniform", int(rng.integers(12)), int(female)))
-    return outfits.shared(own, outfits.draw_outfit(team, female, years=30), rng)
+    return outfits.shared(own, outfits.sample_outfit(team, female, years=30), rng)
 
 
 def _mixture(rng: np.random.Generator) -> np.ndarray:
-    """Shares of `ANCESTRY`, mostly one of them.  [3]"""
+    """Shares of `ANCESTRY`, mostly one of them, [3]."""
     main = np.array([0.25, 0.55, 1.0]).searchsorted(rng.random())
     share = rng.standard_gamma(np.where(np.arange(3) == main, 5.0, 0.35))
     return share / share.sum()
 
 
 def _stature(rng: np.random.Generator, female: bool, years: float, mixture: np.ndarray) -> float:
-    """Metres; who is older was born smaller and has shrunk."""
+    """Stature, metres; older people are smaller."""
     mean = _TALL[female] @ mixture + 0.012 - 0.0006 * (years - 18) - 0.0009 * max(0, years - 60)
     return float(mean + _SPREAD[female] * np.clip(rng.standard_normal(), -2.7, 2.7))
 
 
 def _bulk(rng: np.random.Generator, female: bool, years: float) -> float:
-    """kg/m2, skewed, rising with age up to about 60."""
+    """Bulk, kg/m2: a skewed distribution whose mean rises with age up to about 60."""
     mean = _LEAN[female] - 0.9 + 0.055 * (min(years, 60) - 40) - 0.04 * max(0, years - 70)
     return float(mean * np.exp(np.clip(rng.gamma(4, 0.075) - 0.262, -0.24, 0.42)))
 
@@ -197,14 +194,14 @@ def _phenotype(
     stature: float,
     bulk: float,
 ) -> dict[str, float]:
-    """All of Anny's values, so that the body has this stature and bulk."""
+    """Phenotype of Anny for which the body has this stature and bulk."""
     age = YOUNG + (OLD - YOUNG) * max(0.0, years - 25) / 65
     excess = (bulk - _LEAN[female]) / 4
     muscle = rng.normal(0.40 - 0.1 * max(excess, 0) - 0.0015 * (years - 40), 0.1)
-    # Anny lacks a target for old, heavy and muscular: above 0.5 its statures would be wrong.
+    # Anny has no target for old, heavy and muscular: above 0.5 the stature would be wrong.
     muscle = float(np.clip(muscle, 0.08, 0.5 if years > 25 else 0.75))
     low, mid, high = _BULK[female]
-    if bulk > mid[1]:  # the more muscle, the narrower the range that weight can reach
+    if bulk > mid[1]:  # more muscle narrows the range of bulk that weight can reach
         muscle = min(muscle, float(np.interp(-bulk, -high[:2], [0.03, 0.5]) - 0.03))
     else:
         muscle = min(muscle, float(np.interp(bulk, low[:2], [0.0, 0.5])))
@@ -217,6 +214,7 @@ def _phenotype(
 
     base = (1 - sex) * by_age(_STATURE[female]) + sex * by_age(_STATURE[not female])
     cup = rng.normal(0.42 + 0.08 * excess, 0.18) if female else 0.5
+    firm = 0.6 - 0.35 * (age - YOUNG) / (OLD - YOUNG)
     return {
         "gender": 1 - sex if female else sex,
         "age": float(age),
@@ -225,15 +223,13 @@ def _phenotype(
         "height": float(0.5 + (stature - base) / _PER_HEIGHT),
         "proportions": float(np.clip(rng.normal(0.5, 0.15), 0.1, 0.9)),
         "cupsize": float(np.clip(cup, 0.05, 0.9)),
-        "firmness": float(
-            np.clip(rng.normal(0.6 - 0.35 * (age - YOUNG) / (OLD - YOUNG), 0.12), 0, 1)
-        ),
+        "firmness": float(np.clip(rng.normal(firm, 0.12), 0, 1)),
         **dict(zip(ANCESTRY, mixture.tolist(), strict=True)),
     }
 
 
 def _local(rng: np.random.Generator, years: float, excess: float) -> dict[str, float]:
-    """Independent but for the stomach, which grows with age and bulk, and softer parts."""
+    """Values of `LOCAL`: independent, except for parts that grow with age and bulk."""
     values = dict(zip(LOCAL, rng.normal(0, 0.33, len(LOCAL)).tolist(), strict=True))
     values["stomach"] += 0.10 * excess + 0.008 * (years - 42)
     for name in ("hips", "thighs", "upper_arms", "neck", "head"):
@@ -242,7 +238,7 @@ def _local(rng: np.random.Generator, years: float, excess: float) -> dict[str, f
 
 
 def _skin(rng: np.random.Generator, melanin: float) -> tuple[Colour, Colour]:
-    """Skin and lips."""
+    """Colours of skin and lips."""
     base = np.array([np.interp(melanin, _MELANIN, column) for column in _SKIN.T])
     pink, light = rng.normal(0, 0.018), rng.normal(1, 0.03)
     skin = np.clip(base * light * [1 + 0.4 * pink, 1 - pink, 1 - 1.4 * pink], 0.08, 0.95)
@@ -258,10 +254,9 @@ def _hair(rng: np.random.Generator, female: bool, years: float, ancestry: str) -
         dyed = False
     if dyed:
         name, grey = _DYED.pick(rng), 0.0
-    own = np.array(vary(rng, HAIR[name], 0.7))
-    silver = np.array(
-        vary(rng, HAIR["white" if years > 68 and rng.random() < 0.6 else "grey"], 0.5)
-    )
+    own = np.array(jitter(rng, HAIR[name], 0.7))
+    grey_name = "white" if years > 68 and rng.random() < 0.6 else "grey"
+    silver = np.array(jitter(rng, HAIR[grey_name], 0.5))
     colour = own + (silver - own) * grey
     return Hair(
         kind=_cut(rng, female, years, ancestry),
@@ -287,7 +282,7 @@ def _cut(rng: np.random.Generator, female: bool, years: float, ancestry: str) ->
 
 
 def _beard(rng: np.random.Generator, years: float) -> float:
-    """None for half of the men, stubble for a third of the others."""
+    """Beard of a man: none for half of them, stubble for a third of the others."""
     number = rng.random()
     if number < 0.52 or (years < 21 and number < 0.75):
         return 0.0

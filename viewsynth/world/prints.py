@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints: what stands on chests and backs: emblems, lines of letters, numbers, pictures.
+"""Prints on clothes: emblems, lines of letters, numbers and landscapes.
 
-fabrics (asks for the ink at a point) -> this. A print is a small bitmap that follows from a seed;
-no real mark, word or logo is drawn.
+this module -> fabrics. A print is a small bitmap that depends on a seed alone; no real mark, word
+or logo is shown.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from viewsynth.world.colours import Colour, lightness
 
-SIDE = 32  # cells of a bitmap along its longer side
-# print, side: (middle across, middle in height, half width, half height), metres; across is to the
-# right of somebody who looks at it.
+SIDE = 32  # cells along a side of a bitmap
+# (print, side): middle across, middle in height, half width, half height, metres; across points to
+# the right of a viewer.
 PLACES = {
     ("logo", "front"): (0.075, 1.39, 0.036, 0.030),
     ("logo", "back"): (0.0, 1.43, 0.055, 0.028),
@@ -24,33 +24,35 @@ PLACES = {
     ("number", "front"): (0.0, 1.33, 0.085, 0.075),
     ("number", "back"): (0.0, 1.30, 0.125, 0.115),
 }
-# Digits 3 wide, 5 high, row by row from the top, one bit a cell.
+# Bitmaps of the digits 0 to 9: 5 rows from the top, 3 columns.
 DIGITS = (
-    0b111101101101111,
-    0b010110010010111,
-    0b111001111100111,
-    0b111001111001111,
-    0b101101111001001,
-    0b111100111001111,
-    0b111100111101111,
-    0b111001010010010,
-    0b111101111101111,
-    0b111101111001111,
+    "111 101 101 101 111",
+    "010 110 010 010 111",
+    "111 001 111 100 111",
+    "111 001 111 001 111",
+    "101 101 111 001 001",
+    "111 100 111 001 111",
+    "111 100 111 101 111",
+    "111 001 010 010 010",
+    "111 101 111 101 111",
+    "111 101 111 001 111",
 )
 
 
-def sample(
+def ink_at(
     name: str, side: str, seed: int, across: np.ndarray, height: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ink of a print at points.
+    """Ink of a print at points.
 
     Args:
         name: "logo", "print" or "number".
         side: "front" or "back".
-        seed: Of what it shows.
-        across: To the right of somebody who looks at it, metres from the middle.  float32 [N]
-        height: Rest height, metres.  float32 [N]
-    Returns: how much ink there is, float32 [N] in [0, 1]; which of two inks, int [N].
+        seed: Seed of the print.
+        across: Distance to the viewer's right of the middle, metres.  float32 [N]
+        height: Height in rest coordinates, metres.  float32 [N]
+
+    Returns:
+        Amount of ink in [0, 1], float32 [N]; index of the ink, 0 or 1, int [N].
     """
     x0, y0, half, tall = PLACES[name, side]
     if name == "logo" and side == "front" and seed % 4 == 0:
@@ -58,18 +60,17 @@ def sample(
     if name == "print":
         grow = 0.75 + 0.4 * (seed % 89) / 89
         half, tall = half * grow, tall * grow
-    map_ = _bitmap(name, side, seed)
+    bitmap = _bitmap(name, side, seed)
     column = ((across - x0) / (2 * half) + 0.5) * SIDE
     row = (0.5 - (height - y0) / (2 * tall)) * SIDE
     inside = (column >= 0) & (column < SIDE) & (row >= 0) & (row < SIDE)
-    cell = map_[
-        np.clip(row, 0, SIDE - 1).astype(np.intp), np.clip(column, 0, SIDE - 1).astype(np.intp)
-    ]
+    row, column = (np.clip(at, 0, SIDE - 1).astype(np.intp) for at in (row, column))
+    cell = bitmap[row, column]
     return (inside * (cell > 0)).astype(np.float32), (cell > 1).astype(np.intp)
 
 
 def second(ink: Colour, cloth: Colour) -> Colour:
-    """The second ink: between the first and the cloth, or darker where both are bright."""
+    """Colour of the second ink: between the first ink and the cloth, or dark if both are bright."""
     if lightness(ink) > 0.5 and lightness(cloth) > 0.5:
         return (0.15, 0.15, 0.17)
     return tuple(0.55 * a + 0.45 * b for a, b in zip(ink, cloth, strict=True))
@@ -77,8 +78,8 @@ def second(ink: Colour, cloth: Colour) -> Colour:
 
 @functools.lru_cache(maxsize=512)
 def _bitmap(name: str, side: str, seed: int) -> np.ndarray:
-    """0 = cloth, 1 and 2 = inks.  uint8 [SIDE, SIDE]"""
-    # One number in front and on the back; other prints differ.
+    """Bitmap of a print: 0 = cloth, 1 and 2 = inks, uint8 [SIDE, SIDE]."""
+    # Front and back have the same number; other prints differ.
     rng = np.random.default_rng([seed, 0 if name == "number" else len(side)])
     if name == "number":
         return _number(int(rng.integers(1, 100)))
@@ -93,22 +94,22 @@ def _bitmap(name: str, side: str, seed: int) -> np.ndarray:
         out[2:18, 8:24] = emblem[::2, ::2]
         out[22:30] = below[12:20]
         return out
-    return _emblem(rng) if kind < 0.85 else _picture(rng)
+    return _emblem(rng) if kind < 0.85 else _landscape(rng)
 
 
 def _number(value: int) -> np.ndarray:
     out = np.zeros((SIDE, SIDE), np.uint8)
-    figures = [int(figure) for figure in str(value)]
-    left = (SIDE - 15 * len(figures) + 3) // 2
-    for place, figure in enumerate(figures):
-        bits = np.array([DIGITS[figure] >> (14 - k) & 1 for k in range(15)], np.uint8)
-        big = np.kron(bits.reshape(5, 3), np.ones((6, 4), np.uint8))
-        out[1:31, left + 15 * place : left + 15 * place + 12] = big
+    digits = str(value)
+    left = (SIDE - 15 * len(digits) + 3) // 2
+    for digit in digits:
+        bits = np.array([list(row) for row in DIGITS[int(digit)].split()], np.uint8)
+        out[1:31, left : left + 12] = np.kron(bits, np.ones((6, 4), np.uint8))
+        left += 15
     return out
 
 
 def _letters(rng: np.random.Generator, lines: int) -> np.ndarray:
-    """Lines of blocky signs that look like letters from a distance."""
+    """Lines of blocks that look like letters from a distance."""
     out = np.zeros((SIDE, SIDE), np.uint8)
     tall = 8 if lines < 3 else 6
     top = (SIDE - lines * (tall + 2)) // 2 + 1
@@ -125,7 +126,7 @@ def _letters(rng: np.random.Generator, lines: int) -> np.ndarray:
 
 
 def _emblem(rng: np.random.Generator) -> np.ndarray:
-    """A disc, shield, ring, triangle or mirrored blot."""
+    """A disc, shield, ring, triangle or symmetric pattern."""
     y, x = (np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2) / (SIDE / 2)
     inner = rng.uniform(0.3, 0.7)
     kind = int(rng.integers(5))
@@ -148,7 +149,7 @@ def _emblem(rng: np.random.Generator) -> np.ndarray:
     return (shape + (shape & core)).astype(np.uint8)
 
 
-def _picture(rng: np.random.Generator) -> np.ndarray:
+def _landscape(rng: np.random.Generator) -> np.ndarray:
     """A rectangle with a landscape of three tones."""
     out = np.ones((SIDE, SIDE), np.uint8)
     line = 16 + np.cumsum(rng.normal(0, 1.3, SIDE)).round().astype(int)

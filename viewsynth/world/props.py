@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things that stand between a camera and a person, or close behind: poles, trunks, bollards, boxes.
+"""Props: poles, trunks, bollards, planters and signs in front of a person or close behind.
 
-Small meshes with the same `shade` as a dressed person, so that capture draws, lights and orders all
-of them alike.
+this module -> capture. A prop has the same `shade` as a dressed person, so that `solids` handles
+both alike.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from viewsynth.world.forms import merge
 from viewsynth.world.noise import noise
 
 KINDS = ("pole", "trunk", "bollard", "planter", "sign")
-FRONT, BEHIND = (0.5, 2.4), (-4.0, -0.6)  # metres from the person towards the camera
+FRONT, BEHIND = (0.5, 2.4), (-4.0, -0.6)  # distance from the person towards the camera, metres
+# sRGB tones of each kind.
 TONES = {
     "pole": ((0.45, 0.46, 0.48), (0.25, 0.26, 0.27), (0.75, 0.75, 0.73)),
     "trunk": ((0.34, 0.28, 0.22), (0.44, 0.40, 0.35)),
@@ -31,11 +32,11 @@ class Prop:
     """A thing that stands on the ground.
 
     Args:
-        vertices: World, metres.  float32 [V, 3]
-        faces: int64 [F, 3]
-        normals: Unit.  float32 [V, 3]
-        tones: sRGB of every face.  float32 [F, 3]
-        rough: How uneven the colour is: leaves more than paint.
+        vertices: Positions in the person's frame, metres.  float32 [V, 3]
+        faces: Triangles.  int64 [F, 3]
+        normals: Unit normals.  float32 [V, 3]
+        tones: sRGB of each face.  float32 [F, 3]
+        rough: Strength of the variation of the colour.
     """
 
     vertices: np.ndarray
@@ -45,7 +46,7 @@ class Prop:
     rough: float
 
     def shade(self, face: np.ndarray, bary: np.ndarray):
-        """Colour sRGB [N, 3], unit normal [N, 3] and label 0 [N], as a dressed person's."""
+        """Albedo (sRGB) [N, 3], unit normal [N, 3] and label 0 [N], see `Dressed.shade`."""
         corner = self.faces[face]
         normal = sum(self.normals[corner[:, k]] * bary[:, k : k + 1] for k in range(3))
         normal /= np.sqrt(np.einsum("ij,ij->i", normal, normal))[:, None] + np.float32(1e-9)
@@ -57,11 +58,16 @@ class Prop:
         return colour.astype(np.float32), normal, np.zeros(len(face), np.uint8)
 
 
-def around(rng: np.random.Generator, azimuth: float, elevation: float) -> tuple[Prop, ...]:
-    """Draw what stands before and behind a person for a camera at that azimuth.
+def sample_props(rng: np.random.Generator, azimuth: float, elevation: float) -> tuple[Prop, ...]:
+    """Sample the props in front of and behind a person, seen from a camera.
 
     Args:
-        azimuth, elevation: Of the camera, degrees.  From above little stands before anybody.
+        rng: Generator of all random choices.
+        azimuth: Azimuth of the camera, degrees.
+        elevation: Elevation of the camera, degrees; the higher, the fewer props.
+
+    Returns:
+        At most one prop in front and one behind.
     """
     level = max(0.0, np.cos(np.deg2rad(elevation)))
     found = []
@@ -74,14 +80,26 @@ def around(rng: np.random.Generator, azimuth: float, elevation: float) -> tuple[
         seed = int(rng.integers(1 << 30))
         if draws[0 if front else 1] < chance:
             at = out * towards + side * aside
-            found.append(prop(np.random.default_rng(seed), kind, (at[0], at[1]), azimuth))
+            found.append(sample_prop(np.random.default_rng(seed), kind, (at[0], at[1]), azimuth))
     return tuple(found)
 
 
-def prop(rng: np.random.Generator, kind: str, at: tuple[float, float], heading: float) -> Prop:
-    """Draw a thing of a kind that stands at a point (x, z) and faces a heading in degrees.
+def sample_prop(
+    rng: np.random.Generator, kind: str, at: tuple[float, float], heading: float
+) -> Prop:
+    """Sample a prop.
 
-    Raises: ValueError: if the kind is unknown.
+    Args:
+        rng: Generator of all random choices.
+        kind: One of `KINDS`.
+        at: Position (x, z), metres.
+        heading: Direction that it faces, degrees.
+
+    Returns:
+        The prop.
+
+    Raises:
+        ValueError: If the kind is unknown.
     """
     if kind not in KINDS:
         raise ValueError(f"prop must be one of {', '.join(KINDS)}; got {kind!r}")
@@ -119,7 +137,7 @@ def prop(rng: np.random.Generator, kind: str, at: tuple[float, float], heading: 
 
 
 def _tube(radius: float, height: float, sides: int, rough: float, rng):
-    """An upright tube with a lid."""
+    """Vertices and faces of an upright tube with a lid."""
     rings = max(3, round(height / 0.25))
     turn = np.arange(sides) * 2 * np.pi / sides
     wide = radius * (1 + rough * rng.standard_normal((rings, sides)))
@@ -134,7 +152,7 @@ def _tube(radius: float, height: float, sides: int, rough: float, rng):
 
 
 def _bush(size: tuple[float, float, float], rng):
-    """A clipped hedge or a planter full of leaves: a rough box, the open side down."""
+    """Vertices and faces of a clipped hedge: a rough box, open at the bottom."""
     wide, tall, deep = size
     n, m = 36, 14
     theta = np.linspace(0, np.pi / 2, m)[:, None] * np.ones(n)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rig: thirteen cameras as in CARGO, and who is seen by which of them, when and from where.
+"""The rig: thirteen cameras as in CARGO, and which of them see a person, when and from where.
 
-seed, person -> `plan`, `instant` (this) -> `shots.take` -> pictures. Cameras 1 to 5 fly: the first
-looks straight down, the others obliquely. 6 to 10 hang on poles and walls, 11 to 13 are worn. A
-camera keeps its lens and its street; the light is that of one (person, camera).
+seed and person -> `plan`, `instant` (this module) -> `shots.take` -> images. Cameras 1 to 5 are
+drones, of which the first looks straight down; 6 to 10 are fixed (CCTV), 11 to 13 are worn. A
+camera keeps its lens and its street; the light depends on the person and the camera.
 
-A plan is a sequence that a longer one only continues, so more pictures of a person never change
-those that there are.
+A longer plan starts with the shorter one, so more images of a person do not change existing ones.
 """
 
 from __future__ import annotations
@@ -19,17 +18,18 @@ import numpy as np
 
 from viewsynth import cameras
 from viewsynth.records import seed_of
-from viewsynth.world import capture, scenes
+from viewsynth.world import scenes, sensor
+from viewsynth.world.capture import Station
 from viewsynth.world.shots import Shot
 
-STATURE, DEPTH = 1.72, 0.45  # metres: how long a person is seen from the side and from above
+STATURE, DEPTH = 1.72, 0.45  # extent of a person seen from the side and from above, metres
 MIDDLE = STATURE / 2
-LEG = 6  # pictures of one walk past a camera; then another walk begins
-DRONE_PIXELS, GROUND_PIXELS = (28.0, 150.0), (80.0, 260.0)  # how high people are in the picture
-QUERIES = (2, 3)  # places in a person's plan that become queries, one from above, one from below
-# What of a place the hour decides.
+WALK = 6  # images that a camera takes of one walk; then another walk begins
+DRONE_PIXELS, GROUND_PIXELS = (28.0, 150.0), (80.0, 260.0)  # height of people in the image
+QUERIES = (2, 3)  # positions in a person's plan that become queries, one aerial, one ground
+# Fields of a place that depend on the time of day.
 LIGHT = ("weather", "sun", "sun_light", "sky_light", "penumbra", "dapple", "cover", "haze", "level")
-# Elevations of the three drones of an instant, and which of them it may be.
+# Elevations of the three drones of an instant, degrees, and the cameras they are chosen from.
 BINS = {(25.0, 47.0): (2, 3), (47.0, 68.0): (4,), (68.0, 90.0): (5, 1)}
 
 
@@ -38,10 +38,11 @@ class Camera:
     """One camera of the rig.
 
     Args:
-        number: 1 to 13; 1 to 5 fly.
-        elevation: Range of a drone, degrees.
-        altitude: Range above the ground, metres.
-        distance: Range along the ground of a camera that does not fly, metres.
+        number: 1 to 13; 1 to 5 are drones.
+        platform: One of `sensor.PLATFORMS`.
+        altitude: Range of the height above the ground, metres.
+        elevation: Range of the elevation of a drone, degrees.
+        distance: Range of the distance along the ground of a ground camera, metres.
     """
 
     number: int
@@ -52,7 +53,7 @@ class Camera:
 
     @property
     def camid(self) -> str:
-        """The name of the camera."""
+        """Name of the camera."""
         return f"Cam{self.number}"
 
 
@@ -84,55 +85,81 @@ AERIAL = tuple(camera.number for camera in CAMERAS if camera.platform == "drone"
 
 
 @functools.lru_cache(64)
-def lens(seed: int, number: int) -> capture.Lens:
-    """The lens of a camera: always the same one."""
-    return capture.lens(_rng(seed, "lens", number), CAMERAS[number - 1].platform)
+def lens(seed: int, number: int) -> sensor.Lens:
+    """Lens of a camera, the same for all its images.
+
+    Args:
+        seed: Seed of the world.
+        number: Number of the camera.
+
+    Returns:
+        The lens.
+    """
+    return sensor.sample_lens(_rng(seed, "lens", number), CAMERAS[number - 1].platform)
 
 
 # ---- splits ----------------------------------------------------------------------------------
 
 
 def people_split(number: int) -> str:
-    """The split of a person: even numbers train, odd ones test."""
+    """Split of a person: even numbers "train", odd numbers "test"."""
     return "test" if number % 2 else "train"
 
 
-def split(number: int, place: int) -> str:
-    """The split of the picture at a place of a person's plan.
+def split(number: int, index: int) -> str:
+    """Split of an image of a person's plan.
 
-    Half of the people of the test split are asked for, with one picture from above and one from
-    below; the two before them in the plan come from two other cameras and stay in the gallery.
+    Half of the test people have queries: one aerial and one ground image. The two images before
+    them in the plan come from two other cameras and are in the gallery.
+
+    Args:
+        number: Number of the person.
+        index: Position of the image in the plan.
+
+    Returns:
+        "train", "query" or "gallery".
     """
     if people_split(number) == "train":
         return "train"
-    return "query" if number % 4 == 1 and place in QUERIES else "gallery"
+    return "query" if number % 4 == 1 and index in QUERIES else "gallery"
 
 
-# ---- who is seen by whom ---------------------------------------------------------------------
+# ---- which cameras see a person --------------------------------------------------------------
 
 
 def plan(seed: int, number: int, count: int) -> list[Shot]:
-    """The pictures of a person: which cameras, and what each of them takes.
+    """The shots of a person outside the instants.
 
-    Two or three flying cameras and three to five others see everyone, in turns; each takes
-    pictures of a short walk, `LEG` of them, then of another one.
+    Two or three drones and three to five ground cameras see each person, in turns; each takes
+    `WALK` images of a short walk, then of another walk.
 
     Args:
-        seed: Of the world.
-        number: Of the person.
-        count: Pictures, > 0.
+        seed: Seed of the world.
+        number: Number of the person.
+        count: Number of shots, > 0.
+
+    Returns:
+        The shots.
     """
-    chosen = seen_by(seed, number)
+    chosen = cameras_of(seed, number)
     return [
         _shot(seed, number, CAMERAS[chosen[k % len(chosen)] - 1], k // len(chosen))
         for k in range(count)
     ]
 
 
-def seen_by(seed: int, number: int) -> tuple[int, ...]:
+def cameras_of(seed: int, number: int) -> tuple[int, ...]:
     """Numbers of the cameras that see a person, in the order of their turns.
 
-    Of the first four two fly; the next two see the person from above and from below.
+    Two of the first four are drones; the third and fourth see the person from above and from
+    below, see `QUERIES`.
+
+    Args:
+        seed: Seed of the world.
+        number: Number of the person.
+
+    Returns:
+        Numbers of cameras.
     """
     rng = _rng(seed, "plan", number)
     above = rng.permutation(AERIAL)[: rng.integers(2, 4)].tolist()
@@ -143,13 +170,13 @@ def seen_by(seed: int, number: int) -> tuple[int, ...]:
 
 
 def _shot(seed: int, number: int, camera: Camera, index: int) -> Shot:
-    """Picture `index` that a camera takes of a person."""
-    walk = f"{camera.camid}-{index // LEG}"
+    """Image `index` that a camera takes of a person."""
+    walk = f"{camera.camid}-{index // WALK}"
     station = _station(_rng(seed, "walk", number, walk), camera, lens(seed, camera.number))
-    where = street(seed, number, camera, walk, station)
-    own = _rng(seed, "shot", number, camera.number, index)
+    place = _place(seed, number, camera, walk, station)
+    rng = _rng(seed, "shot", number, camera.number, index)
     if camera.platform == "drone":
-        station = _hover(own, camera, station)
+        station = _drifted(rng, camera, station)
     return Shot(
         name=f"{camera.camid}_{index}",
         camera=camera.number,
@@ -157,35 +184,33 @@ def _shot(seed: int, number: int, camera: Camera, index: int) -> Shot:
         platform=camera.platform,
         index=index,
         moment=walk,
-        time=(index % LEG - (LEG - 1) / 2) * 0.7 + float(own.uniform(-0.2, 0.2)),
-        station=_framed(own, camera, station),
+        time=(index % WALK - (WALK - 1) / 2) * 0.7 + float(rng.uniform(-0.2, 0.2)),
+        station=_framed(rng, camera, station),
         lens=lens(seed, camera.number),
-        where=where,
+        place=place,
         busy=True,
     )
 
 
-def street(
-    seed: int, number: int, camera: Camera, walk: str, station: capture.Station
-) -> scenes.Place:
-    """Where a camera stands, in the light of the day on which a person passes."""
-    where = _street(seed, camera.number)
-    hour = scenes.place(_rng(seed, "light", number, camera.number))
-    where = replace(where, **{name: getattr(hour, name) for name in LIGHT})
+def _place(seed: int, number: int, camera: Camera, walk: str, station: Station) -> scenes.Place:
+    """The street of a camera, in the light in which a person passes it."""
+    place = _street(seed, camera.number)
+    hour = scenes.sample_place(_rng(seed, "light", number, camera.number))
+    place = replace(place, **{name: getattr(hour, name) for name in LIGHT})
     rng = _rng(seed, "way", number, walk)
     if camera.platform != "cctv":
-        return scenes.standing(where, tuple(rng.uniform(-4, 4, 2)), rng.uniform(0, 360))
-    # A fixed camera stays where it is in the street: who passes is where it says, not the reverse.
+        return scenes.standing(place, tuple(rng.uniform(-4, 4, 2)), rng.uniform(0, 360))
+    # A fixed camera keeps its position in the street: the position of the person follows from it.
     view = _rng(seed, "view", camera.number).uniform(0, 360)
     towards = view + rng.uniform(-20, 20)
     ground, far = station.distance * math.cos(math.radians(station.elevation)), camera.distance
     at = np.array([_unit(view), _unit(towards)]) * [[sum(far) / 2], [-ground]]
-    return scenes.standing(where, tuple(at.sum(0)), towards - station.azimuth)
+    return scenes.standing(place, tuple(at.sum(0)), towards - station.azimuth)
 
 
 @functools.lru_cache(64)
 def _street(seed: int, number: int) -> scenes.Place:
-    return scenes.place(_rng(seed, "street", number))
+    return scenes.sample_place(_rng(seed, "street", number))
 
 
 def _unit(heading: float) -> tuple[float, float]:
@@ -196,26 +221,31 @@ def _unit(heading: float) -> tuple[float, float]:
 def instant(seed: int, number: int, n: int) -> list[Shot]:
     """Moment `n` of a person, seen by five cameras at once.
 
-    Two on the ground, a fixed one and a worn one, about opposite each other, one rather in front
-    and one rather behind; three drones, low, middle and high.
+    Two on the ground, one fixed and one worn, roughly opposite each other, one in front of the
+    person and one behind; three drones, at low, middle and high elevation.
 
     Args:
+        seed: Seed of the world.
+        number: Number of the person.
         n: 0, 1, ...
+
+    Returns:
+        Five shots.
     """
     rng = _rng(seed, "instant", number, n)
-    where = scenes.place(_rng(seed, "instant place", number, n))
-    where = scenes.standing(where, tuple(rng.uniform(-4, 4, 2)), rng.uniform(0, 360))
+    place = scenes.sample_place(_rng(seed, "instant place", number, n))
+    place = scenes.standing(place, tuple(rng.uniform(-4, 4, 2)), rng.uniform(0, 360))
     fixed = CAMERAS[int(rng.integers(6, 11)) - 1]
     worn = CAMERAS[int(rng.integers(11, 14)) - 1]
     front = rng.uniform(-45, 45)
     back = front + 180 + rng.uniform(-35, 35)
     around = (front, back) if rng.random() < 0.5 else (back, front)
-    found = [(fixed, around[0], None), (worn, around[1], None)]
-    for (low, high), flying in BINS.items():
+    views = [(fixed, around[0], None), (worn, around[1], None)]
+    for (low, high), drones in BINS.items():
         elevation = float(rng.uniform(low, high))
-        found.append((_nearest(flying, elevation), rng.uniform(0, 360), elevation))
+        views.append((_nearest(drones, elevation), rng.uniform(0, 360), elevation))
     shots = []
-    for camera, azimuth, elevation in found:
+    for camera, azimuth, elevation in views:
         own = _rng(seed, "instant shot", number, n, camera.number)
         station = _station(own, camera, lens(seed, camera.number), azimuth, elevation)
         shots.append(
@@ -229,7 +259,7 @@ def instant(seed: int, number: int, n: int) -> list[Shot]:
                 time=0.0,
                 station=_framed(own, camera, station),
                 lens=lens(seed, camera.number),
-                where=where,
+                place=place,
                 busy=True,
                 instant=str(n),
             )
@@ -238,63 +268,68 @@ def instant(seed: int, number: int, n: int) -> list[Shot]:
 
 
 def _nearest(numbers: tuple[int, ...], elevation: float) -> Camera:
-    """The camera whose range is nearest to an elevation."""
+    """The camera whose range of elevations is centred nearest to an elevation."""
     return min(
         (CAMERAS[number - 1] for number in numbers),
         key=lambda camera: abs(sum(camera.elevation) / 2 - elevation),
     )
 
 
-# ---- where a camera is -----------------------------------------------------------------------
+# ---- position of a camera --------------------------------------------------------------------
 
 
 def _station(
     rng: np.random.Generator,
     camera: Camera,
-    eye: capture.Lens,
+    lens: sensor.Lens,
     azimuth: float | None = None,
     elevation: float | None = None,
-) -> capture.Station:
-    """Where a camera is when a person is in the middle of a walk."""
+) -> Station:
+    """Position of a camera relative to a person in the middle of a walk; None = random."""
     azimuth = rng.uniform(0, 360) if azimuth is None else azimuth
-    focal = cameras.focal_length(eye.vfov, eye.picture[0])
+    focal = cameras.focal_length(lens.vfov, lens.frame[0])
     if camera.platform == "drone":
         elevation = rng.uniform(*camera.elevation) if elevation is None else elevation
         e_rad = math.radians(elevation)
         length = focal * (STATURE * math.cos(e_rad) + DEPTH * math.sin(e_rad))
-        away = tuple((height - MIDDLE) / math.sin(e_rad) for height in camera.altitude)
-        distance = _within(rng, away, length, DRONE_PIXELS)
+        limits = tuple((height - MIDDLE) / math.sin(e_rad) for height in camera.altitude)
+        distance = _distance(rng, limits, length, DRONE_PIXELS)
     else:
-        ground = _within(rng, camera.distance, focal * STATURE, GROUND_PIXELS)
+        ground = _distance(rng, camera.distance, focal * STATURE, GROUND_PIXELS)
         distance, elevation = _level(ground, camera.altitude[0])
-    return capture.Station(
-        elevation=float(elevation),
-        azimuth=float(azimuth % 360),
-        distance=distance,
-        off=(0.0, 0.0),
-        roll=0.0,
-    )
+    return Station(elevation=float(elevation), azimuth=float(azimuth % 360), distance=distance)
 
 
-def _within(rng, away: tuple[float, float], length: float, pixels: tuple[float, float]) -> float:
-    """A distance in a range, metres, at which something is neither too small nor too large.
+def _distance(
+    rng: np.random.Generator,
+    limits: tuple[float, float],
+    length: float,
+    pixels: tuple[float, float],
+) -> float:
+    """Sample a distance at which a person is neither too small nor too large in the image.
 
     Args:
-        length: In pixels at one metre.
+        rng: Generator of the distance.
+        limits: Range of the distance, metres.
+        length: Height of the person in the image at a distance of one metre, pixels.
+        pixels: Range of the height in the image.
+
+    Returns:
+        Metres, log-uniform; the nearest limit if the ranges do not meet.
     """
-    low, high = max(away[0], length / pixels[1]), min(away[1], length / pixels[0])
+    low, high = max(limits[0], length / pixels[1]), min(limits[1], length / pixels[0])
     if low >= high:
-        return float(np.clip(low, *away))
-    return float(low * (high / low) ** rng.uniform())  # as many twice as large as half as large
+        return float(np.clip(low, *limits))
+    return float(low * (high / low) ** rng.uniform())
 
 
 def _level(ground: float, height: float) -> tuple[float, float]:
-    """Distance and elevation about the target, from metres along the ground and above it."""
+    """Distance to and elevation about the target, from metres along and above the ground."""
     return math.hypot(ground, height - MIDDLE), math.degrees(math.atan2(height - MIDDLE, ground))
 
 
-def _hover(rng: np.random.Generator, camera: Camera, station: capture.Station) -> capture.Station:
-    """A drone follows the person, and drifts."""
+def _drifted(rng: np.random.Generator, camera: Camera, station: Station) -> Station:
+    """Position of a drone that follows the person, with some drift."""
     low, high = camera.elevation
     elevation = float(np.clip(station.elevation + rng.normal(0, 1.5), low, high))
     azimuth = (station.azimuth + rng.normal(0, 6 if camera.number > 1 else 20)) % 360
@@ -302,13 +337,13 @@ def _hover(rng: np.random.Generator, camera: Camera, station: capture.Station) -
     return replace(station, elevation=elevation, azimuth=float(azimuth), distance=distance)
 
 
-def _framed(rng: np.random.Generator, camera: Camera, station: capture.Station) -> capture.Station:
-    """Nobody stands in the middle of a picture, and few cameras are level."""
+def _framed(rng: np.random.Generator, camera: Camera, station: Station) -> Station:
+    """The station with a random position of the target in the frame and a random roll."""
     high = 0.36 if camera.platform == "drone" else 0.12
     tilt = {"drone": 1.5, "cctv": 0.8, "wearable": 2.5}[camera.platform]
     return replace(
         station,
-        off=(float(rng.uniform(-0.36, 0.36)), float(rng.uniform(-high, high))),
+        offset=(float(rng.uniform(-0.36, 0.36)), float(rng.uniform(-high, high))),
         roll=float(np.clip(rng.normal(0, tilt), -3 * tilt, 3 * tilt)),
     )
 

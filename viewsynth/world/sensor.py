@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sensor of a world camera: from linear light to what a video stores.
+"""Sensor model of the world's cameras: from linear light to the pixels that a video stores.
 
-Optics (blur, motion, glare), exposure and white balance, noise, tone curve, the camera's own noise
-suppression and sharpening with its haloes, then JPEG with halved colour. A `Lens` is drawn once per
-camera; what changes from picture to picture is drawn from the picture's generator.
+In order: lens blur, motion blur, veiling glare, exposure and white balance, noise, tone curve, the
+camera's own denoising and sharpening (with halos), and JPEG with subsampled chroma. A `Lens` is
+sampled once per camera; what changes between images comes from the generator of the image.
 """
 
 from __future__ import annotations
@@ -19,33 +19,52 @@ from scipy import ndimage
 PLATFORMS = ("drone", "cctv", "wearable")
 LUMA = np.float32([0.299, 0.587, 0.114])
 KEY = 0.25  # mean linear light that automatic exposure aims at
-CURVE = 4096  # steps of the tone curve
+CURVE = 4096  # entries of the tone curve
+# Ranges of the parameters of `Lens` for each of `PLATFORMS`, in the order in which they are
+# sampled. All are uniform but `veil`, whose density falls with its value.
+RANGES = {
+    "vfov": ((30, 55), (35, 60), (50, 65)),
+    "k1": ((-0.03, 0.01), (-0.15, 0.05), (-0.12, 0.02)),
+    "auto": ((0.4, 0.7), (0.5, 0.8), (0.6, 1.0)),
+    "veil": ((0, 0.10), (0, 0.12), (0, 0.14)),
+    "contrast": ((0.2, 0.65), (0.1, 0.5), (0.15, 0.65)),
+    "saturation": ((0.85, 1.2), (0.75, 1.15), (0.9, 1.2)),
+    "sharp": ((0.55, 0.9), (0.55, 0.95), (0.6, 1.05)),
+    "sharpening": ((0.8, 2.2), (0.4, 1.6), (0.5, 1.8)),
+    "halo": ((0.9, 1.6), (0.8, 1.4), (0.9, 1.6)),
+    "coring": ((0.0, 0.03), (0.01, 0.04), (0.01, 0.04)),
+    "noise": ((0.006, 0.014), (0.008, 0.018), (0.008, 0.016)),
+    "motion": ((0.1, 0.5), (0.2, 0.8), (0.3, 1.3)),
+    "jpeg": ((52, 82), (48, 80), (50, 84)),
+}
+# Mean and standard deviation of the logarithm of the exposure.
+EXPOSURE = {"drone": (0.08, 0.12), "cctv": (0.08, 0.12), "wearable": (0.15, 0.20)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lens:
-    """One camera's optics and electronics.
+    """Optics and electronics of one camera.
 
     Args:
-        vfov: Vertical field of view of the whole picture, degrees.
-        picture: Size of the whole picture (height, width), pixels.
+        vfov: Vertical field of view of the full frame, degrees.
+        frame: Height and width of the full frame, pixels.
         k1: Radial distortion in normalised coordinates, x_d = x (1 + k1 r^2).
-        gain: Exposure times white balance, a factor a channel.  [3]
-        auto: How far automatic exposure follows the scene, 0 = not, 1 = wholly.
-        veil: Share of light that is scattered over the picture.
-        contrast: Strength of the S-curve, below 0 = flat.
-        saturation: 1 = as it is.
-        sharp: Standard deviation of the optics' blur, pixels.
-        sharpening: How much detail the camera adds back; above 1 edges get haloes.
-        halo: Standard deviation of what it takes for detail, pixels.
-        coring: Detail weaker than this is suppressed as noise, of full scale.
-        noise: Standard deviation of the noise at middle grey, of full scale.
-        motion: Typical length of motion blur, pixels.
+        gain: Exposure times white balance, one factor per channel.  [3]
+        auto: How far automatic exposure follows the scene, 0 = not at all, 1 = fully.
+        veil: Share of the light that is scattered over the image.
+        contrast: Strength of the S-curve.
+        saturation: Factor, 1 = unchanged.
+        sharp: Standard deviation of the lens blur, pixels.
+        sharpening: How much detail the camera adds; above 1 edges get halos.
+        halo: Standard deviation of the blur that separates detail, pixels.
+        coring: Detail weaker than this share of full scale is suppressed as noise.
+        noise: Standard deviation of the noise at middle grey, as a share of full scale.
+        motion: Mean length of motion blur, pixels.
         jpeg: Quality of the camera's own compression.
     """
 
     vfov: float
-    picture: tuple[int, int]
+    frame: tuple[int, int]
     k1: float
     gain: tuple[float, float, float]
     auto: float
@@ -61,106 +80,76 @@ class Lens:
     jpeg: int
 
 
-def lens(rng: np.random.Generator, platform: str) -> Lens:
-    """Draw a camera of a platform.
+def sample_lens(rng: np.random.Generator, platform: str) -> Lens:
+    """Sample the lens of a camera.
 
-    Raises: ValueError: if the platform is none of `PLATFORMS`.
+    Args:
+        rng: Generator of this camera.
+        platform: One of `PLATFORMS`.
+
+    Returns:
+        The lens.
+
+    Raises:
+        ValueError: If the platform is unknown.
     """
     if platform not in PLATFORMS:
         raise ValueError(f"platform must be one of {', '.join(PLATFORMS)}; got {platform!r}")
-    u = rng.uniform
     white = np.array([1, 1, 1]) + np.array([1, 0.1, -1]) * rng.normal(0.0, 0.05)
     white[1] += rng.normal(0, 0.015)
-    if platform == "drone":
-        own = {
-            "picture": (2160, 3840),
-            "vfov": u(30, 55),
-            "k1": u(-0.03, 0.01),
-            "auto": u(0.4, 0.7),
-            "veil": 0.10 * u(0, 1) ** 2,
-            "contrast": u(0.2, 0.65),
-            "saturation": u(0.85, 1.2),
-            "sharp": u(0.55, 0.9),
-            "sharpening": u(0.8, 2.2),
-            "halo": u(0.9, 1.6),
-            "coring": u(0.0, 0.03),
-            "noise": u(0.006, 0.014),
-            "motion": u(0.1, 0.5),
-            "jpeg": int(rng.integers(52, 82)),
-        }
-    elif platform == "cctv":
-        high = int(rng.choice([720, 1080]))
-        own = {
-            "picture": (high, high * 16 // 9),
-            "vfov": u(35, 60),
-            "k1": u(-0.15, 0.05),
-            "auto": u(0.5, 0.8),
-            "veil": 0.12 * u(0, 1) ** 2,
-            "contrast": u(0.1, 0.5),
-            "saturation": u(0.75, 1.15),
-            "sharp": u(0.55, 0.95),
-            "sharpening": u(0.4, 1.6),
-            "halo": u(0.8, 1.4),
-            "coring": u(0.01, 0.04),
-            "noise": u(0.008, 0.018),
-            "motion": u(0.2, 0.8),
-            "jpeg": int(rng.integers(48, 80)),
-        }
-    else:
-        own = {
-            "picture": (1080, 1920),
-            "vfov": u(50, 65),
-            "k1": u(-0.12, 0.02),
-            "auto": u(0.6, 1.0),
-            "veil": 0.14 * u(0, 1) ** 2,
-            "contrast": u(0.15, 0.65),
-            "saturation": u(0.9, 1.2),
-            "sharp": u(0.6, 1.05),
-            "sharpening": u(0.5, 1.8),
-            "halo": u(0.9, 1.6),
-            "coring": u(0.01, 0.04),
-            "noise": u(0.008, 0.016),
-            "motion": u(0.3, 1.3),
-            "jpeg": int(rng.integers(50, 84)),
-        }
-    gain = white * math.exp(
-        rng.normal(0.15, 0.20) if platform == "wearable" else rng.normal(0.08, 0.12)
-    )
-    return Lens(gain=tuple(float(g) for g in gain), **own)
+    frame = {"drone": (2160, 3840), "wearable": (1080, 1920)}.get(platform)
+    if frame is None:
+        rows = int(rng.choice([720, 1080]))
+        frame = (rows, rows * 16 // 9)
+    values = {}
+    for name, ranges in RANGES.items():
+        low, high = ranges[PLATFORMS.index(platform)]
+        match name:
+            case "veil":
+                values[name] = high * rng.uniform(0, 1) ** 2
+            case "jpeg":
+                values[name] = int(rng.integers(low, high))
+            case _:
+                values[name] = rng.uniform(low, high)
+    gain = white * math.exp(rng.normal(*EXPOSURE[platform]))
+    return Lens(frame=frame, gain=tuple(float(g) for g in gain), **values)
 
 
-def sense(light: np.ndarray, camera: Lens, level: float, rng: np.random.Generator) -> np.ndarray:
-    """What the camera stores of a picture.
+def sense(light: np.ndarray, lens: Lens, level: float, rng: np.random.Generator) -> np.ndarray:
+    """Apply the sensor model to an image.
 
     Source: ours.
 
     Args:
-        light: Linear.  float32 [H, W, 3]
-        level: Light of the place against day; little light makes much noise.
-        rng: Of this picture.
-    Returns: uint8 [H, W, 3].
+        light: Linear light.  float32 [H, W, 3]
+        lens: The camera's lens.
+        level: Light of the place relative to daylight; less light means more noise.
+        rng: Generator of this image.
+
+    Returns:
+        sRGB.  uint8 [H, W, 3]
     """
     planes = np.ascontiguousarray(light.transpose(2, 0, 1), np.float32)
     drift = math.exp(rng.normal(0, 0.08))
     key = float(np.minimum(planes, 1.5).mean())
-    exposure = drift * float(np.clip((KEY / max(key, 1e-3)) ** camera.auto, 0.4, 2.6))
-    planes = _optics(planes, camera, rng)
-    planes += np.float32(camera.veil) * (planes.mean((1, 2), keepdims=True) + 0.1 - planes)
-    planes *= (np.float32(camera.gain) * np.float32(exposure))[:, None, None]
-    planes = _noisy(planes, camera.noise * min(3.0, level**-0.4), rng)
-    picture = _developed(planes, camera)
-    stored = (picture * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+    exposure = drift * float(np.clip((KEY / max(key, 1e-3)) ** lens.auto, 0.4, 2.6))
+    planes = _optics(planes, lens, rng)
+    planes += np.float32(lens.veil) * (planes.mean((1, 2), keepdims=True) + 0.1 - planes)
+    planes *= (np.float32(lens.gain) * np.float32(exposure))[:, None, None]
+    planes = _noisy(planes, lens.noise * min(3.0, level**-0.4), rng)
+    developed = _developed(planes, lens)
+    stored = (developed * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(stored)).save(
-        file, "JPEG", quality=camera.jpeg, subsampling="4:2:0"
+        file, "JPEG", quality=lens.jpeg, subsampling="4:2:0"
     )
     return np.asarray(Image.open(file)).copy()
 
 
-def _optics(planes: np.ndarray, camera: Lens, rng: np.random.Generator) -> np.ndarray:
-    """Blur of the lens, and of the movement of camera and person.  [3, H, W]"""
-    planes = blur(planes, camera.sharp)
-    length = min(6.0, camera.motion * rng.exponential(1.0))
+def _optics(planes: np.ndarray, lens: Lens, rng: np.random.Generator) -> np.ndarray:
+    """Lens blur, then linear motion blur of camera and person, [3, H, W]."""
+    planes = blur(planes, lens.sharp)
+    length = min(6.0, lens.motion * rng.exponential(1.0))
     turn_rad = rng.uniform(0, math.pi)
     if length < 0.4:
         return planes
@@ -182,29 +171,29 @@ def _optics(planes: np.ndarray, camera: Lens, rng: np.random.Generator) -> np.nd
 
 
 def _noisy(planes: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Add shot and read noise; half of it has the grain of demosaicing.  [3, H, W]"""
+    """Add shot and read noise; half of it has the grain of demosaicing, [3, H, W]."""
     fine = rng.standard_normal(planes.shape, dtype=np.float32)
     grain = 0.6 * fine + blur(fine, 0.7)
-    # In linear light: noise of middle grey, growing with the root of the light.
+    # In linear light: noise at middle grey that grows with the square root of the light.
     return planes + np.float32(0.9 * noise) * np.sqrt(np.maximum(planes, 0) + 0.01) * grain
 
 
-def _developed(planes: np.ndarray, camera: Lens) -> np.ndarray:
-    """Tone curve, saturation, noise suppression and sharpening.  Linear -> [0, 1]"""
+def _developed(planes: np.ndarray, lens: Lens) -> np.ndarray:
+    """Tone curve, saturation, denoising and sharpening, linear [3, H, W] -> [0, 1]."""
     steps = (planes * np.float32(CURVE / 4)).clip(0, CURVE - 1).astype(np.int32)
-    planes = _curve(camera.contrast).take(steps)
+    planes = _curve(lens.contrast).take(steps)
     grey = np.tensordot(LUMA, planes, 1)
-    planes = grey + np.float32(camera.saturation) * (planes - grey)
-    detail = grey - blur(grey, camera.halo)
-    kept = np.abs(detail) / np.float32(camera.coring + 0.004)
+    planes = grey + np.float32(lens.saturation) * (planes - grey)
+    detail = grey - blur(grey, lens.halo)
+    kept = np.abs(detail) / np.float32(lens.coring + 0.004)
     kept = np.minimum(kept, 1)
-    change = detail * (kept * np.float32(1 + camera.sharpening) - 1)
-    # Cameras limit their haloes.
+    change = detail * (kept * np.float32(1 + lens.sharpening) - 1)
+    # Cameras limit their halos.
     return (planes + change.clip(-0.28, 0.22)).clip(0, 1)
 
 
 def _curve(contrast: float) -> np.ndarray:
-    """SRGB with a shoulder over linear light 0 to 4, then an S.  [CURVE]"""
+    """Tone curve over linear light 0 to 4: sRGB with a shoulder, then an S-curve, [CURVE]."""
     x = (np.arange(CURVE, dtype=np.float32) + 0.5) * np.float32(4 / CURVE)
     x = np.where(x < 0.7, x, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.3)))
     y = np.where(x < 0.0031, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
@@ -212,7 +201,7 @@ def _curve(contrast: float) -> np.ndarray:
 
 
 def blur(planes: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of the last two axes with the border repeated."""
+    """Gaussian blur of the last two axes, with the border repeated."""
     for axis in (-2, -1):
         planes = ndimage.gaussian_filter1d(planes, sigma, axis, mode="nearest", truncate=3)
     return planes

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shells: sheets of triangles around a body, cut, swollen and smoothed into garments.
+"""Shells: sheets of triangles around a body that are cut and offset into garments.
 
-A shell lives in the body's template pose and carries, for every vertex, the skinning weights that
-move it and its *rest* coordinates, which fabrics and garment borders are functions of (see
-`mannequin.Mannequin`). Garments are cut along the zero line of a field, so that hems are straight.
+A shell is given in the body's template pose. Each vertex has the skinning weights that move it, and
+*rest* coordinates, on which fabrics and borders of garments depend (see `mannequin`). Garments are
+cut along the zero line of a field, so that hems are straight.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 
-SLACK = 1e-6  # values of a field nearer to zero count as inside, so that no sliver arises
-STEPS = 12  # of smoothing, by which cloth spans what it bridges
+SLACK = 1e-6  # field values closer to zero count as inside, to avoid sliver triangles
+STEPS = 12  # smoothing steps, which make cloth bridge hollows
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Shell:
     """A sheet of triangles that moves with the body.
 
     Args:
-        points: In the template pose of one identity, metres.  float32 [N, 3]
+        points: Vertices in the template pose of one identity, metres.  float32 [N, 3]
         rest: Coordinates on the mean body in the rest pose, metres.  float32 [N, 3]
-        skin: Weights of the bones.  float32 [N, C]
+        skin: Skinning weights.  float32 [N, C]
         faces: Counter-clockwise seen from outside.  int64 [F, 3]
     """
 
@@ -44,12 +44,16 @@ class Shell:
 
 
 def cut(shell: Shell, field: np.ndarray) -> Shell:
-    """The part of a shell where a field is positive, cut through the triangles on its border.
+    """The part of a shell where a field is positive; triangles on its border are cut.
 
     Source: marching triangles; ours.
 
     Args:
-        field: One value a vertex, linear between vertices.  [N]
+        shell: The shell.
+        field: One value per vertex, linear between vertices.  [N]
+
+    Returns:
+        The part.
     """
     field = np.where(np.abs(field) < SLACK, SLACK, field)
     inside = field[shell.faces] > 0
@@ -59,14 +63,14 @@ def cut(shell: Shell, field: np.ndarray) -> Shell:
     base = len(shell.points)
 
     def crossing(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """New vertices on the edges a-b; numbered from `base` in the order of `edges`."""
+        """Numbers of new vertices on the edges a-b: from `base`, in the order of `edges`."""
         start = base + sum(len(e) for e in edges)
         edges.append(np.stack([a, b], 1))
         return start + np.arange(len(a))
 
     for wanted in (1, 2):
         some = shell.faces[count == wanted]
-        lone = (inside[count == wanted] == (wanted == 1)).argmax(1)  # the corner that is alone
+        lone = (inside[count == wanted] == (wanted == 1)).argmax(1)  # the corner alone on its side
         a, b, c = (np.take_along_axis(some, ((lone + k) % 3)[:, None], 1)[:, 0] for k in range(3))
         ab, ac = crossing(a, b), crossing(a, c)
         if wanted == 1:
@@ -81,7 +85,7 @@ def cut(shell: Shell, field: np.ndarray) -> Shell:
         return np.concatenate([values, values[low] * (1 - share) + values[high] * share])
 
     faces = np.concatenate(pieces)
-    # Both triangles at an edge cut it at the same point: make it one vertex.
+    # Merge the vertices that both triangles at an edge create.
     keys = np.concatenate([np.arange(base), base + low * base + high])
     _, once, number = np.unique(keys, return_index=True, return_inverse=True)
     grown_shell = Shell(
@@ -91,7 +95,7 @@ def cut(shell: Shell, field: np.ndarray) -> Shell:
 
 
 def normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Smooth unit normals, weighted by area.  [N, 3], [F, 3] -> [N, 3]"""
+    """Smooth unit normals, weighted by area, [N, 3], [F, 3] -> [N, 3]."""
     a, b, c = (points[faces[:, k]] for k in range(3))
     across = np.cross(b - a, c - a)
     flat, total = faces.T.ravel(), np.empty((len(points), 3), np.float32)
@@ -101,7 +105,7 @@ def normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def averaging(faces: np.ndarray, count: int) -> sparse.csr_matrix:
-    """The matrix that gives every vertex the mean of its neighbours.  [count, count]"""
+    """Matrix that maps vertex values to the mean of the neighbours, [count, count]."""
     a = np.concatenate([faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()])
     b = np.concatenate([faces[:, [1, 2, 0]].ravel(), faces[:, [0, 1, 2]].ravel()])
     links = sparse.coo_matrix((np.ones(len(a), np.float32), (a, b)), (count, count)).tocsr()
@@ -117,14 +121,17 @@ def swell(
     hang: np.ndarray,
     mean: sparse.csr_matrix,
 ) -> np.ndarray:
-    """Stand cloth off a surface and let it bridge hollows.
+    """Offset cloth from a surface and let it bridge hollows.
 
     Args:
-        points, normal: The surface.  [N, 3] each
-        thickness: Least distance along the normal, metres.  [N]
-        hang: How far the cloth forgets the body under it, 0 = skin-tight, 1 = loose.  [N]
+        points: Vertices of the surface, metres.  [N, 3]
+        normal: Its unit normals.  [N, 3]
+        thickness: Smallest distance along the normal, metres.  [N]
+        hang: Looseness of the cloth, 0 = skin-tight, 1 = loose.  [N]
         mean: See `averaging`.
-    Returns: points of the cloth, nowhere nearer to the surface than `thickness`.  [N, 3]
+
+    Returns:
+        Vertices of the cloth, at least `thickness` above the surface.  [N, 3]
     """
     cloth = points + normal * thickness[:, None]
     share = (0.7 * hang)[:, None].astype(np.float32)

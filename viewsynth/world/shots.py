@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shots: one person, one camera, one moment -> a picture with its truth.
+"""Shots: one camera looking at one person at one moment, rendered with its ground truth.
 
-people, gait, garments, scenes, capture -> this -> the demo (`write`), the tests (`one`) and, with
-the cameras of `rig`, the world that `viewsynth world` writes. A picture is a function of (seed,
-person, shot): the same call gives the same bytes, whatever else is drawn.
+people, motions, gait, character, scenes, capture -> this module -> the demo (`write`), tests
+(`one`) and, with the cameras of `rig`, the world that `viewsynth world` writes. An image depends on
+(seed, person, shot) alone: the same call gives the same bytes, whatever else is rendered.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ import numpy as np
 
 from viewsynth.records import seed_of
 from viewsynth.runtime import files, images
-from viewsynth.world import capture, gait, of_person, people, scenes, stride
+from viewsynth.world import capture, gait, motions, of_person, people, scenes, sensor, stride
 from viewsynth.world.character import Character, Dressed
 from viewsynth.world.mannequin import mannequin
 
-STRANGERS = 1_000_000  # numbers from here on are people who only pass by
-TURNS = 50  # how often a simple picture is drawn again because something stands before the person
+STRANGERS = 1_000_000  # first number of people who appear only near other people
+ATTEMPTS = 50  # renderings of a simple shot until the person is not hidden
+# Posture of a shot: the kinds of motion that show it; "sit" is a standing person, seated.
 POSTURES = {
-    "": gait.KINDS,
+    "": motions.KINDS,
     "walk": ("walk", "stand"),
     "run": ("run",),
     "cycle": ("cycle",),
     "sit": ("stand",),
 }
-PHONE = ("text", "text2", "ear")  # what an arm does that holds a telephone
-WHOLE = 0.02  # share of a person that may be hidden in a simple picture
-COMPANY = 0.15  # share of busy shots in which somebody else stands near
+PHONE = ("text", "text2", "ear")  # poses of an arm that holds a telephone
+WHOLE = 0.02  # share of a person that may be hidden in a simple shot
+COMPANY = 0.15  # share of busy shots with another person near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +42,19 @@ class Shot:
     """One camera and one moment.
 
     Args:
-        name: Unique among the shots of a person; the picture's own draws hang on it.
+        name: Unique among the shots of a person; seeds the random choices of the image.
         camera: Number in the rig; 0 = none of its cameras.
         camid, platform: See `records.Sample`.
-        index: Counts the pictures of this person and camera.
-        station: Where the camera is about the target when `time` is 0.
-        lens: What takes the picture.
-        where: Street and light, and where in it the person is when `time` is 0.
-        moment: Shots of one moment show one motion of the person.
-        time: Seconds from the middle of that motion; who walks, passes a camera that does not fly.
-        busy: Whether others may stand about, and the person may run or cycle.
-        instant: Name of the instant that several cameras saw; "" = none.
-        posture: One of `POSTURES`, whose hands are then free; "" = whatever the person does.
+        index: Counts the images of this person and camera.
+        station: Position of the camera relative to the person when `time` is 0.
+        lens: The camera's lens.
+        place: Place and light, with the position of the person when `time` is 0.
+        moment: Name of the motion: shots of one moment show one motion; "" = that of `name`.
+        time: Seconds from the middle of the motion; a walking person passes a ground camera, and a
+            drone follows.
+        busy: Whether other people may be near, and the person may run or cycle.
+        instant: Name of the instant that several cameras see at once; "" = none.
+        posture: One of `POSTURES`, with free hands; "" = any motion.
     """
 
     name: str
@@ -61,8 +63,8 @@ class Shot:
     platform: str
     index: int = 0
     station: capture.Station
-    lens: capture.Lens
-    where: scenes.Place
+    lens: sensor.Lens
+    place: scenes.Place
     moment: str = ""
     time: float = 0.0
     busy: bool = False
@@ -72,14 +74,18 @@ class Shot:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One picture and everything that is true of it.
+    """One rendered image and its ground truth.
 
     Args:
-        station: Where the camera was; elevation and azimuth in degrees, distance in metres.
-        altitude: Of the camera above the ground, metres.
-        photo: Pixels, part map, keypoints and camera, see `capture.Photo`.
+        identity: The person.
+        shot: The shot.
+        station: Position of the camera relative to the person.
+        altitude: Height of the camera above the ground, metres.
+        photo: Pixels, part map, keypoints and camera.
         joints: `bodies.KEYPOINTS` in the world frame, metres.  float32 [K, 3]
-        motion, pose, lift: What the person did; pose float32 [P, 3], see `gait`.
+        motion: Motion of the person.
+        pose: Rotation vectors, radians, see `gait.pose`.  float32 [P, 3]
+        lift: Height of the lowest point of the person above the ground, metres.
     """
 
     identity: people.Identity
@@ -88,44 +94,56 @@ class Picture:
     altitude: float
     photo: capture.Photo
     joints: np.ndarray
-    motion: gait.Motion
+    motion: motions.Motion
     pose: np.ndarray
     lift: float
 
     @property
     def image(self) -> np.ndarray:
-        """RGB.  uint8 [H, W, 3]"""
+        """RGB, uint8 [H, W, 3]."""
         return self.photo.image
 
     @property
     def mask(self) -> np.ndarray:
-        """Pixels of the person.  bool [H, W]"""
+        """Pixels of the person, bool [H, W]."""
         return of_person(self.photo.labels)
 
     @property
     def pid(self) -> str:
-        """Who it is."""
+        """Identity of the person."""
         return self.identity.pid
 
     @property
     def view(self) -> str:
-        """See `records.VIEWS`."""
+        """One of `records.VIEWS`."""
         return "aerial" if self.shot.platform == "drone" else "ground"
 
 
 def take(seed: int, number: int, shots: Sequence[Shot]) -> list[Picture]:
-    """Take pictures of one person.
+    """Render several shots of one person.
 
     Args:
-        seed: Of the world.
-        number: Of the person.
-        shots: With names of their own.
+        seed: Seed of the world.
+        number: Number of the person.
+        shots: Shots with different names.
+
+    Returns:
+        One image per shot.
     """
     return [picture(seed, number, shot) for shot in shots]
 
 
 def picture(seed: int, number: int, shot: Shot) -> Picture:
-    """Take one picture of one person; their dressed body is kept for the next one."""
+    """Render one shot of one person; the dressed body is cached for the next shot.
+
+    Args:
+        seed: Seed of the world.
+        number: Number of the person.
+        shot: The shot.
+
+    Returns:
+        The image and its ground truth.
+    """
     character = _character(seed, number)
     calm, moment = not (shot.busy or shot.posture), shot.moment or shot.name
     motion = _later(_motion(seed, character, moment, calm, shot.posture), shot.time)
@@ -133,15 +151,15 @@ def picture(seed: int, number: int, shot: Shot) -> Picture:
     station, way = shot.station, motion.speed * shot.time
     if shot.platform != "drone":
         station = passed(station, way)
-    turn_rad = math.radians(shot.where.heading)
-    x, z = np.add(shot.where.at, (way * math.sin(turn_rad), way * math.cos(turn_rad))).tolist()
-    where = scenes.standing(shot.where, (x, z), shot.where.heading)
+    turn_rad = math.radians(shot.place.heading)
+    x, z = np.add(shot.place.at, (way * math.sin(turn_rad), way * math.cos(turn_rad))).tolist()
+    place = scenes.standing(shot.place, (x, z), shot.place.heading)
     rng = _rng(seed, "picture", number, shot.name)
     others = _others(seed, number, shot, rng) if shot.busy else ()
-    photo = capture.photograph(person, station, where, shot.lens, rng, others)
+    photo = capture.photograph(person, station, place, shot.lens, rng, others)
     e_rad = math.radians(station.elevation)
     return Picture(
-        identity=character.who,
+        identity=character.identity,
         shot=shot,
         station=station,
         photo=photo,
@@ -154,13 +172,21 @@ def picture(seed: int, number: int, shot: Shot) -> Picture:
 
 
 def passed(station: capture.Station, way: float) -> capture.Station:
-    """Where a camera that stays is about a person who has gone on by so many metres."""
+    """Position of a fixed camera relative to a person who has walked on.
+
+    Args:
+        station: Position before the walk.
+        way: Length of the walk towards +z, metres.
+
+    Returns:
+        The position after the walk.
+    """
     if not way:
         return station
     e_rad, a_rad = math.radians(station.elevation), math.radians(station.azimuth)
     ground, up = station.distance * math.cos(e_rad), station.distance * math.sin(e_rad)
     x, z = ground * math.sin(a_rad), ground * math.cos(a_rad) - way
-    near = max(math.hypot(x, z), 0.75 * ground)  # nobody runs into a camera
+    near = max(math.hypot(x, z), 0.75 * ground)  # a person does not walk into the camera
     return replace(
         station,
         elevation=math.degrees(math.atan2(up, near)),
@@ -169,24 +195,19 @@ def passed(station: capture.Station, way: float) -> capture.Station:
     )
 
 
-def _later(motion: gait.Motion, seconds: float) -> gait.Motion:
-    """A motion some time later."""
+def _later(motion: motions.Motion, seconds: float) -> motions.Motion:
+    """The motion some seconds later."""
     turned = motion.phase + gait.rate(motion, mannequin().body) * seconds
     return replace(motion, phase=round(turned % 360, 2) % 360)
 
 
 def _motion(
     seed: int, character: Character, moment: str, calm: bool = False, posture: str = ""
-) -> gait.Motion:
-    """What a person does at a moment.
-
-    Args:
-        calm: Neither runs nor cycles.
-        posture: See `Shot`.
-    """
-    rng = _rng(seed, "motion", character.who.number, moment)
+) -> motions.Motion:
+    """Sample the motion of a person at a moment; a calm person neither runs nor cycles."""
+    rng = _rng(seed, "motion", character.identity.number, moment)
     hand, kinds = "" if posture else character.hand, POSTURES[posture]
-    while (motion := gait.motion(rng, hand)).kind not in kinds or (
+    while (motion := motions.sample_motion(rng, hand)).kind not in kinds or (
         calm and motion.kind in ("run", "cycle")
     ):
         pass
@@ -194,7 +215,7 @@ def _motion(
 
 
 def _posed(
-    character: Character, motion: gait.Motion, sits: bool = False
+    character: Character, motion: motions.Motion, sits: bool = False
 ) -> tuple[Dressed, np.ndarray, float]:
     body = mannequin().body
     if sits:
@@ -206,10 +227,10 @@ def _posed(
 
 
 def _others(seed: int, number: int, shot: Shot, rng: np.random.Generator) -> tuple:
-    """Who else stands or walks near: [(person, (x, z), heading)]."""
+    """Other people near: [(person, (x, z) in metres, heading in degrees)]."""
     if rng.random() >= COMPANY:
         return ()
-    # Two strangers a person: their clothes need not be made anew for every picture.
+    # Two strangers per person, so that their geometry can be cached.
     stranger = STRANGERS + 2 * number + int(rng.integers(2))
     character = _character(seed, stranger)
     person, _, _ = _posed(character, _motion(seed, character, f"{number} {shot.name}", calm=True))
@@ -220,7 +241,7 @@ def _others(seed: int, number: int, shot: Shot, rng: np.random.Generator) -> tup
 
 @functools.lru_cache(4)
 def _character(seed: int, number: int) -> Character:
-    """A person, dressed; the last few are kept."""
+    """A dressed person; the last few are cached."""
     return Character(people.identity(seed, number))
 
 
@@ -228,17 +249,20 @@ def _rng(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng(seed_of(seed, "shots", *names))
 
 
-# ---- single pictures, for the demo and the tests ---------------------------------------------
+# ---- single images, for the demo and the tests -----------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Simple:
-    """A shot in plain words: a person in the middle of the picture, with nobody else near.
+    """A shot of a person in the middle of the frame, without other people.
 
     Args:
-        elevation, azimuth, distance: Of the camera; degrees and metres.
+        name: Unique among the shots of a person.
+        elevation, azimuth: Of the camera, degrees.
+        platform, camid: See `records.Sample`; "" = the name.
         jitter: Half range of a random change of the azimuth per person, degrees.
-        height: Of a standing person in a level picture, margins included, pixels.
+        distance: From the camera to the target, metres.
+        height: Height of a standing person seen at elevation 0, margins included, pixels.
         moment: Shots of one moment show the same pose; "" = a moment of its own.
         posture: See `Shot`.
     """
@@ -266,31 +290,46 @@ SHOTS = (
 def draw(
     count: int, seed: int = 0, shots: tuple[Simple, ...] = SHOTS, first: int = 0
 ) -> list[Picture]:
-    """Pictures of people, person by person, in the order of the shots.
+    """Render people, person by person, in the order of the shots.
 
     Args:
-        count: How many people, numbers `first` to `first + count - 1`.
-        seed: Of the whole population.
+        count: Number of people.
+        seed: Seed of the population.
+        shots: Shots of each person.
+        first: Number of the first person.
+
+    Returns:
+        `count * len(shots)` images.
     """
     return [one(number, seed, shot) for number in range(first, first + count) for shot in shots]
 
 
 def one(number: int, seed: int, simple: Simple) -> Picture:
-    """One picture of one person."""
+    """Render one image of one person.
+
+    Args:
+        number: Number of the person.
+        seed: Seed of the population.
+        simple: The shot.
+
+    Returns:
+        The image, in which nothing hides or cuts off the person.
+
+    Raises:
+        ValueError: If the person was hidden in all attempts.
+    """
     camid = simple.camid or simple.name
     rng = _rng(seed, "one", number, simple.name)
     azimuth = (simple.azimuth + rng.uniform(-1, 1) * simple.jitter) % 360
-    lens = capture.lens(_rng(seed, "lens", camid), simple.platform)
-    # So many pixels that a person of 1.75 m with margins of a tenth is as high as asked for.
+    lens = sensor.sample_lens(_rng(seed, "lens", camid), simple.platform)
+    # A person of 1.75 m with margins of a tenth is `height` pixels high.
     focal = simple.height * simple.distance / 1.95
     rows = round(2 * focal * math.tan(math.radians(lens.vfov) / 2))
-    lens = replace(lens, picture=(rows, round(rows * 16 / 9)))
+    lens = replace(lens, frame=(rows, round(rows * 16 / 9)))
     station = capture.Station(
         elevation=float(simple.elevation),
         azimuth=float(azimuth),
         distance=float(simple.distance),
-        off=(0.0, 0.0),
-        roll=0.0,
     )
     shot = Shot(
         name=simple.name,
@@ -298,40 +337,47 @@ def one(number: int, seed: int, simple: Simple) -> Picture:
         platform=simple.platform,
         station=station,
         lens=lens,
-        where=scenes.place(_rng(seed, "street", camid, number)),
+        place=scenes.sample_place(_rng(seed, "street", camid, number)),
         moment=simple.moment or simple.name,
         posture=simple.posture,
     )
-    for turn in range(TURNS):  # until nothing hides or cuts off the person
-        drawn = picture(seed, number, replace(shot, name=f"{simple.name}{turn * '+'}"))
-        if drawn.photo.occlusion < WHOLE:
-            return replace(drawn, shot=shot)
+    for attempt in range(ATTEMPTS):
+        rendered = picture(seed, number, replace(shot, name=f"{simple.name}{attempt * '+'}"))
+        if rendered.photo.occlusion < WHOLE:
+            return replace(rendered, shot=shot)
     raise ValueError(
-        f"the shot {simple.name!r} of person {number} was hidden in {TURNS} draws; take another "
-        "elevation or distance"
+        f"in the shot {simple.name!r}, person {number} was hidden in all {ATTEMPTS} renderings; "
+        "use another elevation or distance"
     )
 
 
 def write(
     root: str | Path, count: int = 6, seed: int = 0, shots: tuple[Simple, ...] = SHOTS
 ) -> Path:
-    """Draw people into a folder that `data.folder` reads: `<pid>/<name>.jpg` and `metadata.jsonl`.
+    """Render people into a folder that `data.folder` reads.
 
-    Returns: The folder.
+    Args:
+        root: The folder; it gets `<pid>/<name>.jpg` and `metadata.jsonl`.
+        count: Number of people.
+        seed: Seed of the population.
+        shots: Shots of each person.
+
+    Returns:
+        The folder.
     """
     root, rows = Path(root), []
     for number in range(count):
-        for drawn in draw(1, seed, shots, first=number):
-            name = f"{drawn.pid}/{drawn.shot.name}.jpg"
-            files.write(root / name, images.jpeg(drawn.image, images.DRAWN))
+        for rendered in draw(1, seed, shots, first=number):
+            name = f"{rendered.pid}/{rendered.shot.name}.jpg"
+            files.write(root / name, images.jpeg(rendered.image, images.DRAWN))
             rows.append(
                 {
                     "file_name": name,
-                    "pid": drawn.pid,
-                    "camid": drawn.shot.camid,
-                    "platform": drawn.shot.platform,
-                    "view": drawn.view,
-                    "elevation": drawn.station.elevation,
+                    "pid": rendered.pid,
+                    "camid": rendered.shot.camid,
+                    "platform": rendered.shot.platform,
+                    "view": rendered.view,
+                    "elevation": rendered.station.elevation,
                     "source": "synthetic",
                 }
             )

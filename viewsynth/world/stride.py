@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stride: where the feet are over a cycle, and the legs that lead there.
+"""Positions of the feet over a walking or running cycle, and the leg joints that follow from them.
 
-gait (what a person does) -> this, by `turns`. The foot on the ground stays where it is: it lands on
-the heel, lies flat, rolls off over the toes and swings to its next place, while the pelvis goes on
-at constant speed. Heights of the pelvis follow from how far the knee of the bearing leg is bent
-(Winter); thigh and shank follow from hip and ankle. Lengths are in legs (hip joint to ankle) of the
-mean body, so that a person of other size takes other steps at the same angles.
+turns -> this module -> gait. The foot on the ground does not slide: it lands on the heel, lies
+flat, rolls off over the toes and swings to its next position, while the pelvis moves at constant
+speed. The height of the pelvis follows from the flexion of the bearing knee (Winter); thigh and
+shank follow from hip and ankle. Lengths are in leg lengths (hip joint to ankle) of the mean body,
+so that people of other sizes take longer or shorter steps at the same angles.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch import Tensor
 from viewsynth import bodies
 from viewsynth.world.turns import between, cos, inverse, product, rotate, sin, turn
 
-SIDES = (("L", 1.0, 0.0), ("R", -1.0, 180.0))  # name, the way outward (x), shift of the phase
-STEPS = 36  # phases at which the height of the pelvis is worked out
+SIDES = (("L", 1.0, 0.0), ("R", -1.0, 180.0))  # name, sign of x outward, shift of the phase
+STEPS = 36  # phases at which the height of the pelvis is computed
 
 
 @dataclass(frozen=True)
 class Legs:
-    """Joints of the mean body, standing; metres, left leg, the right one mirrored.
+    """Joints of the left leg of the mean body, standing, metres; the right leg is mirrored.
 
     Args:
         hip, knee, ankle: Joints relative to the head of the root bone.  float64 [3]
-        heel, toe: Where the sole touches the ground when it rolls, relative to the ankle. [3]
+        heel, toe: Points of the sole about which the foot rolls, relative to the ankle.  [3]
         soles: Vertices of both soles.  int64 [N]
     """
 
@@ -43,23 +43,23 @@ class Legs:
 
     @property
     def thigh(self) -> float:
-        """Metres."""
+        """Length of the thigh, metres."""
         return float(np.linalg.norm(self.knee - self.hip))
 
     @property
     def shank(self) -> float:
-        """Metres."""
+        """Length of the shank, metres."""
         return float(np.linalg.norm(self.ankle - self.knee))
 
     @property
     def length(self) -> float:
-        """Metres, hip joint to ankle."""
+        """Length from hip joint to ankle, metres."""
         return self.thigh + self.shank
 
 
 @functools.lru_cache(maxsize=4)
 def legs_of(body) -> Legs:
-    """The legs of the body "anny"."""
+    """Legs of the body "anny"."""
     shape, zero = body.shape_mean[None], torch.zeros_like(body.pose_mean)[None]
     joints = joints_of(body, shape, zero)[0].cpu().double().numpy()
     root, hip, knee, ankle = (
@@ -76,12 +76,12 @@ def legs_of(body) -> Legs:
     points = points[points[:, 0] > 0] - ankle
     touch = [points[rotate(turn(-tilt), points)[:, 1].argmin()] for tilt in (14.0, -35.0)]
     for point in touch:
-        point[1] = points[:, 1].min()  # both lie on the ground when the foot is flat
+        point[1] = points[:, 1].min()  # both touch the ground when the foot is flat
     return Legs(hip - root, knee - root, ankle - root, *touch, soles.to(body.faces.device))
 
 
 def joints_of(body, shape: Tensor, pose: Tensor) -> Tensor:
-    """Heads of the posed bones, world axes, metres.  [B, S], [B, P, 3] -> [B, P, 3]"""
+    """Heads of the posed bones, world axes, metres, [B, S], [B, P, 3] -> [B, P, 3]."""
     _, heads = body.template(shape, torch.zeros(1, dtype=torch.long, device=shape.device))
     rotations, shifts = body.motion(pose, heads)
     return (rotations @ heads[..., None])[..., 0] + shifts
@@ -89,19 +89,21 @@ def joints_of(body, shape: Tensor, pose: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Stride:
-    """How one person strides at one speed. Shares are of a cycle, lengths of a leg.
+    """Parameters of a stride; times are shares of a cycle, lengths are in leg lengths.
 
     Args:
-        length: Way of a whole cycle (two steps).
-        stance: Share of the cycle that a foot is on the ground.
-        ahead: Where the ankle is at the strike, before the pelvis, share of `length`.
-        strike, push: Toes up at the strike, and heel up at toe-off, degrees.
-        flat, rise: Shares at which the foot is flat, and at which the heel rises.
-        swing: Pairs of (share of the swing, degrees that the toes are up).
+        length: Distance covered in a cycle (two steps).
+        stance: Time for which a foot is on the ground.
+        ahead: Distance of the ankle in front of the pelvis at heel strike, share of `length`.
+        strike: Pitch of the foot at heel strike, degrees, toes up positive.
+        push: Pitch at toe-off, likewise.
+        flat: Time at which the foot is flat.
+        rise: Time at which the heel rises.
+        swing: Pairs of (share of the swing, pitch in degrees).
         clearance: Greatest height of the lowest point of the swinging foot.
-        early: Below 1 that is reached before the middle of the swing.
-        late: How much the foot hangs behind in the first half of its swing, share of the swing.
-        knee: Flexion of the bearing knee at a quarter each of the stance, degrees.
+        early: Below 1 this height is reached before the middle of the swing.
+        late: Lag of the foot in the first half of the swing, share of the swing.
+        knee: Flexion of the bearing knee at each quarter of the stance, degrees.
     """
 
     length: float
@@ -119,15 +121,19 @@ class Stride:
 
 
 def walking(speed: float, leg: float, longer: float, lifted: float) -> Stride:
-    """The stride of a walk.
+    """Stride of a walk.
 
     Source: Winter (Biomechanics and Motor Control of Human Movement, 4th ed., ch. 4) for the
     angles; step length over cadence is nearly constant for adults (walk ratio, Sekiya 1998).
 
     Args:
-        speed: m/s.
-        leg: Metres.
-        longer, lifted: Length of the steps and height of the feet relative to what is usual.
+        speed: Walking speed, m/s.
+        leg: Length of the leg, metres.
+        longer: Length of the steps relative to the usual length.
+        lifted: Height of the feet relative to the usual height.
+
+    Returns:
+        The stride.
     """
     step = longer * float(np.sqrt(60 * 0.0065 * speed))
     size = step / 0.72
@@ -148,7 +154,7 @@ def walking(speed: float, leg: float, longer: float, lifted: float) -> Stride:
 
 
 def running(speed: float, leg: float, longer: float, lifted: float) -> Stride:
-    """The stride of a run; see `walking`. Source: Novacheck, The biomechanics of running, 1998."""
+    """Stride of a run, see `walking`. Source: Novacheck, The biomechanics of running, 1998."""
     cycle_s = 0.76 - 0.02 * speed
     length = longer * cycle_s * speed / leg
     stance = float(np.clip(0.47 - 0.04 * speed, 0.28, 0.4))
@@ -169,28 +175,28 @@ def running(speed: float, leg: float, longer: float, lifted: float) -> Stride:
 
 
 def clearance(stride: Stride, phase: np.ndarray, shift: float) -> np.ndarray:
-    """Height of the lowest point of one foot above the ground, in legs.  [T]"""
+    """Height of the lowest point of one foot above the ground, in leg lengths, [T]."""
     swung = _swung(stride, (phase + shift) % 360 / 360)
     return stride.clearance * np.sin(np.pi * swung**stride.early) ** 2
 
 
 def _swung(stride: Stride, share: np.ndarray) -> np.ndarray:
-    """Share of the swing that is over, 0 on the ground."""
+    """Share of the swing that is completed, 0 on the ground, [T]."""
     return np.clip((share - stride.stance) / (1 - stride.stance), 0, 1)
 
 
 def pitch(stride: Stride, phase: np.ndarray, shift: float) -> np.ndarray:
-    """Toes up, degrees.  [T]"""
+    """Pitch of one foot, degrees, toes up positive, [T]."""
     return _smooth(*_rocking(stride), (phase + shift) % 360 / 360)
 
 
 @functools.lru_cache(maxsize=16)
 def _rocking(stride: Stride) -> tuple[np.ndarray, np.ndarray]:
-    """Knots of `pitch` over more than a cycle: shares and degrees."""
+    """Knots of `pitch`, with some of the neighbouring cycles: shares of a cycle and degrees."""
     rises = np.linspace(stride.rise, stride.stance, 5)
     air = [(stride.stance + (1 - stride.stance) * u, degrees) for u, degrees in stride.swing]
     at = np.concatenate([[0, stride.flat], rises, [share for share, _ in air]])
-    roll = stride.push * np.array([0.0, 0.08, 0.28, 0.6, 1.0])  # how the heel rises
+    roll = stride.push * np.array([0.0, 0.08, 0.28, 0.6, 1.0])  # while the heel rises
     value = np.concatenate([[stride.strike, 0], roll, [degrees for _, degrees in air]])
     return (
         np.concatenate([at[-2:] - 1, at, at[:3] + 1]),
@@ -198,32 +204,37 @@ def _rocking(stride: Stride) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _smooth(at: np.ndarray, value: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """The cubic through knots that never leaves the range of its neighbours.
+def _smooth(at: np.ndarray, value: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Monotone cubic interpolation; equal neighbouring knots give a constant.
 
-    Source: Fritsch and Butland, SIAM J. Sci. Stat. Comput. 5 (1984). Flat stays exactly flat.
+    Source: Fritsch and Butland, SIAM J. Sci. Stat. Comput. 5 (1984).
     """
     width = np.diff(at)
     rise = np.diff(value) / width
     same = rise[1:] * rise[:-1] > 0
     mean = 2 * rise[1:] * rise[:-1] / np.where(same, rise[1:] + rise[:-1], 1)
     slope = np.concatenate([[0], np.where(same, mean, 0), [0]])
-    k = np.clip(np.searchsorted(at, where, side="right") - 1, 0, len(width) - 1)
-    u = (where - at[k]) / width[k]
+    k = np.clip(np.searchsorted(at, x, side="right") - 1, 0, len(width) - 1)
+    u = (x - at[k]) / width[k]
     return _hermite(u, value[k], slope[k] * width[k], value[k + 1], slope[k + 1] * width[k])
 
 
 def feet(
     stride: Stride, legs: Legs, phase: np.ndarray, side: tuple, toe_out: float, wide: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ankle and direction of one foot.
+    """Position of the ankle and rotation of one foot.
 
     Args:
+        stride: The stride.
+        legs: The legs.
+        phase: Degrees.  [T]
         side: One of `SIDES`.
         toe_out: Heading of the foot, degrees outward.
         wide: Distance of the ankle from the middle, metres.
-    Returns: the ankle's place before the pelvis and above the ground, metres [T, 3], and the
-        foot's rotation [T, 4].
+
+    Returns:
+        Ankle in front of the pelvis and above the ground, metres [T, 3]; rotation of the foot
+        [T, 4].
     """
     _, out, shift = side
     share = (phase + shift) % 360 / 360
@@ -232,7 +243,7 @@ def feet(
     heading = turn(0, out * toe_out)
 
     def rolled(degrees):
-        """How the ankle has moved since the foot was flat, while heel or toes stay in place."""
+        """Shift of the ankle since the foot was flat; heel or toes stay in place."""
         pivot = np.where(degrees[:, None] > 0, legs.heel, legs.toe) * [out, 1, 1]
         return rotate(heading, pivot - rotate(turn(-degrees), pivot))
 
@@ -251,17 +262,23 @@ def feet(
 
 
 def _hermite(u, a, slope_a, b, slope_b):
-    """The cubic from a to b with given slopes at its ends."""
+    """Cubic from a to b over u in [0, 1], with given slopes at its ends."""
     p = u * u * (3 - 2 * u)
     return (1 - p) * a + p * b + u * (1 - u) ** 2 * slope_a - u * u * (1 - u) * slope_b
 
 
 def pelvis(stride: Stride, legs: Legs, root, toe_out: float, wide: float) -> np.ndarray:
-    """Height of the root above the ground over a cycle: middle, and waves at twice its frequency.
+    """Height of the root above the ground over a cycle, as a constant and a second harmonic.
 
     Args:
-        root: Function of the phase [T]: rotation of the pelvis [T, 4].
-    Returns: metres: constant, cos(2 phase), sin(2 phase).  [3]
+        stride: The stride.
+        legs: The legs.
+        root: Function of the phase [T] -> rotation of the pelvis [T, 4].
+        toe_out: See `feet`.
+        wide: See `feet`.
+
+    Returns:
+        Coefficients of 1, cos(2 phase) and sin(2 phase), metres.  [3]
     """
     phase = np.arange(STEPS) * 360 / STEPS
     share = phase / 360
@@ -281,12 +298,15 @@ def pelvis(stride: Stride, legs: Legs, root, toe_out: float, wide: float) -> np.
 
 
 def standing(legs: Legs, hips: list, ankles: list) -> np.ndarray:
-    """Height of the root above the ground when both soles are flat: the longer leg is straight.
+    """Height of the root above the ground when standing with both soles flat and one leg straight.
 
     Args:
-        hips: Relative to the root, metres.  2 x [T, 3]
-        ankles: Before the root and above the ground, metres.  2 x [T, 3]
-    Returns: metres.  [T]
+        legs: The legs.
+        hips: Hip joints relative to the root, metres.  2 x [T, 3]
+        ankles: Ankles in front of the root and above the ground, metres.  2 x [T, 3]
+
+    Returns:
+        Metres.  [T]
     """
     reach = (0.997 * legs.length) ** 2
     heights = [
@@ -299,13 +319,16 @@ def standing(legs: Legs, hips: list, ankles: list) -> np.ndarray:
 def two_bones(
     legs: Legs, way: np.ndarray, out: float, heading: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rotations of thigh and shank that lead from hip to ankle, the knee bent forward.
+    """Rotations of thigh and shank that reach from hip to ankle, with the knee bent forward.
 
     Args:
-        way: Hip to ankle, metres.  [T, 3]
+        legs: The legs.
+        way: Vector from hip to ankle, metres.  [T, 3]
         out: 1 = left, -1 = right.
-        heading: Of the knee, degrees towards the left.
-    Returns: [T, 4] each, in the world.
+        heading: Heading of the knee, degrees towards the left.
+
+    Returns:
+        Rotations in the world frame.  [T, 4] each
     """
     a, b = legs.thigh, legs.shank
     far = np.clip(np.sqrt((way * way).sum(1)), abs(a - b) + 1e-3, 0.9997 * (a + b))
@@ -313,7 +336,7 @@ def two_bones(
     raised = np.rad2deg(np.arccos((a * a + far * far - b * b) / (2 * a * far)))
     facing = turn(0, heading)
     x, y, z = rotate(inverse(facing), way).T
-    # A hanging leg is tilted forward onto the way, then outward.
+    # A hanging leg is tilted forward, then outward, until it points along `way`.
     forward = turn(-np.rad2deg(np.arctan2(z, np.hypot(x, y))))
     aim = product(turn(0, 0, np.rad2deg(np.arctan2(x, -y))), product(forward, turn(-raised)))
     thigh = product(facing, aim)

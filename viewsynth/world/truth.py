@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Truth: what a world says of the instants of its people, read from its folder.
+"""Read the ground truth of a world from its folder.
 
-The layout is that of `viewsynth world`: `truth.jsonl` has a row an image, `people.jsonl` a row a
+The folder is written by `writer`: `truth.jsonl` has one row per image, `people.jsonl` one row per
 person, `parts/` the part maps.
 """
 
@@ -28,12 +28,13 @@ OCCLUDER = LABELS.index("occluder")
 
 @dataclass(frozen=True)
 class Instant:
-    """One moment of one person.
+    """One moment of one person, seen by several cameras at once.
 
     Args:
         pid: Identity.
-        name: Of the moment, unique for the person.
-        ground, drone: Rows of `truth.jsonl`, in the order of their file names.
+        name: Name of the instant, unique for the person.
+        ground: Rows of `truth.jsonl` of the ground images, sorted by file name.
+        drone: Likewise, of the aerial images.
     """
 
     pid: str
@@ -44,13 +45,13 @@ class Instant:
 
 @dataclass(frozen=True)
 class Picture:
-    """A true picture.
+    """An image of the world with its ground truth.
 
     Args:
         image: RGB.  uint8 [H, W, 3]
-        labels: Index into `world.LABELS`.  uint8 [H, W]
-        camera: One camera whose canvas is the picture.
-        row: Its row of `truth.jsonl`.
+        labels: Part map: index into `world.LABELS`.  uint8 [H, W]
+        camera: One camera whose canvas is the image.
+        row: Row of `truth.jsonl`.
     """
 
     image: np.ndarray
@@ -60,18 +61,25 @@ class Picture:
 
     @property
     def mask(self) -> np.ndarray:
-        """Pixels of the person.  bool [H, W]"""
+        """Pixels of the person, bool [H, W]."""
         return of_person(self.labels)
 
 
 def instants(world: Path, people: int | None, skip: int = 0, split: str = "test") -> list[Instant]:
-    """The instants that have both views, in the order of their pids.
+    """Instants with ground and aerial images, sorted by pid and name.
 
     Args:
         world: Folder of `viewsynth world`.
-        people: How many people, after the first `skip` of the split; None = all that follow.
-        split: "test" or "train": whose.
-    Raises: FileNotFoundError, ValueError: if the folder is no world, or has fewer people.
+        people: Number of people, after the first `skip` of the split; None = all others.
+        skip: Number of people to skip.
+        split: Split of the people: "test" or "train".
+
+    Returns:
+        The instants.
+
+    Raises:
+        FileNotFoundError: If the folder is not a world.
+        ValueError: If the world has fewer people, or no paired images.
     """
     every = [row["pid"] for row in _rows(world, "people.jsonl") if row["split"] == split]
     every.sort(key=order)
@@ -79,7 +87,7 @@ def instants(world: Path, people: int | None, skip: int = 0, split: str = "test"
     if len(wanted) < (people or 1):
         raise ValueError(
             f"{world} has {len(every)} {split} people, so after skipping {skip} there are "
-            f"{len(wanted)}, not {people or 1}; lower --people or --skip, or draw a larger world"
+            f"{len(wanted)}, not {people or 1}; lower --people or --skip, or render a larger world"
         )
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in _rows(world, "truth.jsonl", '"paired"'):
@@ -92,14 +100,21 @@ def instants(world: Path, people: int | None, skip: int = 0, split: str = "test"
         if ground and drone:
             found.append(Instant(pid, name, ground, drone))
     if not found:
-        raise ValueError(f"{world} has no paired pictures; draw it with --instants 1 or more")
+        raise ValueError(f"{world} has no paired images; render it with --instants 1 or more")
     return found
 
 
 def drone_pictures(world: Path, pids: set[str]) -> dict[str, list[dict]]:
-    """The rows of the drone pictures in the split train, by person, sorted by file name.
+    """Rows of the aerial images of the split "train", by pid, sorted by file name.
 
-    Their moments are their own: no ground camera saw the person just then.
+    No ground camera saw the person at the same moment.
+
+    Args:
+        world: Folder of `viewsynth world`.
+        pids: Identities whose rows are read.
+
+    Returns:
+        Rows of `truth.jsonl` by pid.
     """
     found: dict[str, list[dict]] = {}
     for row in _rows(world, "truth.jsonl", '"aerial"'):
@@ -111,15 +126,22 @@ def drone_pictures(world: Path, pids: set[str]) -> dict[str, list[dict]]:
 
 
 def order(name: str) -> tuple[int, str]:
-    """How pids of digits are sorted: by their numbers, also past 9999."""
+    """Key that sorts names of digits by their numbers, also beyond 9999."""
     return len(name), name
 
 
 def training(world: Path) -> list[dict]:
-    """The rows of `truth.jsonl` that the observer may learn from: every picture of the training
-    people, sorted by file name.
+    """Rows of all images of the training people, sorted by file name.
 
-    Raises: FileNotFoundError, ValueError: if the folder is no world, or has none.
+    Args:
+        world: Folder of `viewsynth world`.
+
+    Returns:
+        Rows of `truth.jsonl` with the keys that the training of the observer needs.
+
+    Raises:
+        FileNotFoundError: If the folder is not a world.
+        ValueError: If the world has no training people.
     """
     allowed = {row["pid"] for row in _rows(world, "people.jsonl") if row["split"] == "train"}
     keep = ("file_name", "pid", "parts", "elevation")
@@ -134,10 +156,12 @@ def training(world: Path) -> list[dict]:
 
 
 def _rows(world: Path, name: str, having: str = "") -> Iterator[dict]:
-    """The rows of a file of the world; those without the text `having` are not even parsed."""
+    """Rows of a JSON lines file of the world; lines without the text `having` are skipped."""
     path = world / name
     if not path.is_file():
-        raise FileNotFoundError(f"{world} is no world: it has no {name}; make one: viewsynth world")
+        raise FileNotFoundError(
+            f"{world} is no world: it has no {name}; render one with `viewsynth world`"
+        )
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if having in line:
@@ -148,7 +172,7 @@ def _rows(world: Path, name: str, having: str = "") -> Iterator[dict]:
 
 
 def digest(world: Path) -> str:
-    """SHA-256 of the world's truth: another world has another."""
+    """SHA-256 over the ground truth files of a world."""
     total = hashlib.sha256()
     for name in LISTS:
         with (world / name).open("rb") as file:
@@ -157,13 +181,24 @@ def digest(world: Path) -> str:
 
 
 def person(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The picture of a row, uint8 [H, W, 3], and the person's mask, bool [H, W]."""
+    """Image of a row, uint8 [H, W, 3], and mask of the person, bool [H, W]."""
     image, labels = _pixels(world, row)
     return image, of_person(labels)
 
 
 def read(world: Path, row: dict) -> Picture:
-    """The picture of a row, its part map and its camera."""
+    """Read the image, part map and camera of a row.
+
+    Args:
+        world: Folder of `viewsynth world`.
+        row: Row of `truth.jsonl`.
+
+    Returns:
+        The image with its ground truth.
+
+    Raises:
+        ValueError: If the part map has another size than the image.
+    """
     image, labels = _pixels(world, row)
     camera = Cameras(
         torch.tensor(row["world_to_camera"]).view(1, 4, 4).float(),
@@ -175,7 +210,7 @@ def read(world: Path, row: dict) -> Picture:
 
 
 def sample(world: Path, row: dict) -> Sample:
-    """A ground picture as `generate` gets it: file, camera and platform, and no truth."""
+    """Sample of a ground image as `generate` reads it: file, camera and platform, no truth."""
     return Sample(
         paths=(world / row["file_name"],),
         pid=row["pid"],
@@ -192,6 +227,7 @@ def _pixels(world: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:
         labels = np.asarray(file)
     if labels.shape != image.shape[:2]:
         raise ValueError(
-            f"{row['parts']} is {labels.shape}, its picture {image.shape[:2]}; draw the world anew"
+            f"{row['parts']} has the size {labels.shape}, its image {image.shape[:2]}; render the "
+            "world again"
         )
     return image, labels

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words for people: what a witness would say of somebody, as words, a sentence and yes/no answers.
+"""Descriptions of people: words, a caption and yes/no attributes.
 
-people (identity) -> this -> the truth files of the world. All three tell only what a camera may
-see: what is under a closed coat, or hair under a headscarf, is left out.
+people (identity) -> this module -> rows. All three describe only what a camera can see: clothes
+under a closed coat, or hair under a headscarf, are left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ PATTERNS = {
     "floral": "floral",
     "camouflage": "camouflage",
 }
-STYLES = {  # hair: (how it is said with its colour, whether it is seen below a hat)
+# hair: (phrase with its colour, whether it is visible below a hat)
+STYLES = {
     "crop": ("cropped {} hair", False),
     "short": ("short {} hair", False),
     "curly": ("curly {} hair", True),
@@ -55,43 +56,27 @@ HAIR_FAMILIES = {
     "pink": "dyed",
     "blue": "dyed",
 }
-# Statures of women and men between which a person is of medium height, metres; bulk likewise.
+# female: stature of short and of tall people, metres; bulk likewise, see `people.Identity`.
 HEIGHTS = {True: (1.55, 1.68), False: (1.68, 1.82)}
 BULKS = {True: (19.0, 24.5), False: (21.3, 27.5)}
 
 ATTRIBUTES = (
     "female",
     *(f"age {name}" for name, _ in AGES),
-    "short",
-    "medium height",
-    "tall",
-    "slim",
-    "average build",
-    "heavy",
+    *("short", "medium height", "tall"),
+    *("slim", "average build", "heavy"),
     *(f"hair {name}" for name in ("hidden", "black", "brown", "blond", "red", "grey", "dyed")),
-    "bald",
-    "short hair",
-    "long hair",
-    "tied hair",
-    "curly hair",
-    "beard",
-    "glasses",
-    "sunglasses",
+    *("bald", "short hair", "long hair", "tied hair", "curly hair", "beard"),
+    *("glasses", "sunglasses"),
     *HEADWEAR,
     *TOPS,
     *OUTERS,
     "open outer",
-    "sleeveless",
-    "short sleeves",
-    "long sleeves",
+    *("sleeveless", "short sleeves", "long sleeves"),
     *(f"upper {name}" for name in colours.FAMILIES),
-    "upper striped",
-    "upper checked",
-    "upper floral or dots",
-    "upper camouflage",
-    "upper two-tone",
-    "print in front",
-    "print on the back",
+    *("upper striped", "upper checked", "upper floral or dots"),
+    *("upper camouflage", "upper two-tone"),
+    *("print in front", "print on the back"),
     *BOTTOMS,
     *(f"lower {name}" for name in colours.FAMILIES),
     "lower short",
@@ -101,33 +86,48 @@ ATTRIBUTES = (
 )
 
 
-def words(who: Identity) -> list[str]:
-    """What is seen of a person, one thing an entry: "black hoodie", "short brown hair", "woman"."""
-    seen = [_sex(who), *_manner(who)]
-    if hair := _hair(who):
+def words(identity: Identity) -> list[str]:
+    """Visible properties of a person, such as "woman", "short brown hair", "black hoodie".
+
+    Args:
+        identity: The person.
+
+    Returns:
+        One entry per property.
+    """
+    seen = [_sex(identity), *_adjectives(identity)]
+    if hair := _hair(identity):
         seen.append(hair)
-    if who.hair.beard > 0:
-        seen.append(_beard(who))
-    seen += [_thing(garment) for garment in _visible(who)]
-    seen += [f"{_noun(_outermost(who))} with {one}" for one in _prints(_outermost(who))]
-    if who.outfit.glasses:
-        seen.append("glasses" if who.outfit.glasses == "clear" else "sunglasses")
+    if identity.hair.beard > 0:
+        seen.append(_beard(identity))
+    seen += [_thing(garment) for garment in _visible(identity)]
+    seen += [f"{_noun(_outermost(identity))} with {one}" for one in _prints(_outermost(identity))]
+    if identity.outfit.glasses:
+        seen.append("glasses" if identity.outfit.glasses == "clear" else "sunglasses")
     return seen
 
 
-def caption(who: Identity) -> str:
-    """One sentence from the same facts."""
-    outfit = who.outfit
-    features = [hair for hair in [_hair(who)] if hair]
-    if who.hair.beard > 0:
-        features.append(_beard(who))
+def caption(identity: Identity) -> str:
+    """A description of a person in one sentence.
+
+    Args:
+        identity: The person.
+
+    Returns:
+        The sentence.
+    """
+    outfit = identity.outfit
+    features = [hair for hair in [_hair(identity)] if hair]
+    if identity.hair.beard > 0:
+        features.append(_beard(identity))
     if outfit.glasses:
         features.append("glasses" if outfit.glasses == "clear" else "sunglasses")
-    subject = " ".join([*(["bald"] if _bald(who) else []), *_manner(who), _sex(who)])
+    bald = ["bald"] if _bald(identity) else []
+    subject = " ".join([*bald, *_adjectives(identity), _sex(identity)])
     sentence = f"{_article(subject).capitalize()} {subject}"
     if features:
         sentence += f" with {_list([_with_article(one) for one in features])}"
-    upper = _upper(who)
+    upper = _upper(identity)
     clothes = [upper] + [_described(g) for g in (outfit.bottom, outfit.shoes) if g]
     if outfit.headwear and outfit.headwear.kind != "hood":
         clothes.append(_described(outfit.headwear))
@@ -137,19 +137,24 @@ def caption(who: Identity) -> str:
     return sentence + "."
 
 
-def attributes(who: Identity) -> np.ndarray:
-    """Answers to `ATTRIBUTES`, 1 = yes.
+def attributes(identity: Identity) -> np.ndarray:
+    """Values of `ATTRIBUTES`.
 
-    Source: the questions follow the soft attributes of aerial-ground data sets, without ancestry.
-    Returns: uint8 [len(ATTRIBUTES)].
+    Source: the names follow the soft attributes of aerial-ground data sets, without ancestry.
+
+    Args:
+        identity: The person.
+
+    Returns:
+        1 = yes, 0 = no.  uint8 [len(ATTRIBUTES)]
     """
-    outfit, upper = who.outfit, _outermost(who)
-    yes = {"female"} if who.female else set()
-    yes.add(next(f"age {name}" for name, end in AGES if who.years < end))
-    yes.add(_grade(who.stature, HEIGHTS[who.female], ("short", "medium height", "tall")))
-    yes.add(_grade(who.bulk, BULKS[who.female], ("slim", "average build", "heavy")))
-    yes |= _hair_answers(who)
-    yes |= {garment.kind for garment in _visible(who)}
+    outfit, upper = identity.outfit, _outermost(identity)
+    yes = {"female"} if identity.female else set()
+    yes.add(next(f"age {name}" for name, end in AGES if identity.years < end))
+    yes.add(_grade(identity.stature, HEIGHTS[identity.female], ("short", "medium height", "tall")))
+    yes.add(_grade(identity.bulk, BULKS[identity.female], ("slim", "average build", "heavy")))
+    yes |= _hair_attributes(identity)
+    yes |= {garment.kind for garment in _visible(identity)}
     if outfit.headwear:
         yes.add(outfit.headwear.kind)
     if outfit.outer and outfit.outer.open:
@@ -175,11 +180,11 @@ def attributes(who: Identity) -> np.ndarray:
     return np.array([name in yes for name in ATTRIBUTES], np.uint8)
 
 
-def _hair_answers(who: Identity) -> set[str]:
-    yes = {"beard"} if who.hair.beard >= 0.5 else set()
-    if _bald(who):
+def _hair_attributes(identity: Identity) -> set[str]:
+    yes = {"beard"} if identity.hair.beard >= 0.5 else set()
+    if _bald(identity):
         return yes | {"bald"}
-    if not _hair(who):
+    if not _hair(identity):
         return yes | {"hair hidden"}
     style = {
         "long": "long hair",
@@ -187,8 +192,8 @@ def _hair_answers(who: Identity) -> set[str]:
         "bun": "tied hair",
         "curly": "curly hair",
         "afro": "curly hair",
-    }.get(who.hair.kind, "short hair")
-    return yes | {style, f"hair {HAIR_FAMILIES[colours.hair_name(who.hair.colour)]}"}
+    }.get(identity.hair.kind, "short hair")
+    return yes | {style, f"hair {HAIR_FAMILIES[colours.hair_name(identity.hair.colour)]}"}
 
 
 def _grade(value: float, limits: tuple[float, float], names: tuple[str, str, str]) -> str:
@@ -196,7 +201,7 @@ def _grade(value: float, limits: tuple[float, float], names: tuple[str, str, str
 
 
 def _families(garment: Garment) -> set[str]:
-    """Colour families of a garment; of two colours where both cover much of it."""
+    """Colour families of a garment; two if both colours cover much of it."""
     fabric = garment.fabric
     if fabric.kind == "camouflage":
         return {colours.family(fabric.colours[0]), colours.family(fabric.colours[1])}
@@ -204,32 +209,32 @@ def _families(garment: Garment) -> set[str]:
     return {colours.family(colour) for colour in fabric.colours[: 1 + two]}
 
 
-def _outermost(who: Identity) -> Garment:
-    return who.outfit.outer or who.outfit.top
+def _outermost(identity: Identity) -> Garment:
+    return identity.outfit.outer or identity.outfit.top
 
 
-def _visible(who: Identity) -> list[Garment]:
-    """Everything that is seen, from above; a closed outer garment hides the top."""
-    outfit = who.outfit
+def _visible(identity: Identity) -> list[Garment]:
+    """Visible garments from head to foot; a closed outer garment hides the top."""
+    outfit = identity.outfit
     shown = outfit.outer is None or outfit.outer.open or outfit.outer.kind == "vest"
     worn = [outfit.headwear if outfit.headwear and outfit.headwear.kind != "hood" else None]
     worn += [outfit.outer, outfit.top if shown else None, outfit.bottom, outfit.shoes]
     return [garment for garment in worn if garment is not None] + list(outfit.carried)
 
 
-def _upper(who: Identity) -> str:
-    outer, top = who.outfit.outer, who.outfit.top
+def _upper(identity: Identity) -> str:
+    outer, top = identity.outfit.outer, identity.outfit.top
     if outer is None:
         return _described(top)
     own = _described(outer, "open" if outer.open else "")
-    if who.outfit.headwear and who.outfit.headwear.kind == "hood":
+    if identity.outfit.headwear and identity.outfit.headwear.kind == "hood":
         own += " with the hood up"
-    return f"{own} over {_described(top, under=True)}" if top in _visible(who) else own
+    return f"{own} over {_described(top, under=True)}" if top in _visible(identity) else own
 
 
-def _described(garment: Garment, manner: str = "", under: bool = False) -> str:
-    """A garment in a sentence; of what is worn under something, no prints."""
-    thing = " ".join(word for word in (manner, _thing(garment)) if word)
+def _described(garment: Garment, adjective: str = "", under: bool = False) -> str:
+    """Phrase for a garment; prints of a garment under another one are left out."""
+    thing = " ".join(word for word in (adjective, _thing(garment)) if word)
     more = [] if under else _prints(garment)
     if garment.fabric.kind == "raglan" and not under:
         more.insert(0, f"{colours.name(garment.fabric.colours[1])} sleeves")
@@ -242,17 +247,17 @@ def _prints(garment: Garment) -> list[str]:
     front, back = garment.fabric.front, garment.fabric.back
     if garment.kind in ("tote", "cap", "backpack"):
         return []
-    ink, said = colours.name(garment.fabric.ink), []
+    ink, phrases = colours.name(garment.fabric.ink), []
     if front == "band":
-        said.append(f"{_with_article(ink)} band across the chest")
+        phrases.append(f"{_with_article(ink)} band across the chest")
     elif front and front == back:
-        said.append(f"{_with_article(ink)} {front} on chest and back")
+        phrases.append(f"{_with_article(ink)} {front} on chest and back")
         back = ""
     elif front and garment.open < 0.02:
-        said.append(f"{_with_article(ink)} {front} on the chest")
+        phrases.append(f"{_with_article(ink)} {front} on the chest")
     if back:
-        said.append(f"{_with_article(ink)} {back} on the back")
-    return said
+        phrases.append(f"{_with_article(ink)} {back} on the back")
+    return phrases
 
 
 def _thing(garment: Garment) -> str:
@@ -270,39 +275,39 @@ def _noun(garment: Garment) -> str:
     return NOUNS.get(garment.kind, garment.kind)
 
 
-def _sex(who: Identity) -> str:
-    return "woman" if who.female else "man"
+def _sex(identity: Identity) -> str:
+    return "woman" if identity.female else "man"
 
 
-def _manner(who: Identity) -> list[str]:
-    """Adjectives of height, build and age where they stand out."""
-    said = []
-    if (tall := _grade(who.stature, HEIGHTS[who.female], ("short", "", "tall"))) != "":
-        said.append(tall)
-    if (bulk := _grade(who.bulk, BULKS[who.female], ("slim", "", "heavy-set"))) != "":
-        said.append(bulk)
+def _adjectives(identity: Identity) -> list[str]:
+    """Adjectives of height, build and age, unless average."""
+    adjectives = []
+    if (tall := _grade(identity.stature, HEIGHTS[identity.female], ("short", "", "tall"))) != "":
+        adjectives.append(tall)
+    if (bulk := _grade(identity.bulk, BULKS[identity.female], ("slim", "", "heavy-set"))) != "":
+        adjectives.append(bulk)
     ages = ((30, "young"), (45, ""), (65, "middle-aged"), (200, "elderly"))
-    if age := next(name for end, name in ages if who.years < end):
-        said.append(age)
-    return said
+    if age := next(name for end, name in ages if identity.years < end):
+        adjectives.append(age)
+    return adjectives
 
 
-def _bald(who: Identity) -> bool:
-    return who.hair.kind == "bald" and who.outfit.headwear is None
+def _bald(identity: Identity) -> bool:
+    return identity.hair.kind == "bald" and identity.outfit.headwear is None
 
 
-def _hair(who: Identity) -> str:
-    """The hair that is seen, or ""."""
-    head = who.outfit.headwear.kind if who.outfit.headwear else ""
-    if who.hair.kind == "bald" or head in ("hijab", "hood"):
+def _hair(identity: Identity) -> str:
+    """Phrase for the visible hair, or ""."""
+    head = identity.outfit.headwear.kind if identity.outfit.headwear else ""
+    if identity.hair.kind == "bald" or head in ("hijab", "hood"):
         return ""
-    said, hangs = STYLES[who.hair.kind]
-    return said.format(colours.hair_name(who.hair.colour)) if hangs or not head else ""
+    phrase, below_hat = STYLES[identity.hair.kind]
+    return phrase.format(colours.hair_name(identity.hair.colour)) if below_hat or not head else ""
 
 
-def _beard(who: Identity) -> str:
-    colour = colours.hair_name(who.hair.colour)
-    return f"{colour} beard" if who.hair.beard >= 0.5 else f"{colour} stubble"
+def _beard(identity: Identity) -> str:
+    colour = colours.hair_name(identity.hair.colour)
+    return f"{colour} beard" if identity.hair.beard >= 0.5 else f"{colour} stubble"
 
 
 def _article(text: str) -> str:
@@ -310,11 +315,11 @@ def _article(text: str) -> str:
 
 
 def _with_article(text: str) -> str:
-    bare = text.startswith(("a ", "an ")) or text.endswith(("hair", "glasses", "stubble"))
-    bare = bare or " hair " in text
-    return text if bare else f"{_article(text)} {text}"
+    no_article = text.startswith(("a ", "an ")) or text.endswith(("hair", "glasses", "stubble"))
+    no_article = no_article or " hair " in text
+    return text if no_article else f"{_article(text)} {text}"
 
 
 def _list(things: list[str]) -> str:
-    """Things as "a, b and c"."""
+    """Phrases joined as "a, b and c"."""
     return things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"

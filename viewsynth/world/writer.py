@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data set that `viewsynth world` writes: people and cameras in, files and rows out.
+"""Write a world as a data set: images, part maps, and rows of ground truth.
 
-rig (who is seen when) -> shots (pictures) -> this -> CARGO's folders, part maps, `truth.jsonl`,
-`people.jsonl`. People are dealt to chunks by their numbers. A chunk is computed whole by one worker
-and leaves one file, `chunks/<n>.jsonl`, written last: what is not in one does not exist. More
-pictures of known people are a further file, `<n>-1.jsonl`. A picture depends on its own names
-alone, so it does not matter in which file it came to be.
+rig (plans) -> shots (images), rows -> this module -> CARGO's folders, `parts/`, `truth.jsonl`,
+`people.jsonl`, which `truth` and `data.world` read. People are assigned to chunks by their numbers.
+One worker computes a whole chunk and then writes its part, `chunks/<n>.jsonl`; images that no part
+lists do not count. More images of known people are a further part, `<n>-1.jsonl`. An image depends
+on its own seed names alone, so its bytes do not depend on the part.
 
-Such a file is JSON lines: first {"part": {people: {number: [images, instants]}, faults}}, what the
-people in it have from now on; then {"person": ...} for new ones, then the rows, sorted.
+A part is a JSON lines file: first {"part": {"people": {number: [images, instants]}, "faults":
+[...]}}, the totals of its people including this part; then {"person": ...} for new people; then the
+rows of the images, sorted.
 """
 
 from __future__ import annotations
@@ -21,17 +22,15 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from viewsynth.runtime.files import LEFTOVER, lines, settle, write
 from viewsynth.runtime.images import DRAWN, indexed, jpeg
 from viewsynth.runtime.writer import Writer, because
 
-OPEN = 64  # files that are merged at once
-# Colours of the part maps, for eyes; in the order of `world.LABELS`.
+OPEN = 64  # files that are open at once while merging
+# Palette of the part maps, in the order of `world.LABELS`.
 COLOURS = [
     (0, 0, 0),
     (240, 190, 160),
@@ -49,10 +48,12 @@ COLOURS = [
 
 @dataclass(frozen=True)
 class Want:
-    """Pictures of one person that are still to be taken.
+    """Images of one person that are still to be rendered.
 
     Args:
-        images, instants: First and last + 1 of the plan's places, and of the instants.
+        number: Number of the person.
+        images: Positions in the person's plan: first, last + 1.
+        instants: Likewise, of the instants.
     """
 
     number: int
@@ -61,29 +62,45 @@ class Want:
 
     @property
     def count(self) -> int:
-        """How many pictures that are."""
+        """Number of images."""
         (first, last), (begin, end) = self.images, self.instants
         return last - first + 5 * (end - begin)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A chunk, or what is still missing of it; `part` is the name of the file that it leaves."""
+    """A chunk, or what is missing of it.
+
+    Args:
+        part: Name of the part that the task writes.
+        people: The missing images of each person.
+    """
 
     part: str
     people: tuple[Want, ...]
 
     @property
     def count(self) -> int:
-        """How many pictures that are."""
+        """Number of images."""
         return sum(want.count for want in self.people)
 
 
-# ---- what there is and what is missing -------------------------------------------------------
+# ---- finished parts and open tasks -----------------------------------------------------------
 
 
 def tasks(folder: Path, people: int, images: int, instants: int, chunk: int) -> list[Task]:
-    """What is still to do for so many people, pictures of each and instants of each."""
+    """Tasks that are missing for a world of the given size.
+
+    Args:
+        folder: Folder of the world.
+        people: Number of people.
+        images: Images per person outside the instants.
+        instants: Instants per person.
+        chunk: People per chunk.
+
+    Returns:
+        One task per chunk that is not finished.
+    """
     todo = []
     for first in range(0, people, chunk):
         name = f"{first // chunk:05d}"
@@ -99,7 +116,15 @@ def tasks(folder: Path, people: int, images: int, instants: int, chunk: int) -> 
 
 
 def done_in(folder: Path, chunk: str) -> tuple[dict[int, tuple[int, int]], int]:
-    """What the people of a chunk have (images, instants), and how many files say so."""
+    """Finished images and instants of the people of a chunk.
+
+    Args:
+        folder: Folder of the world.
+        chunk: Name of the chunk.
+
+    Returns:
+        (images, instants) by number of the person, and the number of parts.
+    """
     done: dict[int, tuple[int, int]] = {}
     paths = parts_of(folder, chunk)
     for path in paths:
@@ -110,14 +135,14 @@ def done_in(folder: Path, chunk: str) -> tuple[dict[int, tuple[int, int]], int]:
 
 
 def parts_of(folder: Path, chunk: str) -> list[Path]:
-    """The files of a chunk, the oldest first."""
+    """Paths of the parts of a chunk, the oldest first."""
     names = itertools.chain([chunk], (f"{chunk}-{k}" for k in itertools.count(1)))
     paths = (folder / "chunks" / f"{name}.jsonl" for name in names)
     return list(itertools.takewhile(Path.is_file, paths))
 
 
 def chunks(folder: Path) -> list[str]:
-    """Names of the chunks that there are, sorted."""
+    """Names of the chunks with at least one part, sorted."""
     return sorted(path.stem for path in (folder / "chunks").glob("*.jsonl") if "-" not in path.stem)
 
 
@@ -125,7 +150,15 @@ def chunks(folder: Path) -> list[str]:
 
 
 def start(folder: Path, seed: int) -> Callable[[Task], None]:
-    """Load what a worker needs, and return the function that does one task."""
+    """Prepare a worker.
+
+    Args:
+        folder: Folder of the world.
+        seed: Seed of the world.
+
+    Returns:
+        The function that does one task.
+    """
     import torch
 
     torch.set_num_threads(1)  # sums depend on the number of threads
@@ -136,7 +169,7 @@ def start(folder: Path, seed: int) -> Callable[[Task], None]:
 
 
 def _do(task: Task, folder: Path, seed: int) -> None:
-    """Take all pictures of a task; what goes wrong with a person is told and harms nobody else."""
+    """Render all images of a task; a fault of one person is recorded and affects no other."""
     have, faults, people, rows = {}, [], [], []
     with ThreadPoolExecutor(2) as pool:
         writer = Writer(folder, pool)
@@ -144,7 +177,7 @@ def _do(task: Task, folder: Path, seed: int) -> None:
             before = len(writer.files)
             try:
                 new, own = _person(want, seed, writer.put)
-            except Exception as error:  # the person is lost, the world is not
+            except Exception as error:  # one person must not stop the run
                 writer.discard(before)
                 faults.append({"pid": f"{want.number:04d}", "reason": because(error)})
                 continue
@@ -159,143 +192,54 @@ def _do(task: Task, folder: Path, seed: int) -> None:
 
 
 def _person(want: Want, seed: int, put: Callable) -> tuple[dict | None, list[dict]]:
-    """The pictures of one person that are wanted; the person's own row if they are the first."""
+    """Render one person: the row of `people.jsonl` if the person is new, and the image rows."""
     from viewsynth.world import people, rig, shots
+    from viewsynth.world.rows import person_row
 
     number, rows = want.number, []
     plan = rig.plan(seed, number, want.images[1])
-    for place in range(*want.images):
-        split, shot = rig.split(number, place), plan[place]
+    for index in range(*want.images):
+        split, shot = rig.split(number, index), plan[index]
         name = f"{split}/{shot.camid}/{shot.camid}_day_{number:04d}_{shot.index}"
-        rows.append(_taken(shots.picture(seed, number, shot), name, split, seed, put))
+        rows.append(_stored(shots.picture(seed, number, shot), name, split, seed, put))
     for n in range(*want.instants):
         for shot in rig.instant(seed, number, n):
             name = f"paired/{number:04d}/{n}_{shot.camid}"
-            rows.append(_taken(shots.picture(seed, number, shot), name, "paired", seed, put))
+            rows.append(_stored(shots.picture(seed, number, shot), name, "paired", seed, put))
     new = not (want.images[0] or want.instants[0])
     return (person_row(people.identity(seed, number)) if new else None), rows
 
 
-def _taken(picture, name: str, split: str, seed: int, put: Callable) -> dict:
-    """Write a picture and its part map, later; its row."""
-    row = picture_row(picture, f"{name}.jpg", split, seed)
-    put(row["file_name"], jpeg, picture.image, DRAWN)
-    put(row["parts"], indexed, picture.photo.labels, COLOURS)
+def _stored(rendered, name: str, split: str, seed: int, put: Callable) -> dict:
+    """Schedule the writing of an image and its part map; returns the row of the image."""
+    from viewsynth.world.rows import image_row
+
+    row = image_row(rendered, f"{name}.jpg", split, seed)
+    put(row["file_name"], jpeg, rendered.image, DRAWN)
+    put(row["parts"], indexed, rendered.photo.labels, COLOURS)
     return row
 
 
-# ---- rows ------------------------------------------------------------------------------------
-
-
-def person_row(identity) -> dict:
-    """What `people.jsonl` says of a person."""
-    from viewsynth.world import rig, words
-
-    return {
-        "pid": identity.pid,
-        "split": rig.people_split(identity.number),
-        "phenotype": _plain(identity.phenotype),
-        "local": _plain(identity.local),
-        "scale": _plain(identity.scale),
-        "skin": _plain(identity.skin),
-        "hair": _plain(asdict(identity.hair)),
-        "outfit": _plain(asdict(identity.outfit)),
-        "words": words.words(identity),
-        "caption": words.caption(identity),
-        "attributes": words.attributes(identity).tolist(),
-    }
-
-
-def picture_row(picture, name: str, split: str, seed: int) -> dict:
-    """What `truth.jsonl` says of a picture."""
-    from viewsynth.world import words
-
-    shot, photo, station = picture.shot, picture.photo, picture.station
-    where = shot.where
-    height, width = photo.image.shape[:2]
-    motion = asdict(picture.motion)
-    return {
-        "file_name": name,
-        "pid": picture.pid,
-        "camid": shot.camera,
-        "platform": shot.platform,
-        "view": picture.view,
-        "split": split,
-        "index": shot.index,
-        "instant": shot.instant,
-        "elevation": _plain(station.elevation, 3),
-        "azimuth": _plain(station.azimuth, 3),
-        "distance": _plain(station.distance),
-        "altitude": _plain(picture.altitude),
-        "target_height": _plain(photo.target_height),
-        "vfov": _plain(shot.lens.vfov),
-        "box": _plain(photo.box, 2),
-        "width": width,
-        "height": height,
-        "world_to_camera": _plain(photo.world_to_camera.ravel(), 7),
-        "intrinsics": _plain(photo.intrinsics.ravel(), 5),
-        "k1": _plain(photo.k1, 6),
-        "keypoints": [
-            [round(float(x), 2), round(float(y), 2), int(v)] for x, y, v in photo.keypoints
-        ],
-        "joints": _plain(picture.joints),
-        "occlusion": _plain(photo.occlusion),
-        "parts": f"parts/{name.removesuffix('.jpg')}.png",
-        "pose": _plain(motion),
-        "pose_vector": _plain(picture.pose.ravel(), 5),
-        "lift": _plain(picture.lift),
-        "phenotype": _plain(picture.identity.phenotype),
-        "words": words.words(picture.identity),
-        "place": {
-            "ground": where.ground.kind,
-            "weather": where.weather,
-            "sun": _plain(where.own_sun()),
-        },
-        "seed": seed,
-    }
-
-
-def _plain(value, digits: int = 4):
-    """Numbers, arrays and trees of them as short JSON: a tenth of a millimetre is enough."""
-    if isinstance(value, dict):
-        return {key: _plain(item, digits) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist(), digits)
-    if isinstance(value, list | tuple):
-        return [_plain(item, digits) for item in value]
-    if isinstance(value, float | np.floating):
-        return round(float(value), digits)
-    return value.item() if isinstance(value, np.generic) else value
-
-
-# ---- joining ---------------------------------------------------------------------------------
+# ---- joining the parts -----------------------------------------------------------------------
 
 
 def join(folder: Path) -> tuple[Counter, list[dict]]:
-    """Join the chunks into `truth.jsonl` and `people.jsonl`, in memory that does not grow.
+    """Join the parts into `truth.jsonl` and `people.jsonl`; memory does not grow with the world.
 
-    Returns: pictures by (split, camera), and the last fault of who lacks what was asked for.
+    Args:
+        folder: Folder of the world.
+
+    Returns:
+        Number of images by (split, camera), and the last fault of each person with missing images.
     """
     names, lost, counts = chunks(folder), [], Counter()
     for path in folder.glob(f"{LEFTOVER}*"):
         path.unlink()
     with _aside(folder / "people.jsonl") as people:
         for name in names:
-            found: dict[str, str] = {}
-            broken: dict[int, dict] = {}
-            for path in parts_of(folder, name):
-                with path.open(encoding="utf-8") as file:
-                    head = json.loads(file.readline())["part"]
-                    for number in head["people"]:  # what failed before is made now
-                        broken.pop(int(number), None)
-                    broken |= {int(fault["pid"]): fault for fault in head["faults"]}
-                    for line in file:
-                        if not line.startswith('{"person"'):
-                            break
-                        row = json.loads(line)["person"]
-                        found[row["pid"]] = json.dumps(row) + "\n"
-            lost += broken.values()
-            people.writelines(found[pid] for pid in sorted(found, key=int))
+            rows, faults = _people_of(parts_of(folder, name))
+            lost += faults
+            people.writelines(rows)
     parts = [path for name in names for path in parts_of(folder, name)]
     with _aside(folder / "truth.jsonl") as truth, contextlib.ExitStack() as stack:
         for line in _merged(parts, folder, stack):
@@ -305,9 +249,27 @@ def join(folder: Path) -> tuple[Counter, list[dict]]:
     return counts, lost
 
 
+def _people_of(parts: list[Path]) -> tuple[list[str], list[dict]]:
+    """Lines of `people.jsonl` of a chunk, sorted, and the faults that no later part mended."""
+    rows: dict[str, str] = {}
+    faults: dict[int, dict] = {}
+    for path in parts:
+        with path.open(encoding="utf-8") as file:
+            head = json.loads(file.readline())["part"]
+            for number in head["people"]:
+                faults.pop(int(number), None)
+            faults |= {int(fault["pid"]): fault for fault in head["faults"]}
+            for line in file:
+                if not line.startswith('{"person"'):
+                    break
+                row = json.loads(line)["person"]
+                rows[row["pid"]] = json.dumps(row) + "\n"
+    return [rows[pid] for pid in sorted(rows, key=int)], list(faults.values())
+
+
 @contextlib.contextmanager
 def _aside(path: Path):
-    """A text file that is written aside and renamed when it is whole."""
+    """Open a text file that is written under another name and renamed when it is complete."""
     temporary = path.with_name(f"{LEFTOVER}{path.name}")
     with temporary.open("w", encoding="ascii") as file:
         yield file
@@ -315,7 +277,7 @@ def _aside(path: Path):
 
 
 def _merged(paths: list[Path], folder: Path, stack: contextlib.ExitStack) -> Iterator[str]:
-    """The rows of sorted files, sorted; many files are merged a few at a time first."""
+    """Merge the rows of sorted files; more than `OPEN` files are merged in several passes."""
     for level in itertools.count():
         if len(paths) <= OPEN:
             break
@@ -340,26 +302,31 @@ def _name(line: str) -> str:
 
 
 def sweep(folder: Path) -> int:
-    """Remove pictures that no row speaks of: a kill left them, and less was asked for since.
+    """Remove images and part maps without a row, which an interrupted run left.
 
-    Returns: how many files that were.
+    Args:
+        folder: Folder of the world.
+
+    Returns:
+        Number of removed files.
     """
     known: set[Path] = set()
-    stray = 0
+    removed = 0
+    kinds = ((folder, ".jpg"), (folder / "parts", ".png"))
     with (folder / "truth.jsonl").open(encoding="ascii") as file:
-        for place, rows in itertools.groupby(file, key=lambda line: Path(_name(line)).parent):
-            known.add(place)
+        for parent, rows in itertools.groupby(file, key=lambda line: Path(_name(line)).parent):
+            known.add(parent)
             names = {Path(_name(line)).stem for line in rows}
-            for root, suffix in ((folder, ".jpg"), (folder / "parts", ".png")):
-                for path in (root / place).glob(f"*{suffix}"):
+            for root, suffix in kinds:
+                for path in (root / parent).glob(f"*{suffix}"):
                     if path.stem not in names:
                         path.unlink()
-                        stray += 1
-    for root, suffix in ((folder, ".jpg"), (folder / "parts", ".png")):
+                        removed += 1
+    for root, suffix in kinds:
         for split in ("train", "query", "gallery", "paired"):
-            for place in (root / split).glob("*"):
-                if place.relative_to(root) not in known:
-                    for path in place.glob(f"*{suffix}"):
+            for parent in (root / split).glob("*"):
+                if parent.relative_to(root) not in known:
+                    for path in parent.glob(f"*{suffix}"):
                         path.unlink()
-                        stray += 1
-    return stray
+                        removed += 1
+    return removed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs of one drawn person of the world: exact ones, identity ones, kills, refusals."""
+"""Pairs of one person of a world: exact and identity pairs, interruptions, bad input."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from viewsynth import bodies, data, reconstruct
+from viewsynth.data import world as world_layout
 from viewsynth.data.layout import looks_like
+from viewsynth.diffusion.conditions import relative_azimuth
 from viewsynth.diffusion.pairs import exact, identity, making, stored
-from viewsynth.diffusion.pairs.parts import camera, nearest, turn
+from viewsynth.diffusion.pairs.pair import camera, nearest
 from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.runtime import weights
 from viewsynth.runtime.fingerprint import RECORD
@@ -68,7 +70,7 @@ def undisturbed(world, tools, one_by_one, tmp_path_factory):
     return job.output
 
 
-def test_the_person_is_drawn_where_the_target_shows_him(undisturbed):
+def test_the_person_is_rendered_where_the_target_shows_it(undisturbed):
     found = Pairs.open(undisturbed)
     assert len(found) == 6 and {row["kind"] for row in found.rows} == {"exact"}
     conditions, target, mask = found.batch(range(6))
@@ -82,25 +84,27 @@ def test_the_person_is_drawn_where_the_target_shows_him(undisturbed):
     assert float(apart[true].mean()) < 0.2
 
 
-def test_rows_tell_the_cameras(world, undisturbed, tools):
-    """The target's as they were, the photo's as they were fitted: all that `generate` has."""
-    told = {row["file_name"]: row for row in map(json.loads, (world / "truth.jsonl").open())}
+def test_rows_hold_the_cameras(world, undisturbed, tools):
+    """The true camera of the target, and the fitted one of the photo, as in `generate`."""
+    rows = {row["file_name"]: row for row in map(json.loads, (world / "truth.jsonl").open())}
     for row in Pairs.open(undisturbed).rows:
-        true, photo = told[row["target"]], told[row["photo"]]
-        ground = [r for r in told.values() if r["view"] == "ground"]
+        true, photo = rows[row["target"]], rows[row["photo"]]
+        ground = [r for r in rows.values() if r["view"] == "ground"]
         chosen = [photo] if row["photos"] == 1 else ground
         images = [truth.read(world, r).image for r in chosen]
         (outcome,) = reconstruct.reconstruct(
             [[truth.sample(world, r) for r in chosen]], [images], tools
         )
         sources = {one["file"]: one for one in outcome.person.sources}
-        gaps = {k: abs(turn(true["azimuth"], one["azimuth"])) for k, one in sources.items()}
+        gaps = {
+            k: abs(relative_azimuth(true["azimuth"], one["azimuth"])) for k, one in sources.items()
+        }
         assert gaps[row["photo"]] == min(gaps.values())
         fitted = sources[row["photo"]]
         expected = [
             true["elevation"],
             fitted["elevation"],
-            turn(true["azimuth"], fitted["azimuth"]),
+            relative_azimuth(true["azimuth"], fitted["azimuth"]),
             true["distance"],
             true["width"] / true["height"],
         ]
@@ -109,20 +113,20 @@ def test_rows_tell_the_cameras(world, undisturbed, tools):
         assert photo["view"] == "ground" and true["view"] == "aerial"
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(world, one_by_one, undisturbed, tmp_path):
-    """What a kill leaves: one part, a shard without its part, a file half written, no index."""
+def test_an_interrupted_run_resumes_to_the_same_bytes(world, one_by_one, undisturbed, tmp_path):
+    """An interruption leaves a part, a shard without its part, a half-written file, no index."""
     output = tmp_path / "killed"
     job = making.take(world, output, SIZE, "train", 0)
     chunk = making.chunks(exact.plan(world, None, 0, "train"))[0]
     copied(chunk, undisturbed, job)
     (output / stored.SHARDS / "0003.safetensors").write_bytes(b"half")
     (output / stored.SHARDS / ".tmp-1").write_bytes(b"half")
-    with pytest.raises(ValueError, match="cut short"):
+    with pytest.raises(ValueError, match="incomplete"):
         Pairs.open(output)
     part = output / making.PARTS / "0001.json"
     before = part.stat().st_mtime_ns
     found = making.make(world, output, SIZE, workers=2)
-    assert part.stat().st_mtime_ns == before, "what is finished is not made again"
+    assert part.stat().st_mtime_ns == before, "finished chunks are not made again"
     assert content(output) == content(undisturbed)
     assert found.fingerprint == Pairs.open(undisturbed).fingerprint
 
@@ -182,7 +186,9 @@ def test_bad_arguments(world, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_many_faults_fail_and_are_tried_again(world, undisturbed, tmp_path, one_by_one):
+def test_too_many_faults_fail_and_their_chunks_are_made_again(
+    world, undisturbed, tmp_path, one_by_one
+):
     job = making.take(world, tmp_path / "out", SIZE, "train", 0)
     every = making.chunks(exact.plan(world, None, 0, "train"))
     for chunk in every:
@@ -195,15 +201,15 @@ def test_many_faults_fail_and_are_tried_again(world, undisturbed, tmp_path, one_
     assert "broken" in (job.output / making.REJECTS).read_text()
     told["rejects"][0]["kind"] = "fault"
     path.write_text(json.dumps(told))
-    with pytest.raises(ValueError, match="1 of 7 pictures failed .*a.jpg: broken"):
+    with pytest.raises(ValueError, match="1 of 7 images failed, .*a.jpg: broken"):
         making._finish(job, every)
     assert not path.exists() and making.part(job, every[0]), "only that chunk is made again"
 
 
-# ---- which photos, which pictures ----------------------------------------------------------------
+# ---- choice of photos and targets ----------------------------------------------------------------
 
 
-def test_training_people_come_with_all_drone_pictures_test_people_with_paired_ones(world, tmp_path):
+def test_training_people_have_all_drone_images_and_test_people_paired_ones(world, tmp_path):
     rows = [json.loads(line) for line in (world / "truth.jsonl").open()]
     more = [
         {**row, "split": split, "instant": "", "file_name": f"{split}/{row['pid']}_{k}.jpg"}
@@ -219,17 +225,17 @@ def test_training_people_come_with_all_drone_pictures_test_people_with_paired_on
     assert exact.plan(tmp_path, 1, 1, "train")[0].pid == "0003"
 
 
-def test_some_people_have_one_photo_and_to_measure_all(world):
+def test_training_people_have_one_photo_or_all_and_test_people_all(world):
     (moment,) = exact.plan(world, 1, 0, "train")
     first = truth.read(world, moment.drone[0])
     many = [dataclasses.replace(first, row={"file_name": str(k)}) for k in range(400)]
-    wishes = [exact._wish(one, 2, "train", 0) for one in many]
-    share = np.mean([len(photos) == 1 for photos in wishes])
-    assert 0.4 < share < 0.6 and {(0,), (1,), (0, 1)} == set(wishes)
-    assert {exact._wish(one, 2, "test", 0) for one in many} == {(0, 1)}
+    choices = [exact._choose_photos(one, 2, "train", 0) for one in many]
+    share = np.mean([len(photos) == 1 for photos in choices])
+    assert 0.4 < share < 0.6 and {(0,), (1,), (0, 1)} == set(choices)
+    assert {exact._choose_photos(one, 2, "test", 0) for one in many} == {(0, 1)}
 
 
-def test_hidden_and_broken_pictures_are_rejected(world, tools):
+def test_hidden_and_broken_images_are_rejected(world, tools):
     (moment,) = truth.instants(world, 1, split="test")
     first, *_ = moment.drone
     hidden, broken = {**first, "occlusion": 0.6}, {**first, "file_name": "paired/none.jpg"}
@@ -246,7 +252,7 @@ def test_hidden_and_broken_pictures_are_rejected(world, tools):
 
 
 def test_angles_and_sizes():
-    assert turn(10, 350) == 20 and turn(350, 10) == -20
+    assert relative_azimuth(10, 350) == 20 and relative_azimuth(350, 10) == -20
     assert nearest(5, [90, 350, 200]) == 1
     picture = np.zeros((40, 20, 3), np.uint8)
     assert camera(60, 10, 25, picture, (5, 350)) == [60, 5, 20, 25, 0.5]
@@ -261,7 +267,7 @@ def test_angles_and_sizes():
 
 @pytest.fixture(scope="module")
 def folder(world, tmp_path_factory):
-    """The same pictures as anybody's own data set."""
+    """The same images as a data set of a user."""
     root = tmp_path_factory.mktemp("folder")
     rows = [json.loads(line) for line in (world / "truth.jsonl").open()]
     with (root / "metadata.jsonl").open("w") as file:
@@ -272,12 +278,12 @@ def folder(world, tmp_path_factory):
             if row["view"] == "aerial":
                 told["elevation"] = row["elevation"]
             file.write(json.dumps(told) + "\n")
-    assert not looks_like(root, data._module("world").PARTS, data._module("world").NAME, 0)
+    assert not looks_like(root, world_layout.PARTS, world_layout.NAME, 0)
     return data.load("folder", root)
 
 
-def test_identity_pairs_of_anybodys_pictures(folder, tools, tmp_path):
-    """Three pictures, and one that cannot be read."""
+def test_identity_pairs_of_a_users_images(folder, tools, tmp_path):
+    """Three images, and one that cannot be read."""
     (subject,) = identity.plan(folder, None, 0, 0)
     assert (len(subject.ground), len(subject.aerial)) == (2, 3)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
@@ -289,7 +295,7 @@ def test_identity_pairs_of_anybodys_pictures(folder, tools, tmp_path):
     assert len(made.pairs) + len(made.rejects) == 4 and made.pairs
     faults = [reject["name"] for reject in made.rejects if reject["kind"] == "fault"]
     assert faults == ["broken.jpg"]
-    arrays, rows = making._drawn(made, "p", SIZE, tools)
+    arrays, rows = making._rendered(made, "p", SIZE, tools)
     assert "mask" not in arrays and arrays["render"].shape == (len(rows), *SIZE, 3)
     high = {sample.name: sample.elevation for sample in subject.aerial}
     for row, pair in zip(rows, made.pairs, strict=True):
@@ -300,11 +306,11 @@ def test_identity_pairs_of_anybodys_pictures(folder, tools, tmp_path):
         width, height = 1 / pair.window.intrinsics[0, 0, 0], 1 / pair.window.intrinsics[0, 1, 1]
         assert float(width * SIZE[1] / (height * SIZE[0])) == pytest.approx(target, rel=1e-3)
         share = (arrays["render"][row["place"]] != 128).any(-1).mean()
-        assert 0.1 < share < 0.9, "the whole person, with some room"
+        assert 0.1 < share < 0.9, "the whole person, with a margin"
         assert math.isfinite(pair.row["misfit"])
 
 
-def test_the_misfit_finds_a_picture_of_itself_in_any_exposure():
+def test_the_misfit_finds_the_same_image_in_any_exposure():
     torch.manual_seed(0)
     share = torch.zeros(3, 1, 20, 10)
     share[..., 4:16, 2:8] = 1
@@ -314,8 +320,8 @@ def test_the_misfit_finds_a_picture_of_itself_in_any_exposure():
     assert float(error[1]) < 1e-4 and float(error[0]) > 0.5 and float(error[2]) > 0.5
 
 
-def test_only_training_people_are_learnt_from(folder, tmp_path):
-    with pytest.raises(ValueError, match="nobody's query or gallery"):
+def test_only_training_people_give_identity_pairs(folder, tmp_path):
+    with pytest.raises(ValueError, match="query and gallery must not be trained on"):
         making.make(folder, tmp_path / "out", SIZE, split="test")
     held = [dataclasses.replace(sample, split="gallery") for sample in folder.samples]
     with pytest.raises(ValueError, match="0 training people"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of pairs: what was written comes back, and what is none or cut short is refused."""
+"""Storage of pairs: what was written is read back, and incomplete folders are refused."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CAM = [50.0, 5.0, -20.0, 30.0, 0.8]
 assert len(CAM) == len(CAMERA)
 
 
-def arrays(rng, count, photos, mask=True):
+def arrays(rng, count, photos, mask=True, size=SIZE):
     def some(n, *tail):
-        return rng.integers(0, 256, (n, *SIZE, *tail), dtype=np.uint8)
+        return rng.integers(0, 256, (n, *size, *tail), dtype=np.uint8)
 
     found = {
         "source": some(photos, 3),
@@ -35,11 +35,11 @@ def arrays(rng, count, photos, mask=True):
     return found if mask else {k: v for k, v in found.items() if k != "mask"}
 
 
-def made(folder, seed=0, mask=True):
-    """Two shards, of three pairs with two photos and of two with one."""
+def made(folder, seed=0, mask=True, size=SIZE):
+    """Two shards: three pairs with two source images, and two pairs with one."""
     rng, rows, digests, every = np.random.default_rng(seed), [], {}, {}
     for name, count, photos in (("a", 3, 2), ("b", 2, 1)):
-        every[name] = arrays(rng, count, photos, mask or name == "a")
+        every[name] = arrays(rng, count, photos, mask or name == "a", size)
         data = stored.shard(every[name])
         stored._file(folder, name).parent.mkdir(parents=True, exist_ok=True)
         stored._file(folder, name).write_bytes(data)
@@ -57,11 +57,11 @@ def made(folder, seed=0, mask=True):
             }
             for k in range(count)
         ]
-    stored.finish(folder, SIZE, rows, digests)
+    stored.finish(folder, size, rows, digests)
     return every
 
 
-def test_what_was_written_comes_back(tmp_path):
+def test_what_was_written_is_read_back(tmp_path):
     every = made(tmp_path)
     found = Pairs.open(tmp_path)
     assert len(found) == 5 and found.size == SIZE and found.rows[3]["shard"] == "b"
@@ -82,21 +82,21 @@ def test_what_was_written_comes_back(tmp_path):
     assert conditions.camera.tolist() == pytest.approx(np.array([CAM] * 3))
 
 
-def test_shared_photos_come_once(tmp_path):
+def test_shared_source_images_occur_once(tmp_path):
     made(tmp_path)
     conditions, _, _ = Pairs.open(tmp_path).batch([0, 2, 1, 3, 4, 0])
     assert conditions.person.tolist() == [0, 0, 1, 2, 2, 0] and len(conditions.source) == 3
 
 
-def test_off_the_body_normals_are_zero_and_values_are_kept():
+def test_normals_and_values_survive_storage():
     normals = torch.tensor([0.0, 1.0, -1.0, 0.5, -0.003])
-    back = (torch.from_numpy(stored.stored_normals(normals)).float() - 128) / 127
+    back = (torch.from_numpy(stored.normals_to_uint8(normals)).float() - 128) / 127
     assert back[0] == 0 and torch.allclose(back, normals, atol=0.5 / 127)
     values = torch.tensor([0.0, 1.0, 128 / 255, 1.0001])
-    assert stored.stored(values).tolist() == [0, 255, 128, 255]
+    assert stored.to_uint8(values).tolist() == [0, 255, 128, 255]
 
 
-def test_a_mask_that_nobody_knows(tmp_path):
+def test_unknown_masks(tmp_path):
     made(tmp_path, mask=False)  # shard b has none
     found = Pairs.open(tmp_path)
     assert found.batch([3, 4])[2] is None
@@ -104,7 +104,7 @@ def test_a_mask_that_nobody_knows(tmp_path):
     assert mask.shape == (2, 1, *SIZE) and (mask[1] == 1).all() and not (mask[0] == 1).all()
 
 
-def test_several_folders_are_one_behind_the_other(tmp_path):
+def test_several_folders_are_concatenated(tmp_path):
     for k in range(2):
         made(tmp_path / str(k), seed=k)
     one, other = (Pairs.open(tmp_path / str(k)) for k in range(2))
@@ -123,7 +123,7 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
     assert marks[0] == marks[1] != marks[2]
 
 
-def test_what_is_none_or_cut_short_is_refused(tmp_path):
+def test_missing_and_incomplete_pairs_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no pairs"):
         Pairs.open(tmp_path)
     made(tmp_path)
@@ -135,22 +135,22 @@ def test_what_is_none_or_cut_short_is_refused(tmp_path):
     with pytest.raises(ValueError, match="same command"):
         Pairs.open(tmp_path)
     shard.unlink()
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match="b.safetensors is missing"):
         Pairs.open(tmp_path)
     shard.write_bytes(bytes(len(whole)))
-    with pytest.raises(ValueError, match="no shard of pairs"):
+    with pytest.raises(ValueError, match="not a shard of pairs"):
         Pairs.open(tmp_path)
     shard.write_bytes(whole)
     Pairs.open(tmp_path)
 
     rows.write_text("\n".join(text.splitlines()[:3]) + "\n")
-    with pytest.raises(ValueError, match="has 3 rows, not 5"):
+    with pytest.raises(ValueError, match="has 3 rows, expected 5"):
         Pairs.open(tmp_path)
     rows.write_text(text.replace('"place": 2', '"place": 3', 1))
-    with pytest.raises(ValueError, match="line 3: the row does not fit"):
+    with pytest.raises(ValueError, match="line 3: the row does not match"):
         Pairs.open(tmp_path)
     rows.write_text(text.replace('"camera"', '"kamera"', 1))
-    with pytest.raises(ValueError, match="line 1: KeyError"):
+    with pytest.raises(ValueError, match="line 1: a field is missing or wrong .KeyError"):
         Pairs.open(tmp_path)
     rows.write_text(text)
 
@@ -159,10 +159,10 @@ def test_what_is_none_or_cut_short_is_refused(tmp_path):
     with pytest.raises(ValueError, match="format 9"):
         Pairs.open(tmp_path)
     index.write_text("{")
-    with pytest.raises(ValueError, match="no index"):
+    with pytest.raises(ValueError, match="not an index"):
         Pairs.open(tmp_path)
     index.unlink()
-    with pytest.raises(ValueError, match="cut short"):
+    with pytest.raises(ValueError, match="incomplete"):
         Pairs.open(tmp_path)
 
 
@@ -176,9 +176,8 @@ def test_a_shard_outside_the_folder_is_not_opened(tmp_path):
         Pairs.open(tmp_path / "in")
 
 
-def test_sizes_must_agree(tmp_path, monkeypatch):
+def test_sizes_must_be_equal(tmp_path):
     made(tmp_path / "0")
-    monkeypatch.setattr("test_pairs.SIZE", (16, 8))
-    made(tmp_path / "1")
+    made(tmp_path / "1", size=(16, 8))
     with pytest.raises(ValueError, match="12x8.*16x8"):
         Pairs.open(tmp_path / "0", tmp_path / "1")

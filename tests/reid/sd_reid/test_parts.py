@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of SD-ReID's second stage, each against small cases: latents, conditions, denoisers."""
+"""Latents, conditions and denoisers of SD-ReID's second stage, on small examples."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ SD15 = {
 
 
 @given(st.integers(16, 1600))
-def test_latents_come_back(width):
-    where = latents.grid(width)
+def test_latents_round_trip(width):
+    grid = latents.grid(width)
     features = noise(2, width)
-    latent = where.to_latent(features)
-    assert latent.shape == (2, *where.shape) and torch.equal(where.to_feature(latent), features)
-    assert 0 <= where.numbers - width < 4 * where.height
-    assert where.across <= where.height <= 2 * where.across
+    latent = grid.to_latent(features)
+    assert latent.shape == (2, *grid.shape) and torch.equal(grid.to_feature(latent), features)
+    assert 0 <= grid.numbers - width < 4 * grid.height
+    assert grid.across <= grid.height <= 2 * grid.across
 
 
-def test_latents_are_those_of_the_release():
+def test_latents_of_the_release():
     assert latents.grid(768).shape == (4, 16, 12)
     features = torch.arange(768.0)[None]
     assert torch.equal(latents.grid(768).to_latent(features), features.reshape(1, 4, 16, 12))
@@ -54,21 +54,21 @@ def test_latents_are_those_of_the_release():
 # ---- conditions ----------------------------------------------------------------------------------
 
 
-def test_attention_runs_over_the_tokens_of_a_picture_or_over_the_pictures_of_a_batch():
-    """The release's attention looks at the neighbours in the batch; ours at the own tokens."""
+def test_attention_over_tokens_or_over_the_batch():
+    """The release attends to the other images of the batch, ours to the tokens of an image."""
     for across in (False, True):
         torch.manual_seed(0)
         layer = Fusion(16, 16, TOKENS, 1, across).eval()
         condition, prototype = noise(4, TOKENS - 1, 16), noise(4, 16, seed=1)
         before = layer(condition, prototype)
         neighbour, token = condition.clone(), prototype.clone()
-        neighbour[1] += noise(16, seed=2)  # of the second picture
-        token[0] += noise(16, seed=2)  # the last token of the first picture
+        neighbour[1] += noise(16, seed=2)  # of the second image
+        token[0] += noise(16, seed=2)  # the last token of the first image
         assert torch.equal(layer(neighbour, prototype)[0], before[0]) != across
         assert torch.equal(layer(condition, token)[0, 0], before[0, 0]) == across
 
 
-def test_fusion_drops_and_projects():
+def test_fusion_drops_conditions_and_projects_tokens():
     layer = Fusion(16, 24, TOKENS, 2, False)
     dropped = torch.tensor([True, False])
     out = layer(noise(2, TOKENS - 1, 16), noise(2, 16), dropped)
@@ -78,7 +78,7 @@ def test_fusion_drops_and_projects():
     assert (layer.null(2, True) == 0).all() and layer.null(2, True).shape == (2, TOKENS, 24)
 
 
-def test_pyramid_by_hand():
+def test_pyramid_on_a_small_example():
     levels = [Level(1, 1), Level(1, 2)]
     maps = Pyramid((2, 2), levels, levels[:1])
     for layer in maps.modules():
@@ -93,41 +93,41 @@ def test_pyramid_by_hand():
 
 
 @pytest.mark.parametrize("width", [48, 192, 200, 384, 768])
-def test_maps_fit_the_unet_and_count(width):
-    """Whatever the width: each map of the way down and of the way up changes what comes out."""
+def test_every_feature_map_has_an_effect(width):
+    """For any width, each map of the encoder and of the decoder changes the output."""
     torch.manual_seed(0)
-    where = latents.grid(width)
-    net = denoisers.build("small", where, TOKENS).eval()
+    grid = latents.grid(width)
+    net = denoisers.build("small", grid, TOKENS).eval()
     nn.init.normal_(net.unet.conv_out.weight)
-    maps = Pyramid((where.height, where.across), *net.levels())
-    given_ = noise(2, *where.shape), torch.tensor([3, 900]), noise(2, TOKENS, width)
+    maps = Pyramid((grid.height, grid.across), *net.levels())
+    inputs = noise(2, *grid.shape), torch.tensor([3, 900]), noise(2, TOKENS, width)
     with torch.no_grad():
         down, up = maps(noise(2, width))
         assert (len(down), len(up)) == (2, 2)
-        whole = net(*given_, down, up)
+        complete = net(*inputs, down, up)
         for n in range(2):
-            for way in (down, up):
-                kept, way[n] = way[n], torch.zeros_like(way[n])
-                assert not torch.allclose(net(*given_, down, up), whole, atol=1e-6)
-                way[n] = kept
-        assert torch.equal(net(*given_, down, up), whole)  # the lists are not eaten up
-        plain = net.unet(given_[0], given_[1], given_[2]).sample
-        assert torch.equal(net(*given_, [], []), plain)
+            for side in (down, up):
+                kept, side[n] = side[n], torch.zeros_like(side[n])
+                assert not torch.allclose(net(*inputs, down, up), complete, atol=1e-6)
+                side[n] = kept
+        assert torch.equal(net(*inputs, down, up), complete)  # the lists are unchanged
+        plain = net.unet(*inputs).sample
+        assert torch.equal(net(*inputs, [], []), plain)
 
 
-def test_threads_do_not_share_maps():
+def test_threads_do_not_share_feature_maps():
     """`evaluate` calls one model from several threads."""
     torch.manual_seed(0)
-    where = latents.grid(WIDTH)
-    net = denoisers.build("small", where, TOKENS).eval()
+    grid = latents.grid(WIDTH)
+    net = denoisers.build("small", grid, TOKENS).eval()
     nn.init.normal_(net.unet.conv_out.weight)
-    maps = Pyramid((where.height, where.across), *net.levels())
+    maps = Pyramid((grid.height, grid.across), *net.levels())
     sizes = [1, 3, 2, 5] * 6
 
     @torch.no_grad()
     def call(count: int) -> torch.Tensor:
-        given_ = noise(count, *where.shape), torch.full((count,), 7), noise(count, TOKENS, WIDTH)
-        return net(*given_, *maps(noise(count, WIDTH)))
+        inputs = noise(count, *grid.shape), torch.full((count,), 7), noise(count, TOKENS, WIDTH)
+        return net(*inputs, *maps(noise(count, WIDTH)))
 
     expected = {count: call(count) for count in set(sizes)}
     with ThreadPoolExecutor(4) as threads:
@@ -135,25 +135,25 @@ def test_threads_do_not_share_maps():
             torch.testing.assert_close(found, expected[count])
 
 
-def test_align_starts_as_nothing():
+def test_align_is_initialised_to_the_identity():
     layer, features = Align(WIDTH), noise(2, WIDTH)
     assert torch.equal(layer(features, noise(2, WIDTH, seed=1)), features)
 
 
-def test_what_learns_in_stable_diffusion():
-    """The counts of the release: 10.32 M of keys and values, 17.61 M with its condition learner."""
+def test_trained_parameters_with_stable_diffusion():
+    """The counts of the release: 10.32 M keys and values, 17.61 M with the condition learner."""
     with torch.device("meta"):
         net = denoisers.UNet(UNet2DConditionModel(**SD15), True)
         fusion = Fusion(768, 768, 12, 1, True)
         maps = Pyramid((16, 12), *net.levels())
-    learns = [n for n, p in net.unet.named_parameters() if p.requires_grad]
-    assert len(learns) == 2 * 9 and all(n.startswith("up_blocks.") for n in learns)
+    trained = [n for n, p in net.unet.named_parameters() if p.requires_grad]
+    assert len(trained) == 2 * 9 and all(n.startswith("up_blocks.") for n in trained)
     assert [(v.channels, v.stride) for v in net.levels()[1]] == [(1280, 4), (640, 2), (320, 1)]
 
     def count(module: nn.Module) -> int:
         return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
     assert round(count(net) / 1e6, 2) == 10.32
-    assert round(count(fusion) / 1e6, 2) == 7.10  # 7.09 and twelve null tokens
+    assert round(count(fusion) / 1e6, 2) == 7.10  # 7.09 M and twelve null tokens
     assert round(count(maps) / 1e6, 2) == 0.19
     assert round(sum(map(count, (net, fusion, maps))) / 1e6, 2) == 17.61

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact pairs: a world's people, drawn in the true pose where a drone truly saw them.
+"""Exact pairs: people of a rendered world, rendered in the true pose at the true drone camera.
 
-The person is reconstructed from the ground photos of a moment as `generate` does, then posed,
-placed and scaled by the truth of each drone picture: what is left to learn is what a drawing lacks
-(cloth, hair, the unseen side, the look of the drone's camera), not where the person is.
+A person is reconstructed from the ground images of one instant as in `generate`, then posed, placed
+and scaled by the truth of each drone image. Only what a rendering lacks remains to be trained
+(cloth, hair, the unseen side, the look of the drone's camera), not the person's position.
 """
 
 from __future__ import annotations
@@ -15,23 +15,32 @@ from pathlib import Path
 import numpy as np
 
 from viewsynth import judge, reconstruct
-from viewsynth.diffusion.pairs.parts import Made, Pair, camera, nearest
+from viewsynth.diffusion.pairs.pair import ChunkPairs, Pair, camera, nearest
 from viewsynth.diffusion.pairs.true_pose import in_true_pose
-from viewsynth.records import seed_of
-from viewsynth.render import bare
+from viewsynth.records import Person, seed_of
+from viewsynth.render import foreground
 from viewsynth.world import truth
 from viewsynth.world.truth import Instant, Picture
 
-ALONE = 0.5  # share of the pairs of training people whose person comes from one photo
-HIDDEN = 0.3  # a target of which more is hidden tells little of the person
+ALONE = 0.5  # share of the training pairs whose person is reconstructed from a single photo
+HIDDEN = 0.3  # targets in which a larger share of the person is hidden are rejected
 
 
 def plan(world: Path, people: int | None, skip: int, split: str) -> list[Instant]:
-    """The moments of some people.
+    """The instants to make pairs of.
 
-    Training people's come with all drone pictures that may be learnt from: those of other moments
-    are as exact, for the truth tells the pose of each.
-    Raises: see `truth.instants`.
+    Training people get all drone images of the training split, not only those of the instant: since
+    the truth gives the pose of each, they are as exact.
+
+    Args:
+        world: Folder of `viewsynth world`.
+        people: See `truth.instants`.
+        skip: See `truth.instants`.
+        split: See `truth.instants`.
+
+    Raises:
+        FileNotFoundError: See `truth.instants`.
+        ValueError: See `truth.instants`.
     """
     moments = truth.instants(world, people, skip, split)
     if split != "train":
@@ -50,16 +59,25 @@ def plan(world: Path, people: int | None, skip: int, split: str) -> list[Instant
 
 def make(
     moments: list[Instant], world: Path, split: str, size: tuple[int, int], tools, seed: int
-) -> Made:
-    """The pairs of some moments."""
-    made = Made()
-    ground = [_read(world, moment.ground, made) for moment in moments]
-    drone = [_read(world, _shown(moment, made), made) for moment in moments]
-    wishes = [
-        [_wish(true, len(own), split, seed) for true in some] if own else []
+) -> ChunkPairs:
+    """Make the pairs of a chunk.
+
+    Args:
+        moments: Instants of its people.
+        world: Folder of `viewsynth world`.
+        split: "train" or "test".
+        size: Height and width of the model's images, pixels.
+        tools: `reconstruct.Tools`.
+        seed: Seed of the choice of photos.
+    """
+    chunk = ChunkPairs()
+    ground = [_read(world, moment.ground, chunk) for moment in moments]
+    drone = [_read(world, _visible(moment, chunk), chunk) for moment in moments]
+    choices = [
+        [_choose_photos(true, len(own), split, seed) for true in some] if own else []
         for own, some in zip(ground, drone, strict=True)
     ]
-    wanted = sorted({(k, photos) for k, some in enumerate(wishes) for photos in some})
+    wanted = sorted({(k, photos) for k, some in enumerate(choices) for photos in some})
     outcomes = reconstruct.reconstruct(
         [[truth.sample(world, ground[k][p].row) for p in photos] for k, photos in wanted],
         [[ground[k][p].image for p in photos] for k, photos in wanted],
@@ -67,82 +85,96 @@ def make(
     )
     found = dict(zip(wanted, outcomes, strict=True))
     for k, own in enumerate(ground):
-        first = len(made.photos)
-        made.photos += [picture.image for picture in own]
-        pairs = []
-        for true, chosen in zip(drone[k] if own else [], wishes[k], strict=True):
-            if why := judge.refusal(found[k, chosen].person, found[k, chosen].rejects):
-                made.reject(true.row["pid"], true.row["file_name"], why)
+        first = len(chunk.photos)
+        chunk.photos += [picture.image for picture in own]
+        accepted = []
+        for true, photos in zip(drone[k] if own else [], choices[k], strict=True):
+            outcome = found[k, photos]
+            if why := judge.refusal(outcome.person, outcome.rejects):
+                chunk.reject(true.row["pid"], true.row["file_name"], why)
             else:
-                pairs.append((true, found[k, chosen].person, chosen))
-        if not pairs:
-            continue
-        bodies = in_true_pose(
-            [person for _, person, _ in pairs],
-            [true.row for true, _, _ in pairs],
-            tools,
-            true_size=True,
-        )
-        for (true, person, chosen), vertices in zip(pairs, bodies, strict=True):
-            used = [source for source in person.sources if source["used"]]
-            # As fitted: nobody who generates knows the true angles of a photo.
-            best = used[nearest(true.row["azimuth"], [one["azimuth"] for one in used])]
-            at = {truth.sample(world, own[p].row).name: p for p in chosen}[best["file"]]
-            row = _row(true, own[at], best, split) | {"photos": len(used)}
-            window = bare.stretched(true.camera, size)
-            made.pairs.append(
-                Pair(vertices, person, window, first + at, true.image, true.mask, row)
-            )
-    return made
+                accepted.append((true, outcome.person))
+        if accepted:
+            chunk.pairs += _pairs(accepted, own, first, split, size, tools)
+    return chunk
 
 
-def _wish(true: Picture, count: int, split: str, seed: int) -> tuple[int, ...]:
-    """Which of the ground photos the person of a drone picture is reconstructed from.
+def _pairs(
+    accepted: list[tuple[Picture, Person]],
+    ground: list[Picture],
+    first: int,
+    split: str,
+    size: tuple[int, int],
+    tools,
+) -> list[Pair]:
+    """The pairs of one instant.
 
-    Some users have one photo of a person and others several; to measure, all are taken.
+    Args:
+        accepted: Drone images, each with its reconstructed person.
+        ground: Ground images of the instant.
+        first: Index of the first of them in `ChunkPairs.photos`.
+        split: "train" or "test".
+        size: Height and width of the model's images, pixels.
+        tools: `reconstruct.Tools`.
+    """
+    rows, people = [true.row for true, _ in accepted], [person for _, person in accepted]
+    vertices = in_true_pose(people, rows, tools, true_size=True)
+    places = {picture.row["file_name"]: k for k, picture in enumerate(ground)}
+    pairs = []
+    for (true, person), posed in zip(accepted, vertices, strict=True):
+        used = [source for source in person.sources if source["used"]]
+        # The fitted angles, because the true ones are unknown when views are generated.
+        best = used[nearest(true.row["azimuth"], [one["azimuth"] for one in used])]
+        place = places[best["file"]]
+        row = _row(true, ground[place], best, split) | {"photos": len(used)}
+        window = foreground.resize_canvas(true.camera, size)
+        pairs.append(Pair(posed, person, window, first + place, true.image, true.mask, row))
+    return pairs
+
+
+def _choose_photos(true: Picture, count: int, split: str, seed: int) -> tuple[int, ...]:
+    """Indices of the ground images that the person of a drone image is reconstructed from.
+
+    For training, one or all of them, because users have one photo of a person or several; for
+    testing, all.
     """
     rng = np.random.default_rng(seed_of(seed, "photos", true.row["file_name"]))
     share, one = rng.random(), int(rng.integers(count))
     return (one,) if split == "train" and share < ALONE else tuple(range(count))
 
 
-def _shown(moment: Instant, made: Made) -> list[dict]:
-    """The rows of those drone pictures that show enough of the person."""
+def _visible(moment: Instant, chunk: ChunkPairs) -> list[dict]:
+    """Rows of the drone images in which enough of the person is visible."""
     rows = []
     for row in moment.drone:
         hidden = float(row.get("occlusion") or 0.0)
         if hidden > HIDDEN:
-            made.reject(moment.pid, row["file_name"], f"{hidden:.0%} of the person is hidden")
+            chunk.reject(moment.pid, row["file_name"], f"{hidden:.0%} of the person is hidden")
         else:
             rows.append(row)
     return rows
 
 
-def _read(world: Path, rows: Sequence[dict], made: Made) -> list[Picture]:
-    """The pictures that can be read and show somebody."""
+def _read(world: Path, rows: Sequence[dict], chunk: ChunkPairs) -> list[Picture]:
+    """The images that can be read and show the person."""
     found = []
     for row in rows:
         try:
             picture = truth.read(world, row)
         except (OSError, ValueError) as error:
-            made.reject(row["pid"], row["file_name"], f"cannot be read: {error}", "fault")
+            chunk.reject(row["pid"], row["file_name"], f"cannot be read: {error}", "fault")
             continue
         if picture.mask.any():
             found.append(picture)
         else:
-            made.reject(row["pid"], row["file_name"], "nothing of the person is in sight")
+            chunk.reject(row["pid"], row["file_name"], "the person is not visible")
     return found
 
 
 def _row(true: Picture, photo: Picture, fitted: dict, split: str) -> dict:
     row = true.row
-    numbers = camera(
-        row["elevation"],
-        row["azimuth"],
-        row["distance"],
-        true.image,
-        (fitted["elevation"], fitted["azimuth"]),
-    )
+    angles = fitted["elevation"], fitted["azimuth"]
+    numbers = camera(row["elevation"], row["azimuth"], row["distance"], true.image, angles)
     return {
         "pid": row["pid"],
         "kind": "exact",

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairing: from a world or a data set to the folder of pairs that the diffusion learns from.
+"""Make the training pairs of a world or a data set and store them in a folder.
 
-people -> chunks -> `exact` or `identity` -> drawn at the model's size -> a shard and a part each ->
-`diffusion.pairs`. A chunk is computed whole by one worker with one thread, its part is written
-last and is what a second run trusts; so kills and the number of workers change no byte. Pictures
-that were replaced since are refused, see `fingerprint`.
+people -> chunks -> `exact` or `identity` -> rendered at the model's size -> one shard and one part
+per chunk -> `stored`. Each chunk is computed by one worker with one thread, and its part is written
+last; a resumed run skips chunks with a part. The bytes are therefore independent of interruptions
+and of the number of workers. Source files that changed in between are refused, see
+`runtime.fingerprint`.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from tqdm import tqdm
 from viewsynth import bodies, cameras, reconstruct
 from viewsynth.config import within
 from viewsynth.diffusion.pairs import exact, identity, stored
-from viewsynth.diffusion.pairs.parts import Made
+from viewsynth.diffusion.pairs.pair import ChunkPairs
 from viewsynth.diffusion.pairs.stored import Pairs
 from viewsynth.records import Dataset
-from viewsynth.render import bare
+from viewsynth.render import foreground
 from viewsynth.runtime import fingerprint, provenance, weights
 from viewsynth.runtime.files import claim, clean, lines, settle, stem_of, write
 from viewsynth.runtime.images import stretched
 from viewsynth.runtime.workers import FatalError, spread
 from viewsynth.world import truth
 
-CHUNK = 4  # people
+CHUNK = 4  # people per chunk
 MADE, REJECTS, PARTS = "made.json", "rejects.jsonl", "parts"
 OURS = {PARTS, stored.SHARDS, stored.ROWS, stored.INDEX, REJECTS, fingerprint.RECORD}
-FAULTS = 0.01  # share of the people and pictures that may fail for a fault
-# Files and folders of the code that decides what pairs look like.
+FAULTS = 0.01  # largest accepted share of pairs and rejects that are faults
+# Files and folders of the code that affects the pairs.
 CODE = (
     "bodies",
     "reconstruct",
@@ -54,13 +55,16 @@ CODE = (
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know.
+    """Settings of a run, for its workers.
 
     Args:
         world: Folder of the world; None = identity pairs.
+        output: Folder of the pairs.
         models: Name -> file of each model, "pose" and "detector".
-        mark: Fingerprint of everything that decides the bytes; a part carries it.
-        size: Height and width of the pictures.
+        mark: Fingerprint of everything that affects the bytes, which is written to each part.
+        size: Height and width of the images, pixels.
+        split: "train" or "test".
+        seed: Seed of the choice of photos and targets.
     """
 
     world: Path | None
@@ -74,19 +78,24 @@ class Job:
 
 @dataclass(frozen=True)
 class Chunk:
-    """People that are computed together: `truth.Instant`s or `identity.Subject`s."""
+    """People that one worker computes together.
+
+    Args:
+        name: File name of its shard and part, without suffix.
+        members: `truth.Instant`s or `identity.Subject`s.
+    """
 
     name: str
     members: tuple
 
     @property
     def who(self) -> list[list[str]]:
-        """Who they are, in order."""
+        """Pid and outfit or instant of each member."""
         return [[m.pid, getattr(m, "outfit", None) or getattr(m, "name", "")] for m in self.members]
 
     @property
     def people(self) -> int:
-        """How many."""
+        """Number of people."""
         return len({member.pid for member in self.members})
 
 
@@ -100,41 +109,47 @@ def make(
     split: str = "train",
     skip: int = 0,
 ) -> Pairs:
-    """Make the pairs of a world or a data set, or what a stopped run left to be made.
+    """Make the pairs of a world or a data set, or resume an interrupted run.
 
     Args:
-        source: Folder of a `viewsynth world` with paired pictures: exact pairs. A data set of
-            `viewsynth.data`: identity pairs of its split train.
-        output: Folder of the pairs; new, empty, or of an earlier run with the same arguments
-            (more `people` may be asked for).
-        size: Height and width of all pictures, pixels.
-        people: How many people, after the first `skip`; None = all.
-        workers: Processes; they change no byte.
-        seed: Of the choice of photos and targets.
-        split: "train" or, of a world, "test": then only paired pictures, to measure on.
-        skip: People of the split to leave out first.
-    Returns: the opened folder.
+        source: Folder of a `viewsynth world` with paired images, for exact pairs; or a data set of
+            `viewsynth.data`, for identity pairs of its training split.
+        output: Folder of the pairs: new, empty, or of an earlier run with the same arguments,
+            except that `people` may grow.
+        size: Height and width of all images, pixels.
+        people: Number of people, after the first `skip`; None = all.
+        workers: Number of processes; does not affect the result.
+        seed: Seed of the choice of photos and targets.
+        split: "train", or "test" of a world: paired images only, for evaluation.
+        skip: Number of people of the split to leave out first.
 
     Raises:
-        FileNotFoundError, ValueError: if the source has no such people, or the output holds
-            something else or pairs of other pictures, or more than 1 % failed for a fault.
-        workers.FatalError: if a worker died.
+        FileNotFoundError: If the source does not exist.
+        ValueError: If the source has too few people, the output holds something else or pairs of
+            other files, or more than 1 % of the images failed.
+        workers.FatalError: If a worker died.
     """
     _check(source, size, workers, split, skip, people)
-    if isinstance(source, Dataset):
+    output, is_dataset = Path(output), isinstance(source, Dataset)
+    if is_dataset:
         members = identity.plan(source, people, skip, seed)
     else:
         members = exact.plan(Path(source), people, skip, split)
-    output = Path(output)
     begun = claim(output, OURS, MADE)
-    # Of a world other people may be asked for; its lists are among the files.
-    files, whole = _inputs(source, members), isinstance(source, Dataset)
-    known = fingerprint.compare(output, files, begun, fixed=whole)
+    # The files of a world vary with the number of people; its lists are always among them.
+    files = fingerprint.compare(output, _inputs(source, members), begun, fixed=is_dataset)
     job = take(source, output, size, split, seed)
-    fingerprint.keep(output, known)
+    fingerprint.keep(output, files)
     every = chunks(members)
+    _compute(job, every, workers)
+    _finish(job, every)
+    return Pairs.open(job.output)
+
+
+def _compute(job: Job, every: list[Chunk], workers: int) -> None:
+    """Make the chunks that have no part yet, with worker processes."""
     todo = [chunk for chunk in every if part(job, chunk) is None]
-    (job.output / stored.INDEX).unlink(missing_ok=True)  # what is there is not whole until all is
+    (job.output / stored.INDEX).unlink(missing_ok=True)  # until all chunks are done again
     with tqdm(
         total=sum(chunk.people for chunk in todo), unit="person", desc="pairs", disable=not todo
     ) as bar:
@@ -145,8 +160,6 @@ def make(
             if why:
                 raise FatalError(f"people {chunk.who[0][0]} to {chunk.who[-1][0]}: {why}")
             bar.update(chunk.people)
-    _finish(job, every)
-    return Pairs.open(job.output)
 
 
 def _check(source, size, workers, split, skip, people) -> None:
@@ -159,17 +172,17 @@ def _check(source, size, workers, split, skip, people) -> None:
         raise ValueError(f"split must be train or test, got {split!r}")
     if split == "test" and isinstance(source, Dataset):
         raise ValueError(
-            "identity pairs are made of the split train only: nobody's query or gallery is learnt "
-            "from; to measure, give a world, whose test people have exact pairs"
+            "identity pairs are made of the split train only, because query and gallery must not "
+            "be trained on; for evaluation, give a world, whose test people have exact pairs"
         )
 
 
 def _inputs(source: str | Path | Dataset, members: list) -> dict[str, tuple[Path, dict]]:
-    """The files that pairs are made of, and what is told of each; see `fingerprint.compare`."""
-    if isinstance(source, Dataset):  # its fingerprint counts all of them
-        told = ("pid", "outfit", "view", "box", "elevation", "azimuth", "distance")
+    """The source files of the pairs with their properties, see `fingerprint.compare`."""
+    if isinstance(source, Dataset):  # all files, as in its own fingerprint
+        fields = ("pid", "outfit", "view", "box", "elevation", "azimuth", "distance")
         return {
-            sample.name: (sample.paths[0], {key: getattr(sample, key) for key in told})
+            sample.name: (sample.paths[0], {key: getattr(sample, key) for key in fields})
             for sample in source.train
         }
     rows = [row for member in members for row in (*member.ground, *member.drone)]
@@ -178,20 +191,31 @@ def _inputs(source: str | Path | Dataset, members: list) -> dict[str, tuple[Path
 
 
 def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str, seed: int) -> Job:
-    """Take the folder for these pairs, and say what a worker needs to know.
+    """Claim the output folder for these pairs.
 
-    Raises: ValueError: if it holds others, or something else.
+    Args:
+        source: See `make`.
+        output: See `make`.
+        size: See `make`.
+        split: See `make`.
+        seed: See `make`.
+
+    Returns:
+        The settings for the workers.
+
+    Raises:
+        ValueError: If the folder holds other pairs, or something else.
     """
     world = None if isinstance(source, Dataset) else Path(source)
     what = f"world {truth.digest(world)}" if world else f"{source.name} {source.fingerprint}"
-    asked = {
+    settings = {
         "source": what,
         "size": list(size),
         "split": split,
         "seed": seed,
         "code": provenance.code(*CODE),
     }
-    _claim(output, asked)
+    _claim(output, settings)
     return Job(
         world=world,
         output=output,
@@ -199,47 +223,47 @@ def take(source: Path | Dataset, output: Path, size: tuple[int, int], split: str
         split=split,
         seed=seed,
         models={"pose": weights.pose_model(None), "detector": weights.detector_model(None)},
-        mark=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
+        mark=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
     )
 
 
-def _claim(output: Path, asked: dict) -> None:
+def _claim(output: Path, settings: dict) -> None:
     if not claim(output, OURS, MADE):
-        write(output / MADE, json.dumps(asked, indent=1).encode())
+        write(output / MADE, json.dumps(settings, indent=1).encode())
         return
     clean(output)
     try:
-        made = json.loads((output / MADE).read_bytes())
-        different = [key for key in asked if made[key] != asked[key]]
+        before = json.loads((output / MADE).read_bytes())
+        different = [key for key in settings if before[key] != settings[key]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{output / MADE} cannot be read: {error!r}; give a new folder") from error
     if different:
         key = different[0]
         raise ValueError(
-            f"{output} holds pairs of another {key}: {made[key]} there, {asked[key]} now; give "
-            "another folder, or delete this one"
+            f"{output} holds pairs of another {key}: {before[key]} there, {settings[key]} now; "
+            "give another folder, or delete this one"
         )
 
 
 def chunks(members: list) -> list[Chunk]:
-    """People in chunks of `CHUNK`, in their order; all of one pid are together."""
+    """Chunks of `CHUNK` people, in their order; the members of one pid are in one chunk."""
     pids = list(dict.fromkeys(member.pid for member in members))
-    found = []
+    out = []
     for k in range(0, len(pids), CHUNK):
         some = set(pids[k : k + CHUNK])
-        found.append(Chunk(stem_of(pids[k]), tuple(m for m in members if m.pid in some)))
-    return found
+        out.append(Chunk(stem_of(pids[k]), tuple(m for m in members if m.pid in some)))
+    return out
 
 
 def part(job: Job, chunk: Chunk) -> dict | None:
-    """What is known of a chunk, None where it is still to be made."""
+    """The content of a chunk's part; None if the chunk is not finished."""
     path, shard = _paths(job, chunk)
     if not path.is_file():
         return None
     found = json.loads(path.read_bytes())
-    there = shard.stat().st_size if shard.is_file() else 0
-    whole = found["mark"] == job.mark and found["who"] == chunk.who and found["bytes"] == there
-    return found if whole else None
+    size = shard.stat().st_size if shard.is_file() else 0
+    valid = found["mark"] == job.mark and found["who"] == chunk.who and found["bytes"] == size
+    return found if valid else None
 
 
 def _paths(job: Job, chunk: Chunk) -> tuple[Path, Path]:
@@ -250,46 +274,54 @@ def _paths(job: Job, chunk: Chunk) -> tuple[Path, Path]:
     )
 
 
-# ---- a worker ------------------------------------------------------------------------------------
+# ---- worker --------------------------------------------------------------------------------------
 
 
 def start(job: Job) -> Callable[[Chunk], None]:
-    """Load the tools of a worker, and return the function that does one chunk."""
-    torch.set_num_threads(1)  # sums depend on the number of threads
+    """Load the tools of a worker, and return the function that makes one chunk."""
+    torch.set_num_threads(1)  # floating-point sums depend on the number of threads
     tools = reconstruct.load(bodies.load("anny"), job.models["pose"], job.models["detector"])
     return lambda chunk: do(chunk, job, tools)
 
 
 def do(chunk: Chunk, job: Job, tools: reconstruct.Tools) -> None:
-    """Make a chunk: write its shard, then its part."""
+    """Make a chunk: write its shard, then its part.
+
+    Args:
+        chunk: People of the chunk.
+        job: Settings of the run.
+        tools: Reconstruction tools.
+    """
     members = list(chunk.members)
     if job.world is None:
-        made = identity.make(members, job.size, tools)
+        result = identity.make(members, job.size, tools)
     else:
-        made = exact.make(members, job.world, job.split, job.size, tools, job.seed)
+        result = exact.make(members, job.world, job.split, job.size, tools, job.seed)
     path, file = _paths(job, chunk)
     data, rows = b"", []
-    if made.pairs:
-        arrays, rows = _drawn(made, chunk.name, job.size, tools)
+    if result.pairs:
+        arrays, rows = _rendered(result, chunk.name, job.size, tools)
         data = stored.shard(arrays)
         write(file, data)
     else:
-        file.unlink(missing_ok=True)  # of an earlier run, whose people could be used
-    told = {
+        file.unlink(missing_ok=True)  # left by an earlier run with other people
+    content = {
         "mark": job.mark,
         "who": chunk.who,
         "bytes": len(data),
         "rows": rows,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "rejects": made.rejects,
+        "rejects": result.rejects,
     }
-    write(path, json.dumps(told).encode())
+    write(path, json.dumps(content).encode())
 
 
-def _drawn(made: Made, name: str, size: tuple[int, int], tools) -> tuple[dict, list[dict]]:
-    """The arrays of a shard and its rows; only photos that some pair uses are kept."""
-    some = made.pairs
-    found = bare.draw(
+def _rendered(
+    result: ChunkPairs, name: str, size: tuple[int, int], tools
+) -> tuple[dict, list[dict]]:
+    """The arrays of a shard, with the source images that pairs use, and its rows."""
+    some = result.pairs
+    found = foreground.render(
         torch.stack([pair.vertices for pair in some]),
         tools.body,
         [pair.person.texture for pair in some],
@@ -299,10 +331,10 @@ def _drawn(made: Made, name: str, size: tuple[int, int], tools) -> tuple[dict, l
     )
     used = sorted({pair.photo for pair in some})
     arrays = {
-        "source": np.stack([stretched(made.photos[k], size) for k in used]),
-        "render": stored.stored(found.render.movedim(1, -1)),
-        "seen": stored.stored(found.seen[:, 0]),
-        "normals": stored.stored_normals(found.normals.movedim(1, -1)),
+        "source": np.stack([stretched(result.photos[k], size) for k in used]),
+        "render": stored.to_uint8(found.render.movedim(1, -1)),
+        "seen": stored.to_uint8(found.seen[:, 0]),
+        "normals": stored.normals_to_uint8(found.normals.movedim(1, -1)),
         "target": np.stack([stretched(pair.target, size) for pair in some]),
     }
     masks = [stretched(pair.mask, size) for pair in some if pair.mask is not None]
@@ -315,13 +347,14 @@ def _drawn(made: Made, name: str, size: tuple[int, int], tools) -> tuple[dict, l
     return arrays, rows
 
 
-# ---- the end -------------------------------------------------------------------------------------
+# ---- finish --------------------------------------------------------------------------------------
 
 
 def _finish(job: Job, every: list[Chunk]) -> None:
     """Join the parts.
 
-    Raises: ValueError: if there is no pair, or too much failed for a fault.
+    Raises:
+        ValueError: If there is no pair, or too many images failed.
     """
     parts = {chunk.name: part(job, chunk) for chunk in every}
     rows = [row for found in parts.values() for row in found["rows"]]
@@ -329,13 +362,13 @@ def _finish(job: Job, every: list[Chunk]) -> None:
     write(job.output / REJECTS, lines(rejects))
     faults = [reject for reject in rejects if reject["kind"] == "fault"]
     if len(faults) > FAULTS * (len(rows) + len(rejects)):
-        for chunk in every:  # the next run tries them again
+        for chunk in every:  # the next run makes these chunks again
             if any(reject["kind"] == "fault" for reject in parts[chunk.name]["rejects"]):
                 _paths(job, chunk)[0].unlink()
         few = "; ".join(f"{reject['name']}: {reject['reason']}" for reject in faults[:3])
         raise ValueError(
-            f"{len(faults)} of {len(rows) + len(rejects)} pictures failed for a fault, at most "
-            f"{FAULTS:.0%} may; mend them and run the same command again: {few}"
+            f"{len(faults)} of {len(rows) + len(rejects)} images failed, more than {FAULTS:.0%}; "
+            f"correct them and run the same command again: {few}"
         )
     if not rows:
         raise ValueError(f"no pair could be made; {job.output / REJECTS} says why: {rejects[:2]}")

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs: what the training of the view-aware diffusion reads, from a folder to batches.
+"""Storage format of training pairs: a folder of shards, read as batches.
 
-`viewsynth.diffusion.pairs.making` makes the folder, `diffusion.training` reads it. A pair is a photo of a person,
-that person drawn at another camera, and a true picture from there. All have one size.
+`pairs.making` writes the folder, `diffusion.training` reads it. A pair is a source image of a
+person, the person rendered from a target camera, and a true image from about there, all of one
+size.
 
     pairs.json    format, size, fingerprint, bytes of each shard; written last
-    rows.jsonl    a row a pair: pid, kind, split, elevation, camera (`conditions.CAMERA`), files,
-                  and where it lies: shard, place in it, place of its photo
+    rows.jsonl    one row per pair: pid, kind, split, elevation, camera (`conditions.CAMERA`),
+                  files, and its location: shard, place in the shard, place of its source image
     shards/*.safetensors
-                  uint8: render, target, normals [N, H, W, 3], seen, mask [N, H, W], and the photos,
-                  source [P, H, W, 3], which several pairs share; no mask = nobody knows
+                  uint8: render, target, normals [N, H, W, 3]; seen, mask [N, H, W]; and source
+                  [P, H, W, 3], the source images, which pairs may share; no mask = unknown
 
-Pictures, seen and mask have 255 = 1; normals 128 = 0 and 127 steps = 1. Shards are mapped into
+In images, seen and mask, 255 = 1; in normals, 128 = 0 and 127 steps = 1. Shards are mapped into
 memory, not loaded.
 """
 
@@ -36,19 +37,19 @@ FORMAT = 1
 INDEX, ROWS, SHARDS = "pairs.json", "rows.jsonl", "shards"
 KINDS = ("exact", "identity")
 CHANNELS = {"source": 3, "render": 3, "target": 3, "normals": 3, "seen": 0, "mask": 0}  # 0 = a map
-REMEDY = "make it again with the same command: what is finished is kept"
+REMEDY = "run the same command again: finished parts are kept"
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs by number.
+    """A sequence of pairs.
 
     Args:
-        rows: One a pair, in the order of the numbers; `kind` is "exact" (the person is drawn
-            where the target shows him) or "identity" (same person, roughly that view).
-        size: Height and width of all pictures.
-        fingerprint: SHA-256 of all rows and pictures: other pairs have another.
-        shards: Their mapped pictures by name.
+        rows: One row per pair; `kind` is "exact" (the person is rendered where the target shows
+            it) or "identity" (the same person from roughly the same view).
+        size: Height and width of all images, pixels.
+        fingerprint: SHA-256 of all rows and images.
+        shards: Name -> memory-mapped arrays.
     """
 
     rows: list[dict]
@@ -58,20 +59,23 @@ class Pairs:
 
     @classmethod
     def open(cls, *folders: str | Path) -> Pairs:
-        """Pairs as they lie on the disk; several folders are one behind the other.
+        """Open folders of pairs; several folders are concatenated.
+
+        Args:
+            folders: Folders written by `pairs.making`.
 
         Raises:
-            FileNotFoundError: if a folder holds no pairs.
-            ValueError: if one was cut short or damaged, or sizes differ.
+            FileNotFoundError: If a folder contains no pairs.
+            ValueError: If a folder is incomplete or damaged, or sizes differ.
         """
         if not folders:
-            raise ValueError("give a folder of pairs")
+            raise ValueError("expected at least one folder of pairs, got none")
         parts = [_open(Path(folder)) for folder in folders]
         if len(sizes := {part.size for part in parts}) != 1:
-            told = ", ".join(
+            got = ", ".join(
                 f"{f} {p.size[0]}x{p.size[1]}" for f, p in zip(folders, parts, strict=True)
             )
-            raise ValueError(f"pairs of one size can be joined; got {told} (height x width)")
+            raise ValueError(f"pairs must have one size to be joined; got {got} (height x width)")
         if len(parts) == 1:
             return parts[0]
         rows, shards = [], {}
@@ -82,31 +86,35 @@ class Pairs:
         return cls(rows, sizes.pop(), mark, shards)
 
     def __len__(self) -> int:
-        """How many pairs."""
+        """Number of pairs."""
         return len(self.rows)
 
     def batch(self, indices: Sequence[int]) -> tuple[Conditions, Tensor, Tensor | None]:
-        """Some pairs; photos that they share come once.
+        """Read pairs; a source image that several of them share occurs once.
 
-        Returns: the conditions; the true pictures, float32 [B, 3, H, W] in [0, 1]; how much of
-            each of their pixels is person, float32 [B, 1, H, W], 1 everywhere in a row where
-            nobody knows, None where nobody knows it of any row.
+        Args:
+            indices: Numbers of the pairs.
+
+        Returns:
+            The conditions; the true images, float32 [B, 3, H, W] in [0, 1]; and the share of each
+            of their pixels that is person, float32 [B, 1, H, W], 1 for a row whose mask is unknown,
+            or None if all masks are unknown.
         """
         rows = [self.rows[int(index)] for index in indices]
         if not rows:
-            raise ValueError("a batch needs at least one pair")
+            raise ValueError("a batch must have at least one pair, got none")
         photos: dict[tuple[str, int], int] = {}
         person = [photos.setdefault((row["shard"], row["source"]), len(photos)) for row in rows]
         source = torch.stack([self.shards[shard]["source"][place] for shard, place in photos])
         conditions = Conditions(
-            source=_picture(source),
+            source=_image(source),
             person=torch.tensor(person),
-            render=_picture(self._stack(rows, "render")),
+            render=_image(self._stack(rows, "render")),
             seen=_map(self._stack(rows, "seen")),
             normals=(self._stack(rows, "normals").movedim(-1, 1).float() - 128) / 127,
             camera=torch.tensor([row["camera"] for row in rows], dtype=torch.float32),
         )
-        return conditions, _picture(self._stack(rows, "target")), self._mask(rows)
+        return conditions, _image(self._stack(rows, "target")), self._mask(rows)
 
     def _stack(self, rows: list[dict], name: str) -> Tensor:
         return torch.stack([self.shards[row["shard"]][name][row["place"]] for row in rows])
@@ -125,7 +133,7 @@ class Pairs:
         return mask
 
 
-def _picture(stored: Tensor) -> Tensor:
+def _image(stored: Tensor) -> Tensor:
     return stored.movedim(-1, 1).float() / 255
 
 
@@ -137,30 +145,32 @@ def _map(stored: Tensor) -> Tensor:
 
 
 def shard(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A shard's file.
+    """Content of a shard file.
 
     Args:
-        arrays: The names of `CHANNELS`, all uint8; without "mask" nobody knows it.
+        arrays: uint8 arrays by the names of `CHANNELS`; without "mask" the masks are unknown.
     """
     return save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
 
 
-def stored(values: Tensor) -> np.ndarray:
-    """Values in [0, 1] as they are stored."""
+def to_uint8(values: Tensor) -> np.ndarray:
+    """Values in [0, 1] as stored."""
     return (values.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def stored_normals(values: Tensor) -> np.ndarray:
-    """Normals in [-1, 1] as they are stored."""
+def normals_to_uint8(values: Tensor) -> np.ndarray:
+    """Normals in [-1, 1] as stored."""
     return ((values.clamp(-1, 1) * 127).round() + 128).to(torch.uint8).cpu().numpy()
 
 
 def finish(folder: Path, size: tuple[int, int], rows: list[dict], digests: dict[str, str]) -> None:
-    """Make a folder of shards one of pairs.
+    """Write rows and index of a folder whose shards are complete.
 
     Args:
-        rows: In the order of the numbers.
-        digests: SHA-256 of each shard.
+        folder: Folder of the pairs.
+        size: Height and width of all images, pixels.
+        rows: One row per pair.
+        digests: SHA-256 of each shard by name.
     """
     text = lines(rows)
     total = hashlib.sha256(text)
@@ -193,13 +203,15 @@ def _open(folder: Path) -> Pairs:
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / ROWS} cannot be read: {error}; {REMEDY}") from error
     if len(rows) != index["pairs"] or not rows:
-        raise ValueError(f"{folder / ROWS} has {len(rows)} rows, not {index['pairs']}; {REMEDY}")
+        raise ValueError(
+            f"{folder / ROWS} has {len(rows)} rows, expected {index['pairs']}; {REMEDY}"
+        )
     shards = {}
     for name, expected in sizes.items():
         path = _file(folder, name)
         got = path.stat().st_size if path.is_file() else None
         if got != expected:
-            what = "is not there" if got is None else f"has {got:,} bytes, not {expected:,}"
+            what = "is missing" if got is None else f"has {got:,} bytes, expected {expected:,}"
             raise ValueError(f"{path} {what}; {REMEDY}")
         shards[name] = _mapped(path, size)
     for number, row in enumerate(rows, 1):
@@ -211,9 +223,9 @@ def _index(folder: Path) -> dict:
     path = folder / INDEX
     if not path.is_file():
         if (folder / SHARDS).is_dir():
-            raise ValueError(f"{folder} was cut short, it has shards and no {INDEX}; {REMEDY}")
+            raise ValueError(f"{folder} is incomplete: it has shards but no {INDEX}; {REMEDY}")
         raise FileNotFoundError(
-            f"{folder} holds no pairs: it has no {INDEX}; viewsynth train-diffusion makes them"
+            f"{folder} holds no pairs: it has no {INDEX}; `viewsynth train-diffusion` makes pairs"
         )
     try:
         index = json.loads(path.read_bytes())
@@ -222,19 +234,20 @@ def _index(folder: Path) -> dict:
         index["size"] = [height, width]
         index["shards"].items(), index["pairs"], index["fingerprint"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no index of pairs: {error!r}; {REMEDY}") from error
+        raise ValueError(f"{path} is not an index of pairs: {error!r}; {REMEDY}") from error
     if not known:
         raise ValueError(
-            f"{path} has format {index['format']!r}, this version reads {FORMAT}; make them anew"
+            f"{path} has format {index['format']!r}, this version reads {FORMAT}; make the pairs "
+            "again in a new folder"
         )
     return index
 
 
 def _mapped(path: Path, size: tuple[int, int]) -> dict[str, Tensor]:
-    """The arrays of a shard, mapped: only what is looked at is read.
+    """The memory-mapped arrays of a shard.
 
-    Unlike safetensors' own map this one keeps no file open: a large set has more shards than
-    files may be open.
+    Unlike the mapping of safetensors, this one keeps no file open: a large set has more shards than
+    a process may have open files.
     """
     whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
     try:
@@ -250,14 +263,14 @@ def _mapped(path: Path, size: tuple[int, int]) -> dict[str, Tensor]:
                 raise ValueError(f"{name} is {about['dtype']} {shape}, not U8 [n, {tail}]")
             found[name] = whole[first:last].view(shape)
         if missing := CHANNELS.keys() - found.keys() - {"mask"}:
-            raise ValueError(f"{', '.join(sorted(missing))} is not there")
+            raise ValueError(f"{', '.join(sorted(missing))} missing")
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} is no shard of pairs: {error}; {REMEDY}") from error
+        raise ValueError(f"{path} is not a shard of pairs: {error}; {REMEDY}") from error
     return found
 
 
 def _check(row: dict, shards: Mapping[str, dict[str, Tensor]], where: str) -> None:
-    """Refuse a row that leads nowhere."""
+    """Check that a row refers to existing data."""
     try:
         arrays = shards[row["shard"]]
         good = (
@@ -270,6 +283,6 @@ def _check(row: dict, shards: Mapping[str, dict[str, Tensor]], where: str) -> No
             and row["elevation"] == row["camera"][0]
         )
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{where}: {error!r} of the row is missing or wrong; {REMEDY}") from error
+        raise ValueError(f"{where}: a field is missing or wrong ({error!r}); {REMEDY}") from error
     if not good:
-        raise ValueError(f"{where}: the row does not fit its shard; {REMEDY}")
+        raise ValueError(f"{where}: the row does not match its shard; {REMEDY}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconstructed people in the pose and at the place that a world's truth states."""
+"""Put reconstructed people into the pose and position that the truth of a world states."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from viewsynth.bodies import KEYPOINTS
 from viewsynth.reconstruct import Tools, posing
 from viewsynth.records import Person
 
-MIDDLES = ("ear", "shoulder", "hip")  # joints whose middles the stature runs through
+MIDDLES = ("ear", "shoulder", "hip")  # joints whose midpoints are on the line of the stature
 LEG = ("hip", "knee", "ankle")
 
 
 def in_true_pose(
     people: list[Person], rows: list[dict], tools: Tools, true_size: bool = False
 ) -> Tensor:
-    """Reconstructed people in the pose and the place that the truth tells.
+    """Vertices of reconstructed people in their true pose and position.
 
     Args:
-        people: One a row.
-        rows: Of `truth.jsonl`.
-        true_size: Whether they are as tall as in truth, too; no photo tells that.
-    Returns: vertices, world, metres.  [N, V, 3]
+        people: One person per row.
+        rows: Rows of `truth.jsonl`.
+        tools: Reconstruction tools.
+        true_size: Whether to scale them to the true stature, which photos do not determine.
+
+    Returns:
+        World, metres.  [N, V, 3]
     """
     posed = []
     for person, row in zip(people, rows, strict=True):
@@ -43,17 +46,18 @@ def in_true_pose(
 
 
 def true_joints(row: dict) -> Tensor:
+    """True joints of a row of `truth.jsonl`, world, metres: [K, 3]."""
     return torch.tensor(row["joints"]).float()[:, :3]
 
 
 def joints_of(person: Person, tools: Tools) -> Tensor:
-    """Keypoints of a person's bare body, metres.  [K, 3]"""
+    """Keypoints of a person's body without clothing, metres: [K, 3]."""
     shape, pose = (torch.from_numpy(a)[None] for a in (person.shape, person.pose))
     return bodies.keypoints(tools.body, tools.body.vertices(shape, pose))[0] * person.scale
 
 
 def stature(joints: Tensor) -> float:
-    """Length from the ears over shoulders and hips to the ankles, metres: the same in any pose."""
+    """Length from the ears over shoulders and hips to the ankles, metres, the same in any pose."""
     at = {name: joints[k] for k, name in enumerate(KEYPOINTS)}
     middle = [(at[f"left_{name}"] + at[f"right_{name}"]) / 2 for name in MIDDLES]
     lines = [middle, *([at[f"{side}_{name}"] for name in LEG] for side in ("left", "right"))]
@@ -64,7 +68,7 @@ def stature(joints: Tensor) -> float:
 
 
 def placed(vertices: Tensor, joints: Tensor, row: dict, tools: Tools) -> Tensor:
-    """A standing body moved over the true joints, at the true height above the ground.  [V, 3]"""
+    """Move a standing body [V, 3] to the true joints, at the true height above the ground."""
     own = bodies.keypoints(tools.body, vertices[None])[0]
     shift = (joints - own).mean(0)
     shift[1] = float(row.get("lift") or 0.0)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fidelity: how near a synthesised drone view comes to the true one of the same instant.
+"""Fidelity: distance between a synthetic aerial view and the true image of the same instant.
 
-A world (`viewsynth world`) holds for every person an instant that ground cameras and drones filmed
-at once. truth (what the world says) -> methods and baselines, and repair where a diffusion was
-given (pictures at the true camera) -> measures and features (one row a picture) -> table and sets
-(means and intervals) -> text. `viewsynth.observer` judges identity and elevation, a ReID model if
-one was given identity once more. Reconstruction and diffusion see the ground pictures only; truth
-enters the camera, the rows that say so in their name, and the measures.
+A world (`viewsynth world`) holds, for every person, instants that ground cameras and drones
+recorded at once. `world.truth` (ground truth) -> `methods` and `baselines`, and `repair` where a
+diffusion engine is given (images at the true camera) -> `measures` and `features` (one row an
+image) -> `table` and `sets` (means and intervals) -> `text`. `observer` measures identity and
+elevation; a ReID model, if given, measures identity as well. Reconstruction and diffusion see the
+ground images only; ground truth enters the camera, the rows whose name says so, and the measures.
 """

@@ -25,7 +25,7 @@ from viewsynth.evaluate.fidelity import baselines
 from viewsynth.reconstruct import Tools, fill, posing, texture
 from viewsynth.reconstruct.parse import Parse
 from viewsynth.records import Person, seed_of
-from viewsynth.render import bare, scene, shade
+from viewsynth.render import foreground, scene, shade
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
 from viewsynth.render.views import SUPERSAMPLE
@@ -137,7 +137,7 @@ def compose(bodies: list[Body], camera: Cameras, tools: Tools, seed: int) -> Ten
     height, width = camera.size
     vertices = torch.stack([body.vertices for body in bodies])
     textures, seens = _maps(bodies)
-    fine = bare.stretched(
+    fine = foreground.resize_canvas(
         cameras.join([camera] * len(bodies)), (height * SUPERSAMPLE, width * SUPERSAMPLE)
     )
     buffers = shade.render(
@@ -250,7 +250,7 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
 
 def _render(bodies: list[Body], camera: Cameras, tools: Tools) -> list[Tensor]:
     """Layers of every body at one camera, [5, H, W]: RGB and seen map times coverage, coverage."""
-    layers = bare.layers(
+    layers = foreground.layers(
         torch.stack([body.vertices for body in bodies]),
         tools.body,
         *_maps(bodies),

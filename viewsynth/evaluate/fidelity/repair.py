@@ -20,7 +20,7 @@ from viewsynth.evaluate.fidelity.methods import GREY, WHOLE, Body, Prediction, c
 from viewsynth.evaluate.fidelity.outline import outline, resized
 from viewsynth.reconstruct import Tools
 from viewsynth.records import Person, View, seed_of
-from viewsynth.render import bare
+from viewsynth.render import foreground
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
 from viewsynth.world.truth import OCCLUDER, Picture
@@ -100,7 +100,7 @@ class Repairer:
         photos = [self.refiner.fitted(by_name[one["file"]]) for one in refine.used(person)]
         windows = cameras.join(
             [
-                bare.stretched(true.camera, self.refiner.pipeline.size)
+                foreground.resize_canvas(true.camera, self.refiner.pipeline.size)
                 for true in drone
                 for _ in WHOLE
             ]

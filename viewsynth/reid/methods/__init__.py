@@ -1,11 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods: how a ReID model learns from a batch, and what it retrieves with.
+"""ReID methods: one file for each, found by its module name.
 
-A method is one file of this folder, found by its name: `build(backbone, classes, smoothing, views)`
-makes a module as `Method` describes it, and `NEEDS` names what its batches must have ("views":
-pictures of several views; "": nothing). Its losses are a dict, so that it may have any number of
-them, and a batch is an object, so that a method that learns from tracklets or texts finds them
-there under new names. What a method wants to vary from stage to stage it keeps in itself.
+`--model.method NAME` uses `viewsynth/reid/methods/NAME.py`; there is no registry. A file defines
+
+    NEEDS = ""    # what the training images must have: "views" (more than one view), "" (nothing)
+    def build(backbone, classes, smoothing, views) -> Method
+
+where the result is an `nn.Module` with the attributes and functions of `Method` below: `losses` of
+a batch and `features` for retrieval. `baseline.py` is the shortest example. Everything else works
+for any method: reid.training minimises the sum of the losses, reid.saved saves and rebuilds the
+module, evaluate compares its features, and tests/reid/test_methods.py tests every file here.
+
+Rules for a method:
+- Initialise weights from torch's global random state, which `methods.build` seeds.
+- Use every parameter that requires a gradient in every step; distributed training waits for it.
+- Apply `batch.weights` in every loss, see reid.losses; an image of weight 0 must have no influence.
+- Keep state that changes in training (memory banks) in buffers, which checkpoints include.
+- Add fields to `Batch` for data that it lacks, e.g. tracklets or texts.
 """
 
 from __future__ import annotations
@@ -14,52 +25,62 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor, nn
+if TYPE_CHECKING:  # torch takes a second to import, which `names` and `needs` do not need
+    from torch import Tensor, nn
 
-from viewsynth.reid.backbones import Backbone, drawn
-
-if TYPE_CHECKING:  # batches are made of pixels, and pixels need what loads our models
+    from viewsynth.reid.backbones import Backbone
     from viewsynth.reid.batches import Batch
 
-# How the names of positions, and of tokens that stand for no input, end.
-FREE = ("first", "places", "registers", "token", "tokens", "position_embeddings", "table")
+# Endings of the names of position embeddings and of learned tokens, which get no weight decay.
+NO_DECAY = ("first", "places", "registers", "token", "tokens", "position_embeddings", "table")
 
 
 class Method(Protocol):
-    """What every method offers.
+    """The module that `build` of a method file returns.
 
     Attributes:
         backbone: The backbone that it was built on.
-        settings: All other arguments of `build`, by name, as JSON types.
+        settings: The arguments of `methods.build` to rebuild it with, besides name and backbone:
+            argument name -> value, as JSON types.
     """
 
     backbone: Backbone
     settings: dict
 
     def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
-        """Losses by name, each as it enters the total, which is their sum.
+        """Losses by name, scaled as they enter the total loss, which is their sum.
 
-        `forward` is the same function: call the module itself where it is wrapped (accelerate,
-        torch.compile).
+        `forward` must be the same function (`forward = losses`): accelerate and torch.compile wrap
+        the call of the module.
 
         Args:
-            batch: What is learnt from, in training mode.
-            mine_synthetic: Whether synthetic pictures may be the hardest negatives.
+            batch: Images and labels.
+            mine_synthetic: Whether synthetic images may be mined as hardest negatives.
         """
         ...
 
     def features(self, images: Tensor) -> Tensor:
-        """What retrieval compares, in evaluation mode.  RGB in [0, 1] [B, 3, H, W] -> [B, D]"""
+        """Features that retrieval compares, in evaluation mode, not normalised.
+
+        Args:
+            images: RGB in [0, 1].  float [B, 3, H, W]
+        Returns: float [B, D]
+        """
         ...
 
 
 def names() -> list[str]:
-    """The methods that there are."""
+    """Names of all methods."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def needs(name: str) -> str:
-    """`NEEDS` of a method. Raises: ValueError: if there is no such method."""
+    """`NEEDS` of a method.
+
+    Args:
+        name: One of `names()`.
+    Raises: ValueError: if there is no such method.
+    """
     return _module(name).NEEDS
 
 
@@ -70,38 +91,46 @@ def build(
 
     Args:
         name: One of `names()`.
-        classes: How many identities there are to learn.
+        backbone: The backbone, which becomes part of the method.
+        classes: Number of training identities.
         smoothing: Label smoothing of the identity loss, [0, 1).
-        seed: Of the weights of the heads.
-        views: How many views there are to tell apart, for methods that do.
+        seed: Seed of the weights of the heads.
+        views: Number of views, for methods that distinguish them.
     Returns: a `Method`, which is an `nn.Module`.
-    Raises: ValueError: if there is no such method, or the backbone is none for it.
+    Raises: ValueError: if there is no such method, or it does not support the backbone.
     """
+    from viewsynth.reid.backbones import drawn
+
     module = _module(name)
     if classes < 2:
-        raise ValueError(f"a method needs two identities or more to learn; got {classes}")
+        raise ValueError(f"a method needs two or more training identities; got {classes}")
     with drawn(seed, "method", name):
         return module.build(backbone, classes, smoothing, views)
 
 
 def name_of(method: nn.Module) -> str:
-    """The name under which a method is found."""
+    """Name of the method that a module belongs to.
+
+    Args:
+        method: From `build`.
+    """
     return type(method).__module__.rpartition(".")[2]
 
 
 def groups(model: nn.Module, decay: float) -> list[dict]:
-    """What an optimiser takes: parameters with weight decay, and those without.
+    """Parameter groups for an optimizer: with and without weight decay.
 
-    Without are all of one dimension (biases, normalisations, scales), positions, and tokens that
-    stand for no input: to pull those to zero means nothing.
+    One-dimensional parameters (biases, normalisations, scales), position embeddings and learned
+    tokens get no weight decay.
 
     Args:
-        decay: Weight decay of the others.
+        model: The module.
+        decay: Weight decay of the other parameters.
     """
     parts: tuple[list, list] = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            free = parameter.ndim < 2 or name.endswith((*FREE, "position_embedding.weight"))
+            free = parameter.ndim < 2 or name.endswith((*NO_DECAY, "position_embedding.weight"))
             parts[free].append(parameter)
     return [
         {"params": part, "weight_decay": weight}

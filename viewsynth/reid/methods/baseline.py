@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""baseline: one feature, a BNNeck, identity and triplet loss; works on any backbone.
+"""Method baseline: one feature, a BNNeck, identity and triplet loss; works on any backbone.
 
-Source: Luo et al., Bag of Tricks, CVPRW 2019 (arXiv 1903.07071), in the form that aerial-ground
-ReID shares: no centre loss, no label smoothing unless asked for, a soft margin in place of 0.3.
+Source: Luo et al., Bag of Tricks, CVPRW 2019 (arXiv 1903.07071), in the variant that is common in
+aerial-ground ReID: no centre loss, no label smoothing by default, a soft margin instead of 0.3.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ NEEDS = ""
 
 
 def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
-    """As `methods.build` says."""
+    """See `methods.build`."""
     return Baseline(backbone, classes, smoothing)
 
 
 class Baseline(nn.Module):
-    """See the head of this file and `methods.Method`."""
+    """The method; see the module docstring and `methods.Method`."""
 
     def __init__(self, backbone: Backbone, classes: int, smoothing: float):
         super().__init__()
@@ -36,7 +36,7 @@ class Baseline(nn.Module):
         self.neck = BNNeck(backbone.width, classes)
 
     def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
-        """Identity and triplet loss."""
+        """Identity and triplet loss, see `Method.losses`."""
         features = self.backbone(batch.images)
         labels, weights = batch.labels, batch.weights
         smoothing = self.settings["smoothing"]
@@ -50,5 +50,5 @@ class Baseline(nn.Module):
     forward = losses
 
     def features(self, images: Tensor) -> Tensor:
-        """The feature after the neck.  [B, width]"""
+        """The feature after the neck, see `Method.features`."""
         return self.neck.norm(self.backbone(images))

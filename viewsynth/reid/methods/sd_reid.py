@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sd_reid: a view token before the last block; the first stage of SD-ReID.
+"""Method sd_reid: a view token before the last block; the first stage of SD-ReID.
 
-Source: Wang et al., SD-ReID, IEEE TIP 2026 (arXiv 2504.09549). Class tokens and places go through
-all blocks but the last; there one learnt token, shared by all views, joins them. Identity feature:
-the class token after the last block and the last normalisation; view feature: the view token after
-the last block, not normalised. Loss: CE_id + triplet_id + 0.001 CE_view. What the second stage,
-`viewsynth.reid.sd_reid`, needs beside these two is the identity condition: the class token after
-each block but the last, not normalised, and the mean view feature of each view, the prototypes.
+Source: Wang et al., SD-ReID, IEEE TIP 2026 (arXiv 2504.09549). One learned view token, shared by
+all views, is added to the sequence before the last block. Identity feature: the class token after
+the last block and the final normalisation; view feature: the view token after the last block, not
+normalised. Loss: CE_id + triplet_id + 0.001 CE_view. The second stage, `viewsynth.reid.sd_reid`,
+also needs the identity condition (the class token after each block but the last, not normalised)
+and the prototypes (the mean view feature of each view), which the memory bank tracks.
 
-We differ from the release: the view token starts at N(0, 0.02), not at zero, which the
-normalisation of a ViT would meet with a slope of up to a million; positions are resized bicubic;
-there is no stochastic depth; the moving prototypes (`bank`) are buffers, those of the first process
-where there are several, and a view with one picture in a batch counts like any other. The second
-stage computes exact prototypes unless it is asked to be faithful.
+Differences from the release: the view token is initialised from N(0, 0.02), not with zeros, where
+the normalisation of a ViT would have a gradient of up to a million; position embeddings are resized
+by bicubic interpolation; there is no stochastic depth; the memory bank (`bank`) is a buffer, that
+of the first process if there are several, and is also updated correctly by a view with a single
+image in a batch. The second stage computes exact prototypes unless its mode is `faithful`.
 """
 
 from __future__ import annotations
@@ -24,39 +24,43 @@ import torch
 from torch import Tensor, nn
 
 from viewsynth.reid import losses
-from viewsynth.reid.backbones import TOKENS, Backbone, Tokens
+from viewsynth.reid.backbones import VIT_TYPES, Backbone, Tokens
 from viewsynth.reid.heads import BNNeck
 
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = "views"
-BALANCE = 1e-3  # lambda_view of the release
-MOMENTUM = 0.8  # weight of the newest batch in the moving prototypes, as released
+VIEW_WEIGHT = 1e-3  # lambda_view of the release
+MOMENTUM = 0.8  # weight of the current batch in the memory bank, as in the release
 
 
 def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
-    """As `methods.build` says.
+    """See `methods.build`.
 
     Raises: ValueError: if the backbone has no tokens, or too few blocks.
     """
     if not isinstance(backbone, Tokens):
         raise ValueError(
-            f"method sd_reid needs a backbone with tokens ({', '.join(TOKENS)}, small_vit); got "
-            f"{backbone.kind}; take another model, or the method baseline"
+            f"method sd_reid needs a backbone with tokens ({', '.join(VIT_TYPES)}, small_vit); got "
+            f"{backbone.kind}; use another --model.backbone, or --model.method baseline"
         )
     if len(backbone.blocks) < 2:
-        raise ValueError("method sd_reid needs a backbone of two blocks or more; got one")
+        raise ValueError(
+            "method sd_reid needs a backbone of two or more blocks; got one; use another "
+            "--model.backbone"
+        )
     return SDReID(backbone, classes, smoothing, views)
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What the encoder says of B pictures.
+    """Outputs of the first stage for B images.
 
     Args:
         identity: Identity feature, before the neck.  float [B, D]
-        condition: Class token after each block but the last, not normalised.  float [B, L - 1, D]
+        condition: Identity condition: the class token after each of the L blocks but the last, not
+            normalised.  float [B, L - 1, D]
         view: View feature.  float [B, D]
     """
 
@@ -66,10 +70,11 @@ class Encoded:
 
 
 class SDReID(nn.Module):
-    """See the head of this file and `methods.Method`.
+    """The method; see the module docstring and `methods.Method`.
 
     Attributes:
-        bank: Moving prototypes, zero for a view that was not seen.  float32 [views, D]
+        bank: Memory bank: a moving prototype of each view, zero before its first image.
+            float32 [views, D]
     """
 
     def __init__(self, backbone: Tokens, classes: int, smoothing: float, views: int):
@@ -82,23 +87,27 @@ class SDReID(nn.Module):
         self.register_buffer("bank", torch.zeros(views, backbone.width))
 
     def encode(self, images: Tensor) -> Encoded:
-        """Identity feature, identity condition and view feature.  [B, 3, H, W]"""
-        tokens, firsts = self.backbone.embed(images), []
+        """Identity feature, identity condition and view feature.
+
+        Args:
+            images: RGB in [0, 1].  float [B, 3, H, W]
+        """
+        tokens, class_tokens = self.backbone.embed(images), []
         for block in self.backbone.blocks[:-1]:
             tokens = block(tokens)
-            firsts.append(tokens[:, 0])
+            class_tokens.append(tokens[:, 0])
         view = self.view_token.expand(len(tokens), -1, -1)
         tokens = torch.cat([tokens[:, :1], view, tokens[:, 1:]], 1)
         first, view = self.backbone.blocks[-1](tokens, 2).unbind(1)
-        return Encoded(self.backbone.norm(first), torch.stack(firsts, 1), view)
+        return Encoded(self.backbone.norm(first), torch.stack(class_tokens, 1), view)
 
     def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
-        """Identity, triplet and view loss."""
+        """Identity, triplet and view loss, see `Method.losses`; in training, updates the bank."""
         found = self.encode(batch.images)
         labels, weights = batch.labels, batch.weights
         smoothing = self.settings["smoothing"]
         if self.training:
-            self._remember(found.view.detach().float(), batch.views)
+            self._update_bank(found.view.detach().float(), batch.views)
         return {
             "identity": losses.classification(
                 self.neck(found.identity), labels, weights, smoothing
@@ -106,19 +115,24 @@ class SDReID(nn.Module):
             "triplet": losses.triplet(
                 found.identity, labels, weights, None if mine_synthetic else ~batch.synthetic
             ),
-            "view": BALANCE
+            "view": VIEW_WEIGHT
             * losses.classification(self.view_neck(found.view), batch.views, weights),
         }
 
     forward = losses
 
     @torch.no_grad()
-    def _remember(self, view: Tensor, views: Tensor) -> None:
-        """Move the prototypes of the views of a batch."""
+    def _update_bank(self, view: Tensor, views: Tensor) -> None:
+        """Move the prototype of each view in a batch towards the batch mean.
+
+        Args:
+            view: View features.  [B, D]
+            views: View of each image.  int64 [B]
+        """
         for number in views.unique().tolist():
             mean = view[views == number].mean(0)
             self.bank[number] += MOMENTUM * (mean - self.bank[number])
 
     def features(self, images: Tensor) -> Tensor:
-        """The identity feature after its neck.  [B, width]"""
+        """The identity feature after its neck, see `Method.features`."""
         return self.neck.norm(self.encode(images).identity)

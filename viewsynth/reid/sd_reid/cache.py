@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cache: what the encoder says of every training picture and of its mirror image, made once.
+"""Feature cache: outputs of the first stage for all training images and their mirror images.
 
-The second stage trains on these numbers and needs no picture any more. One file, named by a hash of
-encoder, pictures and mode, written aside and renamed: several runs share it.
+reid.pixels, reid.methods.sd_reid -> `open_or_make` -> `Cached` -> reid.sd_reid.training. The second
+stage trains on these features only. They are computed once and written atomically to one file,
+named by a hash of the encoder, the images and the mode, so several runs can share it.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ from viewsynth.reid.pool import Pool
 from viewsynth.runtime import fingerprint
 from viewsynth.runtime.files import write
 
-BATCH = 128  # pictures at once
-REVISION = 3  # raise it when the file holds something else for the same pictures
-DROP = 0.1  # of the last block in stochastic depth, as released
+BATCH = 128  # images in a batch
+REVISION = 3  # increase it if the same images give other content of the file
+DROP = 0.1  # drop probability of the last block in stochastic depth, as in the release
 
 
 @dataclass(frozen=True, eq=False)
 class Cached:
-    """Features of N pictures, as they are and mirrored.
+    """Features of N images, unchanged and mirrored; see `methods.sd_reid.Encoded`.
 
     Args:
-        identity: Before the neck.  float32 [2, N, D]
-        condition: float16 [2, N, T - 1, D]
-        view: float32 [2, N, D]
-        kinds: View of each picture, index.  int64 [N]
-        labels: Who is on it, index.  int64 [N]
-        weights: In the losses.  float32 [N]
+        identity: Identity features, before the neck.  float32 [2, N, D]
+        condition: Identity conditions.  float16 [2, N, T - 1, D]
+        view: View features.  float32 [2, N, D]
+        kinds: Index of the view of each image.  int64 [N]
+        labels: Index of the identity of each image.  int64 [N]
+        weights: Weights in the losses.  float32 [N]
     """
 
     identity: Tensor
@@ -59,30 +60,30 @@ class Cached:
 
     @cached_property
     def _by_person(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures person by person; where each picture's person begins, and has how many."""
-        _, who, counts = self.labels.unique(return_inverse=True, return_counts=True)
-        return who.argsort(stable=True), (counts.cumsum(0) - counts)[who], counts[who]
+        """Rows sorted by person; and for each row, start and count of its person in that order."""
+        _, person, counts = self.labels.unique(return_inverse=True, return_counts=True)
+        return person.argsort(stable=True), (counts.cumsum(0) - counts)[person], counts[person]
 
     def of_same_person(self, rows: Tensor, uniform: Tensor) -> Tensor:
-        """A picture of the person on each, any of them, itself included.
+        """For each row, a random row of the same person, possibly the same one.
 
         Args:
-            rows: int64 [B]
-            uniform: Which one, in [0, 1).  [B]
+            rows: Rows.  int64 [B]
+            uniform: Random numbers in [0, 1) that choose the rows.  [B]
         Returns: int64 [B]
         """
-        order, begins, counts = self._by_person
+        order, starts, counts = self._by_person
         which = torch.minimum((uniform * counts[rows]).long(), counts[rows] - 1)
-        return order[begins[rows] + which]
+        return order[starts[rows] + which]
 
     def moments(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of what is cached, both weighted.
+        """Weighted mean and standard deviation over the images.
 
         Args:
             numbers: `identity`, `condition` or `view`.  [2, N, ..., D]
-        Returns: [..., D] each; the deviation is no less than what float16 can tell of the mean.
+        Returns: [..., D] each; the deviation is at least the float16 resolution of the mean.
         """
-        if numbers.dim() > 3:  # one token after the other: all as float32 would be twice the cache
+        if numbers.dim() > 3:  # token by token: all in float32 would be twice the size of the cache
             found = [self.moments(each) for each in numbers.unbind(2)]
             return tuple(map(torch.stack, zip(*found, strict=True)))
         weights, numbers = (self.weights / (2 * self.weights.sum()))[None, :, None], numbers.float()
@@ -91,25 +92,38 @@ class Cached:
         return mean, torch.maximum(scale, 1e-3 * mean.abs() + 1e-6)
 
     def prototypes(self, views: int) -> Tensor:
-        """The exact mean view feature of each view, weighted.  [views, D]
+        """The weighted mean view feature of each view.
 
-        Raises: ValueError: if a view has no picture.
+        Args:
+            views: Number of views, V.
+        Returns: [V, D]
+        Raises: ValueError: if a view has no images.
         """
         rows = []
         for number in range(views):
             weights = self.weights * (self.kinds == number)
             if not weights.sum():
-                raise ValueError(f"view {number} has no picture to make its prototype from")
+                raise ValueError(
+                    f"view {number} has no picture to compute its prototype from; the training "
+                    "images must show every view"
+                )
             rows.append((weights[None, :, None] * self.view).sum((0, 1)) / (2 * weights.sum()))
         return torch.stack(rows)
 
 
 def mark(method: SDReID, pool: Pool, dropped_paths: bool, seed: int) -> str:
-    """Hash of encoder, mode, and of the pictures' names, people, views and weights."""
-    said = [[s.name for s in pool.samples]]
-    said += [known.tolist() for known in (pool.labels, pool.views, pool.weights)]
-    said += [dropped_paths, seed if dropped_paths else 0, list(method.backbone.size)]
-    digest = hashlib.sha256(json.dumps(said).encode())
+    """Hash of the encoder, the mode, and the images' names, identities, views and weights.
+
+    Args:
+        method: The trained first stage.
+        pool: The images.
+        dropped_paths: See `mode.Mode`.
+        seed: Seed of stochastic depth.
+    """
+    content = [[s.name for s in pool.samples]]
+    content += [column.tolist() for column in (pool.labels, pool.views, pool.weights)]
+    content += [dropped_paths, seed if dropped_paths else 0, list(method.backbone.size)]
+    digest = hashlib.sha256(json.dumps(content).encode())
     for key, value in sorted(method.state_dict().items()):
         digest.update(key.encode())
         digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -126,31 +140,33 @@ def open_or_make(
     device,
     bar: bool = False,
 ) -> Cached:
-    """The features of a pool, from their file if it is there, else made and written.
+    """The features of a pool, read from the cache, or computed and written to it.
 
     Args:
-        folder: Of the file, which is named by what it is of: runs may share it.
-        method: Trained; its mode is evaluation again afterwards.
-        pool: Its samples are those of `pixels`, in their order.
+        folder: Folder of the cache.
+        method: The trained first stage; it is in evaluation mode afterwards.
+        pool: The images; its samples are those of `pixels`, in their order.
+        pixels: The images' pixels.
         dropped_paths: See `mode.Mode`.
-        seed: Of the paths that are dropped.
-        device: Where to compute.
-        bar: Whether to show progress.
+        seed: Seed of stochastic depth.
+        device: Device of the computation.
+        bar: Whether to show a progress bar.
     """
-    said = [REVISION, mark(method, pool, dropped_paths, seed)]
-    # Pictures may have been made anew under their old names.
-    said += fingerprint.digests([sample.paths[0] for sample in pool.samples], folder / HASHES)
-    wanted = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    content = [REVISION, mark(method, pool, dropped_paths, seed)]
+    # By content: images can be generated again under the same names.
+    content += fingerprint.digests([sample.paths[0] for sample in pool.samples], folder / HASHES)
+    wanted = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     path = folder / f"features-{wanted[:16]}.safetensors"
     if not _is_of(path, wanted):
-        made = make(method, pixels, dropped_paths, seed, device, bar)
-        known = {"kinds": pool.views, "labels": pool.labels, "weights": pool.weights}
-        made |= {name: torch.from_numpy(values) for name, values in known.items()}
-        write(path, to_bytes(made, {"mark": wanted}))
+        tensors = make(method, pixels, dropped_paths, seed, device, bar)
+        columns = {"kinds": pool.views, "labels": pool.labels, "weights": pool.weights}
+        tensors |= {name: torch.from_numpy(values) for name, values in columns.items()}
+        write(path, to_bytes(tensors, {"mark": wanted}))
     return Cached(**load_file(path))
 
 
 def _is_of(path: Path, wanted: str) -> bool:
+    """Whether a file is whole and of the wanted content."""
     try:
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("mark") == wanted
@@ -162,10 +178,10 @@ def _is_of(path: Path, wanted: str) -> bool:
 def make(
     method: SDReID, pixels: Pixels, dropped_paths: bool, seed: int, device, bar: bool = False
 ) -> dict[str, Tensor]:
-    """Encode all pictures and their mirror images; see `Cached`."""
+    """Encode all images and their mirror images; see `Cached` and `open_or_make`."""
     method = method.to(device).eval()
     count, sides = len(pixels.samples), []
-    with tqdm(total=2 * count, desc="features", unit="picture", disable=not bar) as done:
+    with tqdm(total=2 * count, desc="features", unit="image", disable=not bar) as done:
         for side in (False, True):
             parts = []
             for start in range(0, count, BATCH):
@@ -189,7 +205,7 @@ def make(
 
 @contextmanager
 def _dropping(method: nn.Module, active: bool, seed: int) -> Iterator[None]:
-    """Stochastic depth of the encoder's blocks, from 0 to `DROP`; a kept block counts for more."""
+    """Stochastic depth, with drop probabilities from 0 in the first block to `DROP` in the last."""
     handles, generator = [], torch.Generator().manual_seed(seed)
     blocks = method.backbone.blocks
     for number, block in enumerate(blocks if active else ()):

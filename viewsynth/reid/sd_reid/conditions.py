@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditions: who it is and from where it is to be seen, as tokens and as maps.
+"""Condition learner of SD-ReID: identity and view as tokens and feature maps for the denoiser.
 
-identity condition + prototype -> `Fusion` -> tokens for cross-attention; a view's feature ->
-`Pyramid` -> maps that are added to the blocks of a UNet. Source: the condition learner of SD-ReID
-(its section 2.3); `Pyramid` is the reading of its view-refined decoder that the release has.
+Identity condition and prototype -> `Fusion` -> tokens for cross-attention. View feature ->
+`Pyramid` -> feature maps that are added inside a UNet; this is the view-refined decoder as in the
+release. `Align` is the view-refined decoder as in the abstract of the paper.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 class _Block(nn.Module):
-    """A residual block of CLIP: attention, then an MLP of four times the width, norms before."""
+    """A residual block of CLIP: pre-norm self-attention and an MLP of four times the width."""
 
     def __init__(self, width: int, heads: int, across_batch: bool):
         super().__init__()
@@ -32,13 +32,13 @@ class _Block(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Tokens of the identity condition and a prototype, mixed by attention.
+    """A small transformer over the tokens of the identity condition and a prototype.
 
     Args:
-        width: Of the tokens that come in, D.
-        context: Of those that go out, C; with another width than D they are projected first.
-        tokens: How many there are, T, the prototype included.
-        depth: Blocks.
+        width: Width of the input tokens, D.
+        context: Width of the output tokens, C; if it differs from D, tokens are projected first.
+        tokens: Number of tokens, T, including the prototype.
+        depth: Number of blocks.
         across_batch: See `mode.Mode`.
     """
 
@@ -56,8 +56,8 @@ class Fusion(nn.Module):
 
         Args:
             condition: Identity condition.  [B, T - 1, D]
-            prototype: Of the wanted view.  [B, D]
-            dropped: Rows that get the null tokens instead.  bool [B]
+            prototype: Prototype of the view to generate.  [B, D]
+            dropped: Rows that get the null tokens instead; None = no row.  bool [B]
         Returns: [B, T, C]
         """
         mixed = self.blocks(self.project(torch.cat([condition, prototype[:, None]], 1)))
@@ -66,34 +66,46 @@ class Fusion(nn.Module):
         return torch.where(dropped[:, None, None], self.null_tokens.to(mixed.dtype), mixed)
 
     def null(self, count: int, zeros: bool) -> Tensor:
-        """What stands for no condition.  [count, T, C]"""
+        """Tokens of the unconditional branch of classifier-free guidance.
+
+        Args:
+            count: Number of rows, B.
+            zeros: Whether to use zeros instead of the learned null tokens.
+        Returns: [B, T, C]
+        """
         tokens = self.null_tokens.expand(count, -1, -1)
         return torch.zeros_like(tokens) if zeros else tokens
 
 
 def _heads(width: int) -> int:
-    """As many as give 64 numbers a head, or the next fewer that divide the width."""
+    """Number of heads of width 64, or the next smaller number that divides the width."""
     wanted = max(1, width // 64)
     return next(n for n in range(wanted, 0, -1) if width % n == 0)
 
 
 @dataclass(frozen=True)
 class Level:
-    """A block of a UNet that takes a map: its channels, and by how much it is coarser."""
+    """A block of a UNet that a feature map is added to.
+
+    Args:
+        channels: Channels of the block.
+        stride: Size of the latent divided by that of the block.
+    """
 
     channels: int
     stride: int
 
 
 class Pyramid(nn.Module):
-    """Maps of a view's feature, one a level, for the way down and for the way up.
+    """View-refined decoder as in the release: feature maps of a view, one for each UNet level.
 
-    The feature is laid out over twice the height and width of the latent; a convolution whose
-    kernel is its stride makes a map of each level.
+    The view feature is reshaped to twice the height and width of the latent; a convolution with
+    stride equal to its kernel size computes the map of each level.
 
     Args:
         size: Height and width of the latent.
-        down, up: Levels of the encoder's and the decoder's blocks.
+        down: Levels of the encoder of the UNet.
+        up: Levels of the decoder of the UNet.
     """
 
     def __init__(self, size: tuple[int, int], down: list[Level], up: list[Level]):
@@ -105,7 +117,12 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, view: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps for the way down and for the way up.  [B, D] -> [B, C, h, w] each"""
+        """Feature maps for the encoder and for the decoder of the UNet.
+
+        Args:
+            view: View features.  [B, D]
+        Returns: two lists of [B, C, h, w]
+        """
         area = self.size[0] * self.size[1]
         plane = functional.pad(view, (0, area - view.shape[1])).unflatten(1, (1, *self.size))
         return [self._map(c, plane) for c in self.down], [self._map(c, plane) for c in self.up]
@@ -113,16 +130,19 @@ class Pyramid(nn.Module):
     @staticmethod
     def _map(layer: nn.Conv2d, plane: Tensor) -> Tensor:
         step = layer.stride[0]
-        tall, across = (-side % step for side in plane.shape[2:])
-        return layer(functional.pad(plane, (0, across, 0, tall)))  # a UNet halves and rounds up
+        bottom, right = (-side % step for side in plane.shape[2:])
+        return layer(functional.pad(plane, (0, right, 0, bottom)))  # a UNet rounds odd sizes up
 
 
 class Align(nn.Module):
-    """The view-refined decoder as its abstract reads: brings a sampled feature to the encoder's.
+    """View-refined decoder as in the abstract: aligns sampled features with those of the encoder.
 
-    Source: SD-ReID v2's abstract ("bridges instance-level and global-level features"); there is no
-    such module in the release. Ours: an MLP on the feature and the prototype, residual, which
-    starts at nothing.
+    Source: the abstract of SD-ReID v2 ("bridges instance-level and global-level features"); the
+    release has no such module. Ours: a residual MLP on the feature and the prototype, which is
+    initialised to the identity.
+
+    Args:
+        width: Length of a feature.
     """
 
     def __init__(self, width: int):
@@ -132,6 +152,12 @@ class Align(nn.Module):
         nn.init.zeros_(self.narrow.bias)
 
     def forward(self, features: Tensor, prototypes: Tensor) -> Tensor:
-        """[B, D] and [B, D] -> [B, D]"""
+        """Refined features.
+
+        Args:
+            features: Sampled features.  [B, D]
+            prototypes: Prototype of the view of each.  [B, D]
+        Returns: [B, D]
+        """
         both = torch.cat([features, prototypes], 1)
         return features + self.narrow(functional.gelu(self.wide(both)))

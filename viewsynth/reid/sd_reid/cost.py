@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cost: what a descriptor costs with the second stage, beside the encoder alone."""
+"""Cost of a descriptor with the second stage, compared with the first stage alone."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from viewsynth.reid.sd_reid.fused import Fused
 
-ROUNDS = 3  # of which the fastest counts
+ROUNDS = 3  # number of timed runs, of which the fastest counts
 
 
 @torch.inference_mode()
 def report(model: Fused, batch: int = 16) -> dict:
-    """Parameters, operations and time.
+    """Number of parameters, floating-point operations and time.
 
     Args:
-        model: In evaluation mode, on its device.
-        batch: Pictures at once.
-    Returns: `parameters` (of the encoder, learnt by the second stage, of the second stage in all),
-        and of `encoder` and `fused` each `gflops` (two a multiply-add) and `milliseconds` a
-        picture.
+        model: The model, in evaluation mode, on its device.
+        batch: Number of images in a batch.
+    Returns: `parameters`: of the first stage (`encoder`), trained by the second stage (`learnt`),
+        of the whole second stage (`generator`); and for `encoder` and `fused` the `gflops` (a
+        multiply-add counts as two) and `milliseconds` for each image.
     """
     device = next(model.parameters()).device
     images = torch.rand(batch, 3, *model.backbone.size, generator=torch.Generator().manual_seed(0))
     images = images.to(device)
     count = sum(p.numel() for p in model.generator.parameters())
-    own = model.generator.own
-    trained = sum(p.numel() for name, p in model.generator.named_parameters() if name in own)
-    told = {
+    names = model.generator.adapter_names
+    trained = sum(p.numel() for name, p in model.generator.named_parameters() if name in names)
+    costs = {
         "parameters": {
             "encoder": sum(p.numel() for p in model.person.parameters()),
             "learnt": trained,
@@ -44,16 +44,16 @@ def report(model: Fused, batch: int = 16) -> dict:
         with FlopCounterMode(display=False) as counter, _countable():
             run(images)
         seconds = min(_timed(run, images, device) for _ in range(ROUNDS))
-        told[name] = {
+        costs[name] = {
             "gflops": counter.get_total_flops() / batch / 1e9,
             "milliseconds": 1000 * seconds / batch,
         }
-    return told
+    return costs
 
 
 @contextmanager
 def _countable() -> Iterator[None]:
-    """Attention as plain products: the counter knows no fused kernels of a CPU."""
+    """Compute attention by matrix products: FlopCounterMode ignores the fused kernels of a CPU."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -64,6 +64,7 @@ def _countable() -> Iterator[None]:
 
 
 def _timed(run, images, device) -> float:
+    """Seconds of one run."""
     began = time.perf_counter()
     run(images)
     if device.type == "cuda":

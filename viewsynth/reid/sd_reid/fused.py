@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fused: identity feature and one sampled feature a view as one descriptor; saved and loaded.
+"""Complete SD-ReID model: descriptors of the identity feature and a sampled feature for each view.
 
-A folder of it is complete but for the weights of Stable Diffusion, if those were the start:
-`config.json`, `adapter.safetensors` (what the second stage learnt, and nothing else) and `person/`,
-the model of the first stage. `encoders` finds it like any model that we trained.
+`save` writes `config.json`, `adapter.safetensors` (the weights that the second stage trained) and
+`person/` (the model of the first stage); only a pretrained UNet is not included. reid.encoders
+loads the folder like any trained method.
 """
 
 from __future__ import annotations
@@ -32,18 +32,17 @@ ADAPTER, PERSON = "adapter.safetensors", "person"
 
 
 class Fused(nn.Module):
-    """What retrieval compares: [identity, sampled view 1, sampled view 2, ...].
+    """Both stages; a descriptor is [identity feature, sampled feature of view 1, of view 2, ...].
 
     Args:
         person: The first stage.
-        generator: The second.
-        steps: Of the sampler.
+        generator: The second stage.
+        steps: Number of sampling steps.
         guidance: See `sampling.sample`.
 
     Attributes:
-        backbone: Of the first stage: what says the size of the pictures.
-        running: The generator of random numbers of the mode `faithful`, which runs on from call to
-            call; None in the mode `fixed`.
+        running: Random generator that all calls share in the mode `faithful`; None in the mode
+            `fixed`.
     """
 
     def __init__(self, person: SDReID, generator: Generator, steps: int, guidance: float):
@@ -55,38 +54,54 @@ class Fused(nn.Module):
 
     @property
     def backbone(self) -> nn.Module:
-        """Of the first stage."""
+        """Backbone of the first stage, which defines the size of the images."""
         return self.person.backbone
 
     @property
     def ordered(self) -> bool:
-        """Whether features hang on the order in which pictures come."""
+        """Whether features depend on the order of the images."""
         return self.running is not None
 
     @property
     def parts(self) -> dict[str, tuple[int, int]]:
-        """Where in a descriptor the first stage's feature and the sampled ones stand."""
+        """Range of the first stage's feature, and of the sampled ones, in a descriptor."""
         width = self.backbone.width
         return {"identity": (0, width), "generated": (width, (1 + self.generator.views) * width)}
 
     def features(self, images: Tensor) -> Tensor:
-        """Descriptors.  RGB in [0, 1] [B, 3, H, W] -> [B, (1 + V) D]"""
-        found = self.person.encode(images)
-        return self.join(found.identity, self.generate(found.condition))
+        """Descriptors.
+
+        Args:
+            images: RGB in [0, 1].  float [B, 3, H, W]
+        Returns: [B, (1 + V) D]
+        """
+        encoded = self.person.encode(images)
+        return self.join(encoded.identity, self.generate(encoded.condition))
 
     def generate(self, condition: Tensor) -> Tensor:
-        """Sampled features of all views, before the neck.  [B, T - 1, D] -> [V, B, D]"""
-        own, count = self.generator, len(condition)
+        """Sampled features of all views, before the neck.
+
+        Args:
+            condition: Identity conditions.  [B, T - 1, D]
+        Returns: [V, B, D]
+        """
+        model, count = self.generator, len(condition)
         if self.running is None:
-            noise = starts(own.views, count, own.grid.shape)
+            noise = starts(model.views, count, model.grid.shape)
         else:
-            size = (own.views, count, *own.grid.shape)
+            size = (model.views, count, *model.grid.shape)
             noise = torch.randn(size, generator=self.running)
         noise = noise.to(condition.device)
-        return sample(own, condition, noise, self.steps, self.guidance, self.running)
+        return sample(model, condition, noise, self.steps, self.guidance, self.running)
 
     def join(self, identity: Tensor, sampled: Tensor) -> Tensor:
-        """The descriptor of features before the neck.  [B, D], [V, B, D] -> [B, (1 + V) D]"""
+        """Descriptors of features before the neck.
+
+        Args:
+            identity: Identity features.  [B, D]
+            sampled: Sampled features.  [V, B, D]
+        Returns: [B, (1 + V) D]
+        """
         neck = self.person.neck.norm
         if self.generator.mode.one_norm:
             return functional.normalize(torch.cat([neck(identity), *sampled], 1))
@@ -95,67 +110,74 @@ class Fused(nn.Module):
 
 
 def save(model: Fused, folder: Path, about: dict) -> None:
-    """Write a fused model; config.json last.
+    """Write a complete model, config.json last.
 
     Args:
-        about: What else the file should tell, as JSON types.
+        model: The model.
+        folder: Folder to write.
+        about: Further entries for config.json, as JSON types.
     Raises: files.WriteError: if the disk is full or read-only.
     """
     saved.save(model.person, folder / PERSON, about)
-    weights = {k: v.detach().cpu().contiguous() for k, v in model.generator.trained().items()}
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.generator.adapter().items()}
     write(folder / ADAPTER, to_bytes(weights, {"format": "pt"}))
-    said = {saved.MARK: __version__, **describe(model), "about": about}
-    write(folder / saved.CONFIG, (json.dumps(said, indent=1) + "\n").encode())
+    config = {saved.MARK: __version__, **describe(model), "about": about}
+    write(folder / saved.CONFIG, (json.dumps(config, indent=1) + "\n").encode())
 
 
 def describe(model: Fused) -> dict:
-    """All but the weights, as JSON types."""
-    own = model.generator
+    """Configuration that `load` rebuilds a model from, as JSON types."""
+    generator = model.generator
     settings = {
-        "shape": asdict(own.shape),
-        "views": len(own.prototypes),
+        "shape": asdict(generator.shape),
+        "views": len(generator.prototypes),
         "steps": model.steps,
         "guidance": model.guidance,
-        "base_sha256": own.denoiser.base,
+        "base_sha256": generator.denoiser.base,
     }
-    return {saved.GENERATION: settings, "person": saved.describe(model.person)}
+    return {saved.SECOND_STAGE: settings, "person": saved.describe(model.person)}
 
 
 def load(path: str | Path) -> tuple[Fused, dict]:
-    """A saved fused model, in evaluation mode, on the CPU, and what was said about it.
+    """A saved model, in evaluation mode, on the CPU, and the `about` that `save` was given.
+
+    Args:
+        path: Folder of the model.
 
     Raises:
-        FileNotFoundError: if a file is missing, or the UNet that it began with.
-        ValueError: if weights and configuration do not belong together.
+        FileNotFoundError: if a file or the pretrained UNet is missing.
+        ValueError: if weights and configuration do not match, or the pretrained UNet is another.
     """
     folder = Path(path).expanduser()
     if not (folder / ADAPTER).is_file():
-        raise FileNotFoundError(f"there is no {ADAPTER} in {folder}; copy the folder whole")
+        raise FileNotFoundError(
+            f"there is no {ADAPTER} in {folder}; copy the whole folder that was saved"
+        )
     person, _ = saved.load(folder / PERSON)
-    said = saved.read(folder)
+    config = saved.read(folder)
     try:
-        told = said[saved.GENERATION]
-        with drawn(0, "rebuild"):  # to be replaced
+        settings = config[saved.SECOND_STAGE]
+        with drawn(0, "rebuild"):  # leave the global random state unchanged
             generator = Generator(
                 person.backbone.width,
                 len(person.backbone.blocks),
-                told["views"],
-                GeneratorShape(**told["shape"]),
+                settings["views"],
+                GeneratorShape(**settings["shape"]),
             )
-        if (base := generator.denoiser.base) != told["base_sha256"]:
+        if (base := generator.denoiser.base) != settings["base_sha256"]:
             raise ValueError(
-                f"the UNet of {told['shape']['denoiser']} is not the one that it learnt on "
-                f"(SHA-256 {base[:12]}, expected {told['base_sha256'][:12]})"
+                f"the UNet of {settings['shape']['denoiser']} is not the one that it was trained "
+                f"with (SHA-256 {base[:12]}, expected {settings['base_sha256'][:12]})"
             )
         weights = from_bytes((folder / ADAPTER).read_bytes())
-        if wrong := weights.keys() ^ generator.trained().keys():
+        if wrong := weights.keys() ^ generator.adapter().keys():
             raise ValueError(f"{len(wrong)} weights are not in both, e.g. {min(wrong)}")
         generator.load_state_dict(weights, strict=False)
-        model = Fused(person, generator, told["steps"], told["guidance"])
+        model = Fused(person, generator, settings["steps"], settings["guidance"])
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{folder} cannot be loaded: its {saved.CONFIG} and {ADAPTER} must be of one model, "
-            f"whole (saved by viewsynth {said[saved.MARK]}, this is {__version__}): "
+            f"whole (saved by viewsynth {config[saved.MARK]}, this is {__version__}): "
             f"{pretrained.first_line(error)}"
         ) from error
-    return model.eval(), said.get("about", {})
+    return model.eval(), config.get("about", {})

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latents: a feature as a small picture of four channels, which a UNet can denoise, and back.
+"""Latents: a feature vector reshaped to the four-channel image that a UNet denoises, and back.
 
-Source: SD-ReID, section 2.1 of its release: 768 numbers, in their order, as 4 x 16 x 12. Ours: any
-width; cells are as near to 4:3 as the width allows, zeros fill what is left.
+Source: the release of SD-ReID reshapes 768 values, in their order, to 4 x 16 x 12. Ours: features
+of any length; the aspect ratio is as close to 4:3 as possible, and the rest is padded with zeros.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from torch import Tensor
 from torch.nn import functional
 
 CHANNELS = 4
-RATIO, WIDEST = 4 / 3, 2.0  # height to width: wanted, at most
+RATIO, TALLEST = 4 / 3, 2.0  # height to width: preferred, largest
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the numbers of a feature lie.
+    """Shape of the latents of a feature.
 
     Args:
-        width: Length of a feature.
-        height, across: Cells of a latent.
+        width: Length of a feature, D.
+        height: Height of a latent, h.
+        across: Width of a latent, w.
     """
 
     width: int
@@ -31,36 +32,41 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a latent."""
+        """Shape of a latent, (4, h, w)."""
         return CHANNELS, self.height, self.across
 
     @property
     def numbers(self) -> int:
-        """Numbers in a latent, those that fill it up included."""
+        """Number of values in a latent, including padding."""
         return CHANNELS * self.height * self.across
 
     def to_latent(self, features: Tensor) -> Tensor:
-        """[B, D] -> [B, 4, height, across]"""
+        """Reshape features to latents.  [B, D] -> [B, 4, h, w]."""
         return functional.pad(features, (0, self.numbers - self.width)).unflatten(1, self.shape)
 
     def to_feature(self, latents: Tensor) -> Tensor:
-        """[B, 4, height, across] -> [B, D]"""
+        """Reshape latents to features.  [B, 4, h, w] -> [B, D]."""
         return latents.flatten(1)[:, : self.width]
 
 
 def grid(width: int) -> Grid:
-    """The grid of a width: least filling first, then the ratio nearest to 4:3.
+    """The latent shape with the least padding and, among these, the ratio closest to 4:3.
 
-    Raises: ValueError: if the width is too small for a UNet.
+    Args:
+        width: Length of a feature.
+    Raises: ValueError: if the feature is too short for a UNet.
     """
     cells = -(-width // CHANNELS)
     if cells < 4:
-        raise ValueError(f"a feature of {width} numbers is too short to be denoised; 16 at least")
+        raise ValueError(
+            f"a feature of {width} values is too short to be denoised; use a backbone with "
+            "features of 16 or more"
+        )
     shapes = [
-        (tall, across)
+        (height, across)
         for across in range(1, cells + 1)
-        for tall in (max(-(-cells // across), across),)
-        if tall <= WIDEST * across
+        for height in (max(-(-cells // across), across),)
+        if height <= TALLEST * across
     ]
-    tall, across = min(shapes, key=lambda s: (s[0] * s[1], abs(s[0] / s[1] - RATIO)))
-    return Grid(width, tall, across)
+    height, across = min(shapes, key=lambda s: (s[0] * s[1], abs(s[0] / s[1] - RATIO)))
+    return Grid(width, height, across)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mode: our reading of SD-ReID, or the behaviour of its release, difference by difference.
+"""Modes of SD-ReID's second stage: our corrected version, or the behaviour of the release.
 
-`fixed` is every field False. `faithful` is every field True; it is there to compare with, since the
-published numbers were made that way. How weights are moved is ours in both (AdamW, a cosine, a
-moving average), where the release has Adam and steps.
+Each difference is a field of `Mode`: all False in the mode `fixed`, all True in `faithful`, which
+exists for comparison, as the published results were obtained that way. The optimizer is ours in
+both (AdamW, cosine schedule, moving average); the release uses Adam with steps.
 """
 
 from __future__ import annotations
@@ -13,37 +13,39 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Mode:
-    """What is done as in the release. Each field is one difference.
+    """Differences between the release and our version; True = as in the release.
 
     Args:
-        across_batch: Attention of the condition's tokens runs over the pictures of a batch, one
-            token slot at a time (a sequence-first layer that gets batch-first input), so that a
-            feature depends on its neighbours: at most 256 in `evaluate`, --model.batch of them,
-            where the release has up to 1,024. Else over the tokens of a picture.
-        lost_residuals: The view's maps reach the decoder of the UNet never, and its encoder whole
-            in the first sampling step only: each step halves the list that is left. Else both, in
-            every step.
-        zero_null: Guidance goes away from a condition of zeros. Else from the learnt null tokens.
-        moving_prototypes: A view is what the last batches of the first stage left in `bank`. Else
-            the exact mean over the training pictures.
-        running_noise: One generator runs through all pictures, in the order in which they come,
-            and begins anew after a stop. Else a view has one start, the same for all pictures.
-        two_views: Features are sampled for the first two views only. Else for all.
-        own_target: What is denoised in training is the feature of the picture that is told, under
-            the prototype of its own view; that one can be copied, and the view goes unheard. Else
-            half the time that of any picture of the person, under the prototype of its view.
-        dropped_paths: Training features are made with stochastic depth (0 to 0.1) active. Else in
-            evaluation mode. Ours drops a block whole, where the release drops its halves one by
-            one, and draws once for each cached picture.
-        own_view: The maps are made of the denoised picture's view feature in training, of the
-            prototype in sampling. Else of one or the other at random in training.
-        leading: Sampling is ancestral (DDPM), and its steps are spaced from the first on, so that
-            the first one is told that less noise is there than there is. Else deterministic (DDIM),
-            spaced from the last on.
-        raw: Features are denoised, and conditions and views are told, as they are. Else all three
-            are standardised by the training set: they may differ far less than they amount to.
-        one_norm: A descriptor is [neck(f), samples], brought to unit length as a whole. Else the
-            samples go through the neck, too, and each part is of unit length.
+        across_batch: Self-attention of the condition learner runs over the images of a batch, one
+            token position at a time (a sequence-first layer with batch-first input), so a feature
+            depends on the other images: up to 1,024 in the release, --model.batch (at most 256) in
+            our `evaluate`. False: over the tokens of an image.
+        lost_residuals: The view's feature maps never reach the decoder of the UNet, and all those
+            for its encoder only in the first sampling step: each step drops half of the remaining
+            ones. False: both get all maps in every step.
+        zero_null: The unconditional branch of classifier-free guidance uses tokens of zeros. False:
+            the learned null tokens.
+        moving_prototypes: Prototypes are the memory bank at the end of the first stage. False: the
+            exact means over the training images.
+        running_noise: One random generator is shared by all images, in their order, and restarts
+            when evaluation is resumed. False: fixed initial noise for each view, equal for all
+            images.
+        two_views: Features are sampled for the first two views only. False: for all views.
+        own_target: The training target is the feature of the conditioning image, with the prototype
+            of its view; it can be copied from the condition, so the view is ignored. False: in
+            half of the cases, that of a random image of the person, with the prototype of its view.
+        dropped_paths: Training features are computed with stochastic depth (0 to 0.1). False: in
+            evaluation mode. Ours drops a whole block, where the release drops attention and MLP
+            separately, and samples once for each cached image.
+        own_view: In training the feature maps are computed from the view feature of the target
+            image, in sampling from the prototype. False: in training from either, at random.
+        leading: Ancestral sampling (DDPM) with "leading" timesteps, so the first timestep assumes
+            less noise than there is. False: deterministic sampling (DDIM) with "trailing" ones.
+        raw: Features, conditions and view features are used without standardisation. False: they
+            are standardised over the training set, because their variation can be much smaller
+            than their mean.
+        one_norm: A descriptor is [neck(f), samples], L2-normalised as a whole. False: the samples
+            also pass the neck, and each part is L2-normalised.
     """
 
     across_batch: bool = False

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generator: all that the second stage learns, around one denoiser.
+"""Generator: the second stage of SD-ReID, a denoiser of features with its condition learner.
 
-features -> `latent` -> noise -> `forward` (the noise in it) in training; `sampling.sample` from
-noise to features afterwards.
+Training calls `forward` (features -> `latent` -> noise to predict); `sampling.sample` turns noise
+into features.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from viewsynth.reid.sd_reid.mode import MODES
 from viewsynth.reid.sd_reid.options import GeneratorShape
 
 
-class Standard(nn.Module):
-    """Numbers less their mean over the training pictures, in units of their spread.
+class Standardization(nn.Module):
+    """Standardisation by the mean and standard deviation over the training images.
+
+    Args:
+        shape: Shape of the values of one image.
 
     Attributes:
-        mean, scale: 0 and 1 until they are known, or where numbers stay raw.  float32 [*shape]
+        mean: Mean; 0 until it is set, and in the mode `raw`.  float32 [*shape]
+        scale: Standard deviation; 1 until it is set, and in the mode `raw`.  float32 [*shape]
     """
 
     def __init__(self, *shape: int):
@@ -28,29 +32,31 @@ class Standard(nn.Module):
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(shape))
 
-    def forward(self, numbers: Tensor) -> Tensor:
-        """[B, *shape] -> [B, *shape]"""
-        return (numbers - self.mean) / self.scale
+    def forward(self, values: Tensor) -> Tensor:
+        """Standardised values.  [B, *shape] -> [B, *shape]."""
+        return (values - self.mean) / self.scale
 
-    def back(self, numbers: Tensor) -> Tensor:
-        """The other way round."""
-        return numbers * self.scale + self.mean
+    def inverse(self, values: Tensor) -> Tensor:
+        """Values before the standardisation.  [B, *shape] -> [B, *shape]."""
+        return values * self.scale + self.mean
 
 
 class Generator(nn.Module):
-    """See the head of this file.
+    """The second stage: denoiser, condition learner and view-refined decoder.
 
     Args:
-        width: Of a feature, D.
-        tokens: Of the condition, T: one a block of the encoder.
-        views: How many there are, V.
-        shape: What it is made of.
+        width: Length of a feature, D.
+        tokens: Number of tokens of the condition, T: the number of blocks of the encoder.
+        views: Number of views, V.
+        shape: Configuration.
 
     Attributes:
-        own: Names of its weights and buffers, less those that others trained.
-        features, conditions, view_features: Standards of identity features, identity conditions
-            and view features.  of [D], [T - 1, D] and [D]
-        prototypes: Of the views, as the encoder says them.  float32 [V, D]
+        adapter_names: Names of the weights and buffers that the second stage trains or sets, i.e.
+            of all but the frozen weights of a pretrained UNet.
+        features: Standardisation of identity features.  of [D]
+        conditions: Standardisation of identity conditions.  of [T - 1, D]
+        view_features: Standardisation of view features.  of [D]
+        prototypes: Prototypes of the views, not standardised.  float32 [V, D]
     """
 
     def __init__(self, width: int, tokens: int, views: int, shape: GeneratorShape):
@@ -63,44 +69,46 @@ class Generator(nn.Module):
         down, up = self.denoiser.levels() if shape.decoder == "pyramid" else ([], [])
         self.pyramid = Pyramid((self.grid.height, self.grid.across), down, up)
         if self.mode.lost_residuals:
-            self.pyramid.up.requires_grad_(False)  # the release's get no gradient either
+            self.pyramid.up.requires_grad_(False)  # unused, so without a gradient in the release
         self.align = Align(width) if shape.decoder == "align" else None
-        self.features, self.view_features = Standard(width), Standard(width)
-        self.conditions = Standard(tokens - 1, width)
+        self.features, self.view_features = Standardization(width), Standardization(width)
+        self.conditions = Standardization(tokens - 1, width)
         self.register_buffer("prototypes", torch.zeros(views, width))
-        others = self.denoiser.frozen and {
+        frozen = self.denoiser.frozen and {
             name for name, p in self.named_parameters() if not p.requires_grad
         }
-        self.own = frozenset(self.state_dict()) - (others or set())
+        self.adapter_names = frozenset(self.state_dict()) - (frozen or set())
         alphas = sampling.schedule(shape.times).alphas_cumprod
         self.register_buffer("alphas", alphas.clone(), persistent=False)
 
     @property
     def views(self) -> int:
-        """How many features are sampled of a picture."""
+        """Number of views that features are sampled for."""
         return min(2, len(self.prototypes)) if self.mode.two_views else len(self.prototypes)
 
     def latent(self, features: Tensor) -> Tensor:
-        """[B, D] -> [B, 4, h, w]"""
+        """Standardised latents of features.  [B, D] -> [B, 4, h, w]."""
         return self.grid.to_latent(self.features(features))
 
     def feature(self, latent: Tensor, prototype: Tensor) -> Tensor:
-        """A feature of a latent, refined if the decoder is `align`, standardised as a latent is.
+        """Standardised features of latents, refined if the decoder is `align`.
 
         Args:
-            latent: [B, 4, h, w]
-            prototype: Of the view of each.  [B, D]
+            latent: Standardised latents.  [B, 4, h, w]
+            prototype: Prototype of the view of each, not standardised.  [B, D]
         Returns: [B, D]
         """
-        found = self.grid.to_feature(latent)
-        return found if self.align is None else self.align(found, self.view_features(prototype))
+        feature = self.grid.to_feature(latent)
+        if self.align is None:
+            return feature
+        return self.align(feature, self.view_features(prototype))
 
     def tokens(self, condition: Tensor, prototype: Tensor, dropped: Tensor | None = None) -> Tensor:
-        """As `Fusion.forward`, of what the encoder says."""
+        """`Fusion.forward` on values that are not standardised."""
         return self.fusion(self.conditions(condition), self.view_features(prototype), dropped)
 
     def maps(self, view: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """As `Pyramid.forward`, of what the encoder says."""
+        """`Pyramid.forward` on view features that are not standardised."""
         return self.pyramid(self.view_features(view))
 
     def forward(
@@ -113,30 +121,30 @@ class Generator(nn.Module):
         view: Tensor,
         dropped: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """What training compares: the noise that is told, and the refined feature.
+        """Predicted noise and refined feature, for the losses.
 
         Args:
-            clean: Latents.  [B, 4, h, w]
-            noise: What is added to them.  [B, 4, h, w]
-            times: int64 [B]
+            clean: Latents without noise.  [B, 4, h, w]
+            noise: Noise to add.  [B, 4, h, w]
+            times: Timesteps.  int64 [B]
             condition: Identity conditions.  [B, T - 1, D]
-            prototype: Of the view of each.  [B, D]
-            view: What the maps are made of.  [B, D]
+            prototype: Prototype of the view of each.  [B, D]
+            view: View features for the feature maps.  [B, D]
             dropped: Rows without a condition.  bool [B]
-        Returns: noise [B, 4, h, w]; with the decoder `align`, features, standardised, [B, D], else
-            None.
+        Returns: predicted noise [B, 4, h, w]; with the decoder `align`, standardised features
+            [B, D], else None.
         """
         alpha = self.alphas[times][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         down, up = self.maps(view)
         tokens = self.tokens(condition, prototype, dropped)
         up = [] if self.mode.lost_residuals else up
-        told = self.denoiser(noisy, times, tokens, down, up)
+        predicted = self.denoiser(noisy, times, tokens, down, up)
         if self.align is None:
-            return told, None
-        found = (noisy - (1 - alpha).sqrt() * told.detach()) / alpha.sqrt()
-        return told, self.feature(found, prototype)
+            return predicted, None
+        denoised = (noisy - (1 - alpha).sqrt() * predicted.detach()) / alpha.sqrt()
+        return predicted, self.feature(denoised, prototype)
 
-    def trained(self) -> dict[str, Tensor]:
-        """Weights and buffers that are its own, by name: all but what others trained."""
-        return {k: v for k, v in self.state_dict().items() if k in self.own}
+    def adapter(self) -> dict[str, Tensor]:
+        """State dictionary without the frozen weights of a pretrained UNet."""
+        return {k: v for k, v in self.state_dict().items() if k in self.adapter_names}

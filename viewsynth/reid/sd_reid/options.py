@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of SD-ReID's second stage; importing them needs no torch."""
+"""Options of the second stage of SD-ReID. Importing this module needs no torch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from viewsynth.training.options import Optimization
 
 @dataclass(frozen=True)
 class GeneratorShape:
-    """What a generator is made of."""
+    """Architecture of the feature generator."""
 
     mode: Literal["fixed", "faithful"] = "fixed"
-    """fixed, or faithful: with the faults of the method's release, see reid/generation/mode.py."""
+    """fixed, or faithful: with the errors of the authors' release, see reid/sd_reid/mode.py."""
     denoiser: str = "small"
-    """A UNet from scratch ("small"), "mlp", or folder or hub id of Stable Diffusion 1.5."""
+    """small (a UNet from scratch), "mlp", or folder or hub id of Stable Diffusion 1.5."""
     decoder: Literal["pyramid", "align"] = "pyramid"
-    """Reading of the view-refined decoder: maps for the UNet, or an MLP after sampling."""
+    """View-refined decoder: feature maps for the UNet, or an MLP after sampling."""
     depth: int = 1
-    """Blocks that mix the tokens of the condition."""
+    """Transformer blocks that mix the tokens of the condition."""
     times: int = 1000
-    """Times of the diffusion; fewer end with less noise."""
+    """Timesteps of the diffusion; with fewer, the last one has less noise."""
 
     def __post_init__(self):
         within("generator.depth", self.depth, 0, 100)
@@ -32,26 +32,26 @@ class GeneratorShape:
 
 @dataclass(frozen=True)
 class GeneratorOptimization(Optimization):
-    """How the generator is trained."""
+    """Optimizer, batches and length of the generator's training run."""
 
     GROUP: ClassVar[str] = "optim"
 
     steps: int = 20_000
-    """Of the whole training."""
+    """Training steps of the whole run."""
     batch: int = 128
-    """Pictures in a step, a multiple of `pictures`."""
+    """Images per step, a multiple of `pictures`."""
     pictures: int = 4
-    """Of each person."""
+    """Images of each person in a batch."""
     rate: float = 1e-4
-    """Learning rate of AdamW after the warm-up; falls as a cosine."""
+    """Learning rate of AdamW after the warm-up; decays as a cosine."""
     warmup: int = 1000
-    """Steps from a hundredth of the rate to the rate."""
+    """Warm-up steps, from a hundredth of the learning rate to the learning rate."""
     clip: float = 5.0
-    """Largest norm of the gradient; 0 = any."""
+    """Gradients are clipped to this norm; 0 = no clipping."""
     average: float = 0.999
-    """Decay of the moving average of the weights (EMA), which is what is saved; 0 = none."""
+    """Decay of the moving average (EMA) of the weights, which is saved; 0 = no average."""
     drop: float = 0.05
-    """How often the condition is withheld, so that guidance has its other branch."""
+    """Probability of dropping the condition, for classifier-free guidance."""
 
     def __post_init__(self):
         super().__post_init__()

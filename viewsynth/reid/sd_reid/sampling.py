@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sampling: how noisy a latent is at a time, and from noise to a feature of every view.
+"""Noise schedule and sampling of features, with classifier-free guidance.
 
-Source: DDPM (Ho et al., NeurIPS 2020) with the noise of Stable Diffusion, discretised over as many
-times as the data set wants; DDIM (Song et al., ICLR 2021) with classifier-free guidance, both
-branches and all views in one call of the denoiser.
+Source: DDPM (Ho et al., NeurIPS 2020) with the noise schedule of Stable Diffusion, discretised to
+any number of timesteps; DDIM (Song et al., ICLR 2021). Both branches of the guidance and all views
+are computed in one call of the denoiser.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from viewsynth.records import seed_of
 from viewsynth.reid.sd_reid.mode import FIXED, Mode
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-SEED = 1111  # of the generator that runs through all pictures, as in the release
+SEED = 1111  # of the random generator in the mode `running_noise`, as in the release
 
 
 def schedule(times: int, mode: Mode = FIXED) -> DDIMScheduler | DDPMScheduler:
-    """The sampler of a mode.
+    """The scheduler of a mode.
 
     Args:
-        times: How many times there are; the first and last noise are the same for any number.
+        times: Number of timesteps; the first and the last beta do not depend on it.
+        mode: The mode.
     """
     shared = {**BETAS, "num_train_timesteps": times, "clip_sample": False}
     if mode.leading:
@@ -32,23 +33,28 @@ def schedule(times: int, mode: Mode = FIXED) -> DDIMScheduler | DDPMScheduler:
 
 
 def draw_times(uniform: Tensor, times: int) -> Tensor:
-    """Times to learn from: floor((1 - u^3) times), mostly noisy ones.  [B] -> int64 [B]
+    """Random timesteps for training, floor((1 - u^3) times): mostly with much noise.
 
-    Source: SD-ReID, section 2.4 of its release.
+    Source: the release of SD-ReID.
+
+    Args:
+        uniform: Random numbers in [0, 1).  [B]
+        times: Number of timesteps.
+    Returns: int64 [B]
     """
     return ((1 - uniform**3) * times).long().clamp(0, times - 1)
 
 
 def starts(views: int, count: int, shape: tuple[int, ...]) -> Tensor:
-    """The noise that sampling starts from: that of a view, the same for all pictures.
+    """Initial noise of the sampling: fixed for each view and equal for all images.
 
-    Source: ours. A noise of each picture's own would be as deterministic, but two pictures of a
-    person would differ by it as well as by what they show.
+    Source: ours. Noise that is fixed for each image would be deterministic, too, but features of
+    two images of a person would also differ by their noise.
 
     Args:
-        views: How many features of each picture are wanted.
-        count: Pictures.
-        shape: Of a latent.
+        views: Number of views.
+        count: Number of images.
+        shape: Shape of a latent.
     Returns: float32 [views, count, *shape], on the CPU.
     """
     rows = []
@@ -67,47 +73,57 @@ def sample(
     guidance: float,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """One feature of every view of every picture.
+    """Sample one feature for every view of every image.
 
     Args:
         model: A `model.Generator`.
         condition: Identity conditions.  [B, T - 1, D]
-        noise: To start from; its first axis says how many views, in the order of the prototypes.
+        noise: Initial noise for the first V views, in the order of the prototypes.
             [V, B, *shape]
-        steps: Of the sampler.
-        guidance: How far from no condition to go; 1 = the condition alone, in half the time.
-        generator: Of the noise of an ancestral sampler.
+        steps: Number of sampling steps.
+        guidance: Scale of the classifier-free guidance; 1 = no guidance, in half the time.
+        generator: Random generator for the noise of ancestral sampling.
     Returns: features, not normalised, before the neck.  [V, B, D]
     """
-    views, count = noise.shape[:2]
-    wanted = model.prototypes[:views].to(noise.device)
-    mode = model.mode
-    tokens = torch.cat([model.tokens(condition, one.expand(count, -1)) for one in wanted])
-    prototypes = wanted.repeat_interleave(count, 0)
+    mode, (views, count) = model.mode, noise.shape[:2]
+    prototypes = model.prototypes[:views].to(noise.device)
+    tokens = torch.cat([model.tokens(condition, one.expand(count, -1)) for one in prototypes])
+    prototypes = prototypes.repeat_interleave(count, 0)
     down, up = model.maps(prototypes)
-    both = guidance != 1
-    if both:
+    if guidance != 1:
         tokens = torch.cat([model.fusion.null(len(tokens), mode.zero_null), tokens])
         down, up = ([torch.cat([each, each]) for each in maps] for maps in (down, up))
-    sampler = schedule(model.times, mode)
-    sampler.set_timesteps(steps)
+    up = [] if mode.lost_residuals else up
+    options = {"generator": generator} if mode.leading else {"eta": 0.0}
+    scheduler = schedule(model.times, mode)
+    scheduler.set_timesteps(steps)
     latents = noise.flatten(0, 1)
-    for time in sampler.timesteps.tolist():
-        if mode.lost_residuals:
-            up = []
-        given = torch.cat([latents, latents]) if both else latents
-        at = torch.full((len(given),), time, device=given.device)
-        found = model.denoiser(given, at, tokens, down, up)
-        if both:
-            nothing, told = found.float().chunk(2)
-            found = nothing + guidance * (told - nothing)
-        latents = sampler.step(
-            found.float(),
-            time,
-            latents,
-            **({"generator": generator} if mode.leading else {"eta": 0.0}),
-        ).prev_sample
+    for time in scheduler.timesteps.tolist():
+        predicted = _predict(model.denoiser, latents, time, tokens, down, up, guidance)
+        latents = scheduler.step(predicted, time, latents, **options).prev_sample
         if mode.lost_residuals:
             down = down[: len(down) // 2]
-    features = model.features.back(model.feature(latents, prototypes))
+    features = model.features.inverse(model.feature(latents, prototypes))
     return features.unflatten(0, (views, count))
+
+
+def _predict(
+    denoiser,
+    latents: Tensor,
+    time: int,
+    tokens: Tensor,
+    down: list[Tensor],
+    up: list[Tensor],
+    guidance: float,
+) -> Tensor:
+    """Predicted noise with guidance; tokens and maps are those of the branches in use.
+
+    Returns: float32 [V * B, *shape]
+    """
+    batch = torch.cat([latents, latents]) if guidance != 1 else latents
+    times = torch.full((len(batch),), time, device=batch.device)
+    predicted = denoiser(batch, times, tokens, down, up).float()
+    if guidance == 1:
+        return predicted
+    unconditional, conditional = predicted.chunk(2)
+    return unconditional + guidance * (conditional - unconditional)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of a generator from cached features: the losses for `viewsynth.training.loop`.
+"""Training of SD-ReID's second stage on cached features: its losses for `training.loop`.
 
-Source: SD-ReID, section 2.4 of its release: the mean squared error of the noise, at times that are
-mostly noisy, is all. Ours: what is denoised is half the time the feature of any picture of the
-person, in the view of that one, as a generated view should be (`mode.Mode.own_target`); always
-so, and generated features found people less well on a world to tune on. The decoder `align` adds
-1 - cosine between refined and true feature, weighted by how little noise there was (alpha_bar): a
-guess from noise alone is nothing to refine.
+Source: SD-ReID, section 2.4 of its release: mean squared error of the noise, at mostly noisy times.
+Ours: half the time the denoised feature is that of any image of the person, under the prototype of
+that image's view, as a generated view should be (`mode.Mode.own_target`); doing so always gave a
+lower mAP on the tuning world. The decoder `align` adds 1 - cosine between refined and true feature,
+weighted by alpha_bar, because a prediction from pure noise has nothing to refine.
 """
 
 from __future__ import annotations
@@ -23,40 +22,40 @@ from viewsynth.reid.sd_reid.cache import Cached
 from viewsynth.reid.sd_reid.model import Generator
 from viewsynth.reid.sd_reid.options import GeneratorOptimization
 from viewsynth.reid.sd_reid.sampling import draw_times
-from viewsynth.training.loop import Draws
+from viewsynth.training.rows import Draws
 
-CHUNK = 512  # pictures of the validation at once
+CHUNK = 512  # images of a validation batch
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The batches of `reid.sampler` in the form of `loop.Plan`: P people, K pictures of each."""
+    """The batches of `reid.sampler` as a `training.rows.Plan`: P people, K images of each."""
 
     settings: GeneratorOptimization
     people: sampler.Plan
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Seed of the run."""
         return self.people.seed
 
     def batch(self, step: int) -> np.ndarray:
-        """Rows of a step.  int64 [batch]"""
+        """Rows of a step.  int64 [batch]."""
         return self.people.batch(step)
 
     def name(self, row: int) -> str:
-        """What to call a row in messages."""
+        """Name of a row in messages."""
         return self.people.pool.samples[row].name
 
 
 class Denoising:
-    """The losses of a batch; see `loop.Losses`.
+    """Denoising loss of a batch; see `training.rows.Losses`.
 
     Args:
-        generator: What learns, not wrapped.
-        cached: What it learns from.
-        settings: How.
-        device: Where.
+        generator: The model that is trained, not wrapped.
+        cached: Features of the training images.
+        settings: Drop rate of the condition.
+        device: Device of the model.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Denoising:
     def __call__(
         self, model: nn.Module, average: nn.Module, rows: np.ndarray, draws: Draws
     ) -> dict[str, Tensor]:
-        """See `loop.Losses`."""
+        """See `rows.Losses`."""
         own, at = self.generator, torch.from_numpy(rows)
         side = (draws.uniform() < 0.5).long()
         condition = self.cached.condition[side, at].to(self.device).float()
@@ -102,7 +101,7 @@ class Denoising:
 def check(
     generator: Generator, cached: Cached, settings: GeneratorOptimization, seed: int, device
 ) -> float:
-    """The loss at noise that is always the same, over all pictures of a cache."""
+    """Validation loss over all images of a cache, with the same noise every time."""
     losses, total = Denoising(generator.eval(), cached, settings, device), 0.0
     for start in range(0, len(cached), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(cached)))
@@ -112,10 +111,12 @@ def check(
 
 
 def prepare(generator: Generator, cached: Cached, bank: Tensor) -> None:
-    """Tell a generator the moments of what it gets, and the prototypes of the views.
+    """Set the mean and scale of a generator's inputs, and the prototypes of the views.
 
     Args:
-        bank: The moving prototypes of the encoder.  [V, D]
+        generator: The model to prepare.
+        cached: Features of the training images.
+        bank: Moving prototypes of the encoder.  [V, D]
     """
     if not generator.mode.raw:
         for standard, numbers in (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People drawn bare lie where a finished view has them, in its camera's axes."""
+"""Foreground: people rendered alone lie where the finished view shows them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from figures import people
 from PIL import Image
 
 from viewsynth import cameras
-from viewsynth.render import bare
+from viewsynth.render import foreground
 from viewsynth.render.options import Sensor
 from viewsynth.render.views import Shot, take
 
@@ -23,10 +23,10 @@ SHOTS = [
 ]
 
 
-def drawn(vertices, body, textures, seens, _, taken, size=SIZE):
-    windows = cameras.join([bare.window(view, size) for view in taken])
-    mesh = torch.tensor([shot.person for shot in SHOTS])
-    return bare.draw(vertices, body, textures, seens, mesh, windows)
+def rendered(vertices, body, textures, seen_maps, _, taken, size=SIZE):
+    crops = cameras.join([foreground.crop_camera(view, size) for view in taken])
+    person = torch.tensor([shot.person for shot in SHOTS])
+    return foreground.render(vertices, body, textures, seen_maps, person, crops)
 
 
 def fitted(mask, size=SIZE):
@@ -35,10 +35,10 @@ def fitted(mask, size=SIZE):
 
 
 @pytest.mark.parametrize("sensor", [Sensor(pixels=240), Sensor(vfov=70, distance=9)])
-def test_the_person_lies_where_the_finished_view_has_it(sensor):
+def test_the_person_lies_where_the_finished_view_shows_it(sensor):
     some = people(2)
     taken = take(*some, SHOTS, sensor, 3)
-    found = drawn(*some, taken)
+    found = rendered(*some, taken)
     for view, share in zip(taken, found.coverage[:, 0].numpy(), strict=True):
         ours, theirs = share >= 0.5, fitted(view.mask)
         iou = (ours & theirs).sum() / (ours | theirs).sum()
@@ -47,31 +47,33 @@ def test_the_person_lies_where_the_finished_view_has_it(sensor):
 
 def test_a_row_of_the_manifest_has_the_same_camera_as_its_view():
     view = take(*people(1), [Shot(0, 40.0, 70.0, "a")], Sensor(), 0)[0]
-    row = {key: getattr(view, key) for key in (*bare.NUMBERS, "vfov")} | {"box": list(view.box)}
-    one, other = bare.window(view, SIZE), bare.window(row, SIZE)
+    row = {key: getattr(view, key) for key in (*foreground.ORBIT, "vfov")} | {"box": list(view.box)}
+    one, other = foreground.crop_camera(view, SIZE), foreground.crop_camera(row, SIZE)
     assert one.size == other.size == SIZE
     assert torch.equal(one.intrinsics, other.intrinsics)
     assert torch.equal(one.world_to_camera, other.world_to_camera)
-    with pytest.raises(ValueError, match="vfov is not there"):
-        bare.window({key: value for key, value in row.items() if key != "vfov"}, SIZE)
+    with pytest.raises(ValueError, match="vfov is missing"):
+        foreground.crop_camera({key: value for key, value in row.items() if key != "vfov"}, SIZE)
 
 
 def test_another_picture_height_is_another_camera():
     sensor = Sensor(pixels=240, picture_height=1080)
     some = people(2)
     taken = take(*some, SHOTS, sensor, 0)
-    mesh = torch.tensor([shot.person for shot in SHOTS])
-    windows = cameras.join([bare.window(view, SIZE, sensor.picture_height) for view in taken])
-    found = bare.draw(*some[:4], mesh, windows)
+    person = torch.tensor([shot.person for shot in SHOTS])
+    crops = cameras.join(
+        [foreground.crop_camera(view, SIZE, sensor.picture_height) for view in taken]
+    )
+    found = foreground.render(*some[:4], person, crops)
     for view, share in zip(taken, found.coverage[:, 0].numpy(), strict=True):
         ours, theirs = share >= 0.5, fitted(view.mask)
         assert (ours & theirs).sum() / (ours | theirs).sum() > 0.95
 
 
-def test_ranges_grey_and_what_is_off_the_body():
+def test_value_ranges_and_the_background():
     some = people(2)
     taken = take(*some, SHOTS, Sensor(), 3)
-    found = drawn(*some, taken)
+    found = rendered(*some, taken)
     count = len(SHOTS)
     assert found.render.shape == found.normals.shape == (count, 3, *SIZE)
     assert found.seen.shape == found.coverage.shape == (count, 1, *SIZE)
@@ -81,7 +83,7 @@ def test_ranges_grey_and_what_is_off_the_body():
         assert torch.allclose(found.render[:, k][off], torch.tensor(128 / 255))
         assert (found.normals[:, k][off] == 0).all()
     assert (found.seen[:, 0][off] == 0).all()
-    assert torch.allclose(found.seen, found.coverage, atol=1e-5), "all of the atlas was seen"
+    assert torch.allclose(found.seen, found.coverage, atol=1e-5), "the whole atlas is seen"
     assert float(found.render.min()) >= 0 and float(found.render.max()) <= 1
     length = found.normals.norm(dim=1)
     assert float(length.max()) <= 1 + 1e-5
@@ -89,12 +91,12 @@ def test_ranges_grey_and_what_is_off_the_body():
 
 
 def test_normals_are_in_camera_axes():
-    """What is seen faces the camera; the upper edge points up, the right one to the right."""
+    """Visible surfaces face the camera; the upper outline points up, the right one to the right."""
     some = people(1)
     shots = [Shot(0, e, a, "x") for e, a in ((0.0, 0.0), (0.0, 137.0), (50.0, 260.0), (90.0, 10.0))]
     taken = take(*some, shots, Sensor(), 0)
-    windows = cameras.join([bare.window(view, SIZE) for view in taken])
-    found = bare.draw(*some[:4], torch.zeros(4, dtype=torch.int64), windows)
+    crops = cameras.join([foreground.crop_camera(view, SIZE) for view in taken])
+    found = foreground.render(*some[:4], torch.zeros(4, dtype=torch.int64), crops)
     for normal, share in zip(found.normals, found.coverage[:, 0], strict=True):
         inside = share == 1
         assert float(normal[2][inside].max()) < 0.15
@@ -103,36 +105,38 @@ def test_normals_are_in_camera_axes():
         assert float(normal[0][rows[columns == columns.max()], columns.max()].mean()) > 0.4
 
 
-def test_slices_and_company_change_nothing(monkeypatch):
+def test_the_result_is_independent_of_the_batch_size(monkeypatch):
     some = people(2)
     taken = take(*some, SHOTS, Sensor(), 3)
-    together = drawn(*some, taken)
-    monkeypatch.setitem(bare.BATCH, "cpu", 1)
-    apart = drawn(*some, taken)
+    together = rendered(*some, taken)
+    monkeypatch.setitem(foreground.BATCH, "cpu", 1)
+    apart = rendered(*some, taken)
     for field in dataclasses.fields(together):
         one, other = getattr(together, field.name), getattr(apart, field.name)
         assert torch.allclose(one, other, atol=1e-5), field.name
 
 
-def test_a_lens_that_bends_is_bent_here_as_well():
-    vertices, body, textures, seens, _ = people(1)
+def test_lens_distortion_is_applied():
+    vertices, body, textures, seen_maps, _ = people(1)
     pose = cameras.orbit(*(torch.tensor([v]) for v in (30.0, 0.0, 4.0, 0.85)))
     matrix = cameras.pinhole(torch.tensor([120.0]), (120, 80))
     straight = cameras.Cameras(pose, matrix, (120, 80))
     bent = dataclasses.replace(straight, k1=torch.tensor([-0.5]))
-    windows = cameras.join([bare.stretched(one, SIZE) for one in (straight, bent)])
-    assert windows.size == SIZE and windows.k1.tolist() == [0.0, -0.5]
-    mesh = torch.zeros(2, dtype=torch.int64)
-    share = bare.draw(vertices, body, textures, seens, mesh, windows).coverage.sum((1, 2, 3))
-    assert float(share[1]) < 0.99 * float(share[0]), "a barrel makes things smaller"
+    both = cameras.join([foreground.resize_canvas(one, SIZE) for one in (straight, bent)])
+    assert both.size == SIZE and both.k1.tolist() == [0.0, -0.5]
+    person = torch.zeros(2, dtype=torch.int64)
+    found = foreground.render(vertices, body, textures, seen_maps, person, both)
+    share = found.coverage.sum((1, 2, 3))
+    assert float(share[1]) < 0.99 * float(share[0]), "barrel distortion shrinks the person"
 
 
 def test_bad_input():
-    vertices, body, textures, seens, _ = people(1)
-    window = bare.window(take(*people(1), [Shot(0, 0.0, 0.0, "a")], Sensor(), 0)[0], SIZE)
-    with pytest.raises(ValueError, match="one of 1 people"):
-        bare.draw(vertices, body, textures, seens, torch.tensor([1]), window)
-    with pytest.raises(ValueError, match="2 for 1 windows"):
-        bare.draw(vertices, body, textures, seens, torch.tensor([0, 0]), window)
+    vertices, body, textures, seen_maps, _ = people(1)
+    view = take(*people(1), [Shot(0, 0.0, 0.0, "a")], Sensor(), 0)[0]
+    camera = foreground.crop_camera(view, SIZE)
+    with pytest.raises(ValueError, match=r"person must be in \[0, 0\], got \[1\]"):
+        foreground.render(vertices, body, textures, seen_maps, torch.tensor([1]), camera)
+    with pytest.raises(ValueError, match="got 2 for 1 cameras"):
+        foreground.render(vertices, body, textures, seen_maps, torch.tensor([0, 0]), camera)
     with pytest.raises(ValueError, match="one canvas size"):
-        cameras.join([window, dataclasses.replace(window, size=(8, 8))])
+        cameras.join([camera, dataclasses.replace(camera, size=(8, 8))])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KID: how far one set of pictures is from another, by the features of some network.
+"""Kernel inception distance (KID) between two sets of images, by the features of a network.
 
-Ground of the package; `viewsynth.fidelity` decides which pictures and whose features.
+`viewsynth.evaluate.fidelity` decides which images and which features.
 """
 
 from __future__ import annotations
@@ -24,19 +24,26 @@ def kid(
     """Kernel inception distance: the unbiased squared MMD with a cubic kernel, and its interval.
 
     Source: Binkowski et al., ICLR 2018 (arXiv 1801.01401), equation 4, k(x, y) = (x y / D + 1)^3.
-        They average over random subsets; we take the whole sets, whose estimate is unbiased as
-        well and varies less, and the spread of subsets for the interval: those of half of the
-        people vary as much as whole sets of other people would (Politis and Romano, Annals of
-        Statistics 1994). Pairs of pictures of one person are left out everywhere, since they are
-        not independent; the estimate is unbiased over draws of people.
+    They average over random subsets. We use the whole sets, whose estimate is unbiased as well and
+    varies less, and take the interval from the spread of subsets: subsets of half of the people
+    vary as much as whole sets of other people would (Politis and Romano, Annals of Statistics
+    1994). Pairs of images of one person are left out everywhere, because they are not independent;
+    the estimate is unbiased over samples of people.
 
     Args:
-        real, made: Features of any network.  [N, D], [M, D]
-        people, others: Who is in each picture; None = everywhere somebody else.  [N], [M]
-        seed: Of the subsets.
-    Returns: estimate and 95 % interval. Around 0 = the sets cannot be told apart; below 0 too.
-    Raises: ValueError: if shapes do not fit, a feature is not finite, or one set has not two people
-        in it.
+        real: Features of the reference images.  [N, D]
+        made: Features of the generated images, from the same network.  [M, D]
+        people: Person in each reference image; None = a different one in every image.  [N]
+        others: Person in each generated image, None likewise.  [M]
+        seed: Seed of the subsets.
+
+    Returns:
+        Estimate, lower and upper end of its 95 % interval. Values around or below 0 mean that the
+        sets cannot be distinguished.
+
+    Raises:
+        ValueError: if shapes do not fit, a feature is not finite, or a set has fewer than two
+            people.
     """
     terms = _terms(real, made, people, others)
     return _interval(_distance(terms, _everyone(terms)), _distance(terms, _halves(terms, seed)))
@@ -49,12 +56,17 @@ def kid_difference(
     people: Sequence[str],
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """How much nearer `one` is to the real pictures than `other`, row by row the same views.
+    """How much nearer `one` is to the real images than `other`, with the same views in each row.
 
     Args:
-        real, one, other: Features.  [N, D] each
-        people: Who is in each row's pictures.  [N]
-    Returns: KID of `other` minus KID of `one`, and its 95 % interval over the same subsets.
+        real: Features of the reference images.  [N, D]
+        one: Features of one method's images.  [N, D]
+        other: Features of the other method's images.  [N, D]
+        people: Person in the images of each row.  [N]
+        seed: Seed of the subsets.
+
+    Returns:
+        KID of `other` minus KID of `one`, and its 95 % interval over the same subsets.
     """
     found = []
     for made in (other, one):
@@ -67,9 +79,15 @@ def kid_difference(
 
 
 def kid_floor(real: np.ndarray, people: Sequence[str], seed: int = 0) -> tuple[float, float, float]:
-    """KID between two random halves of the people of one set: what chance alone makes of it.
+    """KID between two random halves of the people of one set: the effect of chance alone.
 
-    Returns: mean and 95 % interval over halvings; the mean is about 0.
+    Args:
+        real: Features.  [N, D]
+        people: Person in each image.  [N]
+        seed: Seed of the halves.
+
+    Returns:
+        Mean and 95 % interval over random halves; the mean is about 0.
     """
     terms = _terms(real, real, people, people)[:1] * 3
     half = _halves(terms, seed)
@@ -82,7 +100,7 @@ def kid_floor(real: np.ndarray, people: Sequence[str], seed: int = 0) -> tuple[f
 
 
 def _terms(real, made, people, others) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Sums of the kernel and numbers of pairs by person and person: real, made, across."""
+    """Sums of the kernel and numbers of pairs by pair of people: in real, in made, across."""
     if (people is None) != (others is None):
         raise ValueError("kid: say who is in the pictures of both sets, or of neither")
     if people is None:
@@ -123,7 +141,7 @@ def _codes(people, others) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gather(x, y, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The kernel summed, and pairs counted, over the pictures of each pair of people."""
+    """Sum of the kernel and number of pairs over the images of each pair of people."""
     x, y = (np.asarray(value, np.float64) for value in (x, y))
     for value in (x, y):
         if not np.isfinite(value).all():
@@ -147,7 +165,7 @@ def _everyone(terms) -> np.ndarray:
 
 
 def _halves(terms, seed: int) -> np.ndarray:
-    """Random halves of the people, 1 = is in it.  float64 [SUBSETS, people]"""
+    """Random halves of the people, 1 = selected: float64 [SUBSETS, people]."""
     count = len(terms[0][0])
     rng = np.random.default_rng(seed)
     chosen = np.zeros((SUBSETS, count))
@@ -157,7 +175,13 @@ def _halves(terms, seed: int) -> np.ndarray:
 
 
 def _distance(terms, one: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
-    """Squared MMD between the pictures of some people, one choice a row; None = the same people."""
+    """Squared MMD between the images of selected people; one selection per row.
+
+    Args:
+        terms: See `_terms`.
+        one: People of the real images, 1 = selected.  [S, people]
+        other: People of the generated images; None = the same as `one`.  [S, people]
+    """
     other = one if other is None else other
     pairs = ((one, one), (other, other), (one, other))
     real, made, across = (_mean(*term, *pair) for term, pair in zip(terms, pairs, strict=True))
@@ -165,7 +189,7 @@ def _distance(terms, one: np.ndarray, other: np.ndarray | None = None) -> np.nda
 
 
 def _mean(sums, counts, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Mean of the kernel over pairs of chosen people."""
+    """Mean of the kernel over pairs of selected people."""
     total, pairs = (((rows @ matrix) * columns).sum(1) for matrix in (sums, counts))
     return total / np.where(pairs > 0, pairs, np.nan)
 

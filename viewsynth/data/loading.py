@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading a data set by its name, checking it, and counting what it holds.
+
+A data set is one file of this folder with `load(root) -> Dataset`, `PARTS`, the names that its
+root must hold (empty: anything), and `NAME`, the pattern that its file names match. `load` here
+finds it by its module name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import logging
+import pkgutil
+from collections import Counter
+from pathlib import Path
+
+from viewsynth.data import layout, listing
+from viewsynth.data.reading import Reading
+from viewsynth.records import Dataset, Published
+
+# Modules of this folder that are no data sets.
+HELPERS = {
+    *("cells", "columns", "formats", "forms", "frames", "images"),
+    *("layout", "listing", "loading", "profiles", "reading", "table"),
+}
+
+logger = logging.getLogger("viewsynth.data")
+
+
+def names() -> list[str]:
+    """The data sets that there are."""
+    return sorted(
+        m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name not in HELPERS
+    )
+
+
+def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B008
+    """A data set; whatever makes it differ from what was published is logged as a warning.
+
+    Args:
+        name: One of `names()`.
+        root: Where the data set lies; the release may be nested in it.
+        reading: How one's own folder is read; released data sets take no such option.
+
+    Raises:
+        ValueError: if there is no such data set, or `root` holds another one or nothing.
+        FileNotFoundError: if there is no `root`.
+    """
+    if name not in names():
+        raise ValueError(f"data.name must be one of {', '.join(names())}; got {name!r}")
+    own = not _module(name).PARTS
+    if not own and (given := reading.given()):
+        raise ValueError(
+            f"{' '.join(given)} is for one's own pictures (--data.name folder); {name} has one "
+            "form only: leave it out"
+        )
+    root = Path(root).expanduser()
+    hint = _hint(name, root, depth=0) if own and root.is_dir() else ""
+    if hint and reading.form == "auto" and not listing.has_table(root):
+        raise ValueError(
+            f"data.root: {root} can be read in two ways{hint} (--data.name); or by its folders, as "
+            "people or splits (--data.form folders, splits): add one of these options"
+        )
+    try:
+        with _no_collector():
+            dataset = _module(name).load(root, reading) if own else _module(name).load(root)
+    except layout.LayoutError as error:
+        raise ValueError(f"{root} is not {name}: {error}{_hint(name, root)}") from error
+    if hint:
+        dataset.warnings.append(f"read as anybody's own pictures{hint}")
+    elif own and not listing.has_table(root):
+        dataset.warnings.extend(_coded(dataset))
+    _check(dataset)
+    for line in [*dataset.warnings, *map(say, differences(dataset))]:
+        logger.warning("%s: %s", name, line)
+    return dataset
+
+
+@contextlib.contextmanager
+def _no_collector():
+    """Nothing here is garbage, and looking for some takes a third of the time of a large set."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _module(name: str):
+    return importlib.import_module(f"viewsynth.data.{name}")
+
+
+def _hint(name: str, root: str | Path, depth: int = layout.DEPTH) -> str:
+    """Which other data sets the folder may be."""
+    others = [(other, _module(other)) for other in names() if other != name]
+    fitting = [
+        other
+        for other, module in others
+        if module.PARTS and layout.looks_like(root, module.PARTS, module.NAME, depth)
+    ]
+    return f"; it looks like {' or '.join(fitting)}" if fitting else ""
+
+
+def _coded(dataset: Dataset) -> list[str]:
+    """Warn of files that are a person each, and called as pictures of a released data set."""
+    flat = [sample.name for sample in dataset.samples if "/" not in sample.name]
+    released = [(name, _module(name)) for name in names() if _module(name).PARTS]
+    fitting = [
+        name
+        for name, module in released
+        if flat and 2 * sum(bool(module.NAME.match(file)) for file in flat) > len(flat)
+    ]
+    return (
+        [
+            f"the {len(flat)} files beside each other are a person each, though {flat[0]} is called as "
+            f"a picture of {' or '.join(fitting)}, whose people stand in the names; for one "
+            "person of several pictures give the whole data set and its --data.name, or a metadata.csv"
+        ]
+        if fitting
+        else []
+    )
+
+
+def _check(dataset: Dataset) -> None:
+    """Warn of what is wrong with a data set whatever its layout."""
+    if bad := [reject for reject in dataset.rejects if reject.kind != "skipped"]:
+        dataset.warnings.append(
+            f"{len(bad)} rows, files or folders cannot be used and are left out (rejects.jsonl), "
+            f"e.g. {bad[0].source}: {bad[0].reason}"
+        )
+    splits = {sample.split for sample in dataset.samples}
+    if missing := {"query", "gallery"} - splits if splits & {"query", "gallery"} else None:
+        dataset.warnings.append(f"there is no {missing.pop()} picture: no protocol is offered")
+    shared = sorted({s.pid for s in dataset.train} & _tested(dataset))
+    if shared:
+        dataset.warnings.append(
+            f"{len(shared)} identities are in train and in query or gallery, e.g. "
+            f"{', '.join(shared[:3])}: evaluation refuses them"
+        )
+
+
+def _tested(dataset: Dataset) -> set[str]:
+    every = [some for p in dataset.protocols.values() for some in (p.query, p.gallery)]
+    return {sample.pid for some in every for sample in some}
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+    """Images, identities and cameras per split, and the sizes of every protocol.
+
+    Returns: e.g. "train images", "query identities", "test identities" (of all protocols),
+        "A->G query", "A->G gallery", "A->G valid queries".
+    """
+    found: dict[str, int] = {"images": len(dataset.samples)}
+    groups: dict[str, list] = {}
+    for sample in dataset.samples:
+        groups.setdefault(sample.split, []).append(sample)
+    for split in sorted(groups):
+        found[f"{split} images"] = len(groups[split])
+        found[f"{split} identities"] = len({s.pid for s in groups[split]})
+        found[f"{split} cameras"] = len({s.camid for s in groups[split]})
+    found["test identities"] = len(_tested(dataset))
+    for name, protocol in dataset.protocols.items():
+        found[f"{name} query"] = len(protocol.query)
+        found[f"{name} gallery"] = len(protocol.gallery)
+        found[f"{name} valid queries"] = protocol.valid_queries
+    return found
+
+
+def by(dataset: Dataset, key: str) -> dict[str, Counter]:
+    """How many samples of each split have which `camid`, `platform` or `view`."""
+    found: dict[str, Counter] = {}
+    for sample in dataset.samples:
+        found.setdefault(sample.split, Counter())[getattr(sample, key)] += 1
+    return found
+
+
+def differences(dataset: Dataset) -> list[tuple[Published, int]]:
+    """Published counts that the disk does not have, each with what it has (0: nothing such)."""
+    found = counts(dataset)
+    return [(p, found.get(p.what, 0)) for p in dataset.published if found.get(p.what, 0) != p.count]
+
+
+def say(difference: tuple[Published, int]) -> str:
+    """A difference in words."""
+    published, found = difference
+    return f"{published.what}: {found} here, {published.count} published ({published.source})"
