@@ -50,7 +50,7 @@ PARALLEL = "encode + write"  # runs in threads in parallel to the other stages
 STAGES = {
     "read": ("data.images:read", "generate.chunk:sha256"),
     "find, crowd": ("reconstruct.find:find", "reconstruct.crowd:is_crowd"),
-    "parse": ("reconstruct:parse", "reconstruct.facing:resolve"),
+    "parse": ("reconstruct.people:parse", "reconstruct.facing:resolve"),
     "targets": ("reconstruct.targets:targets",),
     "fit": ("reconstruct.fit:fit",),
     "project": ("reconstruct.texture:project",),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conventions: by hand, as round trips, and measured from pictures."""
+"""Camera conventions: by hand, as round trips, and measured in rendered images."""
 
 from types import SimpleNamespace
 
@@ -43,23 +43,23 @@ def orbit(*numbers):
         (30, 0, (0, 6, 8.660254)),
     ],
 )
-def test_where_the_camera_stands(elevation, azimuth, centre):
+def test_camera_position(elevation, azimuth, centre):
     pose = orbit(elevation, azimuth, 10, 1)[0]
     assert torch.allclose(-pose[:3, :3].T @ pose[:3, 3], torch.tensor(centre).float(), atol=1e-5)
 
 
 def see(pose, *points):
-    """Pixels of world points in a picture of 100 x 200 (H x W)."""
+    """Pixels of world points in an image of 100 x 200 (H x W)."""
     view = cameras.Cameras(pose, cameras.pinhole(torch.tensor([300.0]), (100, 200)), (100, 200))
     return view.project(torch.tensor([points]))[0][0]
 
 
 @pytest.mark.parametrize("azimuth", [0, 45, 200])
 @pytest.mark.parametrize("elevation", [0, 40, 90])
-def test_what_is_where_in_the_picture(elevation, azimuth):
+def test_positions_in_the_image(elevation, azimuth):
     middle, top = see(orbit(elevation, azimuth, 10, 1), (0.0, 1.0, 0.0), (0.0, 1.5, 0.0))
     assert torch.allclose(middle, torch.tensor([100.0, 50.0]), atol=1e-3)
-    assert top[1] < 50 - 1 or elevation == 90  # up is up
+    assert top[1] < 50 - 1 or elevation == 90  # up in the world is up in the image
     assert abs(top[0] - 100) < 1e-2
 
 
@@ -91,7 +91,7 @@ def test_zero123_by_hand():
     assert np.allclose([polar, sine, cosine, metres], [np.deg2rad(-20), -1, 0, 0.5])
 
 
-def test_focal_length_spans_the_picture():
+def test_focal_length_spans_the_image():
     focal = cameras.focal_length(40, 2160)
     assert np.isclose(np.rad2deg(2 * np.arctan(1080 / focal)), 40)
     with pytest.raises(ValueError, match="vfov must be in"):
@@ -99,7 +99,7 @@ def test_focal_length_spans_the_picture():
 
 
 @pytest.mark.parametrize("numbers", [(91, 0, 5, 1), (-90.5, 0, 5, 1), (0, 0, 0, 1), (0, 0, -1, 1)])
-def test_impossible_cameras(numbers):
+def test_invalid_cameras_are_refused(numbers):
     with pytest.raises(ValueError, match="must be"):
         orbit(*numbers)
 
@@ -142,8 +142,8 @@ def test_a_window_shows_the_same_points(numbers, left, top, width, height):
     assert torch.allclose(b, expected, rtol=1e-4, atol=2e-2)
 
 
-def test_a_window_is_as_fine_whatever_its_width():
-    """A view on a canvas that it shares with wider ones has the camera that it has alone."""
+def test_a_window_does_not_depend_on_its_canvas():
+    """A view on a canvas shared with wider views has the same camera as alone."""
     for side in range(1, 400):
         whole = cameras.Cameras(
             torch.eye(4)[None], cameras.pinhole(torch.tensor([3000.0]), (9, 9)), (9, 9)
@@ -158,8 +158,8 @@ LENSES = st.floats(-0.15, 0.1)
 
 @settings(max_examples=50, deadline=None)
 @given(LENSES, st.floats(-1.3, 1.3), st.floats(-0.7, 0.7))
-def test_a_lens_and_back(k1, x, y):
-    """`undistort` inverts `distort`, over more than the widest picture."""
+def test_distortion_round_trip(k1, x, y):
+    """`undistort` inverts `distort`, beyond the corners of the widest image."""
     flat, k1 = torch.tensor([x, y], dtype=torch.float64), torch.tensor(k1, dtype=torch.float64)
     bent = cameras.distort(flat, k1)
     assert torch.allclose(bent, flat * (1 + k1 * (flat**2).sum()), atol=1e-9)
@@ -167,7 +167,7 @@ def test_a_lens_and_back(k1, x, y):
         assert torch.allclose(cameras.undistort(bent, k1), flat, atol=1e-6)
 
 
-def test_a_lens_by_hand():
+def test_distortion_by_hand():
     """A point at x / z = 0.5 with k1 = -0.1 goes to 0.5 (1 - 0.025); windows keep the lens."""
     size = (100, 200)
     matrix, pose = cameras.pinhole(torch.tensor([100.0]), size), torch.eye(4)[None]
@@ -177,7 +177,7 @@ def test_a_lens_by_hand():
     (found, depth), (pin, _) = bent.project(points), plain.project(points)
     assert torch.allclose(found[0, :2], torch.tensor([[100 + 48.75, 50.0], [100.0, 50.0]]))
     assert torch.equal(depth, points[..., 2])
-    assert found[0, 2, 0] > 200  # a barrel does not fold what is far outside back into the picture
+    assert found[0, 2, 0] > 200  # points far outside are not folded back into the image
     box = torch.tensor([[20.0, 10, 60, 90]])
     part = bent.window(box, (160, 80))
     assert torch.allclose(part.project(points)[0], (found - box[:, None, :2]) * 2, atol=1e-3)
@@ -185,7 +185,7 @@ def test_a_lens_by_hand():
     assert torch.allclose(none.project(points)[0], pin)
 
 
-# ---- measured from pictures --------------------------------------------------------------------
+# ---- measured in images ------------------------------------------------------------------------
 
 MARKS = np.float32(
     [
@@ -233,7 +233,7 @@ def marked_person():
 
 
 def centres(view):
-    """Where each mark lies in the camera's whole picture, read from the colours of the crop."""
+    """Position of each mark in the whole camera image, found by its colour in the crop."""
     picture = view.image.astype(np.float32) / 255
     blobs, count = ndimage.label(view.mask)
     found = {}
@@ -249,7 +249,7 @@ def centres(view):
 
 
 def solve(found, focal, size):
-    """The pose that puts the marks where they were seen: affine start, then reprojection error.
+    """The camera pose from the marks' positions: affine start, then reprojection error.
 
     Nothing of the project takes part in this.
     """
@@ -287,7 +287,7 @@ def solve(found, focal, size):
     ],
     ids=lambda axis: axis[0],
 )
-def test_measured_angles_are_those_asked_for(axis, tmp_path):
+def test_measured_angles_are_the_requested_ones(axis, tmp_path):
     name, asked = axis
     vertices, body, texture = marked_person()
     sensor = Sensor(pixels=500, noise=0.005, jpeg=95, vfov=40)

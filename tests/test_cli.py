@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program: how commands are spelt and listed, and readers of its output who leave early."""
+"""The program: names and list of commands, and closed output streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROGRAM = [sys.executable, "-c", "from viewsynth import cli; cli.main()"]
 
 
 def run_closed(argv: list[str], *streams: str, cwd: Path = ROOT) -> tuple[int, str]:
-    """A program whose `streams` nobody reads any more; returns its status and what else it said."""
+    """Run a program whose `streams` are closed; returns its status and its other output."""
     ends, given = [], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     for name in streams:
         read, given[name] = os.pipe()
@@ -36,7 +36,7 @@ def run_closed(argv: list[str], *streams: str, cwd: Path = ROOT) -> tuple[int, s
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    """People whose pictures are fine, but for one file."""
+    """A folder of people with one broken file."""
     root = tmp_path_factory.mktemp("closed") / "set"
     for number in range(2000):
         path = root / f"person{number}" / "a.png"
@@ -56,12 +56,12 @@ def test_a_closed_pipe_is_no_error(argv):
 @pytest.mark.parametrize(
     "name", ["generate.py", "pipelines/omni_view.py", "pipelines/benchmark.py"]
 )
-def test_programs_beside_the_command_line_are_alike(name):
+def test_other_programs_behave_alike(name):
     assert run_closed([sys.executable, name, "--help"], "stdout") == (0, "")
 
 
 @pytest.mark.parametrize("streams", [["stdout"], ["stderr"], ["stdout", "stderr"]])
-def test_the_work_is_done_though_nobody_reads(pictures, tmp_path, streams):
+def test_the_command_finishes_without_a_reader(pictures, tmp_path, streams):
     argv = ["data", "folder", str(pictures), "--json", "--output", str(tmp_path / "out")]
     status, said = run_closed([*PROGRAM, *argv], *streams)
     assert status == 0 and "Error" not in said and "Traceback" not in said
@@ -70,7 +70,7 @@ def test_the_work_is_done_though_nobody_reads(pictures, tmp_path, streams):
     assert ("look at" in said) == ("stderr" not in streams)
 
 
-def test_the_status_stays_that_of_the_command(tmp_path):
+def test_the_exit_status_is_that_of_the_command(tmp_path):
     for streams in (["stdout"], ["stderr"], ["stdout", "stderr"]):
         status, said = run_closed([*PROGRAM, "data", "folder", str(tmp_path / "none")], *streams)
         assert status == 2 and "Traceback" not in said
@@ -82,7 +82,7 @@ def test_the_status_stays_that_of_the_command(tmp_path):
 
 
 def test_head_in_a_shell(pictures, tmp_path):
-    """Much output, of which `head` takes a line: what everybody types."""
+    """Long output through `head`."""
     program = f"{sys.executable} -c 'from viewsynth import cli; cli.main()'"
     data = f"data folder {pictures} --no-open --output {tmp_path / 'out'}"
     for line in ("--help", "generate --help", f"{data} --json", data):
@@ -126,13 +126,13 @@ def test_standard_output_that_is_full(argv, pictures, tmp_path):
     assert last.startswith("viewsynth: error: standard output cannot be written: No space left")
 
 
-def test_any_other_error_of_a_command_stays_one(capsys):
+def test_other_errors_of_a_command_are_raised(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["report", "/proc/nothing"])
     assert ended.value.code == 2 and "error: /proc/nothing is no run" in capsys.readouterr().err
 
 
-def test_the_overview_stands_in_columns():
+def test_the_overview_has_columns():
     lines = [line for line in cli.overview().splitlines() if line.startswith("  ")]
     columns = {len(line) - len(line.lstrip().partition(" ")[2].lstrip()) for line in lines}
     assert len(columns) == 1 and len(lines) == len(commands.names())
@@ -141,7 +141,7 @@ def test_the_overview_stands_in_columns():
 
 
 @pytest.mark.parametrize("name", commands.names())
-def test_a_command_is_spelt_one_way(name, capsys):
+def test_a_command_has_one_spelling(name, capsys):
     assert "_" not in name
     with pytest.raises(SystemExit) as ended:
         cli.main([name, "--nonsense"])
@@ -157,10 +157,10 @@ def test_a_command_is_spelt_one_way(name, capsys):
         ("train-sd_reid", "did you mean train-sd-reid?"),
         ("train-difusion", "did you mean train-diffusion?"),
         ("Generate", "did you mean generate?"),
-        ("xyz", "there are compare, convert, data, doctor,"),
+        ("xyz", "the commands are compare, convert, data, doctor,"),
     ],
 )
-def test_other_spellings_are_told_the_right_one(typed, said, capsys):
+def test_other_spellings_are_corrected(typed, said, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([typed, "--help"])
     error = capsys.readouterr().err
@@ -168,8 +168,8 @@ def test_other_spellings_are_told_the_right_one(typed, said, capsys):
     assert "train_" not in error.partition(";")[2]
 
 
-def test_what_users_read_spells_commands_with_hyphens():
-    """`viewsynth train_…` stands nowhere; a module's name does, where Python needs it."""
+def test_texts_spell_commands_with_hyphens():
+    """No text has `viewsynth train_…`; only module names have underscores."""
     paths = [
         *ROOT.glob("*.md"),
         *(ROOT / "viewsynth").rglob("*.py"),
@@ -179,7 +179,7 @@ def test_what_users_read_spells_commands_with_hyphens():
         assert "viewsynth train_" not in path.read_text(encoding="utf-8"), path
 
 
-def test_modules_that_are_started_by_their_name_say_the_command(capsys, monkeypatch):
+def test_modules_run_by_name_print_the_command(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         commands.main("train_diffusion", ["--nonsense"])
     assert capsys.readouterr().err.startswith("viewsynth train-diffusion: error:")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dataclass, YAML and flags: one grammar, one line of error."""
+"""Dataclass, YAML and flags: one grammar, errors of one line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Example:
 
 
 def refused(capsys, *argv, cls=Example) -> str:
-    """The one line that a refusal says."""
+    """The one-line error of a refused command line."""
     with pytest.raises(SystemExit) as ended:
         config.parse(cls, [*map(str, argv)], "prog")
     assert ended.value.code == 2
@@ -154,7 +154,7 @@ def test_differences():
     [
         (
             ["--views.sample", "4", "--views.elevations", "30"],
-            ["give either it or views.elevations"],
+            ["give either it or views."],
         ),
         (["--views.sample", "0"], ["views.sample must be in [1, 10000], got 0"]),
         (["--views.elevations", "91"], ["views.elevations must be in [0, 90] degrees, got 91"]),

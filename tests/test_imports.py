@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "viewsynth"
 
-# Parts of the package from the ground up. Those of one row do not import each other.
+# Parts of the package, from the lowest level up. Parts of one level do not import each other.
 LEVELS = (
     ("records",),
     ("cameras",),
@@ -34,7 +34,7 @@ HEIGHT = {name: index for index, level in enumerate(LEVELS) for name in level}
 
 
 def imports(path: Path) -> set[str]:
-    """Which parts of the package a file imports, anywhere in it."""
+    """The parts of the package that a file imports, at any place in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -86,7 +86,7 @@ def test_light_imports(statement, absent):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_offered_name_is_there(package):
+def test_every_offered_name_can_be_imported(package):
     module = importlib.import_module(package)
     names = getattr(module, "__all__", [])
     assert not set(names) & {name for _, name, _ in pkgutil.iter_modules(module.__path__)}

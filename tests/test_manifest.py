@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frozen input list, chunks, parts, and what is still to do."""
+"""The frozen input list, chunks, parts and remaining tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def freeze(run: Path, root: Path, chunk=2, settings=SETTINGS) -> manifest.Frozen
 
 
 def finish(run: Path, task: manifest.Task, faults: tuple[str, ...] = ()) -> None:
-    """Write the part of a task: a row a person and view, a fault for some."""
+    """Write the part of a task: a row per person and view, and a fault for some."""
     people = [(e.pid, e.outfit) for e in task.entries] or [(m["pid"], "") for m in task.made]
     made = [{"pid": pid, "outfit": o, "file": f"people/{pid}"} for pid, o in people]
     made = [one for one in made if one["pid"] not in faults]
@@ -84,7 +84,7 @@ def test_another_configuration_is_refused(tmp_path, root):
         freeze(tmp_path / "run", root, settings={**SETTINGS, "seed": 1})
 
 
-def test_changed_pictures_are_refused(tmp_path, root):
+def test_changed_images_are_refused(tmp_path, root):
     freeze(tmp_path / "run", root)
     photos(root, ["p1/a.jpg", "p1/b.jpg"])
     with pytest.raises(ValueError, match="images of 'p1'.*: b.jpg .1 file.*2 now"):
@@ -96,7 +96,7 @@ def test_changed_pictures_are_refused(tmp_path, root):
         freeze(tmp_path / "run", root)
 
 
-def test_new_people_form_new_chunks_and_lost_ones_stay(tmp_path, root):
+def test_new_people_form_new_chunks_and_missing_ones_stay(tmp_path, root):
     run = tmp_path / "run"
     before = freeze(run, root)
     photos(root, ["a0/x.jpg", "z/x.jpg", "z2/x.jpg"])
@@ -118,24 +118,24 @@ def test_tasks(tmp_path, root):
         finish(run, task)
     assert manifest.tasks(run, frozen, views) == []
     assert manifest.tasks(run, frozen, views[:1]) == []
-    # More views: from the people that were made, in a further part.
+    # More views: rendered from the saved people, in a further part.
     more = manifest.tasks(run, frozen, (*views, "e90_a0"))
     assert names(more)[1] == ("00001-1", 0, 1, ("e90_a0",))
     for task in more:
         finish(run, task)
     rows, _ = manifest.join(run, frozen, [])
     assert len(rows) == 4 * 3
-    # Faults, and only they, are tried again: the whole chunk, with all views that it had.
+    # Only faults are retried: the whole chunk, with all views that it had.
     again = manifest.tasks(run, frozen, views, retry=True)
     assert names(again) == [("00001", 2, 0, (*views, "e90_a0"))]
     finish(run, again[0])
     rows, rejects = manifest.join(run, frozen, [])
     assert len(rows) == 5 * 3 and rejects == []
-    assert (run / "parts" / "00001-1.jsonl").exists()  # left over, and not read
+    assert (run / "parts" / "00001-1.jsonl").exists()  # a leftover, which is not read
     assert manifest.tasks(run, frozen, (*views, "e90_a0"), retry=True) == []
 
 
-def test_join_is_sorted_and_takes_lost_people(tmp_path, root):
+def test_join_is_sorted_and_includes_lost_people(tmp_path, root):
     run = tmp_path / "run"
     frozen = freeze(run, root)
     for task in reversed(manifest.tasks(run, frozen, ("e30_a0",))):
@@ -156,7 +156,7 @@ def test_strange_text_in_rows_survives(tmp_path, root):
     assert manifest.read_rows(run, frozen)[0] == [row]
 
 
-def test_sweep_removes_what_no_part_speaks_of(tmp_path, root):
+def test_sweep_removes_files_without_a_part(tmp_path, root):
     run = tmp_path / "run"
     frozen = freeze(run, root)
     for name in ("images/p0/e30_a0.jpg", "images/p0/old.jpg", "seen/p0/old.png", "images/note.txt"):
@@ -182,7 +182,7 @@ def test_no_run(tmp_path):
         manifest.read(tmp_path)
 
 
-def test_few_pictures_of_each_person():
+def test_few_images_of_each_person():
     samples = [
         Sample(paths=(Path(f"{pid}/{n}.jpg"),), pid=pid, name=f"{pid}/{n}.jpg", outfit=outfit)
         for pid in "abcd"
@@ -190,7 +190,7 @@ def test_few_pictures_of_each_person():
     ]
     kept = manifest.few(samples, 2, 0)
     assert len(kept) == 4 * 3 and kept == [s for s in samples if s in kept]
-    assert sum(s.outfit == "red" for s in kept) == 4  # of each outfit, since each is a body
+    assert sum(s.outfit == "red" for s in kept) == 4  # per outfit, since each is a body of its own
     assert {s.name for s in manifest.few(samples[::-1], 2, 0)} == {s.name for s in kept}
     assert any(manifest.few(samples, 2, seed) != kept for seed in (1, 2))
     assert manifest.few(samples, 9, 0) == samples

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's plan: lines that its commands accept, and arms that differ in their data only."""
+"""Plans of the pipelines: their commands accept every line, and arms differ in their data only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def planned(benchmark, *argv: str):
 
 
 def parsed(line: list[str]):
-    """The configuration that a line asks its command for."""
+    """The configuration that a command line gives."""
     return parsed_once(*line)
 
 
@@ -43,12 +43,12 @@ def parsed_once(name: str, *options: str):
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_every_line_is_one_that_its_command_takes(benchmark, preset):
+def test_commands_accept_every_line(benchmark, preset):
     first, chains, last = planned(benchmark, preset)
     assert [line[0] for line in first][:2] == ["world", "generate"]
     for line in [*first, *(line for chain in chains for line in chain), last]:
         parsed(line)
-    for made, *lines in chains:  # what is trained is what is evaluated and probed
+    for made, *lines in chains:  # the trained model is evaluated and probed
         model = parsed(made).output / "model"
         assert [Path(parsed(line).model.path) for line in lines if line[0] == "evaluate"] == [model]
         assert {parsed(line).model for line in lines if line[0] == "probe"} <= {str(model)}
@@ -71,14 +71,14 @@ def test_arms_differ_in_their_data_only(benchmark, preset):
         assert {key for key, _, _ in found} <= allowed
         assert one.data.validation == 0 and one.data.root == parsed(first[0]).output
     said = [str(config.to_dict(one) | {"output": None}) for one in trained]
-    assert len(set(said)) == len(trained)  # no arm twice under two names
+    assert len(set(said)) == len(trained)  # no two arms are equal
     runs = {parsed(line).output: parsed(line) for line in first if line[0] == "generate"}
     used = {run for one in trained for run in one.data.synthetic}
     assert used == set(runs)
     assert all(run.data.root == parsed(first[0]).output for run in runs.values())
 
 
-def test_the_small_one_is_what_it_says(benchmark):
+def test_the_small_benchmark_is_as_described(benchmark):
     first, chains, last = planned(benchmark, ROOT / "configs/benchmark/small.yaml")
     assert parsed(last).arms == ("a", "c", "e", "f", "g") and len(chains) == 15
     arms = {chain[1][chain[1].index("--method") + 1]: parsed(chain[0]) for chain in chains}
@@ -92,7 +92,7 @@ def test_the_small_one_is_what_it_says(benchmark):
     ]
 
 
-def test_all_small_arms_take_over_what_small_has_done(benchmark):
+def test_all_small_arms_reuse_the_runs_of_small(benchmark):
     first, chains, _ = planned(benchmark, ROOT / "configs/benchmark/small.yaml")
     more, arms, _ = planned(benchmark, ROOT / "configs/benchmark/small_all.yaml")
     assert all(line in more for line in first) and all(chain in arms for chain in chains)
@@ -100,7 +100,7 @@ def test_all_small_arms_take_over_what_small_has_done(benchmark):
     assert [chain[1][-1] for chain in arms] == [chain[1][-1] for chain in full]
 
 
-def test_the_repair_is_measured_beside_what_small_has_done(benchmark):
+def test_the_repair_arms_reuse_the_runs_of_small(benchmark):
     first, chains, _ = planned(benchmark, ROOT / "configs/benchmark/small.yaml")
     more, arms, _ = planned(benchmark, ROOT / "configs/benchmark/small_repair.yaml")
     assert more[:2] == first and len(more) == 3 and len(arms) == 12
@@ -129,7 +129,7 @@ def test_options_and_data_of_the_user(benchmark, tmp_path):
         assert all(run.is_relative_to(out) for run in made.data.synthetic)
 
 
-def test_all_commands_read_the_data_in_the_same_way(benchmark, tmp_path):
+def test_all_commands_read_the_data_alike(benchmark, tmp_path):
     preset = ROOT / "configs/benchmark/full.yaml"
     options = ("--train.data.root", tmp_path, "--train.data.box", "xywh")
     first, chains, _ = planned(benchmark, preset, *options, "--train.data.elevation", "pitch")
@@ -141,7 +141,7 @@ def test_all_commands_read_the_data_in_the_same_way(benchmark, tmp_path):
 @pytest.mark.parametrize(
     "options", [("--arms", "a: x: y"), ("--arms", "a", "e", "f"), ("--seeds",), ("--jobs", "0")]
 )
-def test_what_is_no_benchmark_is_refused(benchmark, capsys, options):
+def test_invalid_benchmarks_are_refused(benchmark, capsys, options):
     with pytest.raises(SystemExit) as ended:
         planned(benchmark, ROOT / "configs/benchmark/small.yaml", *options)
     assert ended.value.code == 2 and capsys.readouterr().err.startswith("benchmark.py: error: ")
@@ -192,7 +192,7 @@ def test_stages_follow_each_other(sd_reid, preset):
     assert told.floor.startswith("stage1") and told.ceiling == ""
 
 
-def test_what_is_no_comparison_is_refused(sd_reid, capsys):
+def test_invalid_comparisons_are_refused(sd_reid, capsys):
     for options in (["--first"], ["--data", "real"], ["--seeds"], ["--train.data.name", "cargo"]):
         with pytest.raises(SystemExit) as ended:
             config.parse(sd_reid.Config, options, "sd_reid.py")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`viewsynth <command> [preset.yaml ...] [--options]`; `viewsynth --help` lists the commands."""
+"""The program `viewsynth <command> [preset.yaml ...] [--options]`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from viewsynth import commands
 
 
 def overview() -> str:
-    """What there is to run, one line each."""
+    """The usage of the program, with one line per command."""
     names = commands.names()
     width = max(map(len, names))
     lines = [f"  {name:<{width}}  {commands.summary(name)}" for name in names]
@@ -27,7 +27,14 @@ def overview() -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The program `viewsynth`."""
+    """Run the program.
+
+    Args:
+        argv: Its arguments, None = those of the process.
+
+    Raises:
+        SystemExit: with the status of the command.
+    """
     argv = sys.argv[1:] if argv is None else argv
     with commands.piped():
         if not argv or argv[0] in ("-h", "--help", "help"):
@@ -40,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
             commands.main(argv[0], argv[1:])
         else:
             near = difflib.get_close_matches(argv[0].replace("_", "-"), commands.names(), 1)
-            known = f"there are {', '.join(commands.names())}"
+            known = f"the commands are {', '.join(commands.names())}"
             hint = f"did you mean {near[0]}?" if near else known
             sys.stderr.write(f"viewsynth: error: no command {argv[0]!r}; {hint}\n")
             raise SystemExit(2)

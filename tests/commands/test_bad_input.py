@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that users have in their folders, through the real `generate`: nothing stops the run,
-nothing is lost, and each bad thing is told with its reason.
+"""Files that users have in their folders, through the whole `generate`.
+
+No file stops the run, good images are used, and each bad file is rejected with its reason.
 """
 
 import json
@@ -32,7 +33,7 @@ def run(root: Path, output: Path, *options: str) -> int:
 
 
 def huge_png(path: Path) -> None:
-    """A file of a hundred bytes that claims 20,000 x 20,000 pixels."""
+    """A file of a hundred bytes that declares 20,000 x 20,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -47,7 +48,7 @@ def huge_png(path: Path) -> None:
 
 
 def scene(*pictures: shots.Picture, gap: float = 1.0) -> Image.Image:
-    """Several drawn people, cut out and side by side on grey, each 240 pixels high."""
+    """Several rendered people side by side on grey, each 240 pixels high."""
     width = round(120 * gap * (len(pictures) - 1)) + 130
     result = Image.new("RGB", (width, 260), (150, 152, 155))
     for k, picture in enumerate(pictures):
@@ -58,7 +59,7 @@ def scene(*pictures: shots.Picture, gap: float = 1.0) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def messy(tmp_path_factory, drawn) -> tuple[Path, dict[str, str], set[str]]:
-    """The folder, words that each bad file's reason must hold, and the pids that must be made."""
+    """The folder, words in the reason of each bad file, and the pids that must have views."""
     root = tmp_path_factory.mktemp("messy")
     good = Image.fromarray(drawn[0].image)
     good.save(root / "good.png")
@@ -92,7 +93,7 @@ def messy(tmp_path_factory, drawn) -> tuple[Path, dict[str, str], set[str]]:
     good.save(root / "really_png.jpg", format="PNG")
     turned = good.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
-    exif[0x0112] = 6  # show it turned back
+    exif[0x0112] = 6  # EXIF: rotate for display
     turned.save(root / "turned.jpg", exif=exif)
     fine |= {"cmyk", "grey", "deep", "palette", "really_png", "turned"}
     (root / ".hidden.jpg").write_bytes(b"x")
@@ -115,7 +116,7 @@ def outcome(messy, tmp_path_factory) -> tuple[int, list[dict], list[dict], Path]
     return status, rows, rejects, output
 
 
-def test_the_run_goes_on_and_makes_what_is_good(messy, outcome):
+def test_the_run_continues_with_the_good_files(messy, outcome):
     status, rows, _, output = outcome
     assert status == 0
     assert messy[2] <= {row["pid"] for row in rows}
@@ -123,7 +124,7 @@ def test_the_run_goes_on_and_makes_what_is_good(messy, outcome):
         assert Image.open(output / row["file_name"]).size == (row["width"], row["height"])
 
 
-def test_every_bad_file_has_one_row_with_its_reason(messy, outcome):
+def test_every_bad_file_has_one_reject_with_its_reason(messy, outcome):
     _, bad, _ = messy
     _, rows, rejects, _ = outcome
     told = {row["source"]: row["reason"] for row in rejects}
@@ -140,8 +141,8 @@ def test_non_images_are_counted_and_hidden_files_are_not(outcome):
     assert not any(".hidden" in row["source"] for row in rejects)
 
 
-def test_half_a_person_is_kept_only_with_what_was_seen(tmp_path, drawn):
-    """Cut at the hips: either told, or made with unseen legs marked as such."""
+def test_half_a_person_has_unseen_legs(tmp_path, drawn):
+    """Cut at the hips: either rejected, or rendered with legs that the seen map marks."""
     root = tmp_path / "half"
     root.mkdir()
     image = drawn[0].image
@@ -150,7 +151,7 @@ def test_half_a_person_is_kept_only_with_what_was_seen(tmp_path, drawn):
     rows = (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()
     rejects = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
     assert rows or rejects
-    assert status == (0 if rows else 1)  # nobody made is no success
+    assert status == (0 if rows else 1)  # no view is a failure
     for row in map(json.loads, rows):
         assert row["seen_ratio"] < 0.8
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data that changed under a run that was stopped: refused by name; what was only touched is not."""
+"""Inputs that changed since a run was stopped are refused by name; touched ones are not."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def picture(seed: int = 9) -> bytes:
 
 
 def dated(path, seed: int = 9) -> None:
-    """Another picture of the same length and date; bytes after the end of a PNG are no part."""
+    """Another image of the same length and date; bytes after the end of a PNG do not count."""
     path.write_bytes(path.read_bytes().ljust(4000, b"\0"))
     replaced(path, picture(seed))
 
@@ -113,7 +113,7 @@ def second(folder) -> None:
 
 @pytest.fixture
 def folder(given, tmp_path):
-    """A copy of it where the paths are the same: settings tell them."""
+    """A copy at the same path, which is part of the settings."""
     shutil.copytree(given, tmp_path / "kept")
     yield given
     shutil.rmtree(given)
@@ -133,17 +133,17 @@ def folder(given, tmp_path):
         ),
     ],
 )
-def test_trainings_of_people(folder, stage, change, said):
+def test_changed_inputs_of_reid_training(folder, stage, change, said):
     change(folder / "CARGO")
     with pytest.raises(ValueError, match=f"begun with other files than there are now: {said}"):
         stage(folder)
 
 
 @pytest.mark.parametrize("stage", [first, second])
-def test_what_is_only_touched_is_gone_on_with(folder, stage, monkeypatch):
+def test_touched_files_are_accepted(folder, stage, monkeypatch):
     touched(folder / "CARGO" / FIRST)
     copied(folder / "CARGO" / FIRST.replace("_0_0", "_1_0"))
-    dated(folder / "CARGO" / "query/Cam1/Cam1_day_6_0.png")  # nobody learns from it
+    dated(folder / "CARGO" / "query/Cam1/Cam1_day_6_0.png")  # not a training image
     before = set((folder / "cache").rglob("*.safetensors"))
     monkeypatch.setattr(pixels, "_make", None)
     monkeypatch.setattr("viewsynth.reid.sd_reid.cache.make", None)
@@ -151,7 +151,7 @@ def test_what_is_only_touched_is_gone_on_with(folder, stage, monkeypatch):
     assert set((folder / "cache").rglob("*.safetensors")) == before
 
 
-def test_a_run_of_before_there_was_a_record_goes_on(folder, caplog):
+def test_a_run_without_a_record_resumes(folder, caplog):
     (folder / "run" / fingerprint.RECORD).unlink()
     path = folder / "run" / "run.json"
     told = json.loads(path.read_text())
@@ -164,7 +164,7 @@ def test_a_run_of_before_there_was_a_record_goes_on(folder, caplog):
         first(folder)
 
 
-def test_what_a_list_says_of_a_picture_counts(tmp_path):
+def test_the_metadata_of_an_image_counts(tmp_path):
     root, rows = tmp_path / "own", []
     root.mkdir()
     for number in range(16):
@@ -192,7 +192,7 @@ def test_what_a_list_says_of_a_picture_counts(tmp_path):
 # ---- pairs ---------------------------------------------------------------------------------------
 
 
-def test_pairs_and_weights_of_a_diffusion(tmp_path):
+def test_changed_inputs_of_diffusion_training(tmp_path):
     tiny_pairs.write_pairs(tmp_path / "pairs", people=4, each=2)
     tiny_pairs.pipeline().save_pretrained(tmp_path / "base")
     few = tmp_path / "run", "--optim.steps", 1
@@ -208,19 +208,19 @@ def test_pairs_and_weights_of_a_diffusion(tmp_path):
         with pytest.raises(ValueError, match=f"1 changed .{path}"):
             run_diffusion(tmp_path, *few)
         path.write_bytes(before)
-    (tmp_path / "pairs" / fingerprint.RECORD).write_text("{}\n")  # bookkeeping of another run
+    (tmp_path / "pairs" / fingerprint.RECORD).write_text("{}\n")  # the record of another run
     (tmp_path / "base" / "unet" / "other.fp16.safetensors").write_bytes(b"of other tools")
     assert run_diffusion(tmp_path, *few) == 0
 
 
-def test_a_base_of_the_hub_is_known_by_its_id(tmp_path, monkeypatch):
+def test_a_base_from_the_hub_is_known_by_its_id(tmp_path, monkeypatch):
     tiny_pairs.write_pairs(tmp_path / "pairs", people=4, each=2)
     few = tmp_path / "run", "--optim.steps", 1
     cache = tmp_path / "hub" / "models--own--base"
     (cache / "refs").mkdir(parents=True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    for commit in ("a" * 40, "b" * 40):  # the same weights; only a text has changed, say
+    for commit in ("a" * 40, "b" * 40):  # the same weights in two commits
         tiny_pairs.pipeline().save_pretrained(cache / "snapshots" / commit)
         (cache / "refs" / "main").write_text(commit)
         assert run_diffusion(tmp_path, *few, "--model.base", "own/base") == 0
@@ -229,7 +229,7 @@ def test_a_base_of_the_hub_is_known_by_its_id(tmp_path, monkeypatch):
 
 
 def unfinished(job, members) -> None:
-    """Parts of chunks of which nothing came."""
+    """Parts of chunks without pairs."""
     for chunk in making.chunks(members):
         path, _ = making._paths(job, chunk)
         path.parent.mkdir(exist_ok=True)
@@ -305,7 +305,7 @@ def test_pairs_of_a_world(tmp_path):
 # ---- caches --------------------------------------------------------------------------------------
 
 
-def test_the_cache_of_pictures_knows_what_they_show(tmp_path):
+def test_the_image_cache_depends_on_the_contents(tmp_path):
     names = [f"{n}.png" for n in range(4)]
     for number, name in enumerate(names):
         (tmp_path / name).write_bytes(picture(number).ljust(4000, b"\0"))
@@ -320,12 +320,12 @@ def test_the_cache_of_pictures_knows_what_they_show(tmp_path):
     found = Pixels.open(samples, SIZE, tmp_path / "cache").get(range(4))
     assert (found[2] == first[3]).all() and (found[[0, 1, 3]] == first[[0, 1, 3]]).all()
     assert len(list(folder.iterdir())) == 2
-    shutil.rmtree(tmp_path / "cache" / pixels.HASHES)  # nobody needs it
+    shutil.rmtree(tmp_path / "cache" / pixels.HASHES)  # it is optional
     assert (Pixels.open(samples, SIZE, tmp_path / "cache").get(range(4)) == found).all()
     assert len(list(folder.iterdir())) == 2
 
 
-def test_the_features_of_an_evaluation_know_it_too(tmp_path):
+def test_the_features_of_an_evaluation_depend_on_the_contents(tmp_path):
     samples = []
     for number in range(3):
         path = tmp_path / f"{number}.png"
@@ -345,7 +345,7 @@ def test_the_features_of_an_evaluation_know_it_too(tmp_path):
     assert mark() != first
 
 
-def test_what_a_run_leaves_of_its_inputs(given):
+def test_the_record_of_the_inputs(given):
     rows = [json.loads(row) for row in (given / "run" / fingerprint.RECORD).open()]
     names = {path.relative_to(given / "CARGO").as_posix() for path in given.glob("CARGO/train/*/*")}
     assert {row["name"] for row in rows} == names, "those of the validation, too; none of the tests"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`viewsynth data`: what it says of every data set, and of broken ones."""
+"""`viewsynth data` on every data set, and on broken ones."""
 
 import json
 
@@ -13,7 +13,7 @@ from viewsynth.commands import main
 
 
 def look(capsys, name, root, *options):
-    """Run the command; returns its status, what it printed, and what it said."""
+    """Run the command; returns its status, standard output and standard error."""
     with pytest.raises(SystemExit) as ended:
         main("data", [name, str(root), "--output", str(root.parent / "out"), *options])
     said = capsys.readouterr()
@@ -58,7 +58,7 @@ def test_the_sheet_has_a_row_for_every_camera(release, tmp_path, capsys):
         assert sheet.width > one.shape[1] or (np.asarray(sheet) != one).any()
 
 
-def test_broken_pictures_are_named_and_fail_the_command(release, tmp_path, capsys):
+def test_broken_images_are_named_and_fail_the_command(release, tmp_path, capsys):
     root = release("cargo")
     broken = root / "train/Cam1/Cam1_day_1_0.jpg"
     broken.write_bytes(broken.read_bytes()[:-200])
@@ -83,7 +83,7 @@ def test_tracklets_and_videos_are_opened_and_drawn(tmp_path, capsys):
     assert status == 0 and json.loads(out)["counts"]["images"] == 3, said
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         painted = np.asarray(sheet.convert("RGB")).astype(int)
-    # 3 tiles, each a picture of the same size
+    # 3 tiles of the same size
     assert (abs(painted - (200, 20, 20)).max(-1) < 30).sum() > 2.5 * 40 * 60
     (root / "anna" / "t1" / "2.png").write_bytes(b"")
     (root / "ben" / "walk.mp4").write_bytes(b"no video")
@@ -92,7 +92,7 @@ def test_tracklets_and_videos_are_opened_and_drawn(tmp_path, capsys):
     assert "ben/walk.mp4: the video is damaged" in said
 
 
-def test_small_pictures_are_no_fault(tmp_path, capsys):
+def test_small_images_are_no_fault(tmp_path, capsys):
     for pid in ("a", "b"):
         (tmp_path / "in" / pid).mkdir(parents=True)
         Image.new("RGB", (9, 21), "red").save(tmp_path / "in" / pid / "1.png")
@@ -100,7 +100,7 @@ def test_small_pictures_are_no_fault(tmp_path, capsys):
     assert status == 0 and "no protocol" in out and "rejects" not in out
 
 
-def test_wrong_roots_are_one_line(release, tmp_path, capsys):
+def test_wrong_roots_give_one_line(release, tmp_path, capsys):
     root = release("market1501")
     status, _, said = look(capsys, "cargo", root)
     assert status == 2 and said.count("\n") == 1 and "it looks like market1501" in said

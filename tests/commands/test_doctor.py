@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doctor tells the healthy from the sick, and says what to do."""
+"""`viewsynth doctor`: findings and remedies."""
 
 import json
 
@@ -16,11 +16,11 @@ def empty_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("ANNY_CACHE_DIR", raising=False)
 
 
-def test_missing_models_are_said_with_the_remedy(empty_cache, capsys):
+def test_missing_models_are_reported_with_the_remedy(empty_cache, capsys):
     assert doctor.run(doctor.Config()) == 1
     said = capsys.readouterr().out
     assert "MISSING" in said and "viewsynth doctor --fetch" in said and "not fetched" in said
-    assert "the body is not built yet" in said
+    assert "the body model is not built yet" in said
 
 
 def test_json_is_one_object(empty_cache, capsys):

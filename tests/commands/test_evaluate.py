@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`evaluate` end to end on a small CARGO that the test draws, with a tiny random model."""
+"""`evaluate` end to end on a small synthetic CARGO, with a tiny random model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from viewsynth.commands import evaluate
 from viewsynth.evaluate import features, protocols, scoring
 from viewsynth.records import Dataset, Protocol, Sample
 
-PEOPLE, CAMERAS = 12, (1, 3, 7, 9)  # two of the cameras fly
+PEOPLE, CAMERAS = 12, (1, 3, 7, 9)  # two of the cameras are drones
 FIGURES = ("mAP", "mINP", "rank1", "rank5", "rank10")
 SAME = (
     "features.safetensors",
@@ -39,7 +39,7 @@ SAME = (
 
 @pytest.fixture(scope="module")
 def cargo(tmp_path_factory):
-    """Noise in a colour per person: a random network finds some of them again."""
+    """Noise in one colour per person, so that a random network retrieves some."""
     root, rng = tmp_path_factory.mktemp("CARGO"), np.random.default_rng(0)
     for pid in (*range(PEOPLE), 100, 101):
         colour = rng.uniform(40, 215, 3)
@@ -65,7 +65,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="module")
 def small_blocks():
-    """Blocks so small that several processes have something to do."""
+    """Blocks so small that several processes share them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "BLOCK", 8)
         for module in ("distances", "ranking", "reranking"):
@@ -106,7 +106,7 @@ def content(output: Path) -> dict[str, bytes]:
 
 
 def brute_force(protocol: Protocol, rows: dict[str, np.ndarray]) -> dict[str, float]:
-    """The figures by plain loops."""
+    """The metrics by plain loops."""
     found: dict[str, list[float]] = {name: [] for name in FIGURES}
     for query in protocol.query:
         left = [
@@ -127,7 +127,7 @@ def brute_force(protocol: Protocol, rows: dict[str, np.ndarray]) -> dict[str, fl
     return {name: np.mean(values) for name, values in found.items()}
 
 
-def test_the_numbers_are_those_of_plain_loops(cargo, undisturbed):
+def test_metrics_equal_plain_loops(cargo, undisturbed):
     dataset = data.load("cargo", cargo)
     names = [sample.name for sample in dataset.samples if sample.split != "train"]
     rows = features.load(undisturbed / "features.safetensors", names).rows.astype(np.float64)
@@ -145,7 +145,7 @@ def test_the_numbers_are_those_of_plain_loops(cargo, undisturbed):
     assert {one["mAP"][0] for one in results} != {1.0}
 
 
-def test_results_say_what_they_are_of(cargo, undisturbed):
+def test_results_name_their_inputs(cargo, undisturbed):
     results = told(undisturbed)["results"]
     one = next(r for r in results if r["protocol"] == "A<->G" and not r["reranking"])
     again = next(r for r in results if r["protocol"] == "A<->G" and r["reranking"])
@@ -263,7 +263,7 @@ def test_bins_are_the_queries_of_each_bin():
         ("elevation", "unknown"),
     }
     counts = [found["elevation", name]["queries"] for name in ("0-25", "25-40", "70-90")]
-    assert counts == [5, 10, 10]  # the query from the ground, at 50 degrees, is in none
+    assert counts == [5, 10, 10]  # the ground query, at 50 degrees, is in no bin
     steep = [q.elevation is not None and q.elevation >= 70 for q in query]
     assert found["elevation", "70-90"]["mAP"][0] == pytest.approx(rows.ap[steep].mean())
 
@@ -291,7 +291,7 @@ def slow_run(root: Path, output: Path, options: tuple) -> None:
     run(root, output, *options)
 
 
-def test_a_killed_run_goes_on(cargo, model, undisturbed, tmp_path):
+def test_a_killed_run_resumes(cargo, model, undisturbed, tmp_path):
     options = (*of_model(model), "--rerank")
     process = multiprocessing.get_context("fork").Process(
         target=slow_run, args=(cargo, tmp_path, options)
@@ -311,7 +311,7 @@ def test_a_killed_run_goes_on(cargo, model, undisturbed, tmp_path):
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
-def test_broken_pictures(cargo, model, tmp_path, monkeypatch, capsys):
+def test_broken_images(cargo, model, tmp_path, monkeypatch, capsys):
     root = tmp_path / "CARGO"
     for path in cargo.rglob("*.jpg"):
         copy = root / path.relative_to(cargo)
@@ -322,7 +322,7 @@ def test_broken_pictures(cargo, model, tmp_path, monkeypatch, capsys):
     bad.write_bytes(b"\xff\xd8\xff no more")
     assert run(root, tmp_path / "out", *of_model(model)) == 1  # 1 of 96 is more than 1 %
     said = capsys.readouterr().err
-    assert "failed: 1 of 96 pictures" in said and str(bad) in said
+    assert "failed: 1 of 96 images" in said and str(bad) in said
     rejects = [json.loads(row) for row in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     assert [reject["source"] for reject in rejects] == [str(bad)]
     assert not (tmp_path / "out" / "results.json").exists()
@@ -394,7 +394,7 @@ def test_nothing_to_refuse():
 
 
 @pytest.mark.parametrize("text", ["some/7\n\n some/8 \r\n", "7\n8"])
-def test_lists_of_who_was_learnt_from(tmp_path, text):
+def test_lists_of_training_people(tmp_path, text):
     (tmp_path / "pids.txt").write_text(text)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "pid": "some/9"}\n')
     found = protocols.learnt_from([tmp_path / "pids.txt", tmp_path], "some")
@@ -427,7 +427,7 @@ def test_options(cargo, model, tmp_path, capsys):
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             run(cargo, tmp_path / "out", *options)
-    assert not (tmp_path / "out").exists()  # nothing was begun
+    assert not (tmp_path / "out").exists()  # nothing was started
     (tmp_path / "mine.txt").touch()
     with pytest.raises(ValueError, match="holds other things"):
         run(cargo, tmp_path, *of_model(model))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`evaluate --features` from end to end, with what other programs write."""
+"""`evaluate --features` end to end, with files as other programs write them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def run(root, output, *options) -> list[dict]:
 
 @pytest.fixture
 def cargo(release):
-    """A little release, the names of its test pictures, and features of them."""
+    """A small release, the names of its test images, and their features."""
     root = release("cargo")
     names = [s.name for s in data.load("cargo", root).samples if s.split != "train"]
     rows = np.random.default_rng(0).normal(size=(len(names), 12)).astype(np.float16)
     return root, names, rows
 
 
-def test_all_forms_give_the_same_results(cargo, tmp_path, capsys):
+def test_all_formats_give_the_same_results(cargo, tmp_path, capsys):
     root, names, rows = cargo
     plain, half = tmp_path / "plain.safetensors", tmp_path / "half.safetensors"
     save_file({"features": torch.tensor(rows).float()}, plain, {"names": json.dumps(names)})
@@ -65,7 +65,7 @@ def test_all_forms_give_the_same_results(cargo, tmp_path, capsys):
 @pytest.mark.parametrize(
     "spoilt", [{"pid": "nan"}, {"pid": "-1"}, {"file_name": "gone.jpg"}, {"elevation": "60°"}]
 )
-def test_rows_that_cannot_be_used_are_told_in_the_table(tmp_path, spoilt, capsys):
+def test_unusable_rows_are_noted_in_the_table(tmp_path, spoilt, capsys):
     root = put(tmp_path / "set", *(f"{n}.jpg" for n in range(6)))
     rows = [
         {
@@ -89,7 +89,7 @@ def test_rows_that_cannot_be_used_are_told_in_the_table(tmp_path, spoilt, capsys
 
 def test_names_go_with_features(cargo, tmp_path):
     root, _, _ = cargo
-    with pytest.raises(ValueError, match="names: a file of names goes with --features"):
+    with pytest.raises(ValueError, match="names: a file of names is for --features only"):
         run(root, tmp_path / "out", "--model.path", "some/model", "--names", tmp_path / "n.txt")
     (tmp_path / "f.npy").touch()
     with pytest.raises(FileNotFoundError, match="names: there is no file"):
@@ -97,7 +97,7 @@ def test_names_go_with_features(cargo, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_program_says_which_axis(cargo, tmp_path, capsys):
+def test_the_wrong_axis_is_named(cargo, tmp_path, capsys):
     root, names, _ = cargo
     file = tmp_path / "parts.safetensors"
     save_file({"features": torch.ones(len(names), 8, 4)}, file, {"names": json.dumps(names)})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exports of a small run: what comes out must lead back to what went in."""
+"""Exports of a small run: every exported file can be traced to a row."""
 
 import io
 import json
@@ -16,6 +16,7 @@ from PIL import Image
 
 from viewsynth import bodies, cameras
 from viewsynth.commands import export
+from viewsynth.manifest import renaming
 from viewsynth.reconstruct.posing import Poser
 from viewsynth.records import Person
 from viewsynth.render import shade
@@ -32,7 +33,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, body):
-    """A run of two people, two cameras each, as `generate` leaves it."""
+    """A run of two people with two cameras each, as `generate` writes it."""
     folder = tmp_path_factory.mktemp("run")
     rng, rows = np.random.default_rng(0), []
     for pid in PIDS:
@@ -86,7 +87,7 @@ def _metadata(folder, name="metadata.jsonl") -> list[dict]:
         ("cargo", r"train/Cam(?P<cam>[1-5])/Cam(?P=cam)_day_(?P<pid>\d+)_\d+\.jpg"),
     ],
 )
-def test_renamed_pictures_lead_back(run, tmp_path, kind, pattern):
+def test_renamed_images_can_be_traced(run, tmp_path, kind, pattern):
     assert export.run(export.Config(kind, run, str(tmp_path / "out"))) == 0
     rows = _metadata(tmp_path / "out", "sources.jsonl")
     assert len(rows) == len(_metadata(run)) == len({row["file_name"] for row in rows})
@@ -95,7 +96,7 @@ def test_renamed_pictures_lead_back(run, tmp_path, kind, pattern):
         assert match, row["file_name"]
         assert int(match["pid"]) == row["label"] and int(match["cam"]) == row["camera"]
         assert (row["label"] == {"cargo/7": 7, "cargo/2519": 2519}[row["row"]["pid"]]) == (
-            kind == "cargo"  # 2519 is too much for the readers of Market-1501
+            kind == "cargo"  # 2519 is too large for the readers of Market-1501
         )
         copied = (tmp_path / "out" / row["file_name"]).read_bytes()
         assert copied == (run / row["original"]).read_bytes()
@@ -104,13 +105,13 @@ def test_renamed_pictures_lead_back(run, tmp_path, kind, pattern):
 
 
 def test_numbers_never_collide():
-    assert export.numbers({"cargo/2519", "cargo/7"}, 9999) == {"cargo/2519": 2519, "cargo/7": 7}
-    assert export.numbers({"cargo/2519", "cargo/7"}, 1501) == {"cargo/2519": 1, "cargo/7": 2}
-    assert export.numbers({"a/1", "b/1"}, 1501) == {"a/1": 1, "b/1": 2}
-    assert export.numbers({"6", "06"}, 1501) == {"06": 1, "6": 2}
-    assert export.numbers({"0000", "0001"}, 1501) == {"0000": 1, "0001": 2}  # 0 means "nobody"
-    assert export.numbers({"anna", "2"}, 1501) == {"2": 1, "anna": 2}
-    assert export.numbers({f"9{7:020d}", "8"}, 1501) == {"8": 1, f"9{7:020d}": 2}  # not 7
+    assert renaming.numbers({"cargo/2519", "cargo/7"}, 9999) == {"cargo/2519": 2519, "cargo/7": 7}
+    assert renaming.numbers({"cargo/2519", "cargo/7"}, 1501) == {"cargo/2519": 1, "cargo/7": 2}
+    assert renaming.numbers({"a/1", "b/1"}, 1501) == {"a/1": 1, "b/1": 2}
+    assert renaming.numbers({"6", "06"}, 1501) == {"06": 1, "6": 2}
+    assert renaming.numbers({"0000", "0001"}, 1501) == {"0000": 1, "0001": 2}  # 0 means "nobody"
+    assert renaming.numbers({"anna", "2"}, 1501) == {"2": 1, "anna": 2}
+    assert renaming.numbers({f"9{7:020d}", "8"}, 1501) == {"8": 1, f"9{7:020d}": 2}  # not 7
 
 
 def test_webdataset_shards_are_whole_and_deterministic(run, tmp_path):
@@ -148,7 +149,7 @@ def test_export_to_a_url_and_never_twice(run, tmp_path):
         export.run(export.Config("market", run, str(tmp_path / "file")))
 
 
-def test_the_run_s_own_export_can_be_made_again(run):
+def test_the_default_export_is_replaced(run):
     for _ in range(2):
         assert export.run(export.Config("cargo", run)) == 0
     assert len(_metadata(run / "export" / "cargo", "sources.jsonl")) == 6
@@ -157,13 +158,13 @@ def test_the_run_s_own_export_can_be_made_again(run):
 @pytest.mark.parametrize(
     "line, error, said",
     [
-        ("", ValueError, "is empty: no view was kept"),
+        ("", ValueError, "nothing can be exported: no view was kept"),
         ('{"file_name": "images/a.jpg", "pid"', ValueError, "metadata.jsonl:1: expected a row of"),
-        ("[1, 2]", ValueError, "metadata.jsonl:1: file_name must be a text, got None"),
+        ("[1, 2]", ValueError, "metadata.jsonl:1: file_name must be text, got None"),
         ({"file_name": "../secret.jpg"}, ValueError, "leads out"),
-        ({"file_name": "images/gone.jpg"}, FileNotFoundError, "no picture images/gone.jpg"),
-        ({"camid": None}, ValueError, "camid must be a text, got None"),  # a user's own pictures
-        ({"pid": 7}, ValueError, "pid must be a text, got 7"),
+        ({"file_name": "images/gone.jpg"}, FileNotFoundError, "no image images/gone.jpg"),
+        ({"camid": None}, ValueError, "camid must be text, got None"),  # images of a user
+        ({"pid": 7}, ValueError, "pid must be text, got 7"),
         ({"elevation": "steep"}, ValueError, "elevation must be a number, got 'steep'"),
         ({"elevation": float("nan")}, ValueError, "elevation must be a number, got nan"),
     ],
@@ -187,7 +188,7 @@ def test_bad_runs_are_refused_and_nothing_is_written(run, tmp_path, line, error,
         ("webdataset", {"camid": None, "person": None, "elevation": None}),
     ],
 )
-def test_what_an_export_does_not_read_is_not_asked_for(run, tmp_path, kind, spoilt):
+def test_columns_that_an_export_does_not_read_may_be_missing(run, tmp_path, kind, spoilt):
     (tmp_path / "metadata.jsonl").write_text(json.dumps(_metadata(run)[0] | spoilt) + "\n")
     for folder in ("images", "people"):
         shutil.copytree(run / folder, tmp_path / folder)
@@ -197,11 +198,11 @@ def test_what_an_export_does_not_read_is_not_asked_for(run, tmp_path, kind, spoi
 def test_sheets_show_every_view(run, tmp_path):
     export.run(export.Config("sheet", run, str(tmp_path / "out")))
     with Image.open(tmp_path / "out" / f"{stem_of(PIDS[0])}.png") as sheet:
-        assert sheet.height > 3 * 150  # a row an elevation
+        assert sheet.height > 3 * 150  # a row per elevation
 
 
-def test_glb_looks_like_the_person(run, tmp_path, body):
-    """Render the file again, with its own vertices, normals, uv and picture."""
+def test_glb_renders_like_the_person(run, tmp_path, body):
+    """Render the file with its own vertices, normals, uv and texture."""
     export.run(export.Config("body", run, str(tmp_path / "out")))
     data = (tmp_path / "out" / f"{stem_of(PIDS[0])}.glb").read_bytes()
     tools = Poser(body)
@@ -223,7 +224,7 @@ def test_glb_looks_like_the_person(run, tmp_path, body):
     around = normals[faces].mean(1)
     edge = vertices[0][faces]
     flat = torch.linalg.cross(edge[:, 1] - edge[:, 0], edge[:, 2] - edge[:, 0])
-    assert ((around * flat).sum(1) > 0).float().mean() > 0.99  # outward, as the triangles turn
+    assert ((around * flat).sum(1) > 0).float().mean() > 0.99  # outward, like the triangles
 
 
 def _views(vertices, faces, uvs, face_uvs, texture):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exports read back: by our loaders, and as fast-reid, torchreid and CARGO's authors read them.
+"""Exports read by our loaders, and by readers like those of fast-reid, torchreid and CARGO.
 
-The readers here do what the toolkits' do to a file name, assertions included (fast-reid and
-torchreid `market1501.py`, VDT `cargo.py`).
+The readers here parse file names as the originals do, assertions included (fast-reid and torchreid
+`market1501.py`, VDT `cargo.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RELEASES = {"market": "market1501", "cargo": "cargo"}
 
 
 def market_reader(root: Path) -> list[tuple[int, int]]:
-    """(person, camera) of every training picture, as fast-reid and torchreid find them."""
+    """(person, camera) of every training image, as fast-reid and torchreid read them."""
     folders = [root / name for name in ("bounding_box_train", "query", "bounding_box_test")]
     assert all(folder.exists() for folder in folders)
     assert not [path for folder in folders[1:] for path in folder.glob("*.jpg")]
@@ -37,7 +37,7 @@ def market_reader(root: Path) -> list[tuple[int, int]]:
 
 
 def cargo_reader(root: Path) -> list[tuple[int, int]]:
-    """(person, camera) of every training picture that CARGO's loader finds and calls aerial."""
+    """(person, camera) of every training image that CARGO's loader takes as aerial."""
     found = []
     for number in range(1, 14):
         for path in (root / "train" / f"Cam{number}").glob("*.jpg"):
@@ -51,7 +51,7 @@ READERS = {"market": market_reader, "cargo": cargo_reader}
 
 
 def make_run(folder: Path, people: list[str], cameras: list[tuple[str, float]]) -> Path:
-    """A run in which every one of these virtual cameras saw everybody, some of them twice."""
+    """A run with views of every person from every virtual camera, some of them twice."""
     rows = []
     for who, pid in enumerate(people):
         for number, (camid, elevation) in enumerate(cameras * 2 if who % 2 else cameras):
@@ -72,7 +72,7 @@ def make_run(folder: Path, people: list[str], cameras: list[tuple[str, float]]) 
 
 
 def read_back(kind: str, run: Path) -> list[dict]:
-    """Export, read by everyone, compare; returns the entries of `sources.jsonl`."""
+    """Export, read with every reader, compare; returns the entries of `sources.jsonl`."""
     assert export.run(export.Config(kind, run)) == 0
     root = run / "export" / kind
     entries = [json.loads(line) for line in (root / "sources.jsonl").read_text().splitlines()]
@@ -89,7 +89,7 @@ def read_back(kind: str, run: Path) -> list[dict]:
     assert signs == {("train", "aerial", "drone", "synthetic")}
 
     labels = {entry["row"]["pid"]: entry["label"] for entry in entries}
-    assert len(set(labels.values())) == len(labels)  # nobody is fused with anybody
+    assert len(set(labels.values())) == len(labels)  # no two people are merged
     pictures = Counter(row["pid"] for row in rows)
     assert Counter(int(s.pid.rpartition("/")[2]) for s in dataset.samples) == {
         labels[pid]: count for pid, count in pictures.items()
@@ -121,14 +121,14 @@ CAMERAS = st.lists(
 @pytest.mark.parametrize("kind", RELEASES)
 @settings(max_examples=30, deadline=None)
 @given(people=PIDS, cameras=CAMERAS)
-def test_every_export_is_read_by_all(tmp_path_factory, kind, people, cameras):
+def test_every_export_is_read_by_all_readers(tmp_path_factory, kind, people, cameras):
     read_back(kind, make_run(tmp_path_factory.mktemp("run"), people, cameras))
 
 
 @pytest.mark.parametrize(
     ("kind", "sources", "elevations", "expected"),
     [
-        # Who fits keeps a number of their own, by elevation: 6 of 6 and 5 of 5.
+        # Cameras that fit keep numbers of their own, by elevation: 6 of 6 and 5 of 5.
         (
             "market",
             1,
@@ -141,7 +141,7 @@ def test_every_export_is_read_by_all(tmp_path_factory, kind, people, cameras):
             [0, 30, 45, 60, 90],
             {"e0": [1], "e30": [2], "e45": [3], "e60": [4], "e90": [5]},
         ),
-        # Two sources at four elevations: an elevation has a number.
+        # Two sources at four elevations: a number per elevation.
         ("market", 2, [30, 45, 60, 90], {"e30": [1], "e45": [2], "e60": [3], "e90": [4]}),
         # Ten sources at one elevation share all the numbers.
         ("market", 10, [30], {"e30": [1, 2, 3, 4, 5, 6]}),
@@ -161,14 +161,14 @@ def test_every_export_is_read_by_all(tmp_path_factory, kind, people, cameras):
         ),
     ],
 )
-def test_cameras_that_do_not_fit_share_numbers_and_are_told(
+def test_cameras_that_do_not_fit_share_numbers_and_are_reported(
     kind, sources, elevations, expected, tmp_path, capsys
 ):
     cameras = virtual(sources, elevations)
     entries = read_back(kind, make_run(tmp_path, ["a", "b"], cameras))
     found = {}
     for entry in entries:
-        camid = entry["row"]["camid"]  # the true camera is kept
+        camid = entry["row"]["camid"]  # the virtual camera is kept
         found.setdefault(camid.partition(":")[2], set()).add(entry["camera"])
     assert {band: sorted(numbers) for band, numbers in found.items()} == expected
     users: dict[int, set] = {}
@@ -180,7 +180,7 @@ def test_cameras_that_do_not_fit_share_numbers_and_are_told(
         assert (told in said) == (len(camids) > 1)
 
 
-def test_more_people_than_market_has_numbers_are_refused_before_anything_is_lost(tmp_path):
+def test_more_people_than_market_has_numbers_are_refused_first(tmp_path):
     people = [f"cargo/{number}" for number in range(1, 1502)]
     run = make_run(tmp_path, people, [("c1:e30", 30.0)])
     assert export.run(export.Config("market", run)) == 0
@@ -197,14 +197,14 @@ def test_more_people_than_market_has_numbers_are_refused_before_anything_is_lost
     [
         ("market", ["market1501/0002", "market1501/0007"], True, False),
         ("cargo", ["cargo/2519", "cargo/7"], True, False),
-        ("market", ["cargo/0002", "cargo/0007"], True, True),  # other people's numbers
+        ("market", ["cargo/0002", "cargo/0007"], True, True),  # numbers of other people
         ("market", ["market1501/0002", "mine/7"], True, True),
         ("market", ["cargo/2519", "cargo/7"], False, True),  # 2519 does not fit
         ("market", ["anna", "ben"], False, True),
         ("cargo", ["cargo/6", "cargo/06"], False, True),
     ],
 )
-def test_numbers_that_are_other_people_in_the_real_set_are_told(
+def test_numbers_of_other_people_in_the_real_set_are_reported(
     kind, people, kept, told, tmp_path, capsys
 ):
     entries = read_back(kind, make_run(tmp_path, people, [("c1:e30", 30.0)]))
@@ -215,14 +215,14 @@ def test_numbers_that_are_other_people_in_the_real_set_are_told(
         assert kept or entry["label"] <= 2
 
 
-def test_copied_into_a_real_release_nothing_is_overwritten(tmp_path):
+def test_merging_with_the_real_set_overwrites_nothing(tmp_path):
     for kind in RELEASES:
         entries = read_back(kind, make_run(tmp_path / kind, ["1"], virtual(2, [30, 60])))
         last = [re.findall(r"\d+", entry["file_name"])[-2:] for entry in entries]
         assert all(any(int(number) > 900_000 for number in numbers) for numbers in last)
 
 
-def test_a_folder_that_reads_like_a_picture_is_told(tmp_path, capsys):
+def test_a_folder_named_like_an_image_is_reported(tmp_path, capsys):
     run = make_run(tmp_path, ["1"], [("c1:e30", 30.0)])
     export.run(export.Config("market", run, str(tmp_path / "2024_c9" / "out")))
     assert "search the whole path: rename that folder" in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machinery of `generate`: resume, extension, refusal, faults; the pictures are `drawing`'s."""
+"""Runs of `generate`: resume, extension, refusal, faults; the images come from `drawing`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def start(root: Path, output: Path, *options: str, launch=(), env=None, **popen)
 
 
 def content(output: Path) -> dict[str, bytes]:
-    """Every file of a run that must be the same, byte for byte, however it came about."""
+    """All files of a run that must be equal, byte for byte, for every way of running it."""
     return {
         path.relative_to(output).as_posix(): path.read_bytes()
         for path in sorted(output.rglob("*"))
@@ -81,7 +81,7 @@ def undisturbed(photos, tmp_path_factory):
     return output
 
 
-def test_what_a_run_leaves(undisturbed):
+def test_files_of_a_run(undisturbed):
     assert {p.name for p in undisturbed.iterdir()} == generate.OURS - {"ranks", ".gitkeep"}
     listed = rows(undisturbed)
     assert len(listed) == 7 * 4 and next(iter(listed[0])) == "file_name"
@@ -97,7 +97,7 @@ def test_what_a_run_leaves(undisturbed):
     assert config.parse(generate.Config, [str(undisturbed / "config.yaml")]).chunk == 2
 
 
-def test_workers_and_processes_do_not_matter(photos, undisturbed, tmp_path):
+def test_workers_and_processes_give_the_same_bytes(photos, undisturbed, tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
     launch += ["--num_processes", "2"]
     port = str(20000 + os.getpid() % 20000)
@@ -111,12 +111,12 @@ def test_workers_and_processes_do_not_matter(photos, undisturbed, tmp_path):
     )
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert said.count("7 people of 7 made") == 1
+    assert said.count("7 people of 7 done") == 1
     assert content(tmp_path / "out") == content(undisturbed)
 
 
 def test_kills_and_resumes(photos, undisturbed, tmp_path):
-    """Kill -9 of everything, in the middle, twice; then the same command to the end."""
+    """Kill -9 of all processes, twice; then the same command to the end."""
     output, slow = tmp_path / "out", {"DRAWING_SECONDS": "0.05"}
     for parts in (1, 3):
         process = start(photos, output, env=slow)
@@ -132,7 +132,7 @@ def test_kills_and_resumes(photos, undisturbed, tmp_path):
     assert content(output) == content(undisturbed)
 
 
-def test_ways_to_read_are_kept_where_they_are_given(photos, tmp_path):
+def test_reading_options_are_stored_if_given(photos, tmp_path):
     def kept(*options):
         argv = ["--data.root", str(photos), *options]
         return generate.settings_of(config.parse(generate.Config, argv, "generate"), "cpu")["data"]
@@ -175,7 +175,7 @@ def test_another_configuration_is_refused(photos, undisturbed):
     assert content(undisturbed) == before
 
 
-def test_the_demo_takes_the_people_that_it_draws(tmp_path):
+def test_the_demo_reads_the_people_that_it_renders(tmp_path):
     argv = ["--data.people", "1", "--output", str(tmp_path / "run")]
     root, samples, rejects = generate._input(config.parse(generate.Config, argv, "generate"))
     assert not rejects
@@ -197,10 +197,10 @@ def test_more_views_and_more_people_extend(photos, undisturbed, tmp_path):
     assert all(after[name] == data for name, data in before.items() if name.startswith("images"))
 
 
-def test_faults_are_tried_again_and_quality_is_not(tmp_path):
+def test_faults_are_retried_and_quality_rejects_are_not(tmp_path):
     names = ["a/a.jpg", "b/a.jpg", "c/fault.jpg", "d/a.jpg", "e/bad.jpg", "f/a.jpg"]
     root, output = drawing.photos(tmp_path / "photos", names), tmp_path / "out"
-    assert run(root, output) == 1  # two of six people lost to a fault
+    assert run(root, output) == 1  # two of six people are lost to a fault
     assert {(r["pid"], r["kind"]) for r in rows(output, "rejects.jsonl")} == {
         ("c", "fault"),
         ("d", "fault"),
@@ -208,7 +208,7 @@ def test_faults_are_tried_again_and_quality_is_not(tmp_path):
     }
     assert "cannot draw fault.jpg" in (output / "rejects.jsonl").read_text()
     (root / "c" / ".mended").touch()
-    assert run(root, output) == 1  # without the flag nothing is tried again
+    assert run(root, output) == 1  # without the flag nothing is retried
     untouched = (output / "parts" / "00002.jsonl").stat().st_mtime_ns
     assert run(root, output, "--retry-failed") == 0
     assert (output / "parts" / "00002.jsonl").stat().st_mtime_ns == untouched
@@ -216,7 +216,7 @@ def test_faults_are_tried_again_and_quality_is_not(tmp_path):
     assert [r["pid"] for r in rows(output, "rejects.jsonl")] == ["e"]
 
 
-def test_a_worker_that_dies_is_told_and_done_by_the_next_run(tmp_path, capfd):
+def test_a_dead_worker_is_reported_and_its_chunk_done_by_the_next_run(tmp_path, capfd):
     names = ["a/a.jpg", "b/a.jpg", "c/die.jpg", "d/a.jpg", "e/a.jpg"]
     root, output = drawing.photos(tmp_path / "photos", names), tmp_path / "out"
     assert run(root, output, "--workers", "1") == 1
@@ -228,7 +228,7 @@ def test_a_worker_that_dies_is_told_and_done_by_the_next_run(tmp_path, capfd):
 
 
 def test_a_full_disk_loses_nothing(photos, undisturbed, tmp_path):
-    """Files may not grow past 4 kB: the parts (and the page) do not fit, pictures do."""
+    """Files may not exceed 4 kB: parts and page do not fit, images do."""
     output = tmp_path / "out"
     process = start(
         photos,
@@ -248,7 +248,7 @@ def test_folders_that_are_not_ours(photos, tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match=r"holds other things \(thesis.tex\)"):
         run(photos, tmp_path)
-    with pytest.raises(ValueError, match="must not lie in data.root"):
+    with pytest.raises(ValueError, match="must not be inside data.root"):
         run(photos, photos / "out")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         run(photos / "nowhere", tmp_path / "out")

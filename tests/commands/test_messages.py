@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors name the file or row, what was expected, what came, and what to do."""
+"""Errors name the file or row, what was expected, what was found, and what to do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refused(capsys, *argv: str) -> str:
         (
             "large.yaml",
             b"a" * (1 + (1 << 20)),
-            ("larger than 1048576 bytes (it has 1048577)", "give"),
+            ("at most 1048576 bytes, got 1048577", "give"),
         ),
         ("list.yaml", b"[1, 2]", ("`key: value` lines", "got a list", "configs/")),
         ("torn.yaml", b"a: [1", ("not plain YAML", "line 1", "configs/")),
@@ -57,7 +57,7 @@ def test_presets(name, data, words, tmp_path, capsys):
         (("--weights.pose", "none.tflite"), ("pose_landmark_full", "give its path", "leave")),
     ],
 )
-def test_what_is_not_there(options, words, tmp_path, monkeypatch):
+def test_missing_files(options, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.jpg").write_bytes(b"x")
     with pytest.raises(FileNotFoundError) as told:
@@ -77,7 +77,7 @@ def test_what_is_not_there(options, words, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_folders_that_are_something_else(read, words, tmp_path):
+def test_folders_of_another_kind(read, words, tmp_path):
     with pytest.raises(FileNotFoundError) as told:
         read(tmp_path)
     assert all(word in str(told.value) for word in (str(tmp_path), *words))
@@ -95,7 +95,7 @@ def test_folders_that_are_something_else(read, words, tmp_path):
         (3, b'"x"\n'),
     ],
 )
-def test_parts_that_were_damaged_are_named(number, line, tmp_path):
+def test_damaged_parts_are_named(number, line, tmp_path):
     task = manifest.Task("00000", "00000", (), (), ("e60_a0",))
     reject = to_dict(Reject(source="a.jpg", stage="judge", reason="dark"))
     manifest.write_part(tmp_path, task, [], [], [reject, reject])

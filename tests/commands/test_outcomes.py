@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run says of itself: who painted a person, why nobody was made, and the exit status."""
+"""The outcome of a run: sources of a person's texture, reasons and the exit status."""
 
 from __future__ import annotations
 
@@ -30,49 +30,49 @@ def run(root: Path, output: Path, *options: str) -> int:
 # ---- the exit status -------------------------------------------------------------------------
 
 
-def test_nobody_made_is_no_success_however_often_it_is_run(tmp_path, capsys):
+def test_a_run_without_views_fails_every_time(tmp_path, capsys):
     root = drawing.photos(tmp_path / "root", [f"p{i}/bad.jpg" for i in range(3)])
-    for session in range(2):  # the second time there is nothing left to do
+    for session in range(2):  # in the second session no task is left
         assert run(root, tmp_path / "out") == 1
         said = capsys.readouterr().err
-        assert "0 people of 3 made" in said, session
-        assert "failed: nobody was made; most often: parse: no person in it" in said
+        assert "0 people of 3 done" in said, session
+        assert "failed: no view was kept; most often: parse: no person in it" in said
         assert said.index("3 x parse: no person in it") < said.index("failed:")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["people"]
 
 
-def test_one_who_is_made_is_a_success(tmp_path, capsys):
+def test_one_person_with_views_is_a_success(tmp_path, capsys):
     names = ["p0/a.jpg", *(f"p{i}/bad.jpg" for i in range(1, 4))]
     assert run(drawing.photos(tmp_path / "root", names), tmp_path / "out") == 0
     assert "failed" not in capsys.readouterr().err
 
 
-def test_pictures_that_cannot_be_used_at_all(tmp_path, capsys):
-    """Rejected before anybody is asked for: rows of pictures that are not there."""
+def test_unusable_images_only(tmp_path, capsys):
+    """Rejected while reading the data: rows of missing images."""
     rows = "file_name,pid\ngone.jpg,anna\nlost.jpg,ben\n../out.jpg,carl\n"
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "metadata.csv").write_text(rows)
     status = run(tmp_path / "root", tmp_path / "out")
     said = capsys.readouterr().err
-    assert status == 1 and "failed: nobody was made; most often: input: " in said
+    assert status == 1 and "failed: no view was kept; most often: input: " in said
 
 
-def test_people_lost_to_faults_can_still_be_tried_again(tmp_path, capsys):
+def test_people_lost_to_faults_can_be_retried(tmp_path, capsys):
     root = drawing.photos(tmp_path / "root", ["p0/fault.jpg", "p1/fault.jpg"])
     assert run(root, tmp_path / "out", "--chunk", "1") == 1
     said = capsys.readouterr().err
-    assert "--retry-failed" in said and "nobody was made; most often: chunk: " in said
+    assert "--retry-failed" in said and "no view was kept; most often: chunk: " in said
     for name in ("p0", "p1"):
         (root / name / ".mended").touch()
     assert run(root, tmp_path / "out", "--chunk", "1", "--retry-failed") == 0
 
 
-def test_pictures_from_above_only_stay_refused(tmp_path):
+def test_aerial_images_only_are_refused(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
     (root / "a.jpg").write_bytes(jpeg(np.full((60, 30, 3), 90, np.uint8)))
     (root / "metadata.csv").write_text("file_name,pid,view\na.jpg,anna,aerial\n")
-    with pytest.raises(ValueError, match="no ground picture.*all 1 are from above .*correct"):
+    with pytest.raises(ValueError, match="no ground image.*all 1 are aerial .*correct"):
         run(root, tmp_path / "out")
 
 
@@ -98,11 +98,11 @@ def test_reasons_that_differ_in_numbers_or_names_count_as_one():
     assert sheet.reasons([]) == []
 
 
-# ---- who painted a person --------------------------------------------------------------------
+# ---- sources of a texture --------------------------------------------------------------------
 
 
 def person(**used: bool | None) -> Person:
-    """Whose crops, by camera, were used; None = it is not said, as in hand-made files."""
+    """A person whose sources say which crops were used; None = they do not, as in old files."""
     sources = [
         {"file": f"{camid}.jpg", "sha256": camid, "camid": camid}
         | ({} if was is None else {"used": was})
@@ -151,13 +151,13 @@ def row_of(one: Person, side: int = 40):
         ({"c1": None, "w1": False}, "c1:e45", ["c1.jpg"]),
     ],
 )
-def test_a_virtual_camera_names_the_sources_that_painted(used, camid, files):
+def test_a_virtual_camera_names_the_used_sources(used, camid, files):
     row, rejected = row_of(person(**used))
     assert rejected is None and row["camid"] == camid
     assert [source["file"] for source in row["sources"]] == files
     assert [one["file"] for one in refine.used(person(**used))] == files
 
 
-def test_a_rejected_view_names_a_photo_that_painted():
+def test_a_rejected_view_names_a_used_source():
     row, rejected = row_of(person(c1=False, w1=True), side=3)
     assert not row and rejected.source == "w1.jpg e47_a0"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training that was stopped is the training that never was: to the byte, whatever learns.
+"""A training run that was stopped and resumed equals an undisturbed one, byte for byte.
 
-What an optimizer remembers has to lie in memory as its parameters do: torch's fused steps go
-through both in the order of the memory.
+The state of an optimizer must have the memory layout of its parameters: torch's fused steps
+iterate over both in memory order.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ def run(cargo, models, output, *options) -> None:
 
 
 def content(output) -> dict[str, bytes]:
-    """All that a training has learnt and told."""
+    """Weights and logs of a run."""
     files = [path for path in output.rglob("*") if path.is_file()]
-    about = ("run.json", "config.yaml")  # name host, and folder
+    about = ("run.json", "config.yaml")  # contain host and folder
     return {p.relative_to(output).as_posix(): p.read_bytes() for p in files if p.name not in about}
 
 
 def stopped(whole, output) -> None:
-    """What a run that was stopped half way has left."""
+    """A copy of a run as if it had been stopped half way."""
     shutil.copytree(whole, output)
     shutil.rmtree(output / "checkpoint-4")
     shutil.rmtree(output / "model")
@@ -140,8 +140,8 @@ def test_stopped_is_undisturbed_in_two_processes(cargo, models, tmp_path):
     assert content(tmp_path / "stopped") == content(tmp_path / "whole")
 
 
-def test_the_best_model_is_there_again(cargo, models, tmp_path, capsys):
-    """Its folder was deleted, and what comes after the stop is no better."""
+def test_a_deleted_best_model_is_restored(cargo, models, tmp_path, capsys):
+    """The models after the stop are not better than the deleted one."""
     run(cargo, models, tmp_path / "whole", "--data.validation", 0.3)
     rows = [json.loads(row) for row in (tmp_path / "whole" / "log.jsonl").open()]
     assert rows[0]["val_mAP"] == 1, "the first one is the best, of people of one colour each"
@@ -155,7 +155,7 @@ def test_the_best_model_is_there_again(cargo, models, tmp_path, capsys):
     assert saved.load(tmp_path / "stopped" / "model")[1]["step"] == 4
 
 
-def test_the_bar_is_that_of_the_model_that_is_there(tmp_path):
+def test_the_best_value_is_that_of_the_saved_model(tmp_path):
     launcher = Accelerator(cpu=True)
 
     def best(rows: list[dict]) -> float:
@@ -172,7 +172,7 @@ def test_the_bar_is_that_of_the_model_that_is_there(tmp_path):
 
 
 class Squares:
-    """Losses of the other trainings' loop: what a network makes of noise is to be nothing."""
+    """Losses for the shared loop: the network's output on noise is to be zero."""
 
     def __call__(self, model, average, rows, draws) -> dict[str, torch.Tensor]:
         images = draws.normal(3, 16, 12).contiguous(memory_format=torch.channels_last)
@@ -180,7 +180,7 @@ class Squares:
 
 
 @pytest.mark.parametrize("average", [0.0, 0.5])
-def test_the_loop_of_the_other_trainings(tmp_path, average):
+def test_the_shared_loop(tmp_path, average):
     settings = Optimization(steps=6, batch=4, warmup=0, rate=1e-2, average=average)
     task = RowTask(Plan(settings, 8, 0, str), Squares())
 
@@ -234,7 +234,7 @@ def step(model: torch.nn.Module, optimizer, seed: int) -> None:
 
 @pytest.fixture(autouse=True)
 def always_the_same_kernels():
-    torch.backends.cudnn.deterministic = True  # a GPU may add up in another order
+    torch.backends.cudnn.deterministic = True  # a GPU may sum in another order
     yield
     torch.backends.cudnn.deterministic = False
 
@@ -243,7 +243,7 @@ def always_the_same_kernels():
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_optimizers_go_on(tmp_path, kind, fused, layout, device):
+def test_optimizers_resume(tmp_path, kind, fused, layout, device):
     whole, model = network(device, layout), network(device, layout)
     optimizer, other = optimizer_of(whole, kind, fused), optimizer_of(model, kind, fused)
     for seed in range(3):
@@ -264,8 +264,8 @@ def test_optimizers_go_on(tmp_path, kind, fused, layout, device):
             assert value.dtype == other.state[two][key].dtype
 
 
-def test_state_that_lies_otherwise_is_no_state():
-    """The guard: as torch itself loads it, with the layout of the file."""
+def test_state_of_another_layout_is_refused():
+    """The check, on state loaded by torch itself, in the layout of the file."""
     model = network("cpu", torch.channels_last)
     optimizer = optimizer_of(model, "adamw", True)
     step(model, optimizer, 0)
@@ -296,7 +296,7 @@ def test_state_of_other_parameters_is_refused():
 
 
 def test_weights_keep_their_layout():
-    """Files know none: it is that of the model which the weights are loaded into."""
+    """Files have no layout: it is that of the model that the weights are loaded into."""
     method = methods.build("baseline", backbones.load("small", (64, 32)), 4)
     strides = {name: p.stride() for name, p in method.named_parameters()}
     odd = {name for name, p in method.named_parameters() if not p.is_contiguous()}
@@ -310,8 +310,8 @@ def test_weights_keep_their_layout():
     assert {name: p.stride() for name, p in average.model.named_parameters()} == strides
 
 
-def test_a_scaler_goes_on(tmp_path):
-    """Of half precision: how much losses are scaled, and how long that has gone well."""
+def test_a_scaler_resumes(tmp_path):
+    """The loss scale of half precision, and the steps since it last changed."""
 
     def made() -> SimpleNamespace:
         scaler = torch.amp.GradScaler("cpu", init_scale=1024, growth_interval=3)
@@ -346,7 +346,7 @@ def test_a_scaler_goes_on(tmp_path):
 
 @pytest.fixture
 def fresh_state():
-    """Accelerate keeps one state a process, which says where and how precisely to compute."""
+    """Reset accelerate's state of the process (device and precision)."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: stopped and resumed equals undisturbed, one process equals two, and what goes wrong."""
+"""`train`: a resumed run equals an undisturbed one, one process equals two, and errors."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def undisturbed(cargo, backbone, tmp_path_factory):
     return output
 
 
-def test_what_a_run_leaves(undisturbed):
+def test_files_of_a_run(undisturbed):
     assert {p.name for p in undisturbed.iterdir()} == {
         "model",
         "checkpoint-6",
@@ -123,7 +123,7 @@ def test_resumed_equals_undisturbed(cargo, backbone, undisturbed, tmp_path, monk
     def stop_after(run, step, *rest):
         folder = real(run, step, *rest)
         if step == 6:
-            if broken:  # as if the disk had been full
+            if broken:  # as on a full disk
                 path = folder / "model.safetensors"
                 path.write_bytes(path.read_bytes()[:-10])
             raise KeyboardInterrupt
@@ -150,7 +150,7 @@ def test_resumed_equals_undisturbed(cargo, backbone, undisturbed, tmp_path, monk
     )
     assert all(same(one[name], two[name]) for name in ("model", "optimizer", "average"))
     assert (output / "log.jsonl").read_bytes() == (undisturbed / "log.jsonl").read_bytes()
-    assert run(cargo, backbone, output, "--optim.average", 0.5) == 0  # there is nothing to do
+    assert run(cargo, backbone, output, "--optim.average", 0.5) == 0  # no step is left
     assert same(weights(output), weights(undisturbed))
 
 
@@ -183,13 +183,13 @@ def test_one_process_equals_two(cargo, backbone, tmp_path):
         assert one["identity"] == pytest.approx(two["identity"], abs=2e-5)
         assert one["triplet"] == pytest.approx(two["triplet"], abs=2e-5)
     one, two = weights(tmp_path / "one/run"), weights(tmp_path / "two/run")
-    # Running statistics of the neck come from the first part alone where there are two processes.
+    # With two processes, running statistics of the neck come from the first part only.
     for key in one:
         if "running" not in key and "num_batches" not in key:
             assert torch.allclose(one[key], two[key], atol=1e-5), key
 
 
-def test_a_loss_that_is_no_number_stops_the_run(cargo, backbone, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(cargo, backbone, tmp_path):
     output = tmp_path / "run"
     with pytest.raises(
         loop.DivergedError, match="is not finite .*lower --optim.rate|are not finite"
@@ -212,7 +212,7 @@ def test_a_loss_that_is_no_number_stops_the_run(cargo, backbone, tmp_path):
     assert newest is None or newest.name == f"checkpoint-{told['step']}"
 
 
-def test_a_gradient_that_is_no_number_is_not_stepped(cargo, backbone, tmp_path, monkeypatch):
+def test_a_gradient_that_is_not_finite_is_not_applied(cargo, backbone, tmp_path, monkeypatch):
     real, calls = torch.nn.utils.clip_grad_norm_, []
 
     def spoil(parameters, *rest, **options):
@@ -232,7 +232,7 @@ def test_a_gradient_that_is_no_number_is_not_stepped(cargo, backbone, tmp_path, 
     tensors, state = checkpoints.read_checkpoint(output / "checkpoint-4")
     assert state["step"] == 4 and all(torch.isfinite(t).all() for t in tensors["model"].values())
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", real)
-    assert run(cargo, backbone, output) == 0  # what was saved is good
+    assert run(cargo, backbone, output) == 0  # the saved checkpoint is good
 
 
 def test_stopped_in_the_middle_of_a_checkpoint(cargo, backbone, tmp_path, monkeypatch):
@@ -253,7 +253,7 @@ def test_stopped_in_the_middle_of_a_checkpoint(cargo, backbone, tmp_path, monkey
     assert not [p for p in output.iterdir() if p.name.startswith(".tmp-")]
 
 
-def test_other_data_is_not_gone_on_with(cargo, backbone, tmp_path):
+def test_other_data_is_refused_on_resume(cargo, backbone, tmp_path):
     root = tmp_path / "CARGO"
     shutil.copytree(cargo, root)
     assert run(root, backbone, tmp_path / "run") == 0
@@ -271,7 +271,7 @@ def test_schedule():
     assert loop.schedule(0, 10, 2000) < loop.schedule(2, 10, 2000) == 1  # at most a fifth
 
 
-def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
+def test_check_learns_finds_a_dead_model(cargo, backbone, tmp_path):
     parsed = config.parse(train.Config, argv(cargo, backbone, tmp_path / "run"), "train")
     learnt, _, _ = train.pools(parsed)
     pixels = Pixels.open(learnt.samples, (32, 16))
@@ -282,7 +282,7 @@ def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
     before = {k: v.clone() for k, v in method.state_dict().items()}
     first, last = training.check_learns(method, batch)
     assert math.isfinite(first) and last < first
-    assert same(before, method.state_dict())  # a copy learnt
+    assert same(before, method.state_dict())  # a copy was trained
     for parameter in method.parameters():
         parameter.requires_grad_(False)
     method.neck.classifier.weight.requires_grad_(True)
@@ -304,19 +304,19 @@ def test_check_learns_tells_a_dead_model(cargo, backbone, tmp_path):
         (("--data.synthetic", "nowhere"), "nowhere"),
     ],
 )
-def test_what_is_refused(cargo, backbone, tmp_path, options, said):
+def test_refusals(cargo, backbone, tmp_path, options, said):
     with pytest.raises((ValueError, OSError), match=said):
         run(cargo, backbone, tmp_path / "run", *options)
 
 
-def test_a_run_that_was_begun_before_there_were_ways_to_read_goes_on(cargo, backbone, tmp_path):
+def test_a_run_without_reading_options_resumes(cargo, backbone, tmp_path):
     run(cargo, backbone, tmp_path / "run")
     told = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["data"]
     assert not {"form", "box", "elevation"} & told.keys() and told["name"] == "cargo"
     assert run(cargo, backbone, tmp_path / "run") == 0
 
 
-def test_tracklets_are_learnt_and_validated_by_their_frames(cargo, backbone, tmp_path):
+def test_tracklets_are_used_frame_by_frame(cargo, backbone, tmp_path):
     root = tmp_path / "people"
     for path in sorted((cargo / "train").rglob("*.png")):
         pid, number = path.stem.split("_")[2:]

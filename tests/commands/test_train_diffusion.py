@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command: from pairs to a saved pipeline, stopped anywhere, and what it refuses."""
+"""`train-diffusion`: from pairs to a saved pipeline, stops at any point, refusals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRESETS = sorted((ROOT / "configs" / "diffusion").glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """Folders of pairs of four people, and of a base that is a pipeline of ours."""
+    """Folders of pairs of four people, and of a base pipeline."""
     folder = tmp_path_factory.mktemp("given")
     tiny.write_pairs(folder / "pairs", people=4, each=2)
     tiny.pipeline().save_pretrained(folder / "base")
@@ -55,7 +55,7 @@ def undisturbed(given, tmp_path_factory):
     return output
 
 
-def test_what_a_run_leaves(undisturbed):
+def test_files_of_a_run(undisturbed):
     assert {path.name for path in undisturbed.iterdir()} == {
         "training",
         "distillation",
@@ -90,7 +90,7 @@ def test_what_a_run_leaves(undisturbed):
 @pytest.mark.parametrize(
     ("module", "when"), [(training, "train"), (distillation, "train"), (stages, "save_folder")]
 )
-def test_killed_between_and_in_stages_goes_on(
+def test_runs_killed_in_and_between_stages_resume(
     given, undisturbed, tmp_path, monkeypatch, module, when
 ):
     real, calls = getattr(module, when), []
@@ -123,7 +123,7 @@ def test_killed_between_and_in_stages_goes_on(
         assert (output / "grids" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_distillation_may_be_asked_for_later(given, undisturbed, tmp_path):
+def test_a_distillation_can_be_added_later(given, undisturbed, tmp_path):
     assert tiny.train(given, tmp_path / "run") == 0
     assert not (tmp_path / "run" / "teacher").exists()
     assert tiny.train(given, tmp_path / "run", "--distil.steps", 4) == 0
@@ -157,7 +157,7 @@ def test_one_process_equals_two(given, tmp_path):
         assert torch.allclose(one[key], two[key], atol=1e-4), key
 
 
-def test_a_lora_run_leaves_a_lora_and_a_whole_pipeline(given, tmp_path):
+def test_a_lora_run_saves_a_lora_and_a_whole_pipeline(given, tmp_path):
     assert tiny.train(given, tmp_path / "run", "--model.rank", 2) == 0
     names = {path.name for path in (tmp_path / "run" / "lora").iterdir()}
     assert "conditioner" in names and any(name.endswith(".safetensors") for name in names)
@@ -221,7 +221,7 @@ def test_the_small_model_gets_an_autoencoder_of_its_own(tmp_path):
         (("--optim.parts", "4", "--optim.batch", "4", "--distil.parts", "3"), "distil.batch must"),
     ],
 )
-def test_what_is_refused(given, tmp_path, capsys, options, said):
+def test_refusals(given, tmp_path, capsys, options, said):
     try:
         with pytest.raises((ValueError, OSError), match=said):
             tiny.train(given, tmp_path / "run", *options)
@@ -229,7 +229,7 @@ def test_what_is_refused(given, tmp_path, capsys, options, said):
         assert said in capsys.readouterr().err
 
 
-def test_a_base_of_ours_has_its_own_identity_and_is_not_distilled(given, tmp_path):
+def test_refused_base_pipelines(given, tmp_path):
     made = ViewDiffusionPipeline.from_pretrained(given / "base")
     made.identity_encoder.model.save_pretrained(tmp_path / "identity")
     with pytest.raises(ValueError, match="model.identity must be absent"):
@@ -247,7 +247,7 @@ def test_another_configuration_is_refused(given, undisturbed):
         tiny.train(given, undisturbed, "--distil.steps", 4, "--resume", "no")
 
 
-def test_a_run_of_before_there_were_ways_of_reading_goes_on(given, undisturbed, tmp_path):
+def test_a_run_without_reading_options_resumes(given, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "run")
     path = tmp_path / "run" / "run.json"
     told = json.loads(path.read_text())
@@ -274,7 +274,7 @@ def test_every_preset_parses_and_has_its_header(path):
     assert config.parse(train_diffusion.Config, config.flags(asked), "x") == asked
 
 
-def test_the_story_is_made_of_lines_that_its_commands_take(monkeypatch):
+def test_commands_accept_the_lines_of_the_pipeline(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "pipelines"))
     story = importlib.import_module("view_diffusion")
     options = ["--train.optim.steps", "5", "--world.people", "8", "--output", "out"]
@@ -288,5 +288,5 @@ def test_the_story_is_made_of_lines_that_its_commands_take(monkeypatch):
         command = importlib.import_module(f"viewsynth.commands.{name.replace('-', '_')}")
         asked = config.parse(command.Config, rest, name)
         assert name in commands.names()
-        if "--refine.engine" in rest:  # what was trained is what is used and measured
+        if "--refine.engine" in rest:  # the trained model is used and measured
             assert asked.refine.engine == "out/diffusion/pipeline"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The second stage of SD-ReID as a command: it learns, goes on after a stop, and is evaluated."""
+"""`train-sd-reid`: training, resuming, and evaluation of its model."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def same(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_what_a_run_leaves(stage1, undisturbed):
+def test_files_of_a_run(stage1, undisturbed):
     names = {path.name for path in undisturbed.iterdir()}
     assert names == {
         "config.yaml",
@@ -118,9 +118,9 @@ def test_what_a_run_leaves(stage1, undisturbed):
     assert told["stage1"]["model"]["method"] == "sd_reid"
 
 
-def test_features_are_made_once(stage1, undisturbed, tmp_path, monkeypatch):
+def test_features_are_computed_once(stage1, undisturbed, tmp_path, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in (stage1.parent / "features").glob("*.*")}
-    assert len(before) == 2  # to learn from, and of the validation
+    assert len(before) == 2  # of training and validation
     monkeypatch.setattr("viewsynth.reid.sd_reid.cache.make", None)
     assert run(stage1, tmp_path / "mlp", "--generator.denoiser", "mlp") == 0
     assert {p: p.stat().st_mtime_ns for p in (stage1.parent / "features").glob("*.*")} == before
@@ -148,7 +148,7 @@ def test_cached_features_are_the_encoders(stage1):
 
 
 def test_dropped_paths_by_hand(stage1):
-    """A block is left out, or what it adds counts for more; the first one never is."""
+    """A block is dropped, or its residual is scaled up; the first block is never dropped."""
     person, _ = saved.load(stage1 / "model")
     first, _, last = person.backbone.blocks
     tokens = torch.randn(400, 5, 32, generator=torch.Generator().manual_seed(0))
@@ -157,9 +157,9 @@ def test_dropped_paths_by_hand(stage1):
         with cache._dropping(person, True, 0):
             assert torch.allclose(first(tokens), first.block(tokens), atol=1e-6)
             found = last(tokens)
-        assert torch.equal(last(tokens), whole)  # and afterwards nothing is dropped
+        assert torch.equal(last(tokens), whole)  # nothing is dropped afterwards
     out = (found == tokens).flatten(1).all(1)
-    assert 0.05 < out.float().mean() < 0.16  # 0.1 of the last block
+    assert 0.05 < out.float().mean() < 0.16  # 0.1 for the last block
     more = tokens + (whole - tokens) / 0.9
     torch.testing.assert_close(found[~out], more[~out], rtol=1e-4, atol=1e-5)
 
@@ -243,7 +243,7 @@ def test_faithful_runs_from_end_to_end(stage1, tmp_path):
     assert torch.equal(model.generator.prototypes, model.person.bank)
 
 
-def test_what_is_refused(cargo, stage1, undisturbed, tmp_path):
+def test_refusals(cargo, stage1, undisturbed, tmp_path):
     with pytest.raises(ValueError, match="generator.depth"):
         run(stage1, undisturbed, "--generator.depth", "2")
     with pytest.raises(FileNotFoundError, match="no finished run of viewsynth train"):

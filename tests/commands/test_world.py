@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`viewsynth world`: CARGO's rules, the same bytes however they came about, refusals, faults."""
+"""`viewsynth world`: CARGO's layout, equal bytes for every way of running, refusals, faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(output: Path, *more: str) -> int:
 
 
 def alone(output: Path, people: int, images: int, instants: int, chunk: int = 1) -> Path:
-    """The pictures and rows, made in this process."""
+    """Images and rows, rendered in this process."""
     do = writer.start(output, 0)
     for task in writer.tasks(output, people, images, instants, chunk):
         do(task)
@@ -41,7 +41,7 @@ def alone(output: Path, people: int, images: int, instants: int, chunk: int = 1)
 
 
 def content(output: Path, *without: str) -> dict[str, bytes]:
-    """Every file that must be the same, byte for byte, however it came about."""
+    """All files that must be equal, byte for byte, for every way of running."""
     skip = {"world.json", "contact_sheet.png", *without}
     return {
         path.relative_to(output).as_posix(): path.read_bytes()
@@ -60,7 +60,7 @@ def undisturbed(tmp_path_factory) -> Path:
 
 
 def cargo(root: Path, split: str) -> list[tuple[int, int, str]]:
-    """What CARGO's own loaders read: person, camera, aerial or ground of every picture."""
+    """Person, camera and view of every image, as CARGO's loaders read them."""
     found = []
     for path in sorted((root / split).glob("Cam*/*.jpg")):
         fields = path.stem.split("_")
@@ -80,7 +80,7 @@ def test_a_cargo_loader_reads_it(undisturbed):
         assert any(pid == other and camera != seen for other, seen, _ in gallery)
 
 
-def test_every_picture_has_its_truth(undisturbed):
+def test_every_image_has_its_ground_truth(undisturbed):
     listed = rows(undisturbed)
     names = [row["file_name"] for row in listed]
     assert names == sorted(names) and next(iter(listed[0])) == "file_name"
@@ -111,10 +111,10 @@ def test_every_picture_has_its_truth(undisturbed):
     assert all(p["caption"] and p["words"] and set(p["attributes"]) <= {0, 1} for p in people)
 
 
-def test_kills_and_workers_do_not_matter(undisturbed, tmp_path, capfd):
-    """Kill -9 in the middle; then the command to the end, with two processes."""
+def test_kills_and_workers_give_the_same_bytes(undisturbed, tmp_path, capfd):
+    """Kill -9 in the middle; then the same command to the end, with two processes."""
     output = tmp_path / "out"
-    context = multiprocessing.get_context("fork")  # a copy of this process has all loaded already
+    context = multiprocessing.get_context("fork")  # a copy of this process has everything loaded
     process = context.Process(target=alone, args=(output, PEOPLE, IMAGES, INSTANTS))
     process.start()
     while not list(output.glob("*/*/*.jpg")):
@@ -133,7 +133,7 @@ def test_kills_and_workers_do_not_matter(undisturbed, tmp_path, capfd):
     assert content(output) == content(undisturbed)
     assert Image.open(output / "contact_sheet.png").width > 600
     said = capfd.readouterr().err
-    assert "query" in said and "images/s" in said and "18 of them now" in said
+    assert "query" in said and "images/s" in said and "18 of them new" in said
     told = world.read(output)
     assert told["settings"] == settings and told["labels"] == list(LABELS)
     assert told["attributes"] and told["chunks"] == ["00000", "00001"]
@@ -145,7 +145,7 @@ def test_kills_and_workers_do_not_matter(undisturbed, tmp_path, capfd):
         run(output, "--people", "4")
 
 
-def test_more_people_and_pictures_extend(undisturbed, tmp_path):
+def test_more_people_and_images_extend(undisturbed, tmp_path):
     alone(tmp_path, 1, 2, 0, chunk=8)
     before = content(tmp_path, "chunks", "truth.jsonl", "people.jsonl")
     assert len(before) == 2 * 2
@@ -155,7 +155,7 @@ def test_more_people_and_pictures_extend(undisturbed, tmp_path):
     assert not writer.tasks(tmp_path, 1, 2, 0, 8), "less than there is, is nothing to do"
 
 
-def test_a_fault_costs_one_person_and_is_tried_again(undisturbed, tmp_path, monkeypatch):
+def test_a_fault_costs_one_person_and_is_retried(undisturbed, tmp_path, monkeypatch):
     taken = shots.picture
 
     def broken(seed, number, shot):
@@ -175,7 +175,7 @@ def test_a_fault_costs_one_person_and_is_tried_again(undisturbed, tmp_path, monk
     assert content(tmp_path, "chunks") == content(undisturbed, "chunks")
 
 
-def test_a_fault_of_further_pictures_is_told_though_the_person_is_there(tmp_path):
+def test_a_fault_in_further_images_is_reported(tmp_path):
     (tmp_path / "chunks").mkdir()
     fault = {"pid": "0000", "reason": "a bug"}
     failed = {"people": {}, "faults": [fault]}

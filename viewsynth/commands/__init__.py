@@ -2,9 +2,12 @@
 """Commands: one file each, found by its module name.
 
 A command is a module of this folder with a docstring, a dataclass `Config` (see
-`viewsynth.config`) and a function `run(config) -> int | None`, the exit status. A ValueError or an
-OSError that `run` raises is what the user gave: it becomes one line and status 2. The command of
-`train_sd_reid.py` is called `train-sd-reid`, with hyphens.
+`viewsynth.config`) and a function `run(config) -> int | None`, which returns the exit status. A
+ValueError or an OSError from `run` is an error in the user's input: it is printed as one line, with
+status 2. The command of `train_sd_reid.py` is called `train-sd-reid`, with hyphens.
+
+`--help` imports the module of the command, so it must be importable without torch: heavy modules
+are imported by the functions that use them.
 """
 
 from __future__ import annotations
@@ -23,20 +26,28 @@ STDOUT = 1  # file descriptor
 
 
 def names() -> list[str]:
-    """The commands that there are, as they are typed."""
+    """The available commands, as they are typed."""
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
 def summary(name: str) -> str:
-    """The first line of a command's docstring, read without importing it."""
+    """The first line of a command's docstring, read without importing the module."""
     source = (Path(__path__[0]) / f"{_module(name)}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 def main(name: str, argv: list[str] | None = None, prog: str | None = None) -> None:
-    """Run a command as a program: parse, run, and leave with its status.
+    """Parse the options of a command, run it, and exit with its status.
 
-    `VIEWSYNTH_DEBUG=1` shows the traceback behind a one-line error.
+    `VIEWSYNTH_DEBUG=1` shows the traceback of a one-line error.
+
+    Args:
+        name: Name of the command.
+        argv: Its arguments, None = those of the program.
+        prog: Name of the program in help and errors, None = `viewsynth <name>`.
+
+    Raises:
+        SystemExit: always.
     """
     from viewsynth import config
 
@@ -47,11 +58,11 @@ def main(name: str, argv: list[str] | None = None, prog: str | None = None) -> N
         try:
             status = command.run(parsed)
         except KeyboardInterrupt:
-            config.fail(prog, "stopped; run the same command again to go on", status=130)
+            config.fail(prog, "stopped; run the same command again to continue", status=130)
         except (ValueError, OSError) as error:
             if os.environ.get("VIEWSYNTH_DEBUG"):
                 raise
-            # What the user gave, every process sees; a full disk may be one process's own.
+            # Wrong input fails in every process, a full disk perhaps in one only.
             own = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
             config.fail(prog, str(error), everyone=own)
         sys.exit(status or 0)
@@ -63,10 +74,10 @@ def _module(name: str) -> str:
 
 @contextlib.contextmanager
 def piped() -> Iterator[None]:
-    """Let whoever reads standard output or standard error leave, as `head` does.
+    """Survive a closed standard output or standard error, as after `| head`.
 
-    What is written after that is dropped; the command goes on and ends with its own status, so
-    that `viewsynth evaluate … | head -3` still leaves all its files.
+    Later output is dropped; the command continues and exits with its own status, so that
+    `viewsynth evaluate … | head -3` still writes all its files.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Outlet(sys.stdout), _Outlet(sys.stderr)
@@ -79,14 +90,14 @@ def piped() -> Iterator[None]:
 
 
 class _Outlet:
-    """A stream that leads nowhere once nobody reads it, or if it was closed from the start.
+    """A stream that drops output once its reader has closed it, or if it never was open.
 
-    Standard output that cannot be written for another reason, such as a full disk, ends the
-    command: one line and status 2.
+    If standard output cannot be written for another reason, such as a full disk, the command ends
+    with one line and status 2.
     """
 
     def __init__(self, stream: TextIO | None):
-        self.stream = stream or Path(os.devnull).open("w")  # None: started with `>&-`
+        self.stream = stream or Path(os.devnull).open("w")  # noqa: SIM115 - None: `>&-`
 
     def __getattr__(self, name: str):
         return getattr(self.stream, name)
@@ -104,11 +115,11 @@ class _Outlet:
     def _open(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:  # what waits in the buffer goes the same way
+        except OSError as error:  # the rest of the buffer is dropped as well
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
             if self.stream.fileno() == STDOUT and not isinstance(error, BrokenPipeError):
-                why = f"standard output cannot be written: {error.strerror}; write it elsewhere"
+                why = f"standard output cannot be written: {error.strerror}; redirect it elsewhere"
                 sys.stderr.write(f"viewsynth: error: {why}\n")
                 raise SystemExit(2) from error

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare arms of training by what `evaluate` found for each, over seeds, with intervals.
+"""Compare training arms by their results of `evaluate` over seeds, with intervals.
 
 viewsynth compare outputs/benchmark/evaluate --floor a --ceiling f --treated e
 
 The folder holds the outputs of `evaluate` as `<arm>/seed<k>`; arms may have any names. The output
-folder gets `table.md` (printed as well), `table.json`, `bars.png` and `elevations.png`. What comes
-first is whether the ceiling is above the floor by more than twice its interval's half-width: if
-not, the set-up measures nothing.
+folder gets `table.md` (printed as well), `table.json`, `bars.png` and `elevations.png`. The first
+line of the table says whether the ceiling is above the floor by more than twice the half-width of
+its interval: if not, the set-up cannot measure a gain.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ class Config:
     """Outputs of evaluate in, one table with intervals and plots out."""
 
     results: tyro.conf.Positional[Path]
-    """Folder with <arm>/seed<k>, each an output of evaluate."""
+    """Folder with <arm>/seed<k>, each an output folder of evaluate."""
     floor: str = "a"
-    """The arm without what is asked about."""
+    """Arm without the data or method under test."""
     ceiling: str = "f"
-    """The arm that has what the treated one replaces; "" = there is none, no gap is closed."""
+    """Arm with the real data that the treated arm replaces; "" = none, so no gap is reported."""
     treated: str = ""
-    """The arm that is asked about; none = only the others."""
+    """Arm under test; "" = none."""
     arms: tuple[str, ...] = ()
-    """Which arms, in the order of the table; none = all."""
+    """Arms to compare, in the order of the table; none = all."""
     words: tuple[str, ...] = ()
-    """What arms are, for table and plots, each as "arm=words"."""
+    """Descriptions of arms for table and plots, each as "arm=words"."""
     notes: tuple[str, ...] = ()
-    """What the table should say of the set-up."""
+    """Notes on the set-up, for the table."""
     protocol: str = "A<->G"
-    """The protocol whose mAP must tell the ceiling from the floor."""
+    """Protocol whose mAP must separate the ceiling from the floor."""
     unit: Literal["person", "query"] = "person"
-    """What is drawn again: people with all their queries, or single queries."""
+    """Unit of resampling: people with all their queries, or single queries."""
     probes: Path | None = None
-    """Folder with <arm>/seed<k>/probe.json, outputs of viewsynth probe."""
+    """Folder with <arm>/seed<k>/probe.json, outputs of viewsynth probe; None = none."""
     output: Path = Path("outputs/compare")
     """Folder of the table and the plots."""
 
@@ -64,16 +64,16 @@ def run(config: Config) -> int:
     parts = summary.Parts(
         config.floor, config.ceiling, config.treated, config.protocol, config.unit
     )
-    told = summary.summary(found, parts)
-    told["notes"] = [*config.notes, *told["notes"]]
+    results = summary.summary(found, parts)
+    results["notes"] = [*config.notes, *results["notes"]]
     probes = read_probes(config.probes, found) if config.probes else []
-    text = table.markdown(told, words, probes)
+    text = table.markdown(results, words, probes)
     output = config.output.expanduser()
-    tree = told | {"words": words, "probes": probes}
+    tree = results | {"words": words, "probes": probes}
     write(output / "table.json", (json.dumps(tree, indent=1) + "\n").encode())
     write(output / "table.md", text.encode())
-    write(output / "bars.png", plots.bars(told, words))
-    if curves := plots.elevations(told, words):
+    write(output / "bars.png", plots.bars(results, words))
+    if curves := plots.elevations(results, words):
         write(output / "elevations.png", curves)
     sys.stdout.write(text)
     sys.stderr.write(f"wrote table.md, table.json and the plots to {output}\n")
@@ -91,16 +91,25 @@ def _words(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def read_probes(folder: Path, found: runs.Runs) -> list[dict]:
-    """The probes of the arms that have some, over their seeds: rows of `table.PROBES`.
+    """Read the probes of the arms and average them over the seeds.
 
-    Raises: ValueError, FileNotFoundError: if there is none, or one cannot be read.
+    Args:
+        folder: Folder with `<arm>/seed<k>/probe.json`; arms may be missing.
+        found: The arms and seeds.
+
+    Returns:
+        Rows with the keys of `table.PROBES`.
+
+    Raises:
+        FileNotFoundError: if no arm has a probe.
+        ValueError: if a file cannot be read.
     """
     rows = []
     for arm in found.arms:
         paths = [folder / arm / f"seed{seed}" / PROBE for seed in found.seeds]
-        told = [_probe(path) for path in paths if path.is_file()]
-        for name in dict.fromkeys(row["apart"] for one in told for row in one):
-            same = [row for one in told for row in one if row["apart"] == name]
+        every = [row for path in paths if path.is_file() for row in _probe(path)]
+        for name in dict.fromkeys(row["apart"] for row in every):
+            same = [row for row in every if row["apart"] == name]
             values, lows, highs = zip(*(row["accuracy"] for row in same), strict=True)
             over = [sum(values) / len(values), min(lows), max(highs)]
             rows.append({"arm": arm, **same[0], "accuracy": over})

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert ViT weights by timm's names into a folder for --model.backbone.
+"""Convert ViT weights with timm's parameter names into a folder for --model.backbone.
 
 viewsynth convert jx_vit_base_p16_224-80ecf9dd.pth --output models/vit_b16
 
-Takes .safetensors and .pth (of which nothing is executed). Names and shapes are checked one by
-one, and the folder is loaded once before the command says that it is good.
+Reads .safetensors and .pth (without executing code in it). Names and shapes are checked one by one,
+and the converted model is loaded once as a test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tyro
 
 from viewsynth.runtime.files import claim
 
-OURS = set(["config.json", "model.safetensors", "preprocessor_config.json", ".gitkeep"])
+OURS = {"config.json", "model.safetensors", "preprocessor_config.json", ".gitkeep"}
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Config:
     """A file of weights in, a model folder out."""
 
     file: tyro.conf.Positional[Path]
-    """The file."""
+    """File of weights."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """By which its pixels in [0, 1] were normalised, one a channel."""
+    """Mean by which the model's input pixels in [0, 1] are normalised, per channel."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """The same."""
+    """Standard deviation by which they are normalised, per channel."""
     output: Path = Path("outputs/converted")
     """Folder of the model."""
 
 
 def run(asked: Config) -> int:
-    """Convert, load, and say what was done; returns 0."""
+    """Convert, load and report; returns 0."""
     from viewsynth.reid import conversion, pretrained
 
     weights, config, left_out = conversion.convert(conversion.read(asked.file.expanduser()))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look at a data set: counts, protocols, fingerprint, what is wrong with it, and a picture.
+"""Inspect a data set: counts, protocols, fingerprint, problems and a contact sheet.
 
 viewsynth data cargo DIR
 
-Prints what lies in DIR and how it differs from what was published; every picture is opened once, so
-that broken ones are found here and not in the middle of a training. OUTPUT gets `data.json` (all of
-it), `rejects.jsonl` and `contact_sheet.png` (some pictures of every camera).
+Prints what DIR holds and how it differs from the published numbers. Every image is opened once, so
+that broken files are found here and not during training. OUTPUT gets `data.json` (all results),
+`rejects.jsonl` and `contact_sheet.png` (some images of every camera).
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ from viewsynth.runtime.workers import cores
 if TYPE_CHECKING:
     from viewsynth.report import sheet
 
-FAULTS = 0.01  # share of the pictures that may be unusable before the command says failed
-PER_CAMERA = 6  # pictures of a camera on the sheet
-SHOWN = 20  # rejects on the terminal
-AHEAD = 2048  # pictures given to the threads at once
+FAULTS = 0.01  # largest share of unusable images in a data set that passes
+PER_CAMERA = 6  # images of a camera on the sheet
+SHOWN = 20  # rejects that are printed
+AHEAD = 2048  # images that are queued for the threads at once
 
 
 @dataclass(frozen=True)
 class Config:
-    """Counts, protocols and health of a data set."""
+    """Counts, protocols and problems of a data set."""
 
     name: tyro.conf.Positional[str]
-    """Which layout; one module of viewsynth/data each."""
+    """Layout of the data set, a module of viewsynth.data, e.g. cargo or folder."""
     root: tyro.conf.Positional[Path]
     """Folder of the data set."""
     data: Reading = field(default_factory=Reading)
     output: Path | None = None
-    """Folder of what it leaves; None = outputs/data/<name>."""
+    """Folder of the results; None = outputs/data/<name>."""
     json: bool = False
-    """Print data.json instead of the tables."""
+    """Print data.json instead of tables."""
     open: bool = True
-    """Open every picture to find broken ones; --no-open is quicker."""
+    """Open every image to find broken files; --no-open is faster."""
     per_camera: int = PER_CAMERA
-    """Pictures of each camera on the sheet."""
+    """Images of each camera on the contact sheet."""
 
     def __post_init__(self):
         within("per_camera", self.per_camera, 1, 100)
 
 
 def run(config: Config) -> int:
-    """Look, print and write; returns 1 if more than 1 % of the pictures cannot be used."""
+    """Inspect, print and write; returns 1 if more than 1 % of the images cannot be used."""
     with quiet():
         dataset = data.load(config.name, config.root, config.data)
     if config.open:
@@ -80,13 +80,13 @@ def run(config: Config) -> int:
         say(f"  … and {len(bad) - SHOWN} more in {folder / 'rejects.jsonl'}")
     if len(bad) <= FAULTS * (len(dataset.samples) + len(bad)):
         return 0
-    say(f"failed: {len(bad)} files or rows of {len(dataset.samples)} pictures cannot be used")
+    say(f"failed: {len(bad)} files or rows of {len(dataset.samples)} images cannot be used")
     return 1
 
 
 @contextlib.contextmanager
 def quiet():
-    """Let `data.load` not log what the tables say anyway."""
+    """Silence the warnings of `data.load`, which the tables repeat."""
     logger = logging.getLogger("viewsynth.data")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -97,7 +97,14 @@ def quiet():
 
 
 def broken(samples: list[Sample]) -> list[Reject]:
-    """The pictures that cannot be decoded, by decoding all of them, in threads."""
+    """Decode all images in threads.
+
+    Args:
+        samples: The samples.
+
+    Returns:
+        Rejects of those that cannot be decoded.
+    """
     from tqdm import tqdm
 
     from viewsynth.data import frames
@@ -117,7 +124,7 @@ def broken(samples: list[Sample]) -> list[Reject]:
     found = []
     with (
         ThreadPoolExecutor(cores()) as pool,
-        tqdm(total=len(samples), desc="pictures", unit="picture") as bar,
+        tqdm(total=len(samples), desc="images", unit="image") as bar,
     ):
         for start in range(0, len(samples), AHEAD):
             some = samples[start : start + AHEAD]
@@ -128,8 +135,8 @@ def broken(samples: list[Sample]) -> list[Reject]:
 
 
 def describe(dataset: Dataset) -> dict:
-    """All that is told of a data set, as plain JSON."""
-    usable = Counter(reject.kind for reject in dataset.rejects)
+    """The contents of `data.json`."""
+    rejects = Counter(reject.kind for reject in dataset.rejects)
     return {
         "name": dataset.name,
         "root": dataset.root.as_posix(),
@@ -151,7 +158,7 @@ def describe(dataset: Dataset) -> dict:
             for p, found in data.differences(dataset)
         ],
         "warnings": dataset.warnings,
-        "rejects": dict(usable),
+        "rejects": dict(rejects),
     }
 
 
@@ -160,7 +167,7 @@ def _sorted(counts: Counter) -> dict[str, int]:
 
 
 def text(found: dict) -> str:
-    """The description as tables for a terminal."""
+    """The contents of `data.json` as tables for a terminal."""
     out = [f"{found['name']}  {found['root']}  fingerprint {found['fingerprint']}", ""]
     counts, splits = found["counts"], list(found["cameras"])
     out += table(
@@ -190,7 +197,7 @@ def text(found: dict) -> str:
 
 
 def table(head: list[str], rows: list[list]) -> list[str]:
-    """Lines of a table, numbers to the right."""
+    """The lines of a table, with numbers aligned right."""
     cells = [head, *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     right = [bool(rows) and all(isinstance(row[k], int) for row in rows) for k in range(len(head))]
@@ -204,7 +211,15 @@ def table(head: list[str], rows: list[list]) -> list[str]:
 
 
 def draw(dataset: Dataset, count: int) -> bytes:
-    """Some pictures of every camera, drawn by their names, as PNG; broken ones are left out."""
+    """Draw a contact sheet: some images of every camera, chosen by a hash of their names.
+
+    Args:
+        dataset: The data set.
+        count: Images per camera; broken ones are left out.
+
+    Returns:
+        A PNG file.
+    """
     from viewsynth.report import sheet
 
     cameras: dict[tuple, list[Sample]] = {}
@@ -239,5 +254,5 @@ def _tiles(samples: list[Sample], count: int) -> list[sheet.Tile]:
 
 
 def say(line: str) -> None:
-    """A line on standard error, which leaves standard output to the tables."""
+    """Write a line to standard error; standard output is for the tables."""
     sys.stderr.write(line + "\n")

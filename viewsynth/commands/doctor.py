@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say what this machine has, what is missing, and the command that mends it.
+"""Check the installation: what is there, what is missing, and the command that fixes it.
 
 viewsynth doctor [--json] [--fetch]
 
-Exit status 1 when something that `generate` needs is missing or broken.
+Exits with status 1 if something that `generate` needs is missing or broken.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pathlib import Path
 
 import viewsynth
 
-ROOM = 2.0  # GB: what a first start writes, and a little
+ROOM = 2.0  # GB that a first run of `generate` writes, rounded up
 OPTIONAL = {
-    "pillow_heif": "pip install 'viewsynth[heif]'  (HEIC pictures)",
+    "pillow_heif": "pip install 'viewsynth[heif]'  (HEIC images)",
     "av": "pip install 'viewsynth[video]'  (videos)",
-    "smplx": "pip install 'viewsynth[smplx]'  (non-commercial licence; read it first)",
+    "smplx": "pip install 'viewsynth[smplx]'  (non-commercial licence: read it first)",
     "pytorch3d": "built from source, see pytorch3d's INSTALL.md",
     "xformers": "pip install 'viewsynth[xformers]'  (for CUDA only)",
 }
@@ -35,12 +35,12 @@ OPTIONAL = {
 
 @dataclass(frozen=True)
 class Config:
-    """What this machine has, what is missing, and the command that mends it."""
+    """What is installed, what is missing, and the command that fixes it."""
 
     json: bool = False
     """Print one JSON object instead of lines."""
     fetch: bool = False
-    """First fetch the model files and build the body: what a first start of generate does."""
+    """First fetch the model files and build the body model, as a first run of generate does."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,10 @@ class Finding:
 
     Args:
         group: python, packages, devices, caches, weights, optional or self-test.
-        state: "ok", "missing" (needed: exit status 1) or "absent" (could be had, not needed).
-        remedy: The command that mends it; "" when nothing needs mending.
+        name: What is checked.
+        state: "ok", "missing" (required: exit status 1) or "absent" (optional).
+        said: The result in words.
+        remedy: The command that fixes it; "" if nothing needs fixing.
     """
 
     group: str
@@ -61,7 +63,7 @@ class Finding:
 
 
 def run(config: Config) -> int:
-    """Look, print, and return 1 if something needed is missing."""
+    """Check, print, and return 1 if something required is missing."""
     if config.fetch:
         _fetch()
     findings = list(examine())
@@ -85,7 +87,7 @@ def run(config: Config) -> int:
 
 
 def examine() -> Iterator[Finding]:
-    """Everything that there is to say, in order."""
+    """All findings, in order."""
     yield _python()
     yield from _packages()
     yield from _devices()
@@ -110,7 +112,7 @@ def _python() -> Finding:
 
 
 def _requirements() -> list[str]:
-    """What the package asks for: of the installation, else of the pyproject.toml beside it."""
+    """The package's requirements, from the installation or the pyproject.toml of the checkout."""
     try:
         listed = importlib.metadata.requires("viewsynth") or []
     except importlib.metadata.PackageNotFoundError:
@@ -177,8 +179,8 @@ def _caches() -> Iterator[Finding]:
         "caches",
         "anny",
         "ok" if built else "missing",
-        f"{anny}, {_size(anny):.2f} GB" if built else f"the body is not built yet in {anny}",
-        "" if built else "viewsynth doctor --fetch  (a minute; generate does it as well)",
+        f"{anny}, {_size(anny):.2f} GB" if built else f"the body model is not built yet in {anny}",
+        "" if built else "viewsynth doctor --fetch  (takes a minute; generate does it as well)",
     )
     for name, folder in (("cache's disk", cache), ("this folder", Path.cwd())):
         there = next(path for path in [folder, *folder.parents] if path.exists())
@@ -188,12 +190,12 @@ def _caches() -> Iterator[Finding]:
             name,
             "ok" if free >= ROOM else "missing",
             f"{free:.1f} GB free",
-            "" if free >= ROOM else f"make {ROOM:g} GB of room there, or set VIEWSYNTH_CACHE=DIR",
+            "" if free >= ROOM else f"free {ROOM:g} GB there, or set VIEWSYNTH_CACHE=DIR",
         )
 
 
 def _size(folder: Path) -> float:
-    """Size of all files, GB."""
+    """Size of all files in GB."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
 
 
@@ -209,33 +211,33 @@ def _weights() -> Iterator[Finding]:
 
 
 def _refiner() -> Finding:
-    """The model that comes with the package."""
+    """The refiner that comes with the package."""
     folder = Path(viewsynth.__file__).parent / "diffusion" / "bundled"
     if not (folder / "model_index.json").is_file():
         return Finding(
             "optional",
             "refiner",
             "absent",
-            "none comes with this version; views stay as drawn",
-            "viewsynth train-diffusion makes one, for generate --refine.engine DIR",
+            "not included in this version; views are not repaired",
+            "viewsynth train-diffusion trains one, for generate --refine.engine DIR",
         )
     said = f"{1000 * _size(folder):.0f} MB, for generate --refine.engine bundled"
     return Finding("optional", "refiner", "ok", said)
 
 
 def _tried(name: str, test: Callable[[], str], remedy: str) -> Finding:
-    """Run a test; whatever goes wrong in it is a finding, not a crash of the doctor."""
+    """Run a test; an error in it is a finding, not a crash."""
     start = time.perf_counter()
     try:
         said = test()
-    except Exception as error:  # noqa: BLE001 - any failure is what we are here to report
+    except Exception as error:  # noqa: BLE001 - every failure is reported
         said = f"{type(error).__name__}: {error}"
         return Finding("self-test", name, "missing", said, remedy)
     return Finding("self-test", name, "ok", f"{said} ({time.perf_counter() - start:.1f} s)")
 
 
 def _render() -> str:
-    """Draw a square of known pixels, on every device."""
+    """Rasterize a square with known pixels on every device."""
     import torch
 
     from viewsynth.render.zbuffer import rasterize
@@ -243,7 +245,7 @@ def _render() -> str:
     devices = ["cpu"] + (["cuda"] if _cuda() else [])
     expected = torch.full((8, 8), -1, dtype=torch.int32)
     for row in range(1, 5):
-        for column in range(2, 6):  # the diagonal belongs to the upper right half
+        for column in range(2, 6):  # the diagonal belongs to the upper right triangle
             expected[row, column] = int(column - 2 < row - 1)
     for device in devices:
         pixels = torch.tensor([[[2.0, 1], [6, 1], [6, 5], [2, 5]]], device=device)
@@ -253,11 +255,11 @@ def _render() -> str:
         wrong = int((hit.face[0].cpu() != expected).sum())
         if wrong or not torch.allclose(hit.depth[0].cpu()[expected >= 0], torch.tensor(3.0)):
             raise RuntimeError(f"{wrong} of 64 pixels are wrong on {device}")
-    return f"known pixels are right on {' and '.join(devices)}"
+    return f"known pixels are correct on {' and '.join(devices)}"
 
 
 def _pose() -> str:
-    """Load both models from the cache and run them once."""
+    """Load the pose and detection models from the cache and run them once."""
     import numpy as np
 
     from viewsynth.reconstruct.tflite import Model
@@ -267,21 +269,21 @@ def _pose() -> str:
         path = weights.cached(file)
         if path is None:
             raise FileNotFoundError(
-                f"{file.name} is not in the cache; doctor --fetch puts it there"
+                f"{file.name} is not in the cache; viewsynth doctor --fetch puts it there"
             )
         model = Model(path)
         out = model(np.full((1, *model.size, 3), 0.5, np.float32))
         if not all(np.isfinite(values).all() for values in out.values()):
-            raise RuntimeError(f"{file.name} gives values that are not finite")
+            raise RuntimeError(f"{file.name} returns values that are not finite")
     return "both models load and run"
 
 
 def _fetch() -> None:
-    """Have everything that generate needs in its place."""
+    """Fetch the model files and build the body model."""
     from viewsynth import bodies
     from viewsynth.runtime import weights
 
     for get in (weights.pose_model, weights.detector_model):
-        sys.stderr.write(f"have {get()}\n")
-    sys.stderr.write("building the body (a minute, once)\n")
+        sys.stderr.write(f"{get()} is there\n")
+    sys.stderr.write("building the body model (once, about a minute)\n")
     bodies.load("anny")

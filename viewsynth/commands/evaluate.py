@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how well a model, or features made elsewhere, finds people again.
+"""Evaluate the retrieval performance of a model, or of features from a file.
 
     accelerate launch evaluate.py --data.name cargo --data.root DIR --model.path DIR-or-hub-id
     viewsynth evaluate --data.name cargo --data.root DIR --features FILE
     viewsynth evaluate ... --protocols "A->G" "A<->G" --rerank
 
 The quotes are needed: the shell takes an unquoted > for a redirection. Protocols without a valid
-query are told and left out. What a features file may be stands in viewsynth/reid/feature_files.py.
-The output folder gets `table.md` (printed as well), `results.json`, `leaderboard.csv`,
-`rejects.jsonl`, `config.yaml`, the features, and `queries.jsonl`, a row a protocol, re-ranking and
-query (see `scoring.queries`), which `viewsynth compare` reads. Run again to go on after a stop:
-features that are there are kept.
+query are reported and left out. The formats of a features file are described in
+viewsynth/evaluate/feature_files.py. The output folder gets `table.md` (printed as well),
+`results.json`, `leaderboard.csv`, `rejects.jsonl`, `config.yaml`, the features, and
+`queries.jsonl`, one row per protocol, re-ranking and query (see `scoring.queries`), which
+`viewsynth compare` reads. Run the same command again to continue after a stop: finished features
+are kept.
 """
 
 from __future__ import annotations
@@ -36,20 +37,11 @@ from viewsynth.runtime.workers import cores, launched
 if TYPE_CHECKING:
     from viewsynth.evaluate import features
 
-BROKEN = 0.01  # share of the pictures that may be unreadable before the run counts as failed
-OURS = set(
-    [
-        "features",
-        "features.safetensors",
-        "table.md",
-        "results.json",
-        "queries.jsonl",
-        "leaderboard.csv",
-        "rejects.jsonl",
-        "config.yaml",
-        ".gitkeep",
-    ]
-)
+BROKEN = 0.01  # largest share of unreadable images in a run that succeeds
+OURS = {
+    *("features", "features.safetensors", "table.md", "results.json", "queries.jsonl"),
+    *("leaderboard.csv", "rejects.jsonl", "config.yaml", ".gitkeep"),
+}
 WORLD = (
     "The data set is our own rendered world: these numbers compare methods on it, and say nothing "
     "of real pictures."
@@ -58,21 +50,21 @@ WORLD = (
 
 @dataclass(frozen=True)
 class Data(Reading, Source):
-    """What is evaluated with."""
+    """The data set."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A vision model of transformers."""
+    """The model: any vision model of transformers, or one of viewsynth train."""
 
     path: str | None = None
-    """Folder with config.json and model.safetensors, or an id on the hub."""
+    """Folder with config.json and model.safetensors, or hub id."""
     size: tuple[int, int] = (256, 128)
-    """Height and width that pictures are brought to, pixels; a model of train has its own."""
+    """Height and width of the model's input in pixels; ignored for models of viewsynth train."""
     pooling: Literal["auto", "cls", "mean", "pooler"] = "auto"
-    """auto: the model's own pooled output, else its class token, else the mean over places."""
+    """auto: the model's pooled output, else its class token, else the mean over patches."""
     batch: int = 64
-    """Pictures at once; part of what decides the last digits."""
+    """Images per forward pass; affects the last digits of the features."""
 
     def __post_init__(self):
         for side in self.size:
@@ -87,38 +79,42 @@ class Config:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     features: Path | None = None
-    """Features made elsewhere (safetensors, .npy, .npz, .pt), instead of a model."""
+    """File of features (.safetensors, .npy, .npz, .pt), instead of a model."""
     names: Path | None = None
-    """Whose the rows of --features are (.txt, .csv, .json); none = it says so, or one beside it."""
+    """File with the names of the rows of --features; None = in that file, or in one next to it."""
     part: str = ""
-    """Use this part of the features alone, where they have several; none = all."""
+    """Part of the features to use, if they have several; "" = all."""
     protocols: tuple[str, ...] = ()
-    """Names, in quotes, e.g. "A->G"; none = all that the data set has."""
+    """Protocols by name, in quotes, e.g. "A->G"; none = all of the data set."""
     camera_rule: Literal["protocol", "none"] = "protocol"
-    """none: matches from the query's own camera count, all but its own picture."""
+    """none: matches from the query's own camera count, except its own image."""
     rerank: bool = False
-    """Give the results with k-reciprocal re-ranking too, in rows of their own."""
+    """Add results with k-reciprocal re-ranking."""
     trained_on: tuple[Path, ...] = ()
-    """What the model learnt from: metadata.jsonl of runs, or text with a pid a line."""
+    """Training people of the model, to be refused: metadata.jsonl, or files of one pid a line."""
     method: str = ""
-    """Name of the method in the leaderboard row; none = the model's."""
+    """Name of the method in the leaderboard row; "" = that of the model."""
     backbone: str = ""
-    """Name of the backbone in the leaderboard row; none = the model's architecture."""
+    """Name of the backbone in the leaderboard row; "" = the architecture of the model."""
     output: Path = Path("outputs/evaluate")
     """Folder of the results."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs."""
+    """Device of the model; auto = cuda if there is one."""
 
     @property
     def folder(self) -> Path:
-        """Where the results go."""
+        """Folder of the results."""
         return self.output.expanduser()
 
 
 def run(config: Config) -> int:
-    """Measure, print the table, and say where the rest is.
+    """Evaluate, and print the table.
 
-    Returns: 0, or 1 if more than 1 % of the pictures could not be read.
+    Args:
+        config: The options.
+
+    Returns:
+        0, or 1 if more than 1 % of the images could not be read.
     """
     from viewsynth.evaluate import protocols
 
@@ -131,7 +127,7 @@ def run(config: Config) -> int:
     learnt = protocols.learnt_from(config.trained_on, dataset.name)
     chosen, notes = protocols.select(dataset, config.protocols, config.camera_rule, learnt)
     if first:
-        _tell(dataset.name, notes)
+        _print_notes(dataset.name, notes)
     with accelerator.main_process_first():
         if first:
             claim(config.folder, OURS, "results.json")
@@ -148,7 +144,7 @@ def run(config: Config) -> int:
         found, order = _features(config, dataset, kept)
         results, queries = _rank(config, dataset, chosen, kept, found, order, accelerator)
         if first:
-            _tell(dataset.name, [*more, *found.notes])
+            _print_notes(dataset.name, [*more, *found.notes])
             write(config.folder / "queries.jsonl", lines(queries))
             _report(config, dataset, results, maker, [*notes, *more, *found.notes], len(rejects))
     elif first:
@@ -158,9 +154,14 @@ def run(config: Config) -> int:
 
 
 def check(config: Config) -> None:
-    """What can be told to be wrong before anything is loaded.
+    """Check the options before anything is loaded.
 
-    Raises: ValueError, FileNotFoundError: with what to do.
+    Args:
+        config: The options.
+
+    Raises:
+        ValueError: if options are missing or do not fit together.
+        FileNotFoundError: if a file does not exist.
     """
     if config.data.root is None:
         raise ValueError("data.root must be the folder of the data set; got none")
@@ -174,28 +175,29 @@ def check(config: Config) -> None:
             f"features: there is no file {config.features}; give a .safetensors, .npy, .npz or .pt"
         )
     if config.names is not None and config.features is None:
-        raise ValueError("names: a file of names goes with --features; got --model.path")
+        raise ValueError("names: a file of names is for --features only; got --model.path")
     if config.names is not None and not config.names.is_file():
         raise FileNotFoundError(f"names: there is no file {config.names}")
 
 
-def _tell(name: str, notes: list[str]) -> None:
+def _print_notes(name: str, notes: list[str]) -> None:
     sys.stderr.write("".join(f"{name}: {note}\n" for note in notes))
 
 
 def _extract(
     config: Config, dataset: Dataset, chosen: list[Protocol], accelerator
 ) -> tuple[dict, set[str], list[Reject], int]:
-    """Features of all pictures of the protocols, in OUTPUT/features.safetensors.
+    """Extract the features of all images of the protocols to OUTPUT/features.safetensors.
 
-    Returns: the encoder in words, names of the samples that have features, rejects, and how many
-        pictures there were.
+    Returns:
+        Description of the encoder, names of the samples that have features, rejects, and the number
+        of images.
     """
     from viewsynth.evaluate import features
     from viewsynth.reid import encoders
 
     model = config.model
-    with accelerator.main_process_first():  # one fetches it, if it must be fetched
+    with accelerator.main_process_first():  # one process downloads it
         encoder = encoders.load(model.path, model.size, model.pooling, str(accelerator.device))
     ranks = accelerator.num_processes
     if config.part and config.part not in encoder.parts:
@@ -205,8 +207,8 @@ def _extract(
         )
     if encoder.ordered and ranks > 1:
         raise ValueError(
-            f"{model.path} behaves as the release of its method: one generator runs through all "
-            f"pictures, which {ranks} processes cannot share; start one"
+            f"{model.path} has mode faithful, whose random draws run through all images in order: "
+            f"start one process, not {ranks}"
         )
     every = {sample.name: sample for p in dataset.protocols.values() for sample in _of(p)}
     wanted = {sample.name for protocol in chosen for sample in _of(protocol)}
@@ -214,7 +216,7 @@ def _extract(
         list(every.values()), wanted, config.folder / "features", encoder, model.batch
     )
     todo = [block for block in blocks if not block.done()]
-    accelerator.wait_for_everyone()  # everyone has seen the same state; from here on only files
+    accelerator.wait_for_everyone()  # all list the blocks before one is written
     threads = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
     mine = todo[accelerator.process_index :: ranks]
     threads = 1 if encoder.ordered else threads
@@ -236,7 +238,7 @@ def _of(protocol: Protocol) -> list:
 def _complain(config: Config, rejects: list[Reject], pictures: int) -> None:
     shown = "".join(f"  {reject.source}: {reject.reason}\n" for reject in rejects[:5])
     sys.stderr.write(
-        f"failed: {len(rejects)} of {pictures} pictures could not be read, more than {BROKEN:.0%}; "
+        f"failed: {len(rejects)} of {pictures} images could not be read, more than {BROKEN:.0%}; "
         f"see {config.folder / 'rejects.jsonl'}\n{shown}"
     )
 
@@ -244,7 +246,7 @@ def _complain(config: Config, rejects: list[Reject], pictures: int) -> None:
 def _left(
     dataset: Dataset, chosen: list[Protocol], have: set[str] | None, learnt: dict[str, str]
 ) -> tuple[list[Protocol], list[str]]:
-    """The protocols without the samples that have no features, and what that leaves out."""
+    """The protocols without samples that have no features, and notes on what is left out."""
     from viewsynth.evaluate import protocols
 
     lost = {sample.name for protocol in chosen for sample in _of(protocol)} - (have or set())
@@ -280,13 +282,13 @@ def _rank(
     order: dict[str, int],
     accelerator,
 ) -> tuple[list[dict], list[dict]]:
-    """The results of all protocols and their queries, the same in every process."""
+    """Results of all protocols and rows of their queries, equal in every process."""
     import torch
     from accelerate.utils import gather_object
 
     from viewsynth.evaluate import scoring
 
-    torch.set_num_threads(1)  # the last bit of a product hangs on it
+    torch.set_num_threads(1)  # the last bits of matrix products depend on it
     results, queries = [], []
     before = {protocol.name: len(_of(protocol)) for protocol in chosen}
     for protocol in kept:
@@ -309,7 +311,7 @@ def _rank(
             queries += scoring.queries(protocol, rows, reranking)
     if found.extra and config.features and accelerator.is_main_process:
         sys.stderr.write(
-            f"{found.extra} rows of {config.features} are of no picture that was asked for\n"
+            f"{found.extra} rows of {config.features} belong to no image of the protocols\n"
         )
     return results, queries
 
@@ -317,7 +319,7 @@ def _rank(
 def _report(
     config: Config, dataset: Dataset, results: list[dict], maker: dict, told: list[str], broken: int
 ) -> None:
-    """Write the results, and print the table with what has been told."""
+    """Write the results, and print the table with the notes."""
     from viewsynth.evaluate import scoring
 
     model = results[0]["model"] or (config.features.stem if config.features else "")

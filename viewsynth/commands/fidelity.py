@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how near synthesised drone views come to the true ones of a world.
+"""Compare synthetic drone views with the true images of a world.
 
 viewsynth fidelity WORLD --people 200 --output DIR
 
-WORLD is a folder of `viewsynth world`. Its test people are reconstructed from their ground
-pictures, rendered at the true cameras of the drones that filmed the same instant, and compared, as
-are baselines. DIR gets `table.md`, `table.json`, `fidelity.jsonl` (a row a picture and method),
-`rejects.jsonl` and `sheet.png`. Run again to go on after a stop, or with more people.
+WORLD is a folder of `viewsynth world`. Its test people are reconstructed from their ground images,
+rendered at the true cameras of the drones that recorded the same instant, and compared with the
+true images; so are baselines. DIR gets `table.md`, `table.json`, `fidelity.jsonl` (one row per
+image and method), `rejects.jsonl` and `sheet.png`. Run the same command again to continue after a
+stop, or with more people.
 
-The observer, which judges identity and elevation, learns from WORLD's training people first (some
-minutes) and is kept in DIR. To compare two versions of the code, give both runs one --observer; to
-tune on some people and report others, use --skip.
+The observer, a network that measures identity and elevation, is trained on WORLD's training people
+first (a few minutes) and saved in DIR. To compare two versions of the code, give both runs the same
+--observer; to tune on some people and report others, use --skip.
 
---refine.engine FOLDER_OR_ID adds what a diffusion of `viewsynth train-diffusion` makes of the drawn
-people, and of the photo alone; --reid FOLDER a model of `viewsynth train` as a second judge. Both
-must not have learnt from WORLD's test people.
+--refine.engine FOLDER_OR_ID adds a model of `viewsynth train-diffusion`, applied to the renderings
+and to the photo alone; --reid FOLDER adds a model of `viewsynth train` as a second measure of
+identity. Neither may be trained on WORLD's test people.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from viewsynth.runtime import weights
 from viewsynth.runtime.files import lines, write
 from viewsynth.runtime.workers import FatalError, spread
 
-MOST = 12_000  # pictures that the observer learns from: more cost minutes and memory
-# Tiles of a view on the sheet: file and label; the second where a diffusion repaired.
+MOST = 12_000  # training images of the observer: more take minutes and memory
+# Tiles of a view on the sheet: file and label; `REPAIRED` is used with a diffusion engine.
 SHEET = tuple(
     (name, "true" if name == "photo" else name.replace("_", " "))
     for name in ("photo", "ours", "true_pose", "ceiling", "warped", "mean_body")
@@ -51,29 +52,29 @@ REPAIRED = (
 
 @dataclass(frozen=True)
 class Config:
-    """Synthesised against true drone views, with baselines, intervals and a sheet."""
+    """Synthetic against true drone views, with baselines, intervals and a sheet."""
 
     world: tyro.conf.Positional[Path]
-    """Folder of a finished `viewsynth world` with paired pictures."""
+    """Folder of a finished `viewsynth world` with instants."""
     output: Path = Path("outputs/fidelity")
     """Folder of the results."""
     people: int = 200
-    """How many test people."""
+    """Number of test people."""
     skip: int = 0
-    """Leave out so many test people first: tune on those, report the others."""
+    """Number of test people to skip first: tune on those, report the others."""
     observer: Path | None = None
-    """File of the observer, made if it is not there; None = <output>/observer.safetensors."""
+    """File of the observer, trained if missing; None = <output>/observer.safetensors."""
     workers: int = 2
-    """Processes."""
+    """Worker processes."""
     seed: int = 0
-    """Of the sensor's noise and of the observer's training."""
+    """Seed of the sensor noise and of the observer's training."""
     sheet: int = 12
-    """People on the sheet."""
+    """Number of people on the sheet."""
     refine: Refine = field(default_factory=Refine)
     reid: Path | None = None
-    """Folder of a model that `viewsynth train` saved: a second judge of whole pictures."""
+    """Folder of a model of `viewsynth train`: a second measure of identity, on whole images."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where engine and ReID model compute; the rest is for the CPU."""
+    """Device of the engine and the ReID model; everything else runs on the CPU."""
 
     def __post_init__(self):
         within("people", self.people, 1, 1_000_000)
@@ -83,7 +84,7 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Measure, print the tables, and say where they are."""
+    """Measure, and print the tables; returns 0."""
     from tqdm import tqdm
 
     from viewsynth.evaluate.fidelity import comparison
@@ -123,9 +124,14 @@ def run(config: Config) -> int:
 
 
 def _judges(config: Config) -> tuple[dict, list]:
-    """Find engine and ReID model: what a job says of them, and what the fingerprint does.
+    """Find the engine and the ReID model.
 
-    Raises: FileNotFoundError, ValueError: if there is none, or it is something else.
+    Returns:
+        Fields of the workers' job, and entries of the fingerprint.
+
+    Raises:
+        FileNotFoundError: if one does not exist.
+        ValueError: if one is of another kind.
     """
     from viewsynth.diffusion import refine
 
@@ -140,8 +146,8 @@ def _judges(config: Config) -> tuple[dict, list]:
 
         if not saved.is_ours(config.reid):
             raise ValueError(
-                f"reid: {config.reid} is no folder of a model that `viewsynth train` "
-                "saved; give its folder model/"
+                f"reid: {config.reid} is no model of `viewsynth train`; give the folder model/ of "
+                "its output"
             )
         said.append(encoders.load(str(config.reid)).fingerprint)
     device = config.device
@@ -155,9 +161,18 @@ def _judges(config: Config) -> tuple[dict, list]:
 
 
 def have_observer(world: Path, path: Path, seed: int) -> str:
-    """Train the observer of a world unless it is there; returns its fingerprint.
+    """Train the observer of a world, unless its file exists.
 
-    Raises: ValueError: if the file holds another one.
+    Args:
+        world: Folder of the world.
+        path: File of the observer.
+        seed: Seed of its training.
+
+    Returns:
+        Its fingerprint.
+
+    Raises:
+        ValueError: if the file holds another observer.
     """
     import numpy as np
     from tqdm import tqdm
@@ -167,15 +182,15 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
 
     rows = _few(truth.training(world))
     settings = observer.Settings()
-    # Sizes tell a world that was drawn anew, without reading every picture.
+    # File sizes reveal a world that was rendered again, without reading every image.
     sized = [row | {"bytes": (world / row["file_name"]).stat().st_size} for row in rows]
     mark = observer.fingerprint(sized, settings, seed)
     if path.is_file():
         observer.load(path, mark)
         return mark
-    pictures = np.empty((len(rows), observer.SIDE, observer.SIDE, 3), np.uint8)
-    for number, row in enumerate(tqdm(rows, desc="pictures for the observer", unit="picture")):
-        pictures[number] = observer.letterbox(*truth.person(world, row))
+    images = np.empty((len(rows), observer.SIDE, observer.SIDE, 3), np.uint8)
+    for number, row in enumerate(tqdm(rows, desc="images for the observer", unit="image")):
+        images[number] = observer.letterbox(*truth.person(world, row))
     names = sorted({row["pid"] for row in rows})
     who = np.searchsorted(names, [row["pid"] for row in rows])
     angle = np.array([row["elevation"] for row in rows], np.float32)
@@ -186,13 +201,13 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
             bar.set_postfix({name: f"{value:.2f}" for name, value in losses.items()}, refresh=False)
             bar.update()
 
-        network = observer.train(pictures, who, angle, settings, seed, tell)
+        network = observer.train(images, who, angle, settings, seed, tell)
     observer.save(network, path, mark)
     return mark
 
 
 def _few(rows: list[dict]) -> list[dict]:
-    """At most `MOST` rows, whole people, in their order."""
+    """At most `MOST` rows of whole people, in their order."""
     from viewsynth.world import truth
 
     pids = sorted({row["pid"] for row in rows}, key=truth.order)
@@ -208,8 +223,8 @@ def _report(config: Config, parts: list[dict], moments) -> None:
     if not rows:
         why = f"; the first of {len(rejects)} rejects: {rejects[0]}" if rejects else ""
         raise ValueError(
-            f"nobody of {config.world} could be reconstructed{why}; take more --people or another "
-            "world"
+            f"no person of {config.world} could be reconstructed{why}; take more --people or "
+            "another world"
         )
     table.identify(rows)
     table.identify(rows, "reid")
@@ -247,7 +262,7 @@ def _report(config: Config, parts: list[dict], moments) -> None:
 
 
 def _engine(config: Config) -> list[str]:
-    """What was done beside the drawing."""
+    """Notes on the engine and the ReID model."""
     notes = []
     if config.refine.engine != "none":
         how = ", ".join(
@@ -268,7 +283,7 @@ def _engine(config: Config) -> list[str]:
 
 
 def _sheet(output: Path, moments, made: set[str], names) -> bytes:
-    """Ground crops, then for every drone view the true picture and the methods."""
+    """Draw the sheet: ground crops, then the true image and the methods for every drone view."""
     from viewsynth.evaluate.fidelity import comparison
     from viewsynth.report import sheet
 

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make aerial views of the people in ground pictures.
+"""Generate aerial views of the people in ground images.
 
-    accelerate launch generate.py                                a few people that we draw
-    accelerate launch generate.py --data.root DIR                your own pictures
-    accelerate launch generate.py preset.yaml --views.sample 8   a preset, one thing different
+    accelerate launch generate.py                                a demo with rendered people
+    accelerate launch generate.py --data.root DIR                your own images
+    accelerate launch generate.py preset.yaml --views.sample 8   a preset with one change
 
-Run the same command again to go on after a stop; more people or more views extend the run.
+Run the same command again to continue after a stop; more people or more views extend the run.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -24,51 +23,39 @@ from viewsynth import manifest
 from viewsynth.config import dump, to_dict, within
 from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion.options import Refine
-from viewsynth.generate import worker
+from viewsynth.generate import ranks, worker
 from viewsynth.generate.options import Pose, Views
-from viewsynth.records import to_dict as to_json
 from viewsynth.render.options import Sensor
-from viewsynth.runtime.files import claim, clean, lines, write
+from viewsynth.runtime.files import claim, clean, write
 from viewsynth.runtime.licences import require_commercial
 from viewsynth.runtime.provenance import facts
-from viewsynth.runtime.workers import Progress, hired, launched, spread
+from viewsynth.runtime.workers import launched
 
 if TYPE_CHECKING:
     from viewsynth.diffusion import refine
 
-FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
-OURS = set(
-    [
-        "images",
-        "seen",
-        "people",
-        "parts",
-        "report",
-        "ranks",
-        "run.json",
-        "config.yaml",
-        "metadata.jsonl",
-        "rejects.jsonl",
-        "contact_sheet.png",
-        ".gitkeep",
-    ]
-)
+FAULTS = 0.01  # largest share of people lost to faults in a run that succeeds
+OURS = {
+    *("images", "seen", "people", "parts", "report", ranks.FOLDER),
+    *("run.json", "config.yaml", "metadata.jsonl", "rejects.jsonl", "contact_sheet.png"),
+    ".gitkeep",
+}
 
 
 @dataclass(frozen=True)
 class Data(Reading, Source):
-    """Where the ground pictures come from."""
+    """The ground images."""
 
     root: Path | None = None
-    """Folder: <person>/*.jpg, or *.jpg (a person each), or metadata.csv; None draws people."""
+    """Folder of <person>/*.jpg, *.jpg (one person each) or metadata.csv; None = rendered people."""
     people: int = 6
-    """How many people to draw when there is no root."""
+    """Number of rendered people, without a root."""
     per_person: int | None = None
-    """At most so many pictures of each person, chosen at random: less to fuse; None = all."""
+    """Largest number of images per person, chosen at random; None = all."""
     crops: Literal["auto", "yes", "no"] = "auto"
-    """Whether each picture is a tight crop of one person already; auto tells by size and shape."""
+    """Whether each image is a tight crop of one person; auto decides by size and aspect ratio."""
     licence: str = "unknown"
-    """Licence of the pictures, an SPDX identifier; the output inherits it."""
+    """Licence of the images, an SPDX identifier; the output inherits it."""
 
     def __post_init__(self):
         within("data.people", self.people, 1, 1_000_000)
@@ -77,22 +64,21 @@ class Data(Reading, Source):
 
 @dataclass(frozen=True)
 class Weights:
-    """Model files of your own; None = fetched once and cached."""
+    """Your own model files; None = downloaded once and cached."""
 
     pose: Path | None = None
-    """pose_landmark_full.tflite."""
+    """Pose model, pose_landmark_full.tflite."""
     detector: Path | None = None
-    """pose_detection.tflite."""
+    """Person detector, pose_detection.tflite."""
     smplx: Path | None = None
-    """SMPLX_NEUTRAL.npz, which you have a licence for; with --body smplx."""
+    """Body model of --body smplx, SMPLX_NEUTRAL.npz (needs a licence)."""
     identity: str | None = None
-    """A ReID model (of train, or a hub id): its features, too, compare the crops of a person, by
-    those of the other people of a chunk."""
+    """ReID model (folder of train, or hub id) that helps to find crops of other people."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Ground pictures of people in, aerial views of the same people out."""
+    """Ground images of people in, aerial views of the same people out."""
 
     data: Data = field(default_factory=Data)
     views: Views = field(default_factory=Views)
@@ -105,19 +91,19 @@ class Config:
     output: Path | None = None
     """Folder of the run; None = outputs/<name of data.root>, or outputs/demo."""
     seed: int = 0
-    """Every random draw hangs on it."""
+    """Seed of all random draws."""
     chunk: int = 8
-    """People that are computed together; part of what decides the bytes."""
+    """People that one worker computes together; affects the last digits of the results."""
     workers: int = 0
-    """Processes per rank; 0 = all cores. On a GPU always one."""
+    """Worker processes per rank; 0 = one per core. On a GPU always one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where tensors live."""
+    """Device of the tensors; auto = cuda if there is one."""
     report: Literal["yes", "no"] = "yes"
-    """Whether to make the contact sheet and the report."""
+    """Whether to write the contact sheet and the HTML report."""
     retry_failed: bool = False
-    """Do chunks again in which something broke (not those who were rejected for quality)."""
+    """Compute chunks with faults again (rejects for quality are final)."""
     commercial: bool = False
-    """Fail unless every part, the pictures too, allows commercial use."""
+    """Fail unless the images and all models allow commercial use."""
 
     def __post_init__(self):
         within("seed", self.seed, 0, 2**63 - 1)
@@ -125,13 +111,13 @@ class Config:
         within("workers", self.workers, 0, 1024)
         if self.weights.identity and self.chunk < 4:
             raise ValueError(
-                "weights.identity compares the crops of a person with those of the other people of "
-                f"a chunk: --chunk must be at least 4 with it, got {self.chunk}"
+                "chunk must be at least 4 with weights.identity, which compares the crops of a "
+                f"person with those of the other people of its chunk; got {self.chunk}"
             )
 
     @property
     def folder(self) -> Path:
-        """Where the run goes."""
+        """Folder of the run."""
         name = self.data.root.expanduser().resolve().name if self.data.root else "demo"
         return (self.output or Path("outputs") / (name or "root")).expanduser().resolve()
 
@@ -142,13 +128,17 @@ def run(
     load: Callable | None = None,
     make: Callable | None = None,
 ) -> int:
-    """Make the data set; what is finished already is kept.
+    """Generate the data set; finished chunks are kept.
 
     Args:
-        prepare: `prepare(config) -> (models, revisions, licences)`: has everything that the
-            workers load in its place; None = ours.
-        load, make: What a worker does, see `worker.start`.
-    Returns: 0, or 1 if nobody was made or more than 1 % of the people were lost to faults.
+        config: The options.
+        prepare: `prepare(config) -> (models, revisions, licences)`, which fetches what the workers
+            load; None = the default.
+        load: Passed to `worker.start`; None = `chunk.load_tools`.
+        make: Passed to `worker.start`; None = `chunk.make_chunk`.
+
+    Returns:
+        0, or 1 if no view was kept or more than 1 % of the people were lost to faults.
     """
     from viewsynth.generate import chunk
 
@@ -170,18 +160,14 @@ def run(
             write(folder / "config.yaml", dump(config).encode())
     frozen = manifest.read(folder)
     todo = manifest.tasks(folder, frozen, config.views.names(), config.retry_failed)
-    accelerator.wait_for_everyone()  # everyone has seen the same state; from here on only files
-    rank, ranks = accelerator.process_index, accelerator.num_processes
+    accelerator.wait_for_everyone()  # all ranks list the same tasks before one is computed
     device = str(accelerator.device)
     job = worker.Job(folder, frozen.root, config, device, models, revisions, licences)
     load, make = load or chunk.load_tools, make or chunk.make_chunk
-    lost = _work(todo, job, load, make, rank, ranks)
+    rank, count = accelerator.process_index, accelerator.num_processes
+    lost, status = ranks.compute(todo, job, load, make, rank, count), 0
     if first:
-        lost += _gather(folder, ranks)
         status = _finish(config, frozen, todo, lost, licences, time.perf_counter() - started)
-    else:
-        write(folder / "ranks" / f"{rank}.json", lines(lost))
-        status = 0
     accelerator.end_training()
     return status
 
@@ -190,16 +176,23 @@ def run(
 
 
 def check(config: Config) -> None:
-    """Everything that can be told to be wrong before a model is loaded.
+    """Check the options before a model is loaded.
 
-    Raises: ValueError, FileNotFoundError: with what to do.
+    Args:
+        config: The options.
+
+    Raises:
+        ValueError: if options are wrong or do not fit together.
+        FileNotFoundError: if a file or folder does not exist.
     """
     from viewsynth import bodies, data
     from viewsynth.diffusion import refine
     from viewsynth.runtime import weights
 
     if config.data.name not in data.names():
-        raise ValueError(f"data.name: expected {', '.join(data.names())}; got {config.data.name!r}")
+        raise ValueError(
+            f"data.name must be one of {', '.join(data.names())}; got {config.data.name!r}"
+        )
     if config.body not in bodies.names():
         raise ValueError(f"body must be one of {', '.join(bodies.names())}; got {config.body!r}")
     for given, known in (
@@ -210,19 +203,19 @@ def check(config: Config) -> None:
             known(given)
     if config.weights.smplx:
         smplx = weights.smplx_model(config.weights.smplx)
-        # The workers inherit it; exports of the run later need it set by hand.
+        # The workers inherit it; a later export of the run needs it set by the user.
         os.environ["VIEWSYNTH_SMPLX"] = str(smplx)
     if config.data.root is not None:
         root = config.data.root.expanduser().resolve()
         if not root.is_dir():
             what = "is a file, not a folder" if root.exists() else "does not exist"
             raise FileNotFoundError(
-                f"data.root must be a folder of pictures; {config.data.root} {what}: give the path "
-                "of the folder, or leave data.root out to draw people"
+                f"data.root must be a folder of images; {config.data.root} {what}: give the path "
+                "of the folder, or leave data.root out for rendered people"
             )
         if config.folder.resolve().is_relative_to(root):
             raise ValueError(
-                f"output must not lie in data.root, or the next run would read it; got "
+                "output must not be inside data.root, or the next run would read it; got "
                 f"{config.folder} in {root}"
             )
     found = refine.find(config.refine, whole=False)
@@ -231,13 +224,13 @@ def check(config: Config) -> None:
 
 
 def _licences(config: Config, found: refine.Found | None) -> dict[str, str]:
-    """Of what the user gave; whoever draws the pictures (we) gives them the project's licence."""
+    """Licences of the images and the refiner; rendered people have the licence of viewsynth."""
     data = {"data": config.data.licence if config.data.root else "Apache-2.0"}
     return data | ({"refiner": found.licence} if found else {})
 
 
 def settings_of(config: Config, device: str) -> dict:
-    """The configuration as far as it changes pixels or rows; views and people may be added."""
+    """The options that affect pixels or rows, except views and people, which may be added."""
     from viewsynth.diffusion import refine
 
     tree = to_dict(config)
@@ -251,16 +244,16 @@ def settings_of(config: Config, device: str) -> dict:
 
 
 def _claim(folder: Path, settings: dict) -> None:
-    """Take the folder of the run, if it is empty or holds this run, and tidy up after a kill."""
+    """Claim the folder if it is empty or holds this run, and remove leftovers of a kill."""
     if claim(folder, OURS, "run.json"):
         old = manifest.read(folder).settings
         manifest.refuse_other_settings(folder, old, settings | {"models": old.get("models")})
     clean(folder)
-    shutil.rmtree(folder / "ranks", ignore_errors=True)
+    shutil.rmtree(folder / ranks.FOLDER, ignore_errors=True)
 
 
 def _input(config: Config) -> tuple[Path, list, list]:
-    """The samples, and what is no sample; the demo draws them first."""
+    """Root, samples and rejects of the data set; without a root, the demo is rendered first."""
     from viewsynth import data
     from viewsynth.data import layout
 
@@ -268,12 +261,12 @@ def _input(config: Config) -> tuple[Path, list, list]:
     if root is None:
         from viewsynth.world import shots
 
-        # Beside the run, not in it: tools that read the run would take the photos for its pictures.
+        # Not inside the run: tools that read the run would take the photos for its images.
         root, done = config.folder.with_name(f"{config.folder.name}_photos"), set()
         if (root / "metadata.jsonl").exists():  # written last
             done = {sample.pid for sample in data.load("folder", root).samples}
         if len(done) < config.data.people:
-            _say(f"drawing {config.data.people} people into {root}")
+            _say(f"rendering {config.data.people} people to {root}")
             shots.write(root, config.data.people, config.seed)
     dataset = data.load(config.data.name, root, config.data)
     samples = [sample for sample in dataset.train if sample.view == "ground"]
@@ -282,8 +275,8 @@ def _input(config: Config) -> tuple[Path, list, list]:
         dataset.rejects.append(layout.skip(".", what, others))
         if not samples:
             raise ValueError(
-                f"data.root: {root} has no ground picture of the split train: all {others} are "
-                "from above (view; platform drone) or for evaluation (split): correct these columns"
+                f"data.root: {root} has no ground image of the split train: all {others} are "
+                "aerial (view; platform drone) or for evaluation (split): correct these columns"
             )
     if config.data.per_person:
         samples = manifest.few(samples, config.data.per_person, config.seed)
@@ -291,7 +284,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
 
 
 def _prepare(config: Config) -> tuple[dict, dict, dict]:
-    """Fetch and build, once and in the main process, what the workers load."""
+    """Fetch and build what the workers load: models, revisions and licences by name."""
     from viewsynth import bodies
     from viewsynth.diffusion import refine
     from viewsynth.runtime import weights
@@ -303,15 +296,15 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
         encoder = encoders.load(config.weights.identity)
         if encoder.ordered:
             raise ValueError(
-                f"weights.identity: the features of {config.weights.identity} hang on the order of "
-                "the pictures (mode faithful); give a model of mode fixed, or its first stage"
+                f"weights.identity: the features of {config.weights.identity} depend on the order "
+                "of the images (mode faithful); give a model of mode fixed, or its first stage"
             )
         identity = encoder.fingerprint
     models = {
         "pose": weights.pose_model(config.weights.pose),
         "detector": weights.detector_model(config.weights.detector),
     }
-    _say(f"loading the body {config.body} (the very first time it is built: about a minute)")
+    _say(f"loading the body model {config.body} (built at the first use: about a minute)")
     body = bodies.load(config.body)
     revisions = {name: weights.sha256(path) for name, path in models.items()}
     licences = _licences(config, found) | {"body": body.licence, "viewsynth": "Apache-2.0"}
@@ -327,43 +320,15 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
     return models, revisions, licences
 
 
-# ---- the work --------------------------------------------------------------------------------
-
-
-def _work(todo, job: worker.Job, load, make, rank: int, ranks: int) -> list[dict]:
-    """Do this rank's share; returns rejects for the people whose worker died."""
-    mine = todo[rank::ranks]
-    lost: list[dict] = []
-    parts = {job.run / "parts" / f"{task.part}.jsonl": task.people for task in todo}
-    workers = hired(job.device, job.config.workers, len(mine), ranks)
-    with Progress(parts if rank == 0 else {}) as progress:
-        for outcome in spread(mine, worker.start, (job, load, make), workers):
-            progress.update()
-            if outcome is not None and outcome[1]:
-                task, why = outcome
-                lost += [to_json(reject) for reject in worker.all_failed(task, job, why)]
-        while rank == 0 and len(list((job.run / "ranks").glob("[0-9]*.json"))) < ranks - 1:
-            progress.update()
-            time.sleep(0.5)
-        progress.update()
-    return lost
-
-
-def _gather(folder: Path, ranks: int) -> list[dict]:
-    """What the other ranks lost."""
-    texts = [(folder / "ranks" / f"{rank}.json").read_text() for rank in range(1, ranks)]
-    return [json.loads(line) for line in "".join(texts).splitlines()]
-
-
 # ---- afterwards ------------------------------------------------------------------------------
 
 
 def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) -> int:
-    """Join the parts, make sheet and report, say what came out; returns the exit status."""
+    """Join the parts, write the report, print a summary; returns the exit status."""
     from viewsynth.report import sheet
 
     folder = config.folder
-    shutil.rmtree(folder / "ranks", ignore_errors=True)
+    shutil.rmtree(folder / ranks.FOLDER, ignore_errors=True)
     rows, rejects = manifest.join(folder, frozen, lost)
     manifest.sweep(folder, frozen, rows)
     people = sum(task.people for task in todo)
@@ -376,7 +341,7 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     speed = f", {people / seconds:.2f} people/s, {views / seconds:.1f} views/s" if people else ""
     made, asked = len({row["person"] for row in rows}), len(frozen.people)
     kept = f"{len(rows)} views kept, {len(rejects)} rejects"
-    _say(f"{made} people of {asked} made, {kept}; {seconds:.0f} s{speed}")
+    _say(f"{made} people of {asked} done, {kept}; {seconds:.0f} s{speed}")
     for line in sheet.remarks(rows):
         _say(f"  {line}")
     reasons = sheet.reasons(rejects)
@@ -385,23 +350,23 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     _say("licences: " + ", ".join(f"{part} {text}" for part, text in licences.items()))
     if config.report == "yes":
         _say(f"look at {folder / 'report' / 'index.html'} or {folder / 'contact_sheet.png'}")
-    whole = {row["pid"] for row in rows}  # made, though a picture of theirs could not be read
-    faults = len(
-        {
-            r["pid"] or r["source"]
-            for r in rejects
-            if r["kind"] == "fault" and not (r["stage"] == "input" and r["pid"] in whole)
-        }
-    )
-    if broken := faults > FAULTS * asked:
+    if broken := (faults := _faults(rows, rejects)) > FAULTS * asked:
         _say(
-            f"failed: {faults} people of {asked} lost to faults, {folder}/rejects.jsonl says why; "
+            f"failed: {faults} people of {asked} were lost to faults, see {folder}/rejects.jsonl; "
             "--retry-failed tries them again"
         )
     if not rows:
         why = f"most often: {reasons[0][0]}; " if reasons else ""
-        _say(f"failed: nobody was made; {why}every reason is in {folder}/rejects.jsonl")
+        _say(f"failed: no view was kept; {why}all reasons are in {folder}/rejects.jsonl")
     return int(broken or not rows)
+
+
+def _faults(rows: list[dict], rejects: list[dict]) -> int:
+    """Number of people lost to faults, without those who have views from other images."""
+    kept = {row["pid"] for row in rows}
+    faults = [reject for reject in rejects if reject["kind"] == "fault"]
+    lost = [r for r in faults if r["stage"] != "input" or r["pid"] not in kept]
+    return len({reject["pid"] or reject["source"] for reject in lost})
 
 
 def _say(text: str) -> None:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sound the shortcut alarm: tell by a model's features which pictures are synthetic.
+"""Test a model for shortcuts: tell synthetic from real images by its features.
 
 viewsynth probe --model outputs/train/model --data.name world --data.root DIR
     --data.synthetic outputs/made --output outputs/probe
 
-Linear probes on the frozen features of training pictures, cross-validated by identity: synthetic
-against real aerial pictures (the alarm), synthetic against real ground ones, and, to compare, real
-aerial against real ground ones. The output folder gets `probe.json`, and the table is printed.
+Linear probes on the frozen features of training images, cross-validated by identity: synthetic
+against real aerial images (the test for shortcuts), synthetic against real ground images, and, for
+comparison, real aerial against real ground images. The output folder gets `probe.json`; the
+accuracies are printed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from viewsynth.data import Reading, Source
 from viewsynth.runtime.files import write
 from viewsynth.runtime.workers import launched
 
-BATCH = 256  # pictures at once
+BATCH = 256  # images in a forward pass
 PAIRS = (
     ("synthetic", "real aerial"),
     ("synthetic", "real ground"),
@@ -36,10 +37,10 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Data(Reading, Source):
-    """Whose features are probed."""
+    """Images whose features are probed."""
 
     synthetic: tuple[Path, ...] = ()
-    """Runs of generate, made from pictures of the same people."""
+    """Runs of generate with views of the same people."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,19 @@ class Config:
 
     data: Data = field(default_factory=Data)
     model: str = ""
-    """Folder of a model that train wrote, or an id on the hub."""
+    """Folder of a model of viewsynth train, or hub id."""
     size: tuple[int, int] = (256, 128)
-    """Height and width of the pictures, for models that train did not write."""
+    """Height and width of the images in pixels, for models that are not of viewsynth train."""
     per_person: int = 4
-    """Pictures of each kind and person."""
+    """Largest number of images of each kind per person."""
     cache: Path | None = Path("outputs/cache")
-    """Folder of the resized pictures, as in train; None = none."""
+    """Folder of resized images, shared with train; None = no cache."""
     output: Path = Path("outputs/probe")
     """Folder of the result."""
     seed: int = 0
-    """Of the choice of pictures and of the folds."""
+    """Seed of the choice of images and of the folds."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs."""
+    """Device of the model; auto = cuda if there is one."""
 
     def __post_init__(self):
         within("per_person", self.per_person, 1, 10_000)
@@ -103,8 +104,8 @@ def run(config: Config) -> int:
         ]
     )
     rows = list(_rows(features, kinds, [sample.pid for sample in pixels.samples], config.seed))
-    told = {"model": encoder.name, "fingerprint": encoder.fingerprint, "rows": rows}
-    write(config.output.expanduser() / "probe.json", (json.dumps(told, indent=1) + "\n").encode())
+    tree = {"model": encoder.name, "fingerprint": encoder.fingerprint, "rows": rows}
+    write(config.output.expanduser() / "probe.json", (json.dumps(tree, indent=1) + "\n").encode())
     for row in rows:
         value, low, high = (100 * number for number in row["accuracy"])
         sys.stdout.write(f"{row['apart']}: {value:.1f} % [{low:.1f}, {high:.1f}], chance 50 %\n")
@@ -112,7 +113,7 @@ def run(config: Config) -> int:
 
 
 def _few(labels: np.ndarray, kinds: np.ndarray, most: int, rng) -> np.ndarray:
-    """Which pictures are used: at most so many of a kind and person.  bool [N]"""
+    """Mask of the used images, at most `most` of each kind and person."""
     chosen, seen = np.zeros(len(labels), bool), {}
     for n in rng.permutation(len(labels)).tolist():
         key = (int(labels[n]), str(kinds[n]))
@@ -122,7 +123,7 @@ def _few(labels: np.ndarray, kinds: np.ndarray, most: int, rng) -> np.ndarray:
 
 
 def _rows(features: np.ndarray, kinds: np.ndarray, pids: list[str], seed: int):
-    """A row a pair of kinds that both are there, see `experiment.table.PROBES`."""
+    """One row per pair of kinds that both occur, see `evaluate.compare.table.PROBES`."""
     from viewsynth.evaluate.probe import probe
 
     for one, other in PAIRS:

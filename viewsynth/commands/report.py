@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the contact sheet and the page of a run again.
+"""Write the contact sheet and the HTML page of a run again.
 
 viewsynth report outputs/demo
 """
@@ -15,17 +15,17 @@ import tyro
 
 @dataclass(frozen=True)
 class Config:
-    """Contact sheet and report/index.html from what a run has finished so far."""
+    """Contact sheet and report/index.html of the finished chunks of a run."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
 
 
 def run(config: Config) -> None:
-    """Write both files and say where they are."""
-    from viewsynth.report import sheet
+    """Write both files and print where they are."""
+    from viewsynth.report import write_report
 
-    sheet.write_report(config.run)
+    write_report(config.run)
     sys.stderr.write(
         f"wrote {config.run / 'report' / 'index.html'} and {config.run / 'contact_sheet.png'}\n"
     )

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a ReID model on real pictures, synthetic ones, or both.
+"""Train a ReID model on real images, synthetic views, or both.
 
 accelerate launch train.py --data.name cargo --data.root DIR --data.synthetic outputs/cargo
 
 The output folder gets `model/` (what `evaluate --model.path` takes), `checkpoint-<step>/`,
-`log.jsonl` (losses and validation), `config.yaml`, `run.json`, `inputs.jsonl` (every picture with
-its SHA-256) and `rejects.jsonl`. Run the same command again to go on after a stop. A part of the
-training identities is kept for validation: `model/` is the model that finds them best, or that of
-the last step where there is none. The test split is never looked at, but for refusing its
-identities.
+`log.jsonl` (losses and validation), `config.yaml`, `run.json`, `inputs.jsonl` (every image with its
+SHA-256) and `rejects.jsonl`. Run the same command again to continue after a stop. A part of the
+training identities is held out for validation: `model/` is the model that retrieves them best, or
+that of the last step if there is no validation. The test split is used only to refuse synthetic
+views of its people.
 """
 
 from __future__ import annotations
@@ -38,44 +38,42 @@ from viewsynth.runtime.workers import launched
 if TYPE_CHECKING:
     from viewsynth.reid.pixels import Pixels
 
-OURS = set(
-    [
-        "model",
-        "log.jsonl",
-        "config.yaml",
-        "run.json",
-        "rejects.jsonl",
-        "diverged.json",
-        "tracker",
-        ".gitkeep",
-    ]
-) | {fingerprint.RECORD}
-FREE = ("output", "resume", "every", "trackers", "device", "cache")  # change no weight
-CHUNK = 256  # pictures of the validation at once
+OURS = {
+    *("model", "log.jsonl", "config.yaml", "run.json", fingerprint.RECORD),
+    *("rejects.jsonl", "diverged.json", "tracker", ".gitkeep"),
+}
+FREE = (
+    "output",
+    "resume",
+    "every",
+    "trackers",
+    "device",
+    "cache",
+)  # options that do not affect the weights
 
 
 @dataclass(frozen=True)
 class Data(Reading, Source):
-    """What is learnt from."""
+    """Training data."""
 
     views: Literal["both", "ground", "aerial"] = "both"
-    """Which of its training pictures are used; ground = the single-view setting."""
+    """Views of the real training images; ground = the single-view setting."""
     synthetic: tuple[Path, ...] = ()
-    """Runs of generate, made from pictures of the same people."""
+    """Runs of generate with views of the same people."""
     share: float = 0.5
-    """Synthetic pictures among those of a person in a batch, at most half."""
+    """Share of synthetic images among the images of a person in a batch, at most 0.5."""
     until: float = 0.75
-    """Part of the run after which that share falls to none."""
+    """Share of the run after which that share falls linearly to 0."""
     weight: Literal["judge", "seen", "none"] = "judge"
-    """What weighs a synthetic picture in the losses."""
+    """Weight of a synthetic image in the losses: that of the judge, its mean seen map, or 1."""
     least: float = 0.0
-    """Synthetic pictures that weigh less are left out."""
+    """Lowest weight of the synthetic images that are used."""
     per_person: int | None = None
-    """At most so many synthetic pictures of a person; None = all."""
+    """Largest number of synthetic images per person; None = all."""
     repeat: int = 0
-    """Control: so many real pictures of a person again, in the places of synthetic ones."""
+    """Control: number of real images per person that are repeated in place of synthetic ones."""
     validation: float = 0.05
-    """Part of the training identities kept for validation; 0 = none."""
+    """Share of the training identities held out for validation; 0 = none."""
 
     def __post_init__(self):
         within("data.share", self.share, 0, 0.5)
@@ -88,19 +86,18 @@ class Data(Reading, Source):
 
 @dataclass(frozen=True)
 class Model:
-    """What learns."""
+    """The model to train."""
 
     method: str = "baseline"
-    """A module of viewsynth.reid.methods."""
+    """Method, a module of viewsynth.reid.methods."""
     backbone: str = "small"
-    """A vision model of transformers (id or folder); or from scratch: "small", a ResNet, or
-    "small_vit"."""
+    """Vision model of transformers (hub id or folder); or, from scratch, small or small_vit."""
     size: tuple[int, int] = (256, 128)
-    """Height and width of the pictures, pixels."""
+    """Height and width of the images, pixels."""
     smoothing: float = 0.0
-    """Label smoothing of the identity loss."""
+    """Label smoothing of the identity loss, 0 to 0.99."""
     views: Literal["view", "platform"] = "view"
-    """What methods that tell views apart take for one: ground and aerial, or each platform."""
+    """Views that methods distinguish: ground and aerial, or one per platform."""
 
     def __post_init__(self):
         for side in self.size:
@@ -110,32 +107,32 @@ class Model:
 
 @dataclass(frozen=True)
 class Config:
-    """Real and synthetic pictures in, a ReID model out."""
+    """Real and synthetic images in, a ReID model out."""
 
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     optim: ReIDOptimization = field(default_factory=ReIDOptimization)
     augment: Augmentation = field(default_factory=Augmentation)
     steps: int = 24_000
-    """Of the whole run."""
+    """Training steps of the whole run."""
     people: int = 32
-    """In a batch."""
+    """People in a batch."""
     pictures: int = 4
-    """Of each of them."""
+    """Images of each person in a batch."""
     every: int = 2000
-    """Steps between two checkpoints, and between two validations."""
+    """Steps between checkpoints, which are also those between validations."""
     cache: Path | None = Path("outputs/cache")
-    """Folder of the resized pictures; None = read the files again and again."""
+    """Folder of resized images; None = read the files at every start."""
     resume: Literal["latest", "no"] = "latest"
-    """Go on from the newest whole checkpoint, or refuse a folder that has one."""
+    """Continue from the newest whole checkpoint (latest), or refuse a folder that has one (no)."""
     trackers: tuple[str, ...] = ()
-    """tensorboard, wandb, trackio, … as accelerate knows them."""
+    """Trackers of accelerate: tensorboard, wandb, trackio, ..."""
     output: Path = Path("outputs/train")
     """Folder of the run."""
     seed: int = 0
-    """Every random draw hangs on it."""
+    """Seed of all random draws."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model is."""
+    """Device of the model; auto = cuda if there is one."""
 
     def __post_init__(self):
         within("steps", self.steps, 1, 10**8)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train the view-aware diffusion on pairs of ground and aerial pictures.
+"""Train the view diffusion model on pairs of ground and aerial images.
 
 viewsynth train-diffusion configs/diffusion/small.yaml --data.world outputs/world
 
-Pairs come from a world of ours (exact by the pixel), from any data set of people seen from the
-ground and from above, or both. A small model gets an autoencoder of its own first; Stable Diffusion
-is given by a folder or hub id. The output folder gets `pairs/`, for each stage a folder with its
-checkpoints and `log.jsonl`, `grids/`, `config.yaml`, `run.json`, `inputs.jsonl`, and last
-`pipeline/`, which `generate --refine.engine` takes; after a LoRA also `lora/`, after a distillation
-`teacher/`. Run the same command again to go on after a stop. Several processes:
-`accelerate launch -m viewsynth.commands.train_diffusion ...`
+Pairs come from a rendered world (exact by the pixel), from any data set with ground and aerial
+images of the same people, or both. A small model first gets an autoencoder of its own; Stable
+Diffusion is given by a folder or hub id. The output folder gets `pairs/`, a folder per stage with
+its checkpoints and `log.jsonl`, `grids/`, `config.yaml`, `run.json`, `inputs.jsonl`, and finally
+`pipeline/`, which `generate --refine.engine` takes; a LoRA is also saved to `lora/`, the model
+before distillation to `teacher/`. Run the same command again to continue after a stop. With several
+processes: `accelerate launch -m viewsynth.commands.train_diffusion ...`
 """
 
 from __future__ import annotations
@@ -41,44 +41,33 @@ if TYPE_CHECKING:
     from viewsynth.diffusion.pairs.stored import Pairs
     from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 
-OURS = set(
-    [
-        "pairs",
-        "autoencoder",
-        "training",
-        "distillation",
-        "grids",
-        "lora",
-        "teacher",
-        "pipeline",
-        "config.yaml",
-        "run.json",
-        "tracker",
-        ".gitkeep",
-    ]
-) | {fingerprint.RECORD}
-FREE = ("output", "resume", "every", "trackers", "device", "workers", "commercial")  # no weight
-SIDE = 16  # sides are multiples: autoencoder and UNet halve those of the small model four times
+OURS = {
+    *("pairs", "autoencoder", "training", "distillation", "grids", "lora", "teacher", "pipeline"),
+    *("config.yaml", "run.json", fingerprint.RECORD, "tracker", ".gitkeep"),
+}
+# Options that do not affect the weights.
+FREE = ("output", "resume", "every", "trackers", "device", "workers", "commercial")
+SIDE = 16  # image sides are multiples: the small autoencoder and UNet halve them four times
 
 
 @dataclass(frozen=True)
 class Data(Reading, Source):
-    """What is learnt from."""
+    """Training data."""
 
     world: Path | None = None
-    """Folder of `viewsynth world`, whose training people give exact pairs."""
+    """Folder of viewsynth world, whose training people give exact pairs."""
     people: int | None = None
-    """How many of them; None = all."""
+    """Number of these people; None = all."""
     root: Path | None = None
-    """Where real data lie; their training people give pairs that are alike in identity."""
+    """Folder of a real data set, whose training people give pairs of the same identity."""
     licence: str = "unknown"
-    """Of those pictures, an SPDX identifier if you know it."""
+    """Licence of its images, an SPDX identifier."""
     pairs: tuple[Path, ...] = ()
-    """Folders of pairs of earlier runs, beside those or instead."""
+    """Folders of pairs of earlier runs, in addition or instead."""
     mirror: bool = True
-    """Learn from the mirror image of every pair, too."""
+    """Also train on the mirror image of every pair."""
     validation: float = 0.05
-    """Part of the people kept for validation; 0 = nobody."""
+    """Share of the people held out for validation; 0 = none."""
 
     def __post_init__(self):
         within("data.people", self.people, 1, 10**8)
@@ -87,23 +76,22 @@ class Data(Reading, Source):
 
 @dataclass(frozen=True)
 class Model:
-    """What learns."""
+    """The model to train."""
 
     base: str = "small"
-    """"small": from scratch, with an autoencoder of its own; or a folder or hub id with weights of
-    the class of Stable Diffusion 1.5 or 2.1, or a pipeline that this command made."""
+    """small (from scratch), or folder or hub id of Stable Diffusion 1.5, 2.1 or of a pipeline."""
     licence: str = "unknown"
-    """Of those weights, an SPDX identifier if you know it."""
+    """Licence of the base's weights, an SPDX identifier."""
     identity: Path | None = None
-    """Model that `viewsynth train` saved, whose features tell identity; None = the base's own."""
+    """Model of viewsynth train as identity encoder; None = the one of the base."""
     identity_licence: str = "unknown"
-    """Of its weights, which is that of the pictures it learnt from."""
+    """Licence of its weights, which depends on its training images."""
     size: tuple[int, int] = (128, 64)
-    """Height and width of the pictures, pixels."""
+    """Height and width of the images, pixels."""
     rank: int = 0
-    """Of a LoRA of the UNet; 0 = the whole UNet learns."""
+    """Rank of a LoRA of the UNet; 0 = the whole UNet is trained."""
     checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, a third more time."""
+    """Gradient checkpointing: less memory, a third more time."""
 
     def __post_init__(self):
         for side in self.size:
@@ -120,7 +108,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Config:
-    """Pairs of pictures in, a pipeline that makes aerial views out."""
+    """Pairs of images in, a pipeline that generates aerial views out."""
 
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
@@ -128,21 +116,21 @@ class Config:
     optim: DiffusionOptimization = field(default_factory=DiffusionOptimization)
     distil: DistillationOptimization = field(default_factory=DistillationOptimization)
     every: int = 1000
-    """Steps between two checkpoints, and between two validations."""
+    """Steps between checkpoints, which are also those between validations."""
     resume: Literal["latest", "no"] = "latest"
-    """Go on from the newest whole checkpoint, or refuse a folder that has one."""
+    """Continue from the newest whole checkpoint (latest), or refuse a folder that has one (no)."""
     trackers: tuple[str, ...] = ()
-    """tensorboard, wandb, trackio, ... as accelerate knows them."""
+    """Trackers of accelerate: tensorboard, wandb, trackio, ..."""
     workers: int = 0
-    """Processes that make the pairs; 0 = all cores."""
+    """Worker processes that make the pairs; 0 = one per core."""
     commercial: bool = False
-    """Fail unless data and base allow commercial use."""
+    """Fail unless all data and models allow commercial use."""
     output: Path = Path("outputs/train_diffusion")
     """Folder of the run."""
     seed: int = 0
-    """Every random draw hangs on it."""
+    """Seed of all random draws."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model is."""
+    """Device of the model; auto = cuda if there is one."""
 
     def __post_init__(self):
         within("every", self.every, 1, 10**8)
@@ -160,7 +148,7 @@ def run(config: Config) -> int:
     first = accelerator.is_main_process
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
-    pipeline = _base(config)  # before the pairs: a wrong one is told at once
+    pipeline = _base(config)  # before the pairs, so that a wrong one fails at once
     with accelerator.main_process_first():
         if first:
             claim(config.output, OURS, "run.json")
@@ -168,7 +156,9 @@ def run(config: Config) -> int:
             _make_pairs(config)
         pairs = Pairs.open(*config.data.pairs, *_pairs(config))
     if pairs.size != pipeline.size:
-        raise ValueError(f"data.pairs are {pairs.size} pixels, the model is {pipeline.size}")
+        raise ValueError(
+            f"data.pairs must have the model's size of {pipeline.size} pixels, got {pairs.size}"
+        )
     if first:
         _freeze(config, pairs, accelerator)
     if config.trackers:
@@ -180,11 +170,22 @@ def run(config: Config) -> int:
     return 0
 
 
-# ---- what the user gave --------------------------------------------------------------------------
+# ---- options -------------------------------------------------------------------------------------
 
 
 def check(config: Config) -> dict[str, str]:
-    """Look at everything that was given before anything is loaded; returns the licences by part."""
+    """Check the options before anything is loaded.
+
+    Args:
+        config: The options.
+
+    Returns:
+        Part -> licence.
+
+    Raises:
+        ValueError: if options are missing or do not fit together.
+        FileNotFoundError: if a folder does not exist.
+    """
     from viewsynth.diffusion import loading
     from viewsynth.diffusion.pairs.stored import Pairs
 
@@ -205,13 +206,13 @@ def check(config: Config) -> dict[str, str]:
         Pairs.open(folder)
         licences["pairs"] = data.licence
     if model.base != "small":
-        hub.folder_of(model.base, loading.files())  # now, not after the pairs were made
+        hub.folder_of(model.base, loading.files())  # now, not after the pairs are made
         licences["base"] = model.licence
     if model.identity is not None:
         if not (model.identity / "config.json").is_file():
             raise FileNotFoundError(
                 f"model.identity: there is no config.json in {model.identity}; give the folder "
-                "model/ of a viewsynth train"
+                "model/ of a run of viewsynth train"
             )
         licences["identity"] = model.identity_licence
     if config.commercial:
@@ -220,7 +221,7 @@ def check(config: Config) -> dict[str, str]:
 
 
 def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
-    """Write down what decides the weights, or refuse to go on with something else."""
+    """Record what decides the weights, or refuse to resume with something else."""
     folder = config.output
     settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
     settings["data"] = reading.told(settings["data"])
@@ -235,19 +236,19 @@ def _freeze(config: Config, pairs: Pairs, accelerator) -> None:
         old = json.loads((folder / "run.json").read_text(encoding="utf-8"))["settings"]
         new = dict(settings)
         for stage, group in (("training", "optim"), ("distillation", "distil")):
-            if stage not in begun:  # may still be changed
+            if stage not in begun:  # its options may still change
                 old.pop(group), new.pop(group)
         refuse_other_settings(folder, old, new)
     fingerprint.keep(folder, known)
     write(folder / "config.yaml", dump(config).encode())
-    told = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"
-    write(folder / "run.json", told.encode())
+    record = json.dumps({"settings": settings, "facts": facts()}, indent=1) + "\n"
+    write(folder / "run.json", record.encode())
 
 
 def _inputs(config: Config) -> dict[str, tuple[Path, dict]]:
-    """The files that the run reads, by the names of their places as they were given.
+    """The files that the run reads, by name: pairs of earlier runs, identity encoder and base.
 
-    The pictures that pairs are made of are known where the pairs lie.
+    The source images of pairs are recorded in the folder of the pairs.
     """
     from viewsynth.diffusion import adapt, loading
     from viewsynth.diffusion.pairs.stored import INDEX, ROWS, SHARDS
@@ -271,7 +272,7 @@ def _inputs(config: Config) -> dict[str, tuple[Path, dict]]:
 
 
 def _pairs(config: Config) -> dict[Path, str]:
-    """The folders of pairs that the run makes, and of what."""
+    """The folders of pairs that the run makes -> their source."""
     wanted = {"world": config.data.world, "data": config.data.root}
     return {config.output / "pairs" / name: name for name, root in wanted.items() if root}
 
@@ -304,9 +305,9 @@ def _base(config: Config) -> ViewDiffusionPipeline:
         if made.size != tuple(model.size):
             raise ValueError(f"model.size must be that of the base, {made.size}; got {model.size}")
         if model.identity:
-            raise ValueError("model.identity must be absent: the base has learnt from its own")
+            raise ValueError("model.identity must be None: the base has an identity encoder")
         if type(made.scheduler).__name__ == "LCMScheduler":
-            raise ValueError(f"model.base: {model.base} is distilled; give teacher/ beside it")
+            raise ValueError(f"model.base: {model.base} is distilled; give teacher/ next to it")
         return made
     return adapt.adapt(folder, identity, model.size, config.seed, model.licence)
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train the second stage of SD-ReID: a diffusion that makes the features of the missing views.
+"""Train the second stage of SD-ReID: a diffusion that generates features of the missing views.
 
 viewsynth train --model.method sd_reid --model.backbone ... --data.root DIR --output outputs/stage1
 viewsynth train-sd-reid outputs/stage1
 
-The first stage's run says which data it learnt from. Its features of those pictures are made once
-and kept in --cache; then the generator learns from them alone. The output folder gets `model/`
-(what `evaluate --model.path` takes: the identity feature and a feature of every view),
-`training/` (checkpoints, `log.jsonl`), `cost.json`, `config.yaml`, `run.json` and `inputs.jsonl`
-(every picture with its SHA-256). Run the same command again to go on after a stop.
+The training data is that of the first stage's run. The features of its images are computed once and
+stored in --cache; the generator is trained on them alone. The output folder gets `model/` (what
+`evaluate --model.path` takes: the identity feature and one feature per view), `training/`
+(checkpoints, `log.jsonl`), `cost.json`, `config.yaml`, `run.json` and `inputs.jsonl` (every image
+with its SHA-256). Run the same command again to continue after a stop.
 """
 
 from __future__ import annotations
@@ -37,21 +37,23 @@ if TYPE_CHECKING:
     from viewsynth.reid.sd_reid import cache, training
     from viewsynth.reid.sd_reid.model import Generator
 
-OURS = set(["model", "training", "cost.json", "config.yaml", "run.json", "tracker", ".gitkeep"])
-OURS |= {fingerprint.RECORD}
-# What changes no weight: the sampler is read by the finished model alone, and the first stage is
-# told by its features, wherever it lies.
+OURS = {
+    *("model", "training", "cost.json", "config.yaml", "run.json"),
+    *(fingerprint.RECORD, "tracker", ".gitkeep"),
+}
+# Options that do not affect the weights. The sampler is used by the finished model only; the first
+# stage is identified by its features, not by its folder.
 FREE = ("stage1", "output", "resume", "every", "trackers", "device", "cache", "sampler")
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How the finished model samples."""
+    """Sampling of the finished model."""
 
     steps: int = 5
-    """Of the sampler."""
+    """Sampling steps."""
     guidance: float = 2.0
-    """How strongly the condition is followed; 1 = as learnt, in half the time."""
+    """Classifier-free guidance; 1 = none, in half the time."""
 
     def __post_init__(self):
         within("sampler.steps", self.steps, 1, 1000)
@@ -63,24 +65,24 @@ class Config:
     """A trained first stage in, a model that completes the missing views out."""
 
     stage1: tyro.conf.Positional[Path] = Path("outputs/train")
-    """Output of `viewsynth train --model.method sd_reid`."""
+    """Output folder of `viewsynth train --model.method sd_reid`."""
     generator: GeneratorShape = field(default_factory=GeneratorShape)
     optim: GeneratorOptimization = field(default_factory=GeneratorOptimization)
     sampler: Sampler = field(default_factory=Sampler)
     every: int = 2000
-    """Steps between two checkpoints, and between two validations."""
+    """Steps between checkpoints, which are also those between validations."""
     cache: Path = Path("outputs/cache")
-    """Folder of the features."""
+    """Folder of the cached features and resized images."""
     resume: Literal["latest", "no"] = "latest"
-    """Go on from the newest whole checkpoint, or refuse a folder that has one."""
+    """Continue from the newest whole checkpoint (latest), or refuse a folder that has one (no)."""
     trackers: tuple[str, ...] = ()
-    """tensorboard, wandb, trackio, … as accelerate knows them."""
+    """Trackers of accelerate: tensorboard, wandb, trackio, ..."""
     output: Path = Path("outputs/train_sd_reid")
     """Folder of the run."""
     seed: int = 0
-    """Every random draw hangs on it."""
+    """Seed of all random draws."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model is."""
+    """Device of the model; auto = cuda if there is one."""
 
     def __post_init__(self):
         within("every", self.every, 1, 10**8)
@@ -129,13 +131,15 @@ def run(asked: Config) -> int:
     return 0
 
 
-# ---- what the user gave --------------------------------------------------------------------------
+# ---- before training -----------------------------------------------------------------------------
 
 
 def _first_stage(folder: Path) -> train.Config:
-    """The configuration of the first stage's run.
+    """Read the configuration of the first stage's run.
 
-    Raises: FileNotFoundError, ValueError: if it is none, or of another method.
+    Raises:
+        FileNotFoundError: if the folder holds no finished run.
+        ValueError: if the run is of another method.
     """
     from viewsynth.reid import saved
 
@@ -143,32 +147,33 @@ def _first_stage(folder: Path) -> train.Config:
     if not path.is_file() or not saved.is_ours(folder / "model"):
         raise FileNotFoundError(
             f"{folder} is no finished run of viewsynth train: expected config.yaml and model/ in "
-            "it; give its --output"
+            "it; give the --output of one"
         )
-    told = config.parse(train.Config, [str(path)], "train-sd-reid")
-    if told.model.method != "sd_reid":
+    found = config.parse(train.Config, [str(path)], "train-sd-reid")
+    if found.model.method != "sd_reid":
         raise ValueError(
-            f"{folder} was trained with the method {told.model.method}; the second stage needs "
-            "--model.method sd_reid"
+            f"{folder} was trained with the method {found.model.method}; the second stage needs a "
+            "first stage with --model.method sd_reid"
         )
-    return told
+    return found
 
 
 def _generator(asked: Config, person, views: int) -> Generator:
-    """A new generator for a first stage. Raises: ValueError: if the data has other views by now."""
+    """A new generator for the first stage; refuses data with another number of views."""
     from viewsynth.reid.backbones import drawn
     from viewsynth.reid.sd_reid.model import Generator
 
     if views != len(person.bank):
         raise ValueError(
-            f"the data of {asked.stage1} has {views} views now, its model learnt {len(person.bank)}"
+            f"the data of {asked.stage1} has {views} views now, its model has {len(person.bank)}; "
+            "restore the data, or train the first stage again"
         )
     with drawn(asked.seed, "generator"):
         return Generator(person.backbone.width, len(person.backbone.blocks), views, asked.generator)
 
 
 def _cached(asked: Config, person, chosen: pool.Pool, pixels, accelerator) -> cache.Cached:
-    """Features of a pool, made by the main process."""
+    """The features of a pool, computed by the main process."""
     from viewsynth.reid.sd_reid import cache
     from viewsynth.reid.sd_reid.mode import MODES
 
@@ -185,7 +190,7 @@ def _cached(asked: Config, person, chosen: pool.Pool, pixels, accelerator) -> ca
 
 
 def _plan(asked: Config, first_stage: train.Config, learnt: pool.Pool) -> training.Plan:
-    """Batches of the first stage's kind. Raises: ValueError: if they cannot be drawn."""
+    """Batches as in the first stage; raises ValueError if the pool has too few images."""
     from viewsynth.reid.sd_reid import training
 
     people = asked.optim.batch // asked.optim.pictures
@@ -214,7 +219,7 @@ def _freeze(
     files: dict,
     accelerator,
 ) -> None:
-    """Write down what decides the weights, or refuse to go on with something else."""
+    """Record what decides the weights, or refuse to resume with something else."""
     from viewsynth.reid.sd_reid import cache
     from viewsynth.reid.sd_reid.mode import MODES
 
@@ -222,7 +227,7 @@ def _freeze(
     begun = any((folder / "training").glob("checkpoint-*"))
     if begun and asked.resume == "no":
         raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
-    known = fingerprint.compare(folder, files, begun)  # first: the features hang on them
+    known = fingerprint.compare(folder, files, begun)  # first: the features depend on them
     settings = {key: value for key, value in values.items() if key not in FREE}
     settings["optim"]["parts"] = asked.optim.parts or accelerator.num_processes
     mark = cache.mark(person, learnt, MODES[asked.generator.mode].dropped_paths, asked.seed)
@@ -232,11 +237,11 @@ def _freeze(
         refuse_other_settings(folder, old["settings"], settings)
     fingerprint.keep(folder, known)
     write(folder / "config.yaml", dump(asked).encode())
-    told = {"settings": settings, "stage1": to_dict(first_stage), "facts": facts()}
-    write(folder / "run.json", (json.dumps(told, indent=1) + "\n").encode())
+    record = {"settings": settings, "stage1": to_dict(first_stage), "facts": facts()}
+    write(folder / "run.json", (json.dumps(record, indent=1) + "\n").encode())
 
 
-# ---- the run -------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------
 
 
 def _train(asked: Config, generator, cached, checked, plan, accelerator) -> Generator:
@@ -259,18 +264,18 @@ def _train(asked: Config, generator, cached, checked, plan, accelerator) -> Gene
 
 
 def _finish(asked: Config, first_stage: train.Config, person, generator, device) -> None:
-    """Write the model, and what it costs."""
+    """Write the model, and measure its cost."""
     from viewsynth.reid.sd_reid import cost, fused
 
     sampler = asked.sampler
     model = fused.Fused(person, generator, sampler.steps, sampler.guidance).to(device).eval()
     about = {"data": first_stage.data.name, "steps": asked.optim.steps}
     fused.save(model, asked.output / "model", about)
-    told = cost.report(model)
-    write(asked.output / "cost.json", (json.dumps(told, indent=1) + "\n").encode())
-    one, both = told["encoder"], told["fused"]
+    costs = cost.report(model)
+    write(asked.output / "cost.json", (json.dumps(costs, indent=1) + "\n").encode())
+    one, both = costs["encoder"], costs["fused"]
     sys.stderr.write(
-        f"a picture costs {both['gflops']:.2f} GFLOPs and {both['milliseconds']:.1f} ms, the "
+        f"an image takes {both['gflops']:.2f} GFLOPs and {both['milliseconds']:.1f} ms, by the "
         f"encoder alone {one['gflops']:.2f} and {one['milliseconds']:.1f}; "
         f"look at {asked.output / 'model'}\n"
     )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw a world of people: CARGO's layout, with exact truth for every picture.
+"""Render a world of people in CARGO's layout, with exact ground truth for every image.
 
 viewsynth world --people 1000 --images-per-person 20 --output outputs/world
 
-Thirteen cameras, five of which fly, see people who walk by; `paired/` holds moments that two
-cameras on the ground and three drones saw at once. Run the same command again to go on after a
-stop; more people, more pictures of each or more instants extend what there is.
+Thirteen cameras, five of them on drones, record people who walk by; `paired/` holds instants that
+two ground cameras and three drones record at once. Run the same command again to continue after a
+stop; more people, more images per person or more instants extend the world.
 """
 
 from __future__ import annotations
@@ -19,57 +19,43 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from viewsynth import manifest
 from viewsynth.config import within
-from viewsynth.report import sheet
 from viewsynth.runtime.files import claim, clean, inside, write
 from viewsynth.runtime.provenance import code, facts
 from viewsynth.runtime.workers import Progress, cores, spread
 from viewsynth.world import writer
 
 FORMAT = 1
-# What decides the pixels: a world is extended by the code that drew it, or not at all.
+# Code that affects the pixels: a world can be extended only by the code that rendered it.
 CODE = ("bodies", "render", "world", "cameras.py")
-FAULTS = 0.01  # share of people that may be lost to faults before the run counts as failed
-SIZE = 25_000  # bytes of a picture with part map and rows, about
-OURS = set(
-    [
-        "train",
-        "query",
-        "gallery",
-        "paired",
-        "parts",
-        "chunks",
-        "truth.jsonl",
-        "people.jsonl",
-        "world.json",
-        "contact_sheet.png",
-        ".gitkeep",
-    ]
-)
-SHOWN, ACROSS, TALL = 40, 4, 150  # people on the sheet, people in a line, pixels of a tile
+FAULTS = 0.01  # largest share of people lost to faults in a run that succeeds
+SIZE = 25_000  # approximate bytes of an image with its part map and rows
+OURS = {
+    *("train", "query", "gallery", "paired", "parts", "chunks"),
+    *("truth.jsonl", "people.jsonl", "world.json", "contact_sheet.png", ".gitkeep"),
+}
+SHOWN, ACROSS, TALL = 40, 4, 150  # people on the sheet, people per row, pixels of a tile
 
 
 @dataclass(frozen=True)
 class Config:
-    """People, streets and cameras of our own, in any number."""
+    """A rendered data set of people, streets and cameras, of any size."""
 
     people: int = 100
-    """How many; even numbers are for training, odd ones for query and gallery."""
+    """Number of people; even numbers are for training, odd ones for query and gallery."""
     images_per_person: int = 20
-    """Pictures of each, shared among five to eight cameras."""
+    """Images of each person, from five to eight cameras."""
     instants: int = 1
-    """Moments of each that two cameras on the ground and three drones see at once."""
+    """Instants of each person that two ground cameras and three drones record at once."""
     output: Path = Path("outputs/world")
     """Folder of the world."""
     seed: int = 0
-    """Every random draw hangs on it."""
+    """Seed of all random draws."""
     workers: int = 0
-    """Processes; 0 = all cores."""
+    """Worker processes; 0 = one per core."""
     chunk: int = 8
-    """People whose pictures are finished together."""
+    """People that one worker renders together."""
 
     def __post_init__(self):
         within("people", self.people, 1, 99_999)
@@ -81,14 +67,18 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Draw the world; what is finished already is kept.
+    """Render the world; finished chunks are kept.
 
-    Returns: 0, or 1 if more than 1 % of the people were lost to faults.
+    Args:
+        config: The options.
+
+    Returns:
+        0, or 1 if more than 1 % of the people were lost to faults.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
-            "world is one command with --workers processes of its own; start it without a launcher "
-            f"(got WORLD_SIZE {os.environ['WORLD_SIZE']})"
+            "world starts --workers processes itself: start it without a launcher (got WORLD_SIZE "
+            f"{os.environ['WORLD_SIZE']})"
         )
     began = time.perf_counter()
     folder = config.output.expanduser().resolve()
@@ -109,14 +99,22 @@ def run(config: Config) -> int:
     made, seconds = sum(task.count for task in todo), time.perf_counter() - began
     session = {"pictures": made, "seconds": round(seconds, 2), "asked": wanted}
     _save(folder, settings, facts() | {"last_session": session})
-    _tell(folder, counts, made, seconds)
+    _report_counts(folder, counts, made, seconds)
     return _status(config, lost, died)
 
 
 def read(folder: Path) -> dict:
-    """What `world.json` says.
+    """Read `world.json`.
 
-    Raises: FileNotFoundError, ValueError: if there is no world of ours.
+    Args:
+        folder: Folder of the world.
+
+    Returns:
+        Its contents.
+
+    Raises:
+        FileNotFoundError: if there is no `world.json`.
+        ValueError: if it cannot be read.
     """
     path = folder / "world.json"
     if not path.is_file():
@@ -152,24 +150,24 @@ def _refuse_full_disk(folder: Path, pictures: int) -> None:
     free, need = shutil.disk_usage(folder).free, pictures * SIZE
     if need > free:
         raise ValueError(
-            f"output: {pictures} pictures need about {need / 1e9:.1f} GB, and {folder} has "
+            f"output: {pictures} images need about {need / 1e9:.1f} GB, and {folder} has "
             f"{free / 1e9:.1f} GB; make room, give another --output, or ask for less"
         )
 
 
 def _prepare() -> None:
-    """Build once, here, what the workers load: the very first time takes a minute."""
+    """Build the body model, which the workers load; the first time takes a minute."""
     from viewsynth import bodies
 
-    _say("loading the body (the very first time it is built: about a minute)")
+    _say("loading the body model (built at the first use, which takes about a minute)")
     bodies.load("anny")
 
 
 def _work(folder: Path, config: Config, todo: list[writer.Task]) -> list[tuple[str, str]]:
-    """Do the tasks; returns those whose worker died, and why."""
+    """Compute the tasks in workers; returns the people whose worker died, with the reasons."""
     files = {folder / "chunks" / f"{task.part}.jsonl": task.count for task in todo}
     workers, died = min(config.workers or cores(), max(len(todo), 1)), []
-    with Progress(files, ("picture", "pictures")) as progress:
+    with Progress(files, ("image", "images")) as progress:
         for outcome in spread(todo, writer.start, (folder, config.seed), workers):
             progress.update()
             if outcome is not None and outcome[1]:
@@ -179,8 +177,8 @@ def _work(folder: Path, config: Config, todo: list[writer.Task]) -> list[tuple[s
     return died
 
 
-def _tell(folder: Path, counts: Counter, made: int, seconds: float) -> None:
-    """Say what there is now, camera by camera."""
+def _report_counts(folder: Path, counts: Counter, made: int, seconds: float) -> None:
+    """Print the number of images per camera and split."""
     splits = [s for s in ("train", "query", "gallery", "paired") if any(k[0] == s for k in counts)]
     _say("camera " + " ".join(f"{split:>9}" for split in splits))
     for camera in sorted({camera for _, camera in counts}, key=lambda name: int(name[3:])):
@@ -188,7 +186,7 @@ def _tell(folder: Path, counts: Counter, made: int, seconds: float) -> None:
     sums = [sum(n for (s, _), n in counts.items() if s == split) for split in splits]
     _say("   all " + " ".join(f"{count:>9}" for count in sums))
     speed = f", {made / seconds:.1f} images/s" if made else ""
-    _say(f"{sum(counts.values())} images, {made} of them now, {seconds:.0f} s{speed}")
+    _say(f"{sum(counts.values())} images, {made} of them new, {seconds:.0f} s{speed}")
     _say(f"look at {folder / 'contact_sheet.png'}")
 
 
@@ -211,7 +209,16 @@ def _say(text: str) -> None:
 
 
 def draw_sheet(folder: Path) -> bytes:
-    """The first people, two pictures from the ground and three from the air of each, as PNG."""
+    """Draw the contact sheet: two ground and three aerial images of each of the first people.
+
+    Args:
+        folder: Folder of the world.
+
+    Returns:
+        A PNG file.
+    """
+    from viewsynth.report import sheet
+
     tiles = [list(_tiles(folder, rows)) for rows in _first_rows(folder)]
     shown = []
     for k in range(0, len(tiles), ACROSS):
@@ -220,7 +227,7 @@ def draw_sheet(folder: Path) -> bytes:
 
 
 def _first_rows(folder: Path) -> list[list[dict]]:
-    """Rows of the first people, five of each: those of their first instant, if there are any."""
+    """Rows of the first people, five of each, from their first instant if there is one."""
     people: dict[str, list[dict]] = {}
     for name in writer.chunks(folder):
         for path in writer.parts_of(folder, name):
@@ -240,6 +247,10 @@ def _first_rows(folder: Path) -> list[list[dict]]:
 
 
 def _tiles(folder: Path, rows: list[dict]):
+    from PIL import Image
+
+    from viewsynth.report import sheet
+
     for row in sorted(rows, key=lambda row: row["elevation"]):
         with Image.open(inside(folder, row["file_name"])) as image:
             factor = TALL / max(image.size)

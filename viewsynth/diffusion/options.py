@@ -21,8 +21,7 @@ class Refine:
     guidance: float = 1.0
     """Classifier-free guidance by the source image; 1 = none, more takes twice the time."""
     strength: float = 0.4
-    """Noise that is added to the rendering at the start, 0.02 to 1: more allows larger changes, 1
-    starts from noise alone."""
+    """Initial noise on the rendering, 0.02 to 1: more allows larger changes, 1 is noise alone."""
     keep_seen: float = 0.5
     """How much of the rendering is kept in observed pixels, 0 to 1."""
     background: Literal["kept", "generated"] = "kept"
@@ -105,8 +104,7 @@ class DistillationOptimization(Optimization):
     stations: int = 50
     """Points on the teacher's DDIM trajectory, one step of the student apart."""
     drop: float = 0.1
-    """Probability of dropping geometry and source, each independently, so that the student handles
-    either alone and guidance is possible."""
+    """Probability of dropping geometry and source, each independently, as guidance needs it."""
 
     def __post_init__(self):
         super().__post_init__()

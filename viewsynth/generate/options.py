@@ -87,5 +87,4 @@ class Pose:
     """Pose of the rendered people."""
 
     mode: Literal["fitted", "relaxed", "walk"] = "relaxed"
-    """fitted to the image; relaxed, more than half way to a walking pose, which looks truer from
-    above; or walk."""
+    """fitted = as in the image; relaxed = more than half way to a walking pose; or walk."""

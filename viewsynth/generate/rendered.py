@@ -14,7 +14,7 @@ from PIL import Image
 from viewsynth.cameras import Cameras
 from viewsynth.generate.options import Views
 from viewsynth.records import View
-from viewsynth.render import bare
+from viewsynth.render import foreground
 from viewsynth.render.options import Sensor
 from viewsynth.runtime.images import COMPOSITE, jpeg
 
@@ -95,7 +95,7 @@ def rendered(view: View, sensor: Sensor, source_type: str) -> RenderedView:
         image=Image.fromarray(view.image),
         seen=Image.fromarray(view.seen),
         mask=Image.fromarray(view.mask),
-        camera=bare.window(view, view.image.shape[:2], sensor.picture_height),
+        camera=foreground.crop_camera(view, view.image.shape[:2], sensor.picture_height),
         elevation=view.elevation,
         azimuth=view.azimuth,
         distance=view.distance,

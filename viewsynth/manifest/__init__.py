@@ -4,6 +4,7 @@
 - `frozen`: `run.json`, the frozen input list of people and their chunks.
 - `parts`: `parts/<chunk>.jsonl`, one part per finished chunk, joined to `metadata.jsonl` and
   `rejects.jsonl`.
+- `renaming`: names for the images of a run in the layouts of other data sets.
 
 A chunk is computed whole and leaves one part, which is written last: a chunk without a part is not
 done. Every file is written to a temporary place and renamed. There are no locks and no appends.

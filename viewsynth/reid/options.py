@@ -26,8 +26,7 @@ class ReIDOptimization:
     clip: float = 5.0
     """Gradients are clipped to this norm; 0 = no clipping."""
     parts: int = 0
-    """Parts that a batch is split into, each with its own triplets; 0 = one per process, more are
-    accumulated."""
+    """Parts of a batch, each with its own triplets; 0 = one per process, more are accumulated."""
     average: float = 0.0
     """Decay of the moving average (EMA) of the weights, which is then saved; 0 = no average."""
     mine_synthetic_from: float = 0.25

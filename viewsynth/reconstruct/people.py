@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reconstruct people: crops in; textured bodies with seen maps and FitQuality out.
+
+parse -> foreign -> facing -> fit -> texture (project, harmonise, fuse) -> fill, for all people of a
+chunk together. Measurements and flags go into the person; `viewsynth.judge` decides what is kept.
+Only crops that show another person than the others are left out here, each with a reject.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from viewsynth import bodies
+from viewsynth.reconstruct import crop_flags, facing, fill, fit, foreign, quality, targets, texture
+from viewsynth.reconstruct.parse import Parse, parse
+from viewsynth.reconstruct.posing import Poser
+from viewsynth.reconstruct.tflite import Model
+from viewsynth.records import Person, Reject, Sample
+
+MOST_CROPS = 8  # per person; more cost time and show hardly any further texels
+TALLEST = 320  # pixels; the atlas has no room for the detail of taller crops, which are shrunk
+STATURE = 1.68  # metres, of a mean adult; a crop does not say its scale
+REVISION = 3  # part of the fingerprint; raise it when the same images would give another person
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The models that reconstruction loads once per process."""
+
+    body: bodies.Body
+    fitter: fit.Fitter
+    poser: Poser
+    atlas: texture.Atlas
+    pose_model: Model
+    detector: Model
+
+
+@dataclass
+class Outcome:
+    """The result for one person.
+
+    Args:
+        person: None if no crop could be used.
+        rejects: The crops that were not used, with reasons.
+        overlays: Of each used crop the crop, the mask over it and the fit over it, for the report.
+            uint8 [H, W, 3] each
+    """
+
+    person: Person | None
+    rejects: list[Reject] = field(default_factory=list)
+    overlays: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+
+def load(body: bodies.Body, pose_model, detector_model) -> Tools:
+    """Load the pose models and prepare the body.
+
+    Args:
+        body: See `viewsynth.bodies.load`.
+        pose_model: File of the landmark model, see `viewsynth.runtime.weights`.
+        detector_model: File of the person detector, likewise.
+    """
+    return Tools(
+        body=body,
+        fitter=fit.Fitter(body),
+        poser=Poser(body),
+        atlas=texture.prepare(body),
+        pose_model=Model(pose_model),
+        detector=Model(detector_model),
+    )
+
+
+@dataclass
+class _Crop:
+    """A crop of the person `owner`; for `flags` and `pixels` see `crop_flags.flags`."""
+
+    owner: int
+    sample: Sample
+    image: np.ndarray
+    parse: Parse
+    flags: list[str]
+    pixels: float
+
+
+@torch.no_grad()
+def reconstruct(
+    people: list[list[Sample]],
+    images: list[list[np.ndarray]],
+    tools: Tools,
+    digests: list[list[str]] | None = None,
+    alike: Callable[[list[np.ndarray], list[int]], np.ndarray] | None = None,
+) -> list[Outcome]:
+    """Reconstruct the people of a chunk.
+
+    Args:
+        people: The samples of each person; of one (pid, outfit) each.
+        images: The crop of every sample.  uint8 [H, W, 3] each
+        tools: See `load`.
+        digests: SHA-256 of the file of every sample, for the record.
+        alike: `alike(images, owners)` returns the log odds [N, N] that two crops show one person;
+            they are added to those of `foreign`.
+
+    Returns:
+        One outcome per person, in their order.
+    """
+    outcomes = [Outcome(person=None) for _ in people]
+    digests = digests or [[""] * len(samples) for samples in people]
+    crops = _without_foreign(_parse_all(people, images, tools, outcomes), outcomes, alike)
+    if not crops:
+        return outcomes
+    facing.resolve(crops)
+    owners = sorted({crop.owner for crop in crops})
+    found, vertices = _fit(crops, owners, tools)
+    paints, overlaps, fronts = texture.project(
+        tools.body,
+        tools.atlas,
+        found,
+        vertices,
+        [crop.image for crop in crops],
+        [crop.parse.mask for crop in crops],
+    )
+    scores = [quality.of_crop(crop, found, row, overlaps[row]) for row, crop in enumerate(crops)]
+    for place, owner in enumerate(owners):
+        rows = [row for row, crop in enumerate(crops) if crop.owner == owner]
+        outcomes[owner].person = _assemble(
+            [crops[row] for row in rows],
+            [paints[row] for row in rows],
+            [scores[row] for row in rows],
+            found,
+            rows,
+            place,
+            tools,
+            [_digest(people[owner], digests[owner], crops[row].sample) for row in rows],
+        )
+        outcomes[owner].overlays = [_overlay(crops[row], fronts[row]) for row in rows]
+    return outcomes
+
+
+def _fit(crops: list[_Crop], owners: list[int], tools: Tools) -> tuple[fit.Fit, Tensor]:
+    """Fit all crops; also returns the posed and clothed vertices of each crop, [N, V, 3]."""
+    goal = targets.targets(
+        [crop.parse for crop in crops],
+        [owners.index(crop.owner) for crop in crops],
+        [_elevation(crop.sample) for crop in crops],
+        tools.body.faces.device,
+    )
+    with torch.enable_grad():
+        found = fit.fit(tools.fitter, goal)
+    bare = tools.body.vertices(found.shape[goal.person], found.pose)
+    no_hair = bare.new_zeros(len(crops))
+    return found, tools.poser.clothier.dress(bare, found.offsets[goal.person], no_hair)
+
+
+def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[_Crop]:
+    """Parse the best crops of every person; unusable ones are rejected."""
+    crops = []
+    for owner, (samples, own) in enumerate(zip(people, images, strict=True)):
+        order = sorted(range(len(samples)), key=lambda k: -_detail(own[k]))[:MOST_CROPS]
+        for k in sorted(order):
+            image = _shrunk(own[k])
+            found = parse(image, tools.pose_model)
+            if reason := quality.unusable(found, image, tools.pose_model):
+                outcomes[owner].rejects.append(
+                    Reject(
+                        source=samples[k].name,
+                        pid=samples[k].pid,
+                        stage="parse",
+                        reason=reason,
+                        scores={"presence": round(found.presence, 3)},
+                    )
+                )
+                continue
+            flags, pixels = crop_flags.flags(image, found)
+            flags += ["elevation"] * (_elevation(samples[k]) != samples[k].elevation)
+            crops.append(_Crop(owner, samples[k], image, found, flags, pixels))
+    return crops
+
+
+def _elevation(sample: Sample) -> float | None:
+    """The elevation that the data gives, degrees, if it is in the range of the fit."""
+    given, (low, high) = sample.elevation, fit.ELEVATIONS
+    return given if given is not None and low <= given <= high else None
+
+
+def _without_foreign(
+    crops: list[_Crop], outcomes: list[Outcome], alike: Callable | None
+) -> list[_Crop]:
+    """The crops without those that do not show the person of their owner's other crops."""
+    owners = np.array([crop.owner for crop in crops], int)
+    more = np.zeros((len(crops), len(crops)))
+    if alike and len(crops) > 1:
+        more = alike([crop.image for crop in crops], owners.tolist())
+    kept = []
+    for owner in np.unique(owners):
+        rows = np.flatnonzero(owners == owner)
+        own = [crops[row] for row in rows]
+        looks = [foreign.look(crop.image, crop.parse) for crop in own]
+        odds = foreign.log_odds(looks) + more[np.ix_(rows, rows)]
+        choice = foreign.decide(odds, [crop.pixels for crop in own])
+        for k in choice.out:
+            reject = _foreign(own[k], own[choice.kept[0]], choice.undecided)
+            outcomes[owner].rejects.append(reject)
+        for k in choice.kept:
+            own[k].flags += ["mixed"] * choice.undecided
+            kept.append(own[k])
+    return kept
+
+
+def _foreign(crop: _Crop, other: _Crop, undecided: bool) -> Reject:
+    """The reject of a crop that does not look like `other`, which is kept."""
+    pid = crop.sample.pid
+    if undecided:
+        reason = (
+            f"the crops of {pid!r} do not look like one person, and no majority tells which are "
+            f"right: {other.sample.name} was used and the person is flagged as mixed"
+        )
+    else:
+        reason = f"the crop does not look like the person in most crops of {pid!r}"
+    what = "; give another person a pid of its own, and other clothes an outfit of their own"
+    return Reject(source=crop.sample.name, pid=pid, stage="compare", reason=reason + what)
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    """The crop, at most `TALLEST` pixels high or wide."""
+    factor = max(image.shape[:2]) / TALLEST
+    if factor <= 1:
+        return image
+    size = [max(round(side / factor), 1) for side in image.shape[1::-1]]
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def _detail(image: np.ndarray) -> float:
+    """Amount of detail in a crop: its height times its sharpness."""
+    grey = image.mean(2)
+    return image.shape[0] * float(np.abs(np.diff(grey, axis=0)).mean() + 1)
+
+
+def _digest(samples, digests, sample) -> str:
+    return next(d for s, d in zip(samples, digests, strict=True) if s is sample)
+
+
+def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, digests) -> Person:
+    """Put one person together; crops with a bad fit are not used if there is a good one."""
+    good = [k for k, score in enumerate(scores) if quality.misfits(score) < 2] or list(
+        range(len(crops))
+    )
+    toned = texture.harmonise(
+        [paints[k] for k in good], tools.atlas, [scores[k]["trust"] for k in good]
+    )
+    colours, seen, notes = fill.complete(texture.fuse(toned), tools.atlas)
+    best = min(range(len(crops)), key=lambda k: quality.rank(scores[k]))
+    used = [scores[k] for k in good]
+    fallback = quality.fallback(scores[best])
+    shape, offsets = found.shape[place], found.offsets[place] + tools.poser.clothier.cloth
+    if fallback == "mean":
+        shape, offsets = tools.body.shape_mean, 0 * offsets
+    standing = tools.body.vertices(shape[None], 0 * tools.body.pose_mean[None])[0, :, 1]
+    sources = [
+        {
+            "file": crop.sample.name,
+            "sha256": digests[k],
+            "camid": crop.sample.camid,
+            "platform": crop.sample.platform,
+            "elevation": round(float(found.elevation[rows[k]]), 2),
+            "azimuth": round(float(found.azimuth[rows[k]]), 2),
+            "used": k in good,
+            "quality": scores[k],
+        }
+        | ({"elevation_given": crop.sample.elevation} if "elevation" in crop.flags else {})
+        for k, crop in enumerate(crops)
+    ]
+    return Person(
+        pid=crops[0].sample.pid,
+        body=tools.body.name,
+        shape=shape.cpu().numpy(),
+        pose=found.pose[rows[best]].cpu().numpy(),
+        offsets=offsets.cpu().numpy(),
+        scale=STATURE / float(standing.max() - standing.min()),
+        texture=colours,
+        seen=seen,
+        quality={**scores[best], **notes, **quality.of_person(scores[best], used)},
+        fallback=fallback,
+        sources=sources,
+        fingerprint=hashlib.sha256(
+            json.dumps([REVISION, tools.body.name, sources], sort_keys=True).encode()
+        ).hexdigest(),
+    )
+
+
+def _overlay(crop: _Crop, front: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The crop, the mask over it, and the fitted body over it."""
+    image = crop.image.astype(np.float32)
+    mask = crop.parse.mask[..., None]
+    masked = image * mask + (1 - mask) * (0.25 * image + np.array([150, 40, 150]) * 0.75)
+    body = front[..., None]
+    fitted = image * (1 - 0.6 * body) + 0.6 * body * np.array([40, 190, 230])
+    return crop.image, masked.astype(np.uint8), fitted.astype(np.uint8)
