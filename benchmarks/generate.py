@@ -48,7 +48,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARALLEL = "encode + write"  # runs in threads in parallel to the other stages
 # Stage -> functions that it consists of, in the modules that call them. Missing names are an error.
 STAGES = {
-    "read": ("data.images:read", "generate.chunk:sha256"),
+    "read": ("data.images:read", "generate.gather:sha256"),
     "find, crowd": ("reconstruct.find:find", "reconstruct.crowd:is_crowd"),
     "parse": ("reconstruct.people:parse", "reconstruct.facing:resolve"),
     "targets": ("reconstruct.targets:targets",),

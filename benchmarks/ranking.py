@@ -58,13 +58,13 @@ def crowd(query: int, gallery: int, people: int, width: int, noise: float) -> di
 # ---- comparisons ---------------------------------------------------------------------------------
 
 
-def plain(distances: np.ndarray, who: dict, start: int) -> list[Found]:
+def plain(distances: np.ndarray, data: dict, start: int) -> list[Found]:
     """Rank the gallery of each query by argsort."""
     found = []
-    for row, pid, camid in zip(distances, *_queries(who, start), strict=False):
+    for row, pid, camid in zip(distances, *_queries(data, start), strict=False):
         order = np.argsort(row)
-        same = who["gallery_pids"][order] == pid
-        hits = same[~(same & (who["gallery_camids"][order] == camid))]
+        same = data["gallery_pids"][order] == pid
+        hits = same[~(same & (data["gallery_camids"][order] == camid))]
         if not hits.any():
             found.append(None)
             continue
@@ -74,12 +74,12 @@ def plain(distances: np.ndarray, who: dict, start: int) -> list[Found]:
     return found
 
 
-def listed(distances: np.ndarray, who: dict, start: int) -> list[Found]:
+def listed(distances: np.ndarray, data: dict, start: int) -> list[Found]:
     """Rank like fast-reid without its compiled extension, after its description."""
     found, orders, curves = [], np.argsort(distances, axis=1), []
-    for order, pid, camid in zip(orders, *_queries(who, start), strict=False):
-        removed = (who["gallery_pids"][order] == pid) & (who["gallery_camids"][order] == camid)
-        hits = (who["gallery_pids"][order] == pid).astype(np.int32)[np.invert(removed)]
+    for order, pid, camid in zip(orders, *_queries(data, start), strict=False):
+        removed = (data["gallery_pids"][order] == pid) & (data["gallery_camids"][order] == camid)
+        hits = (data["gallery_pids"][order] == pid).astype(np.int32)[np.invert(removed)]
         if not np.any(hits):
             found.append(None)
             continue
@@ -94,31 +94,31 @@ def listed(distances: np.ndarray, who: dict, start: int) -> list[Found]:
     return found
 
 
-def _queries(who: dict, start: int) -> tuple[np.ndarray, np.ndarray]:
-    return who["query_pids"][start:], who["query_camids"][start:]
+def _queries(data: dict, start: int) -> tuple[np.ndarray, np.ndarray]:
+    return data["query_pids"][start:], data["query_camids"][start:]
 
 
 # ---- timing --------------------------------------------------------------------------------------
 
 
-def rank(who: dict, queries: int) -> None:
+def rank(data: dict, queries: int) -> None:
     """Print the table of ranking."""
-    total = len(who["query_pids"])
+    total = len(data["query_pids"])
     seconds = {"ours": 0.0, "plain argsort loop": 0.0, "fast-reid, Python path": 0.0}
     ways = dict(zip(list(seconds)[1:], (plain, listed), strict=True))
     slow: dict[str, list[Found]] = {name: [] for name in ways}
     began = time.process_time()
-    labels, rows = metrics.Labels(*_ids(who)), []
+    labels, rows = metrics.Labels(*_ids(data)), []
     seconds["ours"] += time.process_time() - began
     product = time.process_time()
-    for start, distances in metrics.blocks(who["query_features"], who["gallery_features"]):
+    for start, distances in metrics.blocks(data["query_features"], data["gallery_features"]):
         product_end = time.process_time()
         rows.append(labels.rows(distances, start))
         seconds["ours"] += time.process_time() - product_end
         if start < queries:
             for name, way in ways.items():
                 began = time.process_time()
-                slow[name] += way(distances, who, start)
+                slow[name] += way(distances, data, start)
                 seconds[name] += time.process_time() - began
         product += time.process_time() - product_end
     product = time.process_time() - product
@@ -161,9 +161,9 @@ def compare(name: str, rows: metrics.RankRows, other: list[Found]) -> None:
     assert (apart[free].max(0) < 1e-9).all() and (means < 1e-6).all(), "results differ"
 
 
-def _ids(who: dict) -> list[np.ndarray]:
+def _ids(data: dict) -> list[np.ndarray]:
     names = ("query_pids", "gallery_pids", "query_camids", "gallery_camids")
-    return [who[name] for name in names]
+    return [data[name] for name in names]
 
 
 # ---- memory --------------------------------------------------------------------------------------
@@ -181,9 +181,9 @@ def fresh(what: Callable, folder: str) -> dict:
 
 
 def _measured(what: Callable, folder: str, queue) -> None:
-    who = {path.stem: np.load(path) for path in sorted(Path(folder).glob("*.npy"))}
+    data = {path.stem: np.load(path) for path in sorted(Path(folder).glob("*.npy"))}
     before, began = peak(), (time.perf_counter(), time.process_time())
-    found = what(who)
+    found = what(data)
     wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
     queue.put({"wall": wall, "cpu": cpu, "before": before, "above": peak() - before, **found})
 
@@ -200,24 +200,24 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
 
 
-def chunked(who: dict) -> dict:
+def chunked(data: dict) -> dict:
     """Ranking from features, block by block."""
-    return _ranked(who, metrics.blocks(who["query_features"], who["gallery_features"]))
+    return _ranked(data, metrics.blocks(data["query_features"], data["gallery_features"]))
 
 
-def reranked(who: dict) -> dict:
+def reranked(data: dict) -> dict:
     """The same with k-reciprocal re-ranking."""
-    features = who["query_features"], who["gallery_features"]
+    features = data["query_features"], data["gallery_features"]
     began = time.process_time()
     nearest = list(metrics.neighbours(*features))
     searched = time.process_time() - began
     blocks = metrics.rerank(*features, nearest=nearest)
     encoded = time.process_time() - began - searched
-    return {"searched": searched, "encoded": encoded, **_ranked(who, blocks)}
+    return {"searched": searched, "encoded": encoded, **_ranked(data, blocks)}
 
 
-def _ranked(who: dict, blocks) -> dict:
-    labels = metrics.Labels(*_ids(who))
+def _ranked(data: dict, blocks) -> dict:
+    labels = metrics.Labels(*_ids(data))
     rows = [labels.rows(distances, start) for start, distances in blocks]
     found = metrics.summarise(metrics.RankRows.join(rows))
     return {"mAP": found.mAP, "rank1": float(found.cmc[0])}
@@ -245,13 +245,13 @@ def main(
     """
     torch.set_num_threads(1)
     print(machine())
-    who = crowd(query, gallery, people, width, noise)
+    data = crowd(query, gallery, people, width, noise)
     print(f"{query:,} x {gallery:,}, {width} values, {people:,} people, {CAMERAS} cameras, 1 core")
-    rank(who, queries)
+    rank(data, queries)
     with tempfile.TemporaryDirectory() as folder:
-        for name, values in who.items():
+        for name, values in data.items():
             np.save(Path(folder) / f"{name}.npy", values)
-        who.clear()
+        data.clear()
         heads = f"{'s':>8} {'CPU s':>8} {'GB before':>10} {'GB above':>9} {'mAP':>7}"
         print(f"\n{'in a new process':>24} {heads}")
         for name, what in (("blocks + ranking", chunked), ("re-ranking + ranking", reranked)):

@@ -35,12 +35,12 @@ STAGES = {
     "plan": ("world.rig:plan", "world.rig:instant"),
     "dress": ("world.character:Character.__init__", "world.people:identity"),
     "pose": ("world.shots:_posed",),
-    "raster": ("world.capture:_draw",),
+    "raster": ("world.solids:rasterize",),
     "light, shadow map": ("world.lights:light",),
-    "shade people": ("world.capture:_shade",),
-    "ground, backdrops": ("world.scenes:surroundings",),
+    "shade people": ("world.solids:shade",),
+    "background": ("world.background:render",),
     "sensor": ("world.sensor:sense",),
-    "rows": ("world.writer:picture_row", "world.writer:person_row"),
+    "rows": ("world.rows:image_row", "world.rows:person_row"),
     PARALLEL: ("world.writer:jpeg", "world.writer:indexed", "runtime.writer:write"),
 }
 

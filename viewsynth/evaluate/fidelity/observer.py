@@ -196,15 +196,15 @@ def _optimise(network, classifier, images, people, elevation, settings: Settings
     network.train()
     for step in range(steps):
         rows = next(order)
-        who = torch.from_numpy(people[rows])
+        labels = torch.from_numpy(people[rows])
         height = torch.from_numpy(elevation[rows]).float()
         augmented = _augment(_normalise(torch.from_numpy(images[rows])), rng)
         features, neck, degrees = network.from_normalised(augmented)
         losses = {
             "identity": functional.cross_entropy(
-                classifier(neck), who, label_smoothing=settings.smoothing
+                classifier(neck), labels, label_smoothing=settings.smoothing
             ),
-            "triplet": settings.triplet * _triplet_loss(features, who),
+            "triplet": settings.triplet * _triplet_loss(features, labels),
             "elevation": settings.elevation
             * functional.smooth_l1_loss(
                 degrees / ELEVATION_SCALE, height / ELEVATION_SCALE, beta=0.1
@@ -270,10 +270,10 @@ def _augment(x: Tensor, rng: np.random.Generator) -> Tensor:
     return x * ~hole[:, None]
 
 
-def _triplet_loss(features: Tensor, who: Tensor) -> Tensor:
+def _triplet_loss(features: Tensor, labels: Tensor) -> Tensor:
     """Batch-hard triplet loss with a soft margin."""
     distance = torch.cdist(functional.normalize(features), functional.normalize(features))
-    same = who[:, None] == who[None]
+    same = labels[:, None] == labels[None]
     far = distance.masked_fill(~same, -1).amax(1)
     near = distance.masked_fill(same, 9).amin(1)
     return functional.softplus(8 * (far - near)).mean()

@@ -58,9 +58,9 @@ def _bin(rows: list[dict], ground: list[dict], space: str, scale: float, seed: i
         return np.array([row["features"][space] for row in chosen], np.float64) * scale
 
     real = stacked([true[view] for view in views])
-    who = set(people)
-    others = [row for row in ground if row["pid"] in who and space in row["features"]]
-    about = {"baseline": "", "people": len(who)}
+    present = set(people)
+    others = [row for row in ground if row["pid"] in present and space in row["features"]]
+    about = {"baseline": "", "people": len(present)}
     cells = [_cell("floor", metrics.kid_floor(real, people, seed), about, len(views))]
     if others:
         far = metrics.kid(real, stacked(others), people, [row["pid"] for row in others], seed)

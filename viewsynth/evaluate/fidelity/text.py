@@ -43,7 +43,7 @@ def markdown(
     cells = {(c["method"], c["bin"], c["measure"]): c for c in found}
     present = {c["method"] for c in found}
     lines = ["# Fidelity of synthesised drone views", "", *notes, ""]
-    lines += [f"- `{name}`: {said}" for name, said in METHODS.items() if name in present]
+    lines += [f"- `{name}`: {words}" for name, words in METHODS.items() if name in present]
     lines += [
         "",
         "Mean [95 % interval over people]. Rank by ΔE, IoU and identity: PSNR and SSIM reward "
@@ -114,8 +114,8 @@ def _sets(sets: list[dict]) -> list[str]:
                 )
                 row.append(_cell(cell, about) + (_mark(cell) if key[1] else ""))
             method, baseline = key
-            said = f"gain of {method} over {baseline}" if baseline else SETS.get(method, method)
-            rows.append([space, said, *row])
+            words = f"gain of {method} over {baseline}" if baseline else SETS.get(method, method)
+            rows.append([space, words, *row])
     return [
         *_aligned(rows),
         "",
