@@ -256,6 +256,13 @@ def test_the_threads_of_the_caller_stay(synthesizer, person):
     assert same_view(two, synthesizer.render(person))
 
 
+def test_what_is_no_person_is_refused(synthesizer):
+    with pytest.raises(TypeError, match="a Person or a list, got NoneType"):
+        synthesizer.render(None)
+    with pytest.raises(TypeError, match="a Person or None in the list, got str"):
+        synthesizer.render(["person.safetensors"])
+
+
 def test_a_person_of_another_body_is_refused(synthesizer, person):
     other = dataclasses.replace(person, body="smplx")
     with pytest.raises(ValueError, match="with the body 'smplx', this synthesizer has 'anny'"):

@@ -11,7 +11,7 @@ import contextlib
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,10 +58,12 @@ class Synthesizer:
     The models are fetched at the first use and cached; the very first time, the body model is built
     as well, which takes about a minute.
 
-        synthesizer = viewsynth.Synthesizer()
-        person = synthesizer.reconstruct(["front.jpg", "back.jpg"])
-        view = synthesizer.render(person, elevation=60, azimuth=30)
-        view.image.save("view.png")
+    Examples:
+        >>> synthesizer = viewsynth.Synthesizer()
+        >>> person = synthesizer.reconstruct(["front.jpg", "back.jpg"])
+        >>> view = synthesizer.render(person, elevation=60, azimuth=30)
+        >>> view.image.save("view.png")
+        >>> turn = synthesizer.render(person, elevation=45, azimuth=range(0, 360, 30))
 
     Args:
         body: Body model, a module of `viewsynth.bodies`: "anny" or "smplx".
@@ -216,25 +218,31 @@ class Synthesizer:
             raise ValueError(f"pose must be one of {', '.join(posing.MODES)}; got {pose!r}")
         if isinstance(person, Person):
             return self.render([person], elevation, azimuth, pose, sensor, seed, root)[0]
+        if not isinstance(person, Iterable):
+            raise TypeError(f"person must be a Person or a list, got {type(person).__name__}")
         names, sensor = camera_names(elevation, azimuth), sensor or Sensor()
-        one_each = np.ndim(elevation) == np.ndim(azimuth) == 0
         subjects = [None if one is None else self._subject(one, Path(root)) for one in person]
-        source_type = refine.source(self.refiner.options) if self.refiner else COMPOSITE
-        rows: list = []
-        for subject in subjects:  # one at a time: a view does not depend on who else is rendered
-            if subject is None:
-                rows.append(None)
-                continue
-            pid = subject.person.pid
-            shots = [render_views.Shot(0, *camera(name, seed, pid), name) for name in names]
-            with _one_thread():
-                views = list(self.views([subject], shots, pose, sensor, seed))
-            done = [rendered(view, sensor, source_type) for view in views]
-            rows.append(done[0] if one_each else done)
+        # One person at a time, so that views do not depend on who else is rendered.
+        rows = [one and self._rendered(one, names, pose, sensor, seed) for one in subjects]
+        if np.ndim(elevation) == np.ndim(azimuth) == 0:
+            return [row and row[0] for row in rows]
         return rows
+
+    def _rendered(
+        self, subject: Subject, names: list[str], pose: str, sensor: Sensor, seed: int
+    ) -> list[RenderedView]:
+        """One person from the cameras of these names."""
+        pid = subject.person.pid
+        shots = [render_views.Shot(0, *camera(name, seed, pid), name) for name in names]
+        source_type = refine.source(self.refiner.options) if self.refiner else COMPOSITE
+        with _one_thread():
+            views = list(self.views([subject], shots, pose, sensor, seed))
+        return [rendered(view, sensor, source_type) for view in views]
 
     def _subject(self, person: Person, root: Path) -> Subject:
         """A person with what the refiner needs."""
+        if not isinstance(person, Person):
+            raise TypeError(f"expected a Person or None in the list, got {type(person).__name__}")
         if person.body != self.tools.body.name:
             raise ValueError(
                 f"{person.pid!r} was reconstructed with the body {person.body!r}, this synthesizer "

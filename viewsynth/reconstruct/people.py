@@ -104,8 +104,7 @@ def reconstruct(
         images: The crop of every sample.  uint8 [H, W, 3] each
         tools: See `load`.
         digests: SHA-256 of the file of every sample, for the record.
-        alike: `alike(images, owners)` returns the log odds [N, N] that two crops show one person;
-            they are added to those of `foreign`.
+        alike: `alike(images, owners)` gives log odds [N, N] to add to those of `foreign`.
 
     Returns:
         One outcome per person, in their order.
