@@ -208,7 +208,7 @@ def test_numbers_of_other_people_in_the_real_set_are_reported(
     kind, people, kept, told, tmp_path, capsys
 ):
     entries = read_back(kind, make_run(tmp_path, people, [("c1:e30", 30.0)]))
-    assert told == ("the same numbers are other people" in capsys.readouterr().err)
+    assert told == ("these numbers are other people" in capsys.readouterr().err)
     own = {pid: int(pid.rpartition("/")[2]) for pid in people} if kept else {}
     for entry in entries:
         assert entry["label"] == own.get(entry["row"]["pid"], entry["label"])

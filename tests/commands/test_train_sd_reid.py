@@ -252,7 +252,7 @@ def test_refusals(cargo, stage1, undisturbed, tmp_path):
     shutil.copytree(stage1, other)
     text = (other / "config.yaml").read_text()
     (other / "config.yaml").write_text(text.replace("method: sd_reid", "method: baseline"))
-    with pytest.raises(ValueError, match="the second stage needs --model.method sd_reid"):
+    with pytest.raises(ValueError, match="needs a first stage with --model.method sd_reid"):
         run(other, tmp_path / "run")
     broken = tmp_path / "broken"
     shutil.copytree(undisturbed / "model", broken)
