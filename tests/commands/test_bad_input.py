@@ -73,7 +73,7 @@ def messy(tmp_path_factory, drawn) -> tuple[Path, dict[str, str], set[str]]:
 
     add("zero.jpg", "empty").write_bytes(b"")
     add("cut.jpg", "truncated").write_bytes(jpeg.read_bytes()[:2000])
-    add("text.jpg", "no picture").write_text("I am no picture")
+    add("text.jpg", "not an image").write_text("I am no image")
     good.resize((1, 1)).save(add("dot.png", "1x1"))
     huge_png(add("huge.png", "pixel"))
     frames = [good.resize((60, 120)).rotate(k) for k in (0, 5)]

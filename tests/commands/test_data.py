@@ -66,7 +66,7 @@ def test_broken_images_are_named_and_fail_the_command(release, tmp_path, capsys)
     empty.write_bytes(b"")
     status, _, said = look(capsys, "cargo", root)
     assert status == 1
-    assert "train/Cam1/Cam1_day_1_0.jpg: the picture is truncated" in said
+    assert "train/Cam1/Cam1_day_1_0.jpg: the image is truncated" in said
     assert "gallery/Cam2/Cam2_day_7_0.jpg: the file is empty (0 bytes)" in said
     assert "failed: 2 files or rows" in said
     status, _, said = look(capsys, "cargo", root, "--no-open")

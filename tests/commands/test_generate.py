@@ -253,7 +253,7 @@ def test_folders_that_are_not_ours(photos, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         run(photos / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         run(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(ValueError, match=r"data: unknown \(unknown\)"):
         run(photos, tmp_path / "out", "--commercial")

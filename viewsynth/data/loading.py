@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading a data set by its name, checking it, and counting what it holds.
+"""Loads a data set by name, checks it, and counts what it holds.
 
-A data set is one file of this folder with `load(root) -> Dataset`, `PARTS`, the names that its
-root must hold (empty: anything), and `NAME`, the pattern that its file names match. `load` here
-finds it by its module name.
+A data set is one file of this folder with `load(root) -> Dataset`, `PARTS` (files or folders that
+its root must hold; empty = none) and `NAME` (the pattern of its file names). `load` here finds it
+by its module name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from viewsynth.data import layout, listing
 from viewsynth.data.reading import Reading
 from viewsynth.records import Dataset, Published
 
-# Modules of this folder that are no data sets.
+# Modules of this folder that are not data sets.
 HELPERS = {
     *("cells", "columns", "formats", "forms", "frames", "images"),
     *("layout", "listing", "loading", "profiles", "reading", "table"),
@@ -30,31 +30,31 @@ logger = logging.getLogger("viewsynth.data")
 
 
 def names() -> list[str]:
-    """The data sets that there are."""
+    """Names of all data sets."""
     return sorted(
         m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name not in HELPERS
     )
 
 
 def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B008
-    """A data set; whatever makes it differ from what was published is logged as a warning.
+    """Load a data set; problems and differences from the published counts are logged as warnings.
 
     Args:
         name: One of `names()`.
-        root: Where the data set lies; the release may be nested in it.
-        reading: How one's own folder is read; released data sets take no such option.
+        root: Folder of the data set; the release may be nested in it.
+        reading: How to read a user's own folder; released data sets take no such option.
 
     Raises:
-        ValueError: if there is no such data set, or `root` holds another one or nothing.
-        FileNotFoundError: if there is no `root`.
+        ValueError: if there is no such data set, or `root` holds another one or none.
+        FileNotFoundError: if there is no folder `root`.
     """
     if name not in names():
         raise ValueError(f"data.name must be one of {', '.join(names())}; got {name!r}")
     own = not _module(name).PARTS
     if not own and (given := reading.given()):
         raise ValueError(
-            f"{' '.join(given)} is for one's own pictures (--data.name folder); {name} has one "
-            "form only: leave it out"
+            f"{' '.join(given)} applies to your own images only (--data.name folder); {name} has a "
+            "fixed form: leave the option out"
         )
     root = Path(root).expanduser()
     hint = _hint(name, root, depth=0) if own and root.is_dir() else ""
@@ -64,14 +64,14 @@ def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset: 
             "people or splits (--data.form folders, splits): add one of these options"
         )
     try:
-        with _no_collector():
+        with _without_garbage_collection():
             dataset = _module(name).load(root, reading) if own else _module(name).load(root)
     except layout.LayoutError as error:
         raise ValueError(f"{root} is not {name}: {error}{_hint(name, root)}") from error
     if hint:
-        dataset.warnings.append(f"read as anybody's own pictures{hint}")
+        dataset.warnings.append(f"read as a folder of your own images{hint}")
     elif own and not listing.has_table(root):
-        dataset.warnings.extend(_coded(dataset))
+        dataset.warnings.extend(_released_names(dataset))
     _check(dataset)
     for line in [*dataset.warnings, *map(say, differences(dataset))]:
         logger.warning("%s: %s", name, line)
@@ -79,8 +79,8 @@ def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset: 
 
 
 @contextlib.contextmanager
-def _no_collector():
-    """Nothing here is garbage, and looking for some takes a third of the time of a large set."""
+def _without_garbage_collection():
+    """Suspend the garbage collector: it frees nothing here, and takes a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -95,7 +95,7 @@ def _module(name: str):
 
 
 def _hint(name: str, root: str | Path, depth: int = layout.DEPTH) -> str:
-    """Which other data sets the folder may be."""
+    """Names of other data sets that the folder may hold, as the end of a message."""
     others = [(other, _module(other)) for other in names() if other != name]
     fitting = [
         other
@@ -105,8 +105,8 @@ def _hint(name: str, root: str | Path, depth: int = layout.DEPTH) -> str:
     return f"; it looks like {' or '.join(fitting)}" if fitting else ""
 
 
-def _coded(dataset: Dataset) -> list[str]:
-    """Warn of files that are a person each, and called as pictures of a released data set."""
+def _released_names(dataset: Dataset) -> list[str]:
+    """Warn of files that are read as a person each, but named as in a released data set."""
     flat = [sample.name for sample in dataset.samples if "/" not in sample.name]
     released = [(name, _module(name)) for name in names() if _module(name).PARTS]
     fitting = [
@@ -114,19 +114,17 @@ def _coded(dataset: Dataset) -> list[str]:
         for name, module in released
         if flat and 2 * sum(bool(module.NAME.match(file)) for file in flat) > len(flat)
     ]
-    return (
-        [
-            f"the {len(flat)} files beside each other are a person each, though {flat[0]} is called as "
-            f"a picture of {' or '.join(fitting)}, whose people stand in the names; for one "
-            "person of several pictures give the whole data set and its --data.name, or a metadata.csv"
-        ]
-        if fitting
-        else []
-    )
+    if not fitting:
+        return []
+    return [
+        f"the {len(flat)} files are read as one person each, although {flat[0]} is named as in "
+        f"{' or '.join(fitting)}, whose file names contain the person; give the whole data set "
+        "with its --data.name, or a metadata.csv"
+    ]
 
 
 def _check(dataset: Dataset) -> None:
-    """Warn of what is wrong with a data set whatever its layout."""
+    """Add warnings of problems that any layout can have."""
     if bad := [reject for reject in dataset.rejects if reject.kind != "skipped"]:
         dataset.warnings.append(
             f"{len(bad)} rows, files or folders cannot be used and are left out (rejects.jsonl), "
@@ -134,7 +132,7 @@ def _check(dataset: Dataset) -> None:
         )
     splits = {sample.split for sample in dataset.samples}
     if missing := {"query", "gallery"} - splits if splits & {"query", "gallery"} else None:
-        dataset.warnings.append(f"there is no {missing.pop()} picture: no protocol is offered")
+        dataset.warnings.append(f"there is no {missing.pop()} image: no protocol is offered")
     shared = sorted({s.pid for s in dataset.train} & _tested(dataset))
     if shared:
         dataset.warnings.append(
@@ -149,10 +147,14 @@ def _tested(dataset: Dataset) -> set[str]:
 
 
 def counts(dataset: Dataset) -> dict[str, int]:
-    """Images, identities and cameras per split, and the sizes of every protocol.
+    """Numbers of images, identities and cameras of each split, and the sizes of every protocol.
 
-    Returns: e.g. "train images", "query identities", "test identities" (of all protocols),
-        "A->G query", "A->G gallery", "A->G valid queries".
+    Args:
+        dataset: The data set.
+
+    Returns:
+        Counts by name, e.g. "train images", "query identities", "test identities" (of all
+        protocols), "A->G query", "A->G gallery", "A->G valid queries".
     """
     found: dict[str, int] = {"images": len(dataset.samples)}
     groups: dict[str, list] = {}
@@ -171,7 +173,12 @@ def counts(dataset: Dataset) -> dict[str, int]:
 
 
 def by(dataset: Dataset, key: str) -> dict[str, Counter]:
-    """How many samples of each split have which `camid`, `platform` or `view`."""
+    """Number of samples by split and value of a field.
+
+    Args:
+        dataset: The data set.
+        key: Field of `Sample`: camid, platform or view.
+    """
     found: dict[str, Counter] = {}
     for sample in dataset.samples:
         found.setdefault(sample.split, Counter())[getattr(sample, key)] += 1
@@ -179,12 +186,12 @@ def by(dataset: Dataset, key: str) -> dict[str, Counter]:
 
 
 def differences(dataset: Dataset) -> list[tuple[Published, int]]:
-    """Published counts that the disk does not have, each with what it has (0: nothing such)."""
+    """Published counts that differ from those of the files, each with the count of the files."""
     found = counts(dataset)
     return [(p, found.get(p.what, 0)) for p in dataset.published if found.get(p.what, 0) != p.count]
 
 
 def say(difference: tuple[Published, int]) -> str:
-    """A difference in words."""
+    """A difference as a sentence."""
     published, found = difference
     return f"{published.what}: {found} here, {published.count} published ({published.source})"

@@ -130,7 +130,8 @@ def _safetensors(path: Path) -> Content:
         raise _unreadable(path, "safetensors", error) from error
     if rows is None:
         raise ValueError(
-            f'features: {path} must hold a tensor "features", [N, D]; it has {first_names(keys) or "none"}'
+            f'features: {path} must hold a tensor "features", [N, D]; it has '
+            f"{first_names(keys) or 'none'}"
         )
     if "names" not in about:
         return rows, None, about
@@ -158,7 +159,8 @@ def _npz(path: Path) -> Content:
     if "features" not in found:
         raise ValueError(
             f'features: {path} must hold arrays "features", [N, D], and "names"; it has '
-            f"{first_names(keys) or 'none'}; write it by np.savez(file, features=features, names=names)"
+            f"{first_names(keys) or 'none'}; write it by "
+            "np.savez(file, features=features, names=names)"
         )
     names = found.get("names")
     if names is not None:
@@ -292,7 +294,8 @@ def _matrix(
 ) -> tuple[np.ndarray, list[str]]:
     """Reshape values to [N, D] by removing axes of size 1.
 
-    Raises: ValueError: if there are further axes, or N differs from the number of names.
+    Raises:
+        ValueError: If there are further axes, or N differs from the number of names.
     """
     shape, count, notes = rows.shape, len(names), []
     if len(shape) > 2:

@@ -75,7 +75,9 @@ class Features:
 
         Args:
             name: A key of `parts`.
-        Raises: ValueError: if there is no such part.
+
+        Raises:
+            ValueError: If there is no such part.
         """
         if name not in self.parts:
             raise ValueError(
@@ -157,7 +159,9 @@ def compute(todo: Sequence[Block], encoder: Encoder, batch: int, threads: int, b
         threads: Number of threads. On a CPU each computes with one thread of torch; a GPU is used
             by one thread at a time.
         bar: Whether to show a progress bar.
-    Raises: ValueError: if the model returns NaN or infinity.
+
+    Raises:
+        ValueError: If the model returns NaN or infinity.
     """
     gpu = next(encoder.model.parameters()).device.type != "cpu"
     turn, before = Lock() if gpu else nullcontext(), torch.get_num_threads()

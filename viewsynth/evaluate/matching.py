@@ -30,8 +30,12 @@ def positions(
         listed: Names of its rows.
         names: `Sample.name` of the samples.
         roots: Folders that the names of the samples are relative to, in all spellings.
-    Returns: Row numbers, and remarks for the user.
-    Raises: ValueError: if samples are missing, ambiguous or listed twice.
+
+    Returns:
+        Row numbers, and remarks for the user.
+
+    Raises:
+        ValueError: If samples are missing, ambiguous or listed twice.
     """
     _refuse_duplicates(path, listed)
     exact = {name: row for row, name in enumerate(listed)}
@@ -54,7 +58,8 @@ def positions(
         lost = _missing(missing, known, _main_folder(known, wanted, roots))
         raise ValueError(
             f"features: {lost[0]} of {len(names)} samples are not in {path}: {lost[1]}; it has "
-            f"{len(listed)} names: {first_names(listed)}; write them as paths relative to the data set, or "
+            f"{len(listed)} names: {first_names(listed)}; write them as paths relative to the "
+            "data set, or "
             "as bare file names"
         )
     if ambiguous:
@@ -122,7 +127,8 @@ def _common_folder(
     found = sorted(one for one in found if not any(_inside(root, one) for root in roots))
     if len(found) > 1:
         raise ValueError(
-            f"features: {path} has all samples below several folders: {first_names(found)}; keep one of "
+            f"features: {path} has all samples below several folders: {first_names(found)}; "
+            "keep one of "
             "them, or give names relative to the data set"
         )
     return found[0] if found else None
@@ -154,7 +160,8 @@ def _refuse_duplicates(path: Path, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(
-            f"features: {path} names {len(twice)} samples twice: {first_names(twice)}; keep one row each"
+            f"features: {path} names {len(twice)} samples twice: {first_names(twice)}; "
+            "keep one row each"
         )
 
 

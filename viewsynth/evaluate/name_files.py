@@ -25,7 +25,9 @@ def read(path: Path) -> list[str]:
 
     Args:
         path: Name file of one of the formats above.
-    Raises: ValueError: if the file cannot be parsed or a row has no name.
+
+    Raises:
+        ValueError: If the file cannot be parsed or a row has no name.
     """
     suffix = path.suffix.lower()
     if suffix not in LISTS:
@@ -91,7 +93,9 @@ def texts(names: object, wanted: str, hint: str = "") -> list[str]:
         names: Value to check.
         wanted: Beginning of the error message.
         hint: End of the error message.
-    Raises: ValueError: if they are anything else.
+
+    Raises:
+        ValueError: If they are anything else.
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         got = f"a list with {names[:3]}" if isinstance(names, list) else type(names).__name__

@@ -52,7 +52,9 @@ def probe(
         pids: Identity in each image.  [N]
         seed: Seed of the division into folds.
         folds: Number of folds; people are assigned to folds, and each fold is tested once.
-    Raises: ValueError: if fewer people than folds have images of both kinds.
+
+    Raises:
+        ValueError: If fewer people than folds have images of both kinds.
     """
     kinds, names = np.asarray(kinds, bool), np.asarray(pids)
     both = np.intersect1d(names[kinds], names[~kinds])

@@ -37,8 +37,12 @@ def select(
         camera_rule: "protocol" = the rule of each protocol; "none" = only the query's own image is
             removed from the gallery, except in "A<->G", which is defined by the view.
         trained_on: See `computable`.
-    Returns: The protocols, and remarks for the report, one line each.
-    Raises: ValueError: see `named` and `computable`.
+
+    Returns:
+        The protocols, and remarks for the report, one line each.
+
+    Raises:
+        ValueError: See `named` and `computable`.
     """
     chosen, notes = named(dataset, names), one_view(dataset)
     if camera_rule == "none":
@@ -56,7 +60,9 @@ def named(dataset: Dataset, names: Sequence[str]) -> list[Protocol]:
     Args:
         dataset: Data set.
         names: Names of protocols; empty = all.
-    Raises: ValueError: if the data set has no protocols, or none of a given name.
+
+    Raises:
+        ValueError: If the data set has no protocols, or none of a given name.
     """
     known = ", ".join(f'"{name}"' for name in dataset.protocols)
     if not known:
@@ -137,9 +143,13 @@ def computable(
         dataset: Data set of the protocols.
         protocols: Protocols to check.
         trained_on: Identities that the model was trained on -> the file that lists them.
-    Returns: The protocols, and a line for each reason why others cannot be computed.
-    Raises: ValueError: if a query or gallery contains synthetic images or training identities, or
-        if no protocol can be computed.
+
+    Returns:
+        The protocols, and a line for each reason why others cannot be computed.
+
+    Raises:
+        ValueError: If a query or gallery contains synthetic images or training identities, or if no
+            protocol can be computed.
     """
     trained_on = trained_on | {sample.pid: "the split train" for sample in dataset.train}
     kept, reasons = [], {}
@@ -217,7 +227,9 @@ def training_identities(paths: Iterable[Path], dataset: str) -> dict[str, str]:
         paths: metadata.jsonl files or their folders, with rows that have a "pid"; or text files
             with one pid per line, with or without the data set's name as a prefix.
         dataset: Name of the data set.
-    Returns: Identity -> the file that lists it.
+
+    Returns:
+        Identity -> the file that lists it.
 
     Raises:
         FileNotFoundError: if a file is missing.

@@ -74,7 +74,9 @@ def rank(
         process: Index of this process.
         processes: Number of processes.
         gather: Joins the lists of all processes, e.g. `accelerate.utils.gather_object`.
-    Returns: Rows of all queries, in their order, the same in every process.
+
+    Returns:
+        Rows of all queries, in their order, the same in every process.
     """
     sides = (protocol.query, protocol.gallery)
     people = [[sample.pid for sample in side] for side in sides]
@@ -102,7 +104,9 @@ def summary(rows: metrics.RankRows) -> dict:
 
     Args:
         rows: Ranking results of the queries.
-    Returns: Counts, and mAP, mINP and rank-k rates as [value, low, high] with the 95 % bootstrap
+
+    Returns:
+        Counts, and mAP, mINP and rank-k rates as [value, low, high] with the 95 % bootstrap
         interval over queries; a rate is None if no query is valid.
     """
     valid = rows.valid
@@ -129,7 +133,9 @@ def bins(protocol: Protocol, rows: metrics.RankRows) -> list[dict]:
     Args:
         protocol: Query and gallery.
         rows: Ranking results of its queries.
-    Returns: One dict per bin: `by`, `bin` and the keys of `summary`.
+
+    Returns:
+        One dict per bin: `by`, `bin` and the keys of `summary`.
     """
     found = []
     cameras = np.array([sample.camid for sample in protocol.query])
@@ -151,8 +157,10 @@ def binned(
         by: A key of `EDGES`.
         values: Elevation or altitude of all queries; None, NaN and infinity = unknown.
         above: Which queries are aerial.  bool [Q]
-    Returns: Name and mask, bool [Q], of every bin that is not empty, in order; no bins if all
-        values are unknown.
+
+    Returns:
+        Name and mask, bool [Q], of every bin that is not empty, in order; no bins if all values are
+        unknown.
     """
     known = np.array([np.nan if value is None else value for value in values], np.float64)
     where = np.where(np.isfinite(known), np.digitize(known, EDGES[by]), len(BINS[by]))
@@ -211,9 +219,11 @@ def queries(protocol: Protocol, rows: metrics.RankRows, reranking: bool) -> list
         protocol: Query and gallery.
         rows: Ranking results of the queries.
         reranking: Whether the rows were re-ranked.
-    Returns: One dict per query, in the order of the protocol: `elevation` in degrees, None =
-        unknown; `valid` = has a match; `ap` and `inp` in [0, 1] and the `rank` of the first match,
-        from 1, which are None for invalid queries.
+
+    Returns:
+        One dict per query, in the order of the protocol: `elevation` in degrees, None = unknown;
+        `valid` = has a match; `ap` and `inp` in [0, 1] and the `rank` of the first match, from 1,
+        which are None for invalid queries.
     """
     found = []
     for n, sample in enumerate(protocol.query):
@@ -249,7 +259,9 @@ def leaderboard(found: dict, method: str, backbone: str) -> dict:
         found: Result, see `result`.
         method: Name of the method.
         backbone: Name of the backbone.
-    Returns: Texts by the keys of `LEADERBOARD`; rates in per cent. `source`, the address of the
+
+    Returns:
+        Texts by the keys of `LEADERBOARD`; rates in per cent. `source`, the address of the
         published result, is left empty.
     """
     two_way = found["protocol"] == "A<->G"

@@ -51,7 +51,9 @@ def judge_person(person: Person) -> Verdict:
 
     Args:
         person: Reconstructed person with its FitQuality.
-    Returns: Verdict with the weight of the person, in [0, 1].
+
+    Returns:
+        Verdict with the weight of the person, in [0, 1].
     """
     quality = person.quality
     flags = quality.get("flags", [])
@@ -88,7 +90,9 @@ def resolution(pixels: float) -> float:
 
     Args:
         pixels: Effective height of the person, see `reconstruct.crop_flags`.
-    Returns: Weight in [0, 1].
+
+    Returns:
+        Weight in [0, 1].
     """
     return min(1.0, 1.05 * pixels**2 / (pixels**2 + 18.0**2))
 

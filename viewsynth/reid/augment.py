@@ -50,7 +50,9 @@ def augment(
         step: Step of the run, >= 0.
         slots: Position of each image in the global batch of that step, >= 0.  [B]
         recipe: Probabilities of the operations.
-    Returns: RGB in [0, 1], not normalised, on the same device.  float32 [B, 3, H, W]
+
+    Returns:
+        RGB in [0, 1], not normalised, on the same device.  float32 [B, 3, H, W]
     """
     uniform = draws(seed, step, slots)
     images = _controlled(images, uniform, recipe)
@@ -71,7 +73,9 @@ def draws(seed: int, step: int, slots: Sequence[int] | np.ndarray) -> np.ndarray
         seed: Seed of the run.
         step: Step of the run, >= 0.
         slots: Positions in the global batch, >= 0.  [B]
-    Returns: uniform in [0, 1).  float64 [B, COLUMNS]
+
+    Returns:
+        Uniform in [0, 1).  float64 [B, COLUMNS]
     """
     slots = np.asarray(slots, np.int64)
     rng = np.random.default_rng(seed_of(seed, "augment", step))
@@ -184,7 +188,8 @@ def tilted(image: Tensor, lean: float, turn: float, distance: float) -> Tensor:
 def _homography(aspect: float, lean: float, turn: float, distance: float) -> np.ndarray:
     """Matrix from positions in the result to positions in the image, both in [-1, 1], y down.
 
-    Returns: [3, 3]
+    Returns:
+        [3, 3]
     """
     a, b = np.deg2rad([lean, turn])
     half = np.diag([aspect / 2, 0.5, 1.0])  # half sizes of the board, in image heights

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backbones: vision models of `transformers` as modules that ReID methods are built on.
 
-reid.pretrained -> `load` -> reid.methods; reid.saved -> `rebuild`. A `TokenBackbone` backbone (ViT, CLIP,
-DINOv2) also gives access to its tokens, for methods that add their own; all others (ResNet,
-ConvNeXt, Swin) are plain `Backbone`s. Input is RGB in [0, 1], which a backbone normalises itself.
+reid.pretrained -> `load` -> reid.methods; reid.saved -> `rebuild`. A `TokenBackbone` (ViT, CLIP, DINOv2)
+also gives access to its tokens, for methods that add their own; all others (ResNet, ConvNeXt,
+Swin) are plain `Backbone`s. Input is RGB in [0, 1], which a backbone normalises itself.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Backbone(nn.Module):
         config: Configuration of the model, for `rebuild`.
         width: Length of a feature.
         loaded: Report of `pretrained.loading_report` on the weights; "" if they are random.
-    Raises: ValueError: if the model has no pooled output for such images.
+
+    Raises:
+        ValueError: If the model has no pooled output for such images.
     """
 
     loaded = ""
@@ -117,7 +119,9 @@ class Backbone(nn.Module):
 
         Args:
             images: RGB in [0, 1].  float [B, 3, H, W]
-        Returns: float [B, 3, H, W]
+
+        Returns:
+            float [B, 3, H, W]
         """
         pixels = (images - self._mean) / self._std
         return pixels.contiguous(memory_format=torch.channels_last)
@@ -127,7 +131,9 @@ class Backbone(nn.Module):
 
         Args:
             images: RGB in [0, 1].  float [B, 3, H, W]
-        Returns: float [B, width]
+
+        Returns:
+            float [B, width]
         """
         pooled = self.model(pixel_values=self.normalise(images), **self._options).pooler_output
         if pooled is None:
@@ -184,7 +190,9 @@ class TokenBackbone(Backbone):
             images: RGB in [0, 1].  float [B, 3, H, W]
             extra: Tokens of the method, including their positions, inserted after the class token.
                 float [1, E, D]
-        Returns: float [B, 1 + E + R + N, D], with R registers and N patches.
+
+        Returns:
+            float [B, 1 + E + R + N, D], with R registers and N patches.
         """
         count = len(images)
         patches = self.patches(self.normalise(images)).flatten(2).transpose(1, 2)
@@ -198,7 +206,9 @@ class TokenBackbone(Backbone):
 
         Args:
             images: RGB in [0, 1].  float [B, 3, H, W]
-        Returns: float [B, D]
+
+        Returns:
+            float [B, D]
         """
         tokens = self.embed(images)
         for block in self.blocks[:-1]:

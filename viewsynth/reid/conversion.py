@@ -47,7 +47,9 @@ def read(path: Path) -> dict[str, Tensor]:
 
     Args:
         path: The file.
-    Returns: weights by name.
+
+    Returns:
+        Weights by name.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -81,9 +83,13 @@ def convert(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict, lis
 
     Args:
         weights: Weights by timm's names.
-    Returns: the weights by the names of the hub; the configuration; the names of the weights that
-        were left out because a backbone does not have them (classifiers).
-    Raises: ValueError: if weights are unknown or missing, or are not those of a ViT.
+
+    Returns:
+        The weights by the names of the hub; the configuration; the names of the weights that were
+        left out because a backbone does not have them (classifiers).
+
+    Raises:
+        ValueError: If weights are unknown or missing, or are not those of a ViT.
     """
     kept = {name: value.float() for name, value in weights.items() if not LEFT_OUT.match(name)}
     out, unknown = {}, []

@@ -57,7 +57,9 @@ class Encoder:
 
         Args:
             images: RGB of the encoder's size.  uint8 [B, H, W, 3]
-        Returns: features on the CPU, not normalised.  float32 [B, D]
+
+        Returns:
+            Features on the CPU, not normalised.  float32 [B, D]
         """
         device = next(self.model.parameters()).device
         # contiguous: convolutions round differently with other memory layouts.
@@ -180,8 +182,12 @@ def _pooled(model: nn.Module, pixels: Tensor, pooling: str) -> Tensor:
         model: The model.
         pixels: Normalised pixels.  float [B, 3, H, W]
         pooling: See `load`.
-    Returns: float [B, D]
-    Raises: _NoOutputError: if the model does not have this pooling.
+
+    Returns:
+        float [B, D]
+
+    Raises:
+        _NoOutputError: If the model does not have this pooling.
     """
     if pooling == OWN:
         return model.features(pixels)

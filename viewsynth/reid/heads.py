@@ -30,6 +30,8 @@ class BNNeck(nn.Module):
 
         Args:
             features: Features before the normalisation.  float [B, width]
-        Returns: float [B, classes]
+
+        Returns:
+            float [B, classes]
         """
         return self.classifier(self.norm(features))

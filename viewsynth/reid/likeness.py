@@ -37,7 +37,9 @@ class Likeness:
         Args:
             images: Crops, RGB.  uint8 [H, W, 3] each
             owners: Number of the person that each crop is labelled with.
-        Returns: float64 [N, N]; all 0 if there are too few pairs to calibrate on.
+
+        Returns:
+            float64 [N, N]; all 0 if there are too few pairs to calibrate on.
         """
         pixels = np.stack([resized(image, self.encoder.size) for image in images])
         rows = self.encoder.encode(torch.from_numpy(pixels)).double().numpy()
@@ -55,7 +57,9 @@ def odds(cosines: np.ndarray, owners: np.ndarray) -> np.ndarray:
     Args:
         cosines: Cosine similarities of all pairs, symmetric.  [N, N]
         owners: Number of the person that each row is labelled with.  [N]
-    Returns: [N, N] in [-LARGEST, LARGEST], the diagonal 0.
+
+    Returns:
+        [N, N] in [-LARGEST, LARGEST], the diagonal 0.
     """
     pair = ~np.eye(len(owners), dtype=bool)
     one = (owners[:, None] == owners) & pair

@@ -26,7 +26,9 @@ def classification(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: f
         labels: Class of each sample.  int64 [B]
         weights: Weight of each sample.  [B]
         smoothing: Part of the target probability that is spread over all classes, [0, 1).
-    Returns: a scalar.
+
+    Returns:
+        A scalar.
     """
     terms = functional.cross_entropy(
         logits.float(), labels, reduction="none", label_smoothing=smoothing
@@ -52,7 +54,9 @@ def triplet(
         labels: Identity of each sample.  int64 [B]
         weights: Weight of each sample.  [B]
         negatives: Samples that may be mined as negatives; None = all.  bool [B]
-    Returns: a scalar.
+
+    Returns:
+        A scalar.
     """
     features = features.float()
     with torch.no_grad():
@@ -81,7 +85,9 @@ def orthogonality(one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
         one: First feature.  [B, D]
         other: Second feature.  [B, D]
         weights: Weight of each sample.  [B]
-    Returns: a scalar.
+
+    Returns:
+        A scalar.
     """
     return _mean(functional.cosine_similarity(one.float(), other.float()).abs(), weights)
 

@@ -79,7 +79,9 @@ class Pixels:
             cache: Folder of the cache, created if it does not exist; None = no cache.
             threads: Number of threads that read.
             bar: Whether to show a progress bar.
-        Raises: ValueError: if more than 1 % of the images are unreadable.
+
+        Raises:
+            ValueError: If more than 1 % of the images are unreadable.
         """
         if not samples:
             raise ValueError("there are no images to read")
@@ -107,8 +109,12 @@ class Pixels:
 
         Args:
             indices: Indices of the images.  [B]
-        Returns: RGB.  uint8 [B, H, W, 3]
-        Raises: OSError: if a file has become unreadable.
+
+        Returns:
+            RGB.  uint8 [B, H, W, 3]
+
+        Raises:
+            OSError: If a file has become unreadable.
         """
         numbers = np.asarray(indices, np.int64).tolist()
         out = torch.empty((len(numbers), *self.size, 3), dtype=torch.uint8)
@@ -132,7 +138,9 @@ class Pixels:
         Args:
             batches: Indices of each batch; consumed a few batches ahead.
             threads: Number of threads that read.
-        Yields: the images of each batch, as from `get`.
+
+        Yields:
+            The images of each batch, as from `get`.
         """
         waiting: deque = deque()
         pool = ThreadPoolExecutor(threads, "pixels")
@@ -196,7 +204,8 @@ def _cached(
 ) -> tuple[list[Tensor], list[str]]:
     """Open the blocks of samples, after writing those that do not exist.
 
-    Returns: memory-mapped blocks; and the reason why each image is unreadable, "" = it is readable.
+    Returns:
+        memory-mapped blocks; and the reason why each image is unreadable, "" = it is readable.
     """
     digests = fingerprint.digests([sample.paths[0] for sample in samples], cache / HASHES)
     blocks = _blocks(samples, digests, size, cache / f"{size[0]}x{size[1]}")

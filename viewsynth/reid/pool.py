@@ -90,8 +90,12 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
         samples: Real training samples.
         share: Fraction of the identities for validation, [0, 1); 0 = none.
         seed: Seed of the run.
-    Returns: training samples and validation samples.
-    Raises: ValueError: if no identity is left to train on.
+
+    Returns:
+        Training samples and validation samples.
+
+    Raises:
+        ValueError: If no identity is left to train on.
     """
     if not 0 <= share < 1:
         raise ValueError(f"the share of validation identities must be in [0, 1), got {share}")
@@ -112,8 +116,12 @@ def single_images(samples: Iterable[Sample]) -> tuple[list[Sample], list[Reject]
 
     Args:
         samples: Images, tracklets and videos.
-    Returns: the samples, a tracklet as one sample for each frame; and a reject for each video.
-    Raises: ValueError: if all samples are videos.
+
+    Returns:
+        The samples, a tracklet as one sample for each frame; and a reject for each video.
+
+    Raises:
+        ValueError: If all samples are videos.
     """
     found, videos = [], []
     for sample in samples:
@@ -189,7 +197,9 @@ def inputs(pool: Pool, validation: Sequence[Sample], *opened) -> dict[str, tuple
         pool: The training pool.
         validation: Validation samples.
         opened: `pixels.Pixels` of both, which hold the readable images; None = there are none.
-    Returns: sample name -> file and properties.
+
+    Returns:
+        Sample name -> file and properties.
     """
     readable = {sample.name for pixels in opened if pixels for sample in pixels.samples}
     weights = pool.weights.tolist() + [1.0] * len(validation)

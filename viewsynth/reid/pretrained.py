@@ -74,7 +74,9 @@ def loading_report(loaded: Pretrained) -> str:
 
     Args:
         loaded: From `load`.
-    Returns: e.g. "vit-base: 198 of 198 weights are the checkpoint's; 2 of it are not used: ...".
+
+    Returns:
+        e.g. "vit-base: 198 of 198 weights are the checkpoint's; 2 of it are not used: ...".
     """
     weights = loaded.model.state_dict()
     norms = [

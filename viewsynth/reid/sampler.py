@@ -36,7 +36,9 @@ class Plan:
             [0, 1]; 1 = the share is constant.
         steps: Number of steps of the whole run.
         seed: Seed of the run.
-    Raises: ValueError: if such batches cannot be sampled from the pool.
+
+    Raises:
+        ValueError: If such batches cannot be sampled from the pool.
     """
 
     pool: Pool
@@ -91,7 +93,9 @@ class Plan:
 
         Args:
             step: Step of the run, >= 0.
-        Returns: indices into the pool.  int64 [people * pictures]
+
+        Returns:
+            Indices into the pool.  int64 [people * pictures]
         """
         rng = np.random.default_rng(seed_of(self.seed, "batch", step))
         aim, most = self.share(step) * self.pictures, self.pictures // 2
@@ -112,7 +116,9 @@ class Plan:
         Args:
             number: Which part, [0, parts).
             parts: Number of parts: processes times accumulated steps.
-        Raises: ValueError: if the identities cannot be divided evenly.
+
+        Raises:
+            ValueError: If the identities cannot be divided evenly.
         """
         if self.people % parts:
             raise ValueError(

@@ -31,7 +31,9 @@ def save(model: nn.Module, folder: Path, about: dict) -> None:
         model: A method from `methods.build`, not wrapped by accelerate.
         folder: Folder to write.
         about: Further entries for config.json, as JSON types.
-    Raises: files.WriteError: if the disk is full or read-only.
+
+    Raises:
+        files.WriteError: If the disk is full or read-only.
     """
     # contiguous: safetensors stores no memory layouts.
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}

@@ -34,7 +34,9 @@ class Selection:
             weight 0.  [0, 1]
         views: Largest number of images for each (pid, outfit) of a run, the first by file name
             (names of random cameras are numbered in the order of sampling); None = all.
-    Raises: ValueError: if a value is outside its range.
+
+    Raises:
+        ValueError: If a value is outside its range.
     """
 
     weight: Weight = "judge"
@@ -91,7 +93,9 @@ def check_people(
         rows: Its rows.
         everyone: All real training samples.
         tested: Identities of query and gallery.
-    Raises: ValueError: if the run shows other identities, or was generated from other images.
+
+    Raises:
+        ValueError: If the run shows other identities, or was generated from other images.
     """
     known = {sample.pid for sample in everyone}
     shown = sorted({row["pid"] for row in rows})
@@ -125,8 +129,12 @@ def select(
         rows: Its rows.
         selection: Which rows to use.
         left_out: Identities that are not trained on, e.g. those of the validation.
-    Returns: the rows in their order, and one weight for each, in (0, 1].
-    Raises: ValueError: if no row is left.
+
+    Returns:
+        The rows in their order, and one weight for each, in (0, 1].
+
+    Raises:
+        ValueError: If no row is left.
     """
     key, kept, values = WEIGHTS[selection.weight], [], []
     dropped: Counter[str] = Counter()
@@ -160,7 +168,9 @@ def sample_of(run: Path, name: str, row: dict) -> Sample:
         run: Output folder of `generate`.
         name: Name of the run in the sample's name.
         row: One of its rows.
-    Raises: ValueError: if the file lies outside the run.
+
+    Raises:
+        ValueError: If the file lies outside the run.
     """
     elevation = row.get("elevation")
     return Sample(

@@ -68,7 +68,7 @@ def validator(
 
 
 def features(model: nn.Module, pixels: Pixels) -> np.ndarray:
-    """Features of all images, in evaluation mode and not normalised.  float32 [N, D]"""
+    """Features of all images, in evaluation mode and not normalised.  float32 [N, D]."""
     device, found = next(model.parameters()).device, []
     model.eval()
     with torch.inference_mode():

@@ -39,7 +39,9 @@ class Stem(nn.Module):
 
         Args:
             pixels: Normalised pixels.  float [B, 3, H, W]
-        Returns: float [B, D, H / kernel, W / kernel]
+
+        Returns:
+            float [B, D, H / kernel, W / kernel]
         """
         return self.layers(pixels)
 
@@ -113,7 +115,9 @@ class LastBlock(Block):
         Args:
             tokens: Input tokens.  [B, T, D]
             count: Number of output tokens; None = all.
-        Returns: [B, count, D]
+
+        Returns:
+            [B, count, D]
         """
         if count is None or not self.reducible:
             return super().forward(tokens)[:, :count]
@@ -145,7 +149,9 @@ def blocks_of(tower: nn.Module) -> list[nn.Module]:
 
     Args:
         tower: The vision model.
-    Raises: ValueError: if none are found.
+
+    Raises:
+        ValueError: If none are found.
     """
     for owner in (tower, getattr(tower, "encoder", None)):
         for name in ("layers", "layer"):
@@ -163,8 +169,12 @@ def resize_positions(table: Tensor, grid: tuple[int, int], antialias: bool) -> T
         table: Position embeddings.  [..., 1 + side * side, D]
         grid: Height and width of the new grid, patches.
         antialias: Whether the bicubic interpolation is antialiased.
-    Returns: [1, 1 + height * width, D]
-    Raises: ValueError: if the table is not that of a square grid.
+
+    Returns:
+        [1, 1 + height * width, D]
+
+    Raises:
+        ValueError: If the table is not that of a square grid.
     """
     table = table.reshape(-1, table.shape[-1])
     side = round((len(table) - 1) ** 0.5)

@@ -22,7 +22,9 @@ def write(person: Person, poser, mode: str = "relaxed") -> bytes:
         person: Reconstructed person.
         poser: See `viewsynth.reconstruct.posing.Poser`.
         mode: Pose, see `viewsynth.reconstruct.posing.posed`.
-    Returns: Content of the file; equal people give equal bytes.
+
+    Returns:
+        Content of the file; equal people give equal bytes.
     """
     import trimesh
     from trimesh.visual.material import PBRMaterial
@@ -59,7 +61,8 @@ def write(person: Person, poser, mode: str = "relaxed") -> bytes:
 def _split(faces: np.ndarray, face_uvs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split vertices at the seams of the atlas: glTF has one texture coordinate per vertex.
 
-    Returns: Old vertex and texture coordinate of every new vertex [N, 2], and new faces [F, 3].
+    Returns:
+        Old vertex and texture coordinate of every new vertex [N, 2], and new faces [F, 3].
     """
     pairs = np.stack([faces.reshape(-1), face_uvs.reshape(-1)], 1)
     corner, place = np.unique(pairs, axis=0, return_inverse=True)

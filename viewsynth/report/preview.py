@@ -28,7 +28,9 @@ def choose(pairs: Pairs, rows: list[int], seed: int) -> list[int]:
         pairs: Stored pairs.
         rows: Row numbers of the validation pairs.
         seed: Seed of the choice.
-    Returns: Up to `PAIRS` row numbers.
+
+    Returns:
+        Up to `PAIRS` row numbers.
     """
     chosen = sorted(rows, key=lambda row: seed_of(seed, "grid", row))[:PAIRS]
     return sorted(chosen, key=lambda row: pairs.rows[row]["elevation"])
@@ -45,7 +47,9 @@ def grid(pipeline, pairs: Pairs, rows: list[int], steps: int, seed: int) -> byte
         rows: Row numbers of the pairs.
         steps: Sampling steps.
         seed: Seed of the noise, combined with the row number.
-    Returns: PNG.
+
+    Returns:
+        PNG.
     """
     conditions, target, _ = pairs.batch(rows)
     generators = [torch.Generator().manual_seed(seed_of(seed, "grid", row)) for row in rows]

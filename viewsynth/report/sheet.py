@@ -132,7 +132,9 @@ def draw(rows: list[tuple[str, list[Tile]]]) -> bytes:
 
     Args:
         rows: Heading and tiles of each row.
-    Returns: PNG.
+
+    Returns:
+        PNG.
     """
     font = ImageFont.load_default(12)
     scaled = [
@@ -258,7 +260,9 @@ def remarks(rows: list[dict]) -> list[str]:
 
     Args:
         rows: Rows of `metadata.jsonl`.
-    Returns: One sentence per kind of warning.
+
+    Returns:
+        One sentence per kind of warning.
     """
     people = {row["person"]: row for row in rows}.values()
     found = {

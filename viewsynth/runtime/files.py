@@ -29,7 +29,9 @@ def folder_of(pid: str, longest: int = LONGEST) -> str:
     Args:
         pid: Identity, not empty.
         longest: Length limit of the name, bytes.
-    Raises: ValueError: if the pid is empty.
+
+    Raises:
+        ValueError: If the pid is empty.
     """
     if not pid:
         raise ValueError("pid must not be empty, got ''; give the person a name")
@@ -58,7 +60,9 @@ def pid_of(folder: str) -> str:
 
     Args:
         folder: Name, as `folder_of` returns it.
-    Raises: ValueError: if the name was shortened.
+
+    Raises:
+        ValueError: If the name was shortened.
     """
     if "~" in folder:
         raise ValueError(
@@ -80,7 +84,9 @@ def path_inside(root: Path, name: str) -> Path:
     Args:
         root: Folder that the name is relative to.
         name: POSIX path from the manifest.
-    Raises: ValueError: if the path is absolute, leaves `root` or goes through a symlink.
+
+    Raises:
+        ValueError: If the path is absolute, leaves `root` or goes through a symlink.
     """
     pure = PurePosixPath(name)
     path = root / pure
@@ -103,7 +109,9 @@ def write(path: Path, data: bytes) -> None:
     Args:
         path: Destination; missing parent folders are created.
         data: Content of the file.
-    Raises: WriteError: if the disk is full, read-only or faulty.
+
+    Raises:
+        WriteError: If the disk is full, read-only or faulty.
     """
     temporary = path.with_name(f"{LEFTOVER}{uuid.uuid4().hex}")
     try:
@@ -140,8 +148,12 @@ def claim_folder(folder: Path, ours: set[str], mark: str) -> bool:
         folder: Output folder.
         ours: Names of the files and folders of a run; without a run, other names are an error.
         mark: Name of the file that identifies a run.
-    Returns: Whether the folder holds a run.
-    Raises: ValueError: if the folder cannot be created or holds other files.
+
+    Returns:
+        Whether the folder holds a run.
+
+    Raises:
+        ValueError: If the folder cannot be created or holds other files.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +177,9 @@ def clean(run: Path) -> int:
 
     Args:
         run: Output folder; may be missing.
-    Returns: Number of files and folders removed.
+
+    Returns:
+        Number of files and folders removed.
     """
     leftovers = list(run.rglob(f"{LEFTOVER}*")) if run.is_dir() else []
     for path in leftovers:

@@ -57,7 +57,9 @@ def digests(paths: Sequence[Path], folder: Path) -> list[str]:
     Args:
         paths: Files to hash.
         folder: Folder of the stored hashes; each selection of paths has its own list.
-    Returns: One hash per path; "" if the file cannot be read.
+
+    Returns:
+        One hash per path; "" if the file cannot be read.
     """
     files = {path.absolute().as_posix(): path for path in paths}
     selection = "\n".join(files).encode("utf-8", "surrogatepass")
@@ -79,8 +81,12 @@ def compare(
         files: Path and properties of each input by its name; properties as JSON types.
         begun: Whether the run has used its inputs already.
         fixed: Whether the set of inputs must stay the same; else inputs may be added or left out.
-    Returns: State of the inputs, for `keep`.
-    Raises: ValueError: if the run was begun with other inputs; the message names them.
+
+    Returns:
+        State of the inputs, for `keep`.
+
+    Raises:
+        ValueError: If the run was begun with other inputs; the message names them.
     """
     before = _read(run / RECORD)
     now = _look(files, before)

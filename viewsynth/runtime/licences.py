@@ -34,7 +34,9 @@ def commercial(licence: str) -> str:
 
     Args:
         licence: SPDX identifiers joined by AND, or free text.
-    Returns: "yes", "no" or "unknown".
+
+    Returns:
+        "yes", "no" or "unknown".
     """
     if re.search(r"non-?commercial|research[- ]only|academic|-NC(-|$)", licence, re.IGNORECASE):
         return "no"
@@ -47,7 +49,9 @@ def require_commercial(licences: dict[str, str]) -> None:
 
     Args:
         licences: Licence of each part, e.g. of a model or a data set, by its name.
-    Raises: ValueError: if a part forbids commercial use or its licence is unknown.
+
+    Raises:
+        ValueError: If a part forbids commercial use or its licence is unknown.
     """
     bad = {part: text for part, text in licences.items() if commercial(text) != "yes"}
     if bad:

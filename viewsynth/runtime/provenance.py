@@ -32,7 +32,9 @@ def code_digest(*names: str) -> str:
 
     Args:
         names: Folders and files relative to the package, e.g. "render" or "cameras.py".
-    Returns: Hash in hex.
+
+    Returns:
+        Hash in hex.
     """
     root, total = Path(__file__).parents[1], hashlib.sha256()
     for name in names:

@@ -82,7 +82,8 @@ class MissingWeightsError(FileNotFoundError):
 def cache_dir() -> Path:
     """Cache folder for downloaded and generated files; may not exist yet.
 
-    Returns: VIEWSYNTH_CACHE, else XDG_CACHE_HOME/viewsynth, else ~/.cache/viewsynth.
+    Returns:
+        VIEWSYNTH_CACHE, else XDG_CACHE_HOME/viewsynth, else ~/.cache/viewsynth.
     """
     if own := os.environ.get("VIEWSYNTH_CACHE"):
         return Path(own).expanduser().absolute()
@@ -102,7 +103,9 @@ def pose_model(path: str | Path | None = None) -> Path:
 
     Args:
         path: A file given by the user; None = the file in the cache.
-    Returns: Path of an existing file.
+
+    Returns:
+        Path of an existing file.
 
     Raises:
         FileNotFoundError: if `path` does not exist, or (`MissingWeightsError`) the download fails.
@@ -121,8 +124,12 @@ def smplx_model(path: str | Path) -> Path:
 
     Args:
         path: File as the user gave it.
-    Returns: Absolute path.
-    Raises: FileNotFoundError: if there is no such file.
+
+    Returns:
+        Absolute path.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
     """
     found = Path(path).expanduser()
     if not found.is_file():

@@ -49,8 +49,12 @@ def run_items(
         args: Arguments of `start`.
         workers: Number of processes, > 0; at most one per item is started.
         tick: Seconds of waiting after which None is yielded, so that the caller can show progress.
-    Yields: (item, "") for a finished item, (item, reason) where the worker died; in any order.
-    Raises: FatalError: if `start` or an item raised an exception; all workers are stopped.
+
+    Yields:
+        (item, "") for a finished item, (item, reason) where the worker died; in any order.
+
+    Raises:
+        FatalError: If `start` or an item raised an exception; all workers are stopped.
     """
     queue, crew, deaths = list(reversed(items)), [], 0
     try:
@@ -112,7 +116,8 @@ def _send(worker: _Worker, item) -> None:
 def _receive(worker: _Worker) -> str:
     """Wait for the outcome of a worker's item: "" if it is finished, else why the worker died.
 
-    Raises: FatalError: if the item raised an exception.
+    Raises:
+        FatalError: If the item raised an exception.
     """
     try:
         status, text = worker.pipe.recv()
@@ -164,7 +169,9 @@ def make_accelerator(device: str, trackers: Sequence[str] = (), folder: Path | N
         device: "auto", "cpu" or "cuda".
         trackers: Names of the experiment trackers to log to.
         folder: Parent folder of the trackers' files.
-    Raises: ValueError: if the device or a tracker is not available.
+
+    Raises:
+        ValueError: If the device or a tracker is not available.
     """
     import torch
     from accelerate import Accelerator, InitProcessGroupKwargs

@@ -18,7 +18,9 @@ def bars(found: dict, words: dict[str, str]) -> bytes:
     Args:
         found: See `summary.summary`.
         words: Descriptions of the arms by name.
-    Returns: PNG.
+
+    Returns:
+        PNG.
     """
     tasks, arms = found["tasks"], found["arms"]
     figure = _figure(max(6.0, 1.2 + 0.32 * len(arms) * len(tasks)), 6.0)
@@ -49,7 +51,9 @@ def elevations(found: dict, words: dict[str, str]) -> bytes | None:
     Args:
         found: See `summary.summary`.
         words: Descriptions of the arms by name.
-    Returns: PNG; None if the elevation of the queries is unknown.
+
+    Returns:
+        PNG; None if the elevation of the queries is unknown.
     """
     tasks = [task for task in found["tasks"] if task["bins"]]
     if not tasks:

@@ -26,7 +26,9 @@ def resample(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarra
         groups: Group of each query, e.g. its person, numbered from 0 without gaps; queries of a
             group are resampled together.  int64 [Q]
         seed: Seed of the bootstrap; equal seeds, numbers of seeds and groups give equal resamples.
-    Returns: float64 [DRAWS, A]
+
+    Returns:
+        float64 [DRAWS, A]
     """
     rng = np.random.default_rng(seed)
     seeds, count = values.shape[1], int(groups.max()) + 1
@@ -59,7 +61,9 @@ def gap_closure(means: tuple[float, float, float], draws: np.ndarray) -> list[fl
     Args:
         means: Means of floor, arm and ceiling.
         draws: Resampled means of floor, arm and ceiling.  float64 [D, 3]
-    Returns: [value, low, high], 1 = the whole gap; can be negative or more than 1.
+
+    Returns:
+        [value, low, high], 1 = the whole gap; can be negative or more than 1.
     """
     floor, arm, ceiling = means
     above = draws[draws[:, 2] > draws[:, 0]]

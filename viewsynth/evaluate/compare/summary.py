@@ -47,10 +47,14 @@ def summary(runs: Runs, parts: Roles) -> dict:
     Args:
         runs: Results of all arms and seeds.
         parts: Roles of the arms.
-    Returns: `verdict` (whether the gap between floor and ceiling is clear; None without a ceiling)
-        and `tasks`, each with `arms`, `differences` of all pairs, `gap` (ceiling - floor, if there
-        is a ceiling), and the same for each of its `bins` of elevation.
-    Raises: ValueError: if an arm or the protocol is missing.
+
+    Returns:
+        `verdict` (whether the gap between floor and ceiling is clear; None without a ceiling) and
+        `tasks`, each with `arms`, `differences` of all pairs, `gap` (ceiling - floor, if there is a
+        ceiling), and the same for each of its `bins` of elevation.
+
+    Raises:
+        ValueError: If an arm or the protocol is missing.
     """
     for part in ("floor", "ceiling", "treated"):
         arm = getattr(parts, part)

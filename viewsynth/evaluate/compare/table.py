@@ -31,7 +31,9 @@ def markdown(found: dict, words: dict[str, str], probes: list[dict]) -> str:
         found: See `summary.summary`.
         words: Descriptions of the arms by name.
         probes: Rows with the keys of `PROBES`, see `commands.compare`; empty = no such section.
-    Returns: Markdown.
+
+    Returns:
+        Markdown.
     """
     parts, seeds = found["parts"], found["seeds"]
     text = [f"# Arms {', '.join(found['arms'])}: what each finds", "", *_verdict(found), ""]

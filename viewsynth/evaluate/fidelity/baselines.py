@@ -70,7 +70,9 @@ def resized(true: TrueImage, source: TrueImage, parsed: Parse) -> Tensor:
         true: Drone image with the true mask.
         source: Ground crop.
         parsed: Result of the pose model for the crop.
-    Returns: Layers like those of a rendered body, see `methods.on_grey`.  float32 [5, H, W]
+
+    Returns:
+        Layers like those of a rendered body, see `methods.on_grey`.  float32 [5, H, W]
     """
     left, top, right, bottom = bounds(parsed.mask > 0.5)
     cut = _layers(source.image, parsed.mask)[:, top:bottom, left:right]
@@ -95,7 +97,9 @@ def warped(true: TrueImage, source: TrueImage, parsed: Parse, lean: float = LEAN
         source: Ground crop with the true camera.
         parsed: Result of the pose model for the crop.
         lean: Angle by which the board leans back, degrees.
-    Returns: Layers like those of a rendered body.  float32 [5, H, W]
+
+    Returns:
+        Layers like those of a rendered body.  float32 [5, H, W]
     """
     half, height = 1.2, 2.4  # of the board, metres
     across, up = torch.meshgrid(
@@ -149,7 +153,9 @@ def mean_colours(ground: list[TrueImage], parsed: list[Parse], atlas: Atlas) -> 
         ground: Ground crops.
         parsed: Results of the pose model for the crops.
         atlas: UV atlas of the body.
-    Returns: Texture.  uint8 [T, T, 3]
+
+    Returns:
+        Texture.  uint8 [T, T, 3]
     """
     total: dict[str, np.ndarray] = {}
     for picture, found in zip(ground, parsed, strict=True):
@@ -175,7 +181,9 @@ def body_parts(found: Parse) -> np.ndarray:
 
     Args:
         found: Result of the pose model for the crop.
-    Returns: A name of `GROUPS`, "hair", "face", or "" outside the person.  str [H, W]
+
+    Returns:
+        A name of `GROUPS`, "hair", "face", or "" outside the person.  str [H, W]
     """
     at = dict(zip(KEYPOINTS, found.points, strict=True))
     inside = ndimage.binary_erosion(found.mask > 0.5)

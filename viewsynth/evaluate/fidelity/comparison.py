@@ -111,7 +111,9 @@ def part(job: Job, chunk: Chunk) -> dict | None:
     Args:
         job: Settings of the comparison.
         chunk: People of the chunk.
-    Raises: ValueError: if the folder holds the results of another comparison.
+
+    Raises:
+        ValueError: If the folder holds the results of another comparison.
     """
     path = part_path(job, chunk)
     if not path.is_file():
@@ -135,7 +137,9 @@ def start(job: Job) -> Callable[[Chunk], None]:
 
     Args:
         job: Settings of the comparison.
-    Returns: Function that computes one chunk.
+
+    Returns:
+        Function that computes one chunk.
     """
     import torch
 

@@ -92,7 +92,9 @@ def predict(
         drone: True images of the drones.
         tools: See `reconstruct.load`.
         seed: Seed of ground and sensor noise, which are the same for all methods.
-    Returns: Method -> prediction, one dict per drone view, in their order.
+
+    Returns:
+        Method -> prediction, one dict per drone view, in their order.
     """
     out = []
     for true in drone:
@@ -132,7 +134,9 @@ def compose(bodies: list[Body], camera: Cameras, tools: Tools, seed: int) -> Ten
         camera: One camera for all images.
         tools: See `reconstruct.load`.
         seed: Seed of ground and light, the same for all images.
-    Returns: RGB in [0, 1].  float32 [N, 3, H, W]
+
+    Returns:
+        RGB in [0, 1].  float32 [N, 3, H, W]
     """
     height, width = camera.size
     vertices = torch.stack([body.vertices for body in bodies])
@@ -187,7 +191,9 @@ def posed_bodies(
         ground: Ground images.
         parsed: Results of the pose model for the ground images.
         tools: See `reconstruct.load`.
-    Returns: Method -> body.
+
+    Returns:
+        Method -> body.
     """
     row = moment.drone[0]
     joints = true_joints(row)

@@ -62,7 +62,9 @@ def letterbox(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Args:
         image: RGB.  uint8 [H, W, 3]
         mask: Mask of the person.  bool [H, W]
-    Returns: uint8 [SIDE, SIDE, 3]; uniform grey for an empty mask.
+
+    Returns:
+        uint8 [SIDE, SIDE, 3]; uniform grey for an empty mask.
     """
     square = np.full((SIDE, SIDE, 3), GREY, np.uint8)
     rows, columns = np.nonzero(mask)
@@ -115,7 +117,9 @@ class Network(nn.Module):
 
         Args:
             images: Images from `letterbox`.  uint8 [N, SIDE, SIDE, 3]
-        Returns: Pooled features [N, E], embedding after the neck [N, E], elevation in degrees [N].
+
+        Returns:
+            Pooled features [N, E], embedding after the neck [N, E], elevation in degrees [N].
         """
         return self.from_normalised(_normalise(images))
 
@@ -141,7 +145,9 @@ def predict(network: Network, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Args:
         network: The observer.
         images: Images from `letterbox`.  uint8 [N, SIDE, SIDE, 3]
-    Returns: Embeddings of unit norm, float32 [N, E], and elevations in degrees, float32 [N].
+
+    Returns:
+        Embeddings of unit norm, float32 [N, E], and elevations in degrees, float32 [N].
     """
     found = [network(torch.from_numpy(images[k : k + CHUNK])) for k in range(0, len(images), CHUNK)]
     embedding = torch.cat([functional.normalize(neck, dim=1) for _, neck, _ in found])
@@ -168,7 +174,9 @@ def train(
         settings: Training settings.
         seed: Seed of weights, batches and augmentation.
         report: Called after every step with its number and the losses.
-    Returns: The network in evaluation mode; equal arguments and threads give equal weights.
+
+    Returns:
+        The network in evaluation mode; equal arguments and threads give equal weights.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
@@ -226,7 +234,9 @@ def batches(people: np.ndarray, count: int, each: int, rng: np.random.Generator)
         count: People per batch.
         each: Images per person.
         rng: Generator of the random choice.
-    Yields: Row numbers.  int64 [count * each]
+
+    Yields:
+        Row numbers.  int64 [count * each]
     """
     rows = [np.flatnonzero(people == person) for person in range(int(people.max()) + 1)]
     rows = [one for one in rows if len(one)]
@@ -314,7 +324,9 @@ def load(path: Path, mark: str | None = None) -> Network:
     Args:
         path: File of the observer.
         mark: Expected fingerprint; None = any.
-    Raises: ValueError: if the file is not an observer or has another fingerprint.
+
+    Raises:
+        ValueError: If the file is not an observer or has another fingerprint.
     """
     from safetensors import SafetensorError, safe_open
 

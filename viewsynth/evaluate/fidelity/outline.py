@@ -36,7 +36,9 @@ def outline(image: np.ndarray, start: np.ndarray | None) -> np.ndarray:
     Args:
         image: RGB.  uint8 [H, W, 3]
         start: Mask of the rendered person; None = unknown.  bool [H, W]
-    Returns: Mask of one connected part without holes; empty if `start` is.  bool [H, W]
+
+    Returns:
+        Mask of one connected part without holes; empty if `start` is.  bool [H, W]
     """
     reach, softness, scale = LOOSE if start is None else NEAR
     start = ellipse(image.shape[:2]) if start is None else start
@@ -65,7 +67,9 @@ def depths(mask: np.ndarray) -> np.ndarray:
 
     Args:
         mask: bool [H, W]
-    Returns: Distance of absolute value >= 0.5.  float64 [H, W]
+
+    Returns:
+        Distance of absolute value >= 0.5.  float64 [H, W]
     """
     inside, outside = (ndimage.distance_transform_edt(side) for side in (mask, ~mask))
     return np.where(mask, inside - 0.5, 0.5 - outside)
@@ -77,7 +81,9 @@ def resized(mask: np.ndarray, area: int) -> np.ndarray:
     Args:
         mask: bool [H, W]
         area: Number of pixels, reached approximately.
-    Returns: bool [H, W]
+
+    Returns:
+        bool [H, W]
     """
     depth = depths(mask)
     return depth >= np.sort(depth, axis=None)[-max(min(area, depth.size), 1)]

@@ -68,7 +68,9 @@ class Repairer:
             others: Predictions of the other methods for each view.
             tools: See `reconstruct.load`.
             seed: Seed of all random draws.
-        Returns: Method -> prediction, one dict per drone view, in their order.
+
+        Returns:
+            Method -> prediction, one dict per drone view, in their order.
         """
         views, sensors, seeds = _renderings(bodies, person.pid, drone, others, tools, seed)
         conditions = self._conditions(bodies, person, ground, drone, views, tools)

@@ -25,9 +25,11 @@ def compare(rows: list[dict], ground: list[dict], seed: int = 0) -> list[dict]:
         rows: Rows of the comparison; those of whole images have "features", space -> vector.
         ground: Pid and features of the true ground images.
         seed: Seed of the subsets.
-    Returns: Dicts of space, method ("floor" and "ground" are true images), baseline, bin, mean,
-        low, high, people, pictures. With a baseline, the value is the gain over it, positive =
-        closer to the truth, and there is `better` as in `table.gains_over_baselines`.
+
+    Returns:
+        Dicts of space, method ("floor" and "ground" are true images), baseline, bin, mean, low,
+        high, people, pictures. With a baseline, the value is the gain over it, positive = closer to
+        the truth, and there is `better` as in `table.gains_over_baselines`.
     """
     rows = [row for row in rows if "features" in row]
     found = []

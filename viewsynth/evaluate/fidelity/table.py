@@ -112,7 +112,9 @@ def summary(rows: list[dict]) -> list[dict]:
 
     Args:
         rows: Rows of the comparison, after `identify`.
-    Returns: Dicts of method, bin, measure, mean, low, high, people, pictures.
+
+    Returns:
+        Dicts of method, bin, measure, mean, low, high, people, pictures.
     """
     for row in rows:
         if "height_error" in row:
@@ -145,7 +147,9 @@ def gains_over_baselines(rows: list[dict]) -> list[dict]:
 
     Args:
         rows: Rows of the comparison, after `identify`.
-    Returns: Dicts of method ("ours"), baseline, bin, measure, mean, low, high, people and `better`:
+
+    Returns:
+        Dicts of method ("ours"), baseline, bin, measure, mean, low, high, people and `better`:
         True, False, or None if the interval contains zero. Positive = better, for every measure.
     """
     return _paired(rows, [("ours", baseline) for baseline in BASELINES], MEASURES)
@@ -156,7 +160,9 @@ def gains_of_repair(rows: list[dict]) -> list[dict]:
 
     Args:
         rows: Rows of the comparison, after `identify`.
-    Returns: As `gains_over_baselines`, for the pairs of `REPAIRS`; empty without a diffusion model.
+
+    Returns:
+        As `gains_over_baselines`, for the pairs of `REPAIRS`; empty without a diffusion model.
     """
     return _paired(rows, REPAIRS, {**MEASURES, **SPLIT, **REID})
 

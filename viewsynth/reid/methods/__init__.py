@@ -64,7 +64,9 @@ class Method(Protocol):
 
         Args:
             images: RGB in [0, 1].  float [B, 3, H, W]
-        Returns: float [B, D]
+
+        Returns:
+            float [B, D]
         """
         ...
 
@@ -79,7 +81,9 @@ def needs(name: str) -> str:
 
     Args:
         name: One of `names()`.
-    Raises: ValueError: if there is no such method.
+
+    Raises:
+        ValueError: If there is no such method.
     """
     return _module(name).NEEDS
 
@@ -96,8 +100,12 @@ def build(
         smoothing: Label smoothing of the identity loss, [0, 1).
         seed: Seed of the weights of the heads.
         views: Number of views, for methods that distinguish them.
-    Returns: a `Method`, which is an `nn.Module`.
-    Raises: ValueError: if there is no such method, or it does not support the backbone.
+
+    Returns:
+        A `Method`, which is an `nn.Module`.
+
+    Raises:
+        ValueError: If there is no such method, or it does not support the backbone.
     """
     from viewsynth.reid.backbones import seeded
 

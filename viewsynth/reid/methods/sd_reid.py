@@ -38,7 +38,8 @@ MOMENTUM = 0.8  # weight of the current batch in the memory bank, as in the rele
 def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
     """See `methods.build`.
 
-    Raises: ValueError: if the backbone has no tokens, or too few blocks.
+    Raises:
+        ValueError: If the backbone has no tokens, or too few blocks.
     """
     if not isinstance(backbone, TokenBackbone):
         raise ValueError(

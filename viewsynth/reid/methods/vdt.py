@@ -35,7 +35,8 @@ VIEW_WEIGHT = 1e-3  # lambda of the paper
 def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
     """See `methods.build`.
 
-    Raises: ValueError: if the backbone has no tokens.
+    Raises:
+        ValueError: If the backbone has no tokens.
     """
     if not isinstance(backbone, TokenBackbone):
         raise ValueError(
@@ -61,7 +62,9 @@ class VDT(nn.Module):
 
         Args:
             images: RGB in [0, 1].  float [B, 3, H, W]
-        Returns: float [B, width] each
+
+        Returns:
+            float [B, width] each
         """
         view = self.view_token + self.backbone.places[:, 1:2]
         tokens = self.backbone.embed(images, view)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature cache: outputs of the first stage for all training images and their mirror images.
 
-reid.pixels, reid.methods.sd_reid -> `load_or_compute` -> `Cached` -> reid.sd_reid.training. The second
-stage trains on these features only. They are computed once and written atomically to one file,
+reid.pixels, reid.methods.sd_reid -> `load_or_compute` -> `Cached` -> reid.sd_reid.training. The
+second stage trains on these features only. They are computed once and written atomically to one file,
 named by a hash of the encoder, the images and the mode, so several runs can share it.
 """
 
@@ -70,7 +70,9 @@ class Cached:
         Args:
             rows: Rows.  int64 [B]
             uniform: Random numbers in [0, 1) that choose the rows.  [B]
-        Returns: int64 [B]
+
+        Returns:
+            int64 [B]
         """
         order, starts, counts = self._by_person
         which = torch.minimum((uniform * counts[rows]).long(), counts[rows] - 1)
@@ -81,7 +83,9 @@ class Cached:
 
         Args:
             numbers: `identity`, `condition` or `view`.  [2, N, ..., D]
-        Returns: [..., D] each; the deviation is at least the float16 resolution of the mean.
+
+        Returns:
+            [..., D] each; the deviation is at least the float16 resolution of the mean.
         """
         if numbers.dim() > 3:  # token by token: all in float32 would be twice the size of the cache
             found = [self.moments(each) for each in numbers.unbind(2)]
@@ -96,8 +100,12 @@ class Cached:
 
         Args:
             views: Number of views, V.
-        Returns: [V, D]
-        Raises: ValueError: if a view has no images.
+
+        Returns:
+            [V, D]
+
+        Raises:
+            ValueError: If a view has no images.
         """
         rows = []
         for number in range(views):

@@ -58,7 +58,9 @@ class Fusion(nn.Module):
             condition: Identity condition.  [B, T - 1, D]
             prototype: Prototype of the view to generate.  [B, D]
             dropped: Rows that get the null tokens instead; None = no row.  bool [B]
-        Returns: [B, T, C]
+
+        Returns:
+            [B, T, C]
         """
         mixed = self.blocks(self.project(torch.cat([condition, prototype[:, None]], 1)))
         if dropped is None:
@@ -71,7 +73,9 @@ class Fusion(nn.Module):
         Args:
             count: Number of rows, B.
             zeros: Whether to use zeros instead of the learned null tokens.
-        Returns: [B, T, C]
+
+        Returns:
+            [B, T, C]
         """
         tokens = self.null_tokens.expand(count, -1, -1)
         return torch.zeros_like(tokens) if zeros else tokens
@@ -121,7 +125,9 @@ class Pyramid(nn.Module):
 
         Args:
             view: View features.  [B, D]
-        Returns: two lists of [B, C, h, w]
+
+        Returns:
+            Two lists of [B, C, h, w]
         """
         area = self.size[0] * self.size[1]
         plane = functional.pad(view, (0, area - view.shape[1])).unflatten(1, (1, *self.size))
@@ -157,7 +163,9 @@ class Align(nn.Module):
         Args:
             features: Sampled features.  [B, D]
             prototypes: Prototype of the view of each.  [B, D]
-        Returns: [B, D]
+
+        Returns:
+            [B, D]
         """
         both = torch.cat([features, prototypes], 1)
         return features + self.narrow(functional.gelu(self.wide(both)))

@@ -23,9 +23,11 @@ def report(model: Fused, batch: int = 16) -> dict:
     Args:
         model: The model, in evaluation mode, on its device.
         batch: Number of images in a batch.
-    Returns: `parameters`: of the first stage (`encoder`), trained by the second stage (`learnt`),
-        of the whole second stage (`generator`); and for `encoder` and `fused` the `gflops` (a
-        multiply-add counts as two) and `milliseconds` for each image.
+
+    Returns:
+        `parameters`: of the first stage (`encoder`), trained by the second stage (`learnt`), of the
+        whole second stage (`generator`); and for `encoder` and `fused` the `gflops` (a multiply-add
+        counts as two) and `milliseconds` for each image.
     """
     device = next(model.parameters()).device
     images = torch.rand(batch, 3, *model.backbone.size, generator=torch.Generator().manual_seed(0))

@@ -98,7 +98,9 @@ class UNet(nn.Module):
             context: Tokens for cross-attention.  [B, T, C]
             down: Feature maps for the encoder, or an empty list.  [B, C, h, w] each
             up: Feature maps for the decoder, or an empty list.  [B, C, h, w] each
-        Returns: [B, 4, h, w]
+
+        Returns:
+            [B, 4, h, w]
         """
         token = UP.set(tuple(up))
         try:

@@ -73,7 +73,9 @@ class Fused(nn.Module):
 
         Args:
             images: RGB in [0, 1].  float [B, 3, H, W]
-        Returns: [B, (1 + V) D]
+
+        Returns:
+            [B, (1 + V) D]
         """
         encoded = self.person.encode(images)
         return self.join(encoded.identity, self.generate(encoded.condition))
@@ -83,7 +85,9 @@ class Fused(nn.Module):
 
         Args:
             condition: Identity conditions.  [B, T - 1, D]
-        Returns: [V, B, D]
+
+        Returns:
+            [V, B, D]
         """
         model, count = self.generator, len(condition)
         if self.running is None:
@@ -100,7 +104,9 @@ class Fused(nn.Module):
         Args:
             identity: Identity features.  [B, D]
             sampled: Sampled features.  [V, B, D]
-        Returns: [B, (1 + V) D]
+
+        Returns:
+            [B, (1 + V) D]
         """
         neck = self.person.neck.norm
         if self.generator.mode.one_norm:
@@ -116,7 +122,9 @@ def save(model: Fused, folder: Path, about: dict) -> None:
         model: The model.
         folder: Folder to write.
         about: Further entries for config.json, as JSON types.
-    Raises: files.WriteError: if the disk is full or read-only.
+
+    Raises:
+        files.WriteError: If the disk is full or read-only.
     """
     saved.save(model.person, folder / PERSON, about)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.generator.adapter().items()}

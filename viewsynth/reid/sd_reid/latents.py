@@ -54,7 +54,9 @@ def grid(width: int) -> Grid:
 
     Args:
         width: Length of a feature.
-    Raises: ValueError: if the feature is too short for a UNet.
+
+    Raises:
+        ValueError: If the feature is too short for a UNet.
     """
     cells = -(-width // CHANNELS)
     if cells < 4:

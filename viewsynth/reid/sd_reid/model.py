@@ -96,7 +96,9 @@ class Generator(nn.Module):
         Args:
             latent: Standardised latents.  [B, 4, h, w]
             prototype: Prototype of the view of each, not standardised.  [B, D]
-        Returns: [B, D]
+
+        Returns:
+            [B, D]
         """
         feature = self.grid.to_feature(latent)
         if self.align is None:
@@ -131,8 +133,10 @@ class Generator(nn.Module):
             prototype: Prototype of the view of each.  [B, D]
             view: View features for the feature maps.  [B, D]
             dropped: Rows without a condition.  bool [B]
-        Returns: predicted noise [B, 4, h, w]; with the decoder `align`, standardised features
-            [B, D], else None.
+
+        Returns:
+            Predicted noise [B, 4, h, w]; with the decoder `align`, standardised features [B, D],
+            else None.
         """
         alpha = self.alphas[times][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise

@@ -40,7 +40,9 @@ def sample_timesteps(uniform: Tensor, times: int) -> Tensor:
     Args:
         uniform: Random numbers in [0, 1).  [B]
         times: Number of timesteps.
-    Returns: int64 [B]
+
+    Returns:
+        int64 [B]
     """
     return ((1 - uniform**3) * times).long().clamp(0, times - 1)
 
@@ -55,7 +57,9 @@ def initial_noise(views: int, count: int, shape: tuple[int, ...]) -> Tensor:
         views: Number of views.
         count: Number of images.
         shape: Shape of a latent.
-    Returns: float32 [views, count, *shape], on the CPU.
+
+    Returns:
+        float32 [views, count, *shape], on the CPU.
     """
     rows = []
     for view in range(views):
@@ -83,7 +87,9 @@ def sample(
         steps: Number of sampling steps.
         guidance: Scale of the classifier-free guidance; 1 = no guidance, in half the time.
         generator: Random generator for the noise of ancestral sampling.
-    Returns: features, not normalised, before the neck.  [V, B, D]
+
+    Returns:
+        features, not normalised, before the neck.  [V, B, D]
     """
     mode, (views, count) = model.mode, noise.shape[:2]
     prototypes = model.prototypes[:views].to(noise.device)
@@ -118,7 +124,8 @@ def _predict(
 ) -> Tensor:
     """Predicted noise with guidance; tokens and maps are those of the branches in use.
 
-    Returns: float32 [V * B, *shape]
+    Returns:
+        float32 [V * B, *shape]
     """
     batch = torch.cat([latents, latents]) if guidance != 1 else latents
     times = torch.full((len(batch),), time, device=batch.device)
