@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backbones: vision models of `transformers` as modules that ReID methods are built on.
 
-reid.pretrained -> `load` -> reid.methods; reid.saved -> `rebuild`. A `TokenBackbone` (ViT, CLIP, DINOv2)
-also gives access to its tokens, for methods that add their own; all others (ResNet, ConvNeXt,
-Swin) are plain `Backbone`s. Input is RGB in [0, 1], which a backbone normalises itself.
+reid.pretrained -> `load` -> reid.methods; reid.saved -> `rebuild`. A `TokenBackbone` (ViT, CLIP,
+DINOv2) also gives access to its tokens, for methods that add their own; all others (ResNet,
+ConvNeXt, Swin) are plain `Backbone`s. Input is RGB in [0, 1], which a backbone normalises itself.
 """
 
 from __future__ import annotations

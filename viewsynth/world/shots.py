@@ -2,8 +2,9 @@
 """Shots: one camera looking at one person at one moment, rendered with its ground truth.
 
 people, motions, gait, character, scenes, capture -> this module -> the demo (`write_folder`), tests
-(`render_one`) and, with the cameras of `rig`, the world that `viewsynth world` writes. An
-image depends on (seed, person, shot) alone: the same call gives the same bytes, whatever else is rendered.
+(`render_one`) and, with the cameras of `rig`, the world that `viewsynth world` writes. An image
+depends on (seed, person, shot) alone: the same call gives the same bytes, whatever else is
+rendered.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 """Feature cache: outputs of the first stage for all training images and their mirror images.
 
 reid.pixels, reid.methods.sd_reid -> `load_or_compute` -> `Cached` -> reid.sd_reid.training. The
-second stage trains on these features only. They are computed once and written atomically to one file,
-named by a hash of the encoder, the images and the mode, so several runs can share it.
+second stage trains on these features only. They are computed once and written atomically to one
+file, named by a hash of the encoder, the images and the mode, so several runs can share it.
 """
 
 from __future__ import annotations
