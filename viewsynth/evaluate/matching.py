@@ -59,8 +59,7 @@ def positions(
         raise ValueError(
             f"features: {lost[0]} of {len(names)} samples are not in {path}: {lost[1]}; it has "
             f"{len(listed)} names: {first_names(listed)}; write them as paths relative to the "
-            "data set, or "
-            "as bare file names"
+            "data set, or as bare file names"
         )
     if ambiguous:
         raise ValueError(

@@ -115,16 +115,12 @@ def layers(
         rows = people.tolist()
         if not 0 <= rows[0] <= rows[-1] < len(vertices):
             raise ValueError(f"person must be in [0, {len(vertices) - 1}], got {rows}")
-        buffers = shade.render(
-            vertices.detach().float()[people],
-            body.faces,
-            part,
-            mesh,
-            body.uvs,
-            body.face_uvs,
-            torch.from_numpy(np.stack([textures[k] for k in rows])).to(device),
-            torch.from_numpy(np.stack([seen_maps[k] for k in rows])).to(device),
-        )
+        maps = [
+            torch.from_numpy(np.stack([some[k] for k in rows])).to(device)
+            for some in (textures, seen_maps)
+        ]
+        posed = vertices.detach().float()[people]
+        buffers = shade.render(posed, body.faces, part, mesh, body.uvs, body.face_uvs, *maps)
         done.append(scene.shrink(_premultiplied(buffers, part, overcast), SUPERSAMPLE))
     return torch.cat(done)
 

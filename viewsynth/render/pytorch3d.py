@@ -43,11 +43,9 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
         ) from error
     check(pixels, depth, faces, size)
     steps, depth = snap(pixels.float(), depth.float())
-    corners = torch.cat([to_ndc(steps / SUBPIXEL, size), depth[..., None]], dim=-1)
-    triangles, kept = [], []
-    for row in depth:
-        kept.append((row[faces] > 0).all(1).nonzero()[:, 0])
-        triangles.append(faces[kept[-1]])
+    corners = torch.cat([to_ndc(steps / SUBPIXEL, size), depth[..., None]], -1)
+    kept = [(row[faces] > 0).all(1).nonzero()[:, 0] for row in depth]
+    triangles = [faces[numbers] for numbers in kept]
     found, nearest, weights, _ = rasterize_meshes(
         Meshes(list(corners), triangles),
         image_size=size,
@@ -58,13 +56,12 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
         cull_backfaces=False,
         bin_size=0,
     )
-    found, hit = found[..., 0], found[..., 0] >= 0
-    if not len(torch.cat(kept)):
+    found, hit, numbers = found[..., 0], found[..., 0] >= 0, torch.cat(kept)
+    if not len(numbers):
         return _empty(depth, size)
     # pytorch3d numbers the triangles of the whole batch; `Fragments` numbers those of each mesh.
-    face = torch.where(hit, torch.cat(kept)[found.clamp_min(0)], -1).int()
     return Fragments(
-        face=face,
+        face=torch.where(hit, numbers[found.clamp_min(0)], -1).int(),
         bary=torch.where(hit[..., None], weights[..., 0, :], 0.0),
         depth=torch.where(hit, nearest[..., 0], torch.inf),
     )
