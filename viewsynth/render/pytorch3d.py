@@ -44,12 +44,9 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
     check(pixels, depth, faces, size)
     steps, depth = snap(pixels.float(), depth.float())
     corners = torch.cat([to_ndc(steps / SUBPIXEL, size), depth[..., None]], dim=-1)
-    triangles, kept = [], []
-    for row in depth:
-        kept.append((row[faces] > 0).all(1).nonzero()[:, 0])
-        triangles.append(faces[kept[-1]])
+    kept = [(row[faces] > 0).all(1).nonzero()[:, 0] for row in depth]
     found, nearest, weights, _ = rasterize_meshes(
-        Meshes(list(corners), triangles),
+        Meshes(list(corners), [faces[k] for k in kept]),
         image_size=size,
         blur_radius=0.0,
         faces_per_pixel=1,
