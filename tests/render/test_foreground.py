@@ -134,7 +134,7 @@ def test_bad_input():
     vertices, body, textures, seen_maps, _ = people(1)
     view = take(*people(1), [Shot(0, 0.0, 0.0, "a")], Sensor(), 0)[0]
     camera = foreground.crop_camera(view, SIZE)
-    with pytest.raises(ValueError, match=r"person must be in \[0, 0\], got \[1\]"):
+    with pytest.raises(ValueError, match=r"must be in \[0, 0\], got values in \[1, 1\]"):
         foreground.render(vertices, body, textures, seen_maps, torch.tensor([1]), camera)
     with pytest.raises(ValueError, match="got 2 for 1 cameras"):
         foreground.render(vertices, body, textures, seen_maps, torch.tensor([0, 0]), camera)

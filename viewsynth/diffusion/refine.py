@@ -249,7 +249,7 @@ class Refiner:
         vertices: Tensor,
         body,
         sensor: Sensor,
-        windows: Cameras | None = None,
+        cameras: Cameras | None = None,
     ) -> Conditions:
         """Conditions of views, each with the person's source image of the nearest azimuth.
 
@@ -261,22 +261,22 @@ class Refiner:
             vertices: See `__call__`.
             body: See `__call__`.
             sensor: See `__call__`.
-            windows: Cameras of the views at the model's size; None = those of the sensor.
+            cameras: Cameras of the views at the model's size; None = those of the sensor.
         """
         from viewsynth.diffusion.conditions import Conditions
 
         nearest = [(k, _nearest(view, people[k])) for view, k in zip(views, mesh, strict=True)]
         needed = sorted(set(nearest))
-        if windows is None:
+        if cameras is None:
             size, tall = self.pipeline.size, sensor.picture_height
-            windows = join([foreground.crop_camera(view, size, tall) for view in views])
+            cameras = join([foreground.crop_camera(view, size, tall) for view in views])
         rendered = foreground.render(
             vertices,
             body,
             [one.texture for one in people],
             [one.seen for one in people],
             torch.tensor(mesh),
-            windows,
+            cameras,
         )
         sources = [used(people[k])[n] for k, n in nearest]
         camera = [_camera_row(*pair) for pair in zip(views, sources, strict=True)]

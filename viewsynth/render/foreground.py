@@ -101,10 +101,7 @@ def layers(
         ValueError: See `render`.
     """
     device, (height, width) = vertices.device, cameras.size
-    if not 0 < len(person) == len(cameras):
-        raise ValueError(
-            f"person must hold one index per camera, got {len(person)} for {len(cameras)} cameras"
-        )
+    _check(person, len(cameras), len(vertices))
     fine = resize_canvas(cameras, (height * SUPERSAMPLE, width * SUPERSAMPLE))
     step = max(1, BATCH[device.type] // (fine.size[0] * fine.size[1]))
     overcast = dataclasses.replace(scene.place(0), strength=0.0)
@@ -113,16 +110,28 @@ def layers(
         part = _part(fine, slice(start, start + step), device)
         people, mesh = torch.unique(person[start : start + step].to(device), return_inverse=True)
         rows = people.tolist()
-        if not 0 <= rows[0] <= rows[-1] < len(vertices):
-            raise ValueError(f"person must be in [0, {len(vertices) - 1}], got {rows}")
-        maps = [
-            torch.from_numpy(np.stack([some[k] for k in rows])).to(device)
-            for some in (textures, seen_maps)
-        ]
-        posed = vertices.detach().float()[people]
-        buffers = shade.render(posed, body.faces, part, mesh, body.uvs, body.face_uvs, *maps)
+        buffers = shade.render(
+            vertices.detach().float()[people],
+            body.faces,
+            part,
+            mesh,
+            body.uvs,
+            body.face_uvs,
+            torch.from_numpy(np.stack([textures[k] for k in rows])).to(device),
+            torch.from_numpy(np.stack([seen_maps[k] for k in rows])).to(device),
+        )
         done.append(scene.shrink(_premultiplied(buffers, part, overcast), SUPERSAMPLE))
     return torch.cat(done)
+
+
+def _check(person: Tensor, cameras: int, people: int) -> None:
+    if not 0 < len(person) == cameras:
+        raise ValueError(
+            f"person must hold one index per camera, got {len(person)} for {cameras} cameras"
+        )
+    low, high = int(person.min()), int(person.max())
+    if low < 0 or high >= people:
+        raise ValueError(f"person must be in [0, {people - 1}], got values in [{low}, {high}]")
 
 
 def _premultiplied(buffers: shade.Buffers, cameras: Cameras, sky: scene.Place) -> Tensor:

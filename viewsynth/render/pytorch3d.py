@@ -43,11 +43,10 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
         ) from error
     check(pixels, depth, faces, size)
     steps, depth = snap(pixels.float(), depth.float())
-    corners = torch.cat([to_ndc(steps / SUBPIXEL, size), depth[..., None]], -1)
+    corners = torch.cat([to_ndc(steps / SUBPIXEL, size), depth[..., None]], dim=-1)
     kept = [(row[faces] > 0).all(1).nonzero()[:, 0] for row in depth]
-    triangles = [faces[numbers] for numbers in kept]
     found, nearest, weights, _ = rasterize_meshes(
-        Meshes(list(corners), triangles),
+        Meshes(list(corners), [faces[k] for k in kept]),
         image_size=size,
         blur_radius=0.0,
         faces_per_pixel=1,
@@ -56,12 +55,13 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
         cull_backfaces=False,
         bin_size=0,
     )
-    found, hit, numbers = found[..., 0], found[..., 0] >= 0, torch.cat(kept)
-    if not len(numbers):
+    found, hit = found[..., 0], found[..., 0] >= 0
+    if not len(torch.cat(kept)):
         return _empty(depth, size)
     # pytorch3d numbers the triangles of the whole batch; `Fragments` numbers those of each mesh.
+    face = torch.where(hit, torch.cat(kept)[found.clamp_min(0)], -1).int()
     return Fragments(
-        face=torch.where(hit, numbers[found.clamp_min(0)], -1).int(),
+        face=face,
         bary=torch.where(hit[..., None], weights[..., 0, :], 0.0),
         depth=torch.where(hit, nearest[..., 0], torch.inf),
     )
