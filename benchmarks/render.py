@@ -96,7 +96,7 @@ def pictures(people, count, seconds, threads) -> float:
     ]
     pids = [str(p) for p in range(people)]
     return rate(
-        lambda: views.take(vertices, body, textures, seens, pids, shots, Sensor(), 0),
+        lambda: views.render_views(vertices, body, textures, seens, pids, shots, Sensor(), 0),
         len(shots),
         seconds,
     )

@@ -293,7 +293,7 @@ def test_measured_angles_are_the_requested_ones(axis, tmp_path):
     sensor = Sensor(pixels=500, noise=0.005, jpeg=95, vfov=40)
     shots = [views.Shot(0, float(e), float(a), f"{e} {a}") for e, a in asked]
     seen = np.full(texture.shape[:2], 255, np.uint8)
-    taken = views.take(vertices, body, [texture], [seen], ["p"], shots, sensor, 0)
+    taken = views.render_views(vertices, body, [texture], [seen], ["p"], shots, sensor, 0)
     tall = max(view.image.shape[0] for view in taken)
     row = [np.pad(v.image, ((0, tall - v.image.shape[0]), (0, 4), (0, 0))) for v in taken]
     Image.fromarray(np.concatenate(row, axis=1)).save(tmp_path / f"{name}.png")

@@ -251,7 +251,7 @@ def test_pairs_of_a_data_set(tmp_path):
             making.make(data.load("folder", root), tmp_path / "pairs", SIZE)
 
     dataset = data.load("folder", root)
-    job = making.take(dataset, tmp_path / "pairs", SIZE, "train", 0)
+    job = making.claim_output(dataset, tmp_path / "pairs", SIZE, "train", 0)
     unfinished(job, making.identity.plan(dataset, None, 0, 0))
     make()
     touched(root / "a/1.png")
@@ -286,7 +286,7 @@ def test_pairs_of_a_world(tmp_path):
         with pytest.raises(ValueError, match=said):
             making.make(world, tmp_path / "pairs", SIZE, count)
 
-    job = making.take(world, tmp_path / "pairs", SIZE, "train", 0)
+    job = making.claim_output(world, tmp_path / "pairs", SIZE, "train", 0)
     unfinished(job, making.exact.plan(world, None, 0, "train"))
     make(4)
     make(4)

@@ -155,7 +155,7 @@ def test_a_virtual_camera_names_the_used_sources(used, camid, files):
     row, rejected = row_of(person(**used))
     assert rejected is None and row["camid"] == camid
     assert [source["file"] for source in row["sources"]] == files
-    assert [one["file"] for one in refine.used(person(**used))] == files
+    assert [one["file"] for one in refine.used_sources(person(**used))] == files
 
 
 def test_a_rejected_view_names_a_used_source():

@@ -19,7 +19,7 @@ from viewsynth.diffusion.options import Refine
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 from viewsynth.records import Person
 from viewsynth.render.options import Sensor
-from viewsynth.render.views import Shot, take
+from viewsynth.render.views import Shot, render_views
 from viewsynth.runtime import images
 
 SENSOR = Sensor(pixels=80, margin=0.3)
@@ -56,7 +56,9 @@ def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
         for pid, texture, seen in zip(pids, textures, seen_maps, strict=True)
     ]
     some = [SHOTS[k] for k in which]
-    drawn = take(vertices, body, textures, seen_maps, pids, some, refine.optics(sensor), 3)
+    drawn = render_views(
+        vertices, body, textures, seen_maps, pids, some, refine.without_noise(sensor), 3
+    )
     refiner = refine.load(model, options, "cpu")
     rng = np.random.default_rng(0)
     photos = [
@@ -228,10 +230,13 @@ def test_a_revision_depends_on_weights_and_settings(model, tmp_path):
 
 
 def test_digital_source_types():
-    assert refine.source(Refine()) == "compositeWithTrainedAlgorithmicMedia"
-    assert refine.source(Refine(background="generated")) == "compositeWithTrainedAlgorithmicMedia"
+    assert refine.digital_source_type(Refine()) == "compositeWithTrainedAlgorithmicMedia"
+    assert (
+        refine.digital_source_type(Refine(background="generated"))
+        == "compositeWithTrainedAlgorithmicMedia"
+    )
     alone = Refine(background="generated", keep_seen=0, strength=1)
-    assert refine.source(alone) == "trainedAlgorithmicMedia" == images.BY_MODEL
+    assert refine.digital_source_type(alone) == "trainedAlgorithmicMedia" == images.BY_MODEL
 
 
 def test_a_damaged_model_is_an_error(model, tmp_path):

@@ -14,7 +14,7 @@ from viewsynth.reconstruct import facing, fill, fit, posing, quality, targets, t
 from viewsynth.reconstruct.parse import parse
 from viewsynth.records import Person, Sample
 from viewsynth.render.options import Sensor
-from viewsynth.render.views import Shot, take
+from viewsynth.render.views import Shot, render_views
 from viewsynth.runtime import weights
 from viewsynth.world import shots
 
@@ -104,7 +104,9 @@ def test_a_person_in_a_batch_equals_the_same_person_alone(tools, rendered, fused
         joints.append(bodies.keypoints(tools.body, vertices))
         views = [Shot(0, e, 30.0, f"e{e}") for e in (30.0, 60.0, 90.0)]
         pictures.append(
-            take(vertices, tools.body, [person.texture], [person.seen], ["a"], views, clean, 0)
+            render_views(
+                vertices, tools.body, [person.texture], [person.seen], ["a"], views, clean, 0
+            )
         )
     height = float(vertices[0, :, 1].max())
     assert float((joints[0] - joints[1]).norm(dim=-1).max()) < 0.01 * height
@@ -161,7 +163,7 @@ def test_colours_of_the_parts_survive(tools, rendered, from_front, number):
     person, picture = from_front[number], rendered[number, "front"]
     vertices = posing.posed([person], tools.poser, "relaxed")
     sensor = Sensor(noise=0.0)
-    view = take(
+    view = render_views(
         vertices,
         tools.body,
         [person.texture],

@@ -14,7 +14,7 @@ from PIL import Image
 from viewsynth import cameras
 from viewsynth.render import foreground
 from viewsynth.render.options import Sensor
-from viewsynth.render.views import Shot, take
+from viewsynth.render.views import Shot, render_views
 
 SIZE = (128, 64)
 SHOTS = [
@@ -37,7 +37,7 @@ def fitted(mask, size=SIZE):
 @pytest.mark.parametrize("sensor", [Sensor(pixels=240), Sensor(vfov=70, distance=9)])
 def test_the_person_lies_where_the_finished_view_shows_it(sensor):
     some = people(2)
-    taken = take(*some, SHOTS, sensor, 3)
+    taken = render_views(*some, SHOTS, sensor, 3)
     found = rendered(*some, taken)
     for view, share in zip(taken, found.coverage[:, 0].numpy(), strict=True):
         ours, theirs = share >= 0.5, fitted(view.mask)
@@ -46,7 +46,7 @@ def test_the_person_lies_where_the_finished_view_shows_it(sensor):
 
 
 def test_a_row_of_the_manifest_has_the_same_camera_as_its_view():
-    view = take(*people(1), [Shot(0, 40.0, 70.0, "a")], Sensor(), 0)[0]
+    view = render_views(*people(1), [Shot(0, 40.0, 70.0, "a")], Sensor(), 0)[0]
     row = {key: getattr(view, key) for key in (*foreground.ORBIT, "vfov")} | {"box": list(view.box)}
     one, other = foreground.crop_camera(view, SIZE), foreground.crop_camera(row, SIZE)
     assert one.size == other.size == SIZE
@@ -59,7 +59,7 @@ def test_a_row_of_the_manifest_has_the_same_camera_as_its_view():
 def test_another_picture_height_is_another_camera():
     sensor = Sensor(pixels=240, picture_height=1080)
     some = people(2)
-    taken = take(*some, SHOTS, sensor, 0)
+    taken = render_views(*some, SHOTS, sensor, 0)
     person = torch.tensor([shot.person for shot in SHOTS])
     crops = cameras.join(
         [foreground.crop_camera(view, SIZE, sensor.picture_height) for view in taken]
@@ -72,7 +72,7 @@ def test_another_picture_height_is_another_camera():
 
 def test_value_ranges_and_the_background():
     some = people(2)
-    taken = take(*some, SHOTS, Sensor(), 3)
+    taken = render_views(*some, SHOTS, Sensor(), 3)
     found = rendered(*some, taken)
     count = len(SHOTS)
     assert found.render.shape == found.normals.shape == (count, 3, *SIZE)
@@ -94,7 +94,7 @@ def test_normals_are_in_camera_axes():
     """Visible surfaces face the camera; the upper outline points up, the right one to the right."""
     some = people(1)
     shots = [Shot(0, e, a, "x") for e, a in ((0.0, 0.0), (0.0, 137.0), (50.0, 260.0), (90.0, 10.0))]
-    taken = take(*some, shots, Sensor(), 0)
+    taken = render_views(*some, shots, Sensor(), 0)
     crops = cameras.join([foreground.crop_camera(view, SIZE) for view in taken])
     found = foreground.render(*some[:4], torch.zeros(4, dtype=torch.int64), crops)
     for normal, share in zip(found.normals, found.coverage[:, 0], strict=True):
@@ -107,7 +107,7 @@ def test_normals_are_in_camera_axes():
 
 def test_the_result_is_independent_of_the_batch_size(monkeypatch):
     some = people(2)
-    taken = take(*some, SHOTS, Sensor(), 3)
+    taken = render_views(*some, SHOTS, Sensor(), 3)
     together = rendered(*some, taken)
     monkeypatch.setitem(foreground.BATCH, "cpu", 1)
     apart = rendered(*some, taken)
@@ -132,7 +132,7 @@ def test_lens_distortion_is_applied():
 
 def test_bad_input():
     vertices, body, textures, seen_maps, _ = people(1)
-    view = take(*people(1), [Shot(0, 0.0, 0.0, "a")], Sensor(), 0)[0]
+    view = render_views(*people(1), [Shot(0, 0.0, 0.0, "a")], Sensor(), 0)[0]
     camera = foreground.crop_camera(view, SIZE)
     with pytest.raises(ValueError, match=r"must be in \[0, 0\], got values in \[1, 1\]"):
         foreground.render(vertices, body, textures, seen_maps, torch.tensor([1]), camera)

@@ -12,18 +12,18 @@ from scipy import ndimage
 from viewsynth import cameras
 from viewsynth.render import scene, sensor, views
 from viewsynth.render.options import Sensor
-from viewsynth.render.views import Shot, take
+from viewsynth.render.views import Shot, render_views
 
 CLEAN = Sensor(pixels=96, blur=0, noise=0, jpeg=0)
 
 
 def one(shot=(30, 40), kit=CLEAN, seed=0, name="a"):
-    return take(*people(1), [Shot(0, *map(float, shot), name)], kit, seed)[0]
+    return render_views(*people(1), [Shot(0, *map(float, shot), name)], kit, seed)[0]
 
 
 def test_views_come_in_the_order_of_the_shots():
     shots = [Shot(p, float(e), 10.0 * p, f"{p}{e}") for e in (90, 0, 45) for p in (2, 0, 1)]
-    taken = take(*people(3), shots, Sensor(pixels=48), 1)
+    taken = render_views(*people(3), shots, Sensor(pixels=48), 1)
     for shot, view in zip(shots, taken, strict=True):
         assert (view.pid, view.elevation, view.azimuth) == (
             f"p{shot.person}",
@@ -38,10 +38,10 @@ def test_views_come_in_the_order_of_the_shots():
 
 def test_a_view_does_not_depend_on_the_others(monkeypatch):
     shots = [Shot(k % 4, 13.0 * (k % 7), 50.0 * k, str(k)) for k in range(12)]
-    together = take(*people(4), shots, Sensor(pixels=80), 3)
+    together = render_views(*people(4), shots, Sensor(pixels=80), 3)
     monkeypatch.setitem(views.BATCH, "cpu", 1)
     for shot, view in zip(shots, together, strict=True):
-        alone = take(*people(4), [shot], Sensor(pixels=80), 3)[0]
+        alone = render_views(*people(4), [shot], Sensor(pixels=80), 3)[0]
         gap = np.abs(view.image.astype(int) - alone.image)
         assert gap.max() <= 1
         assert (view.mask == alone.mask).all() and view.box == alone.box
@@ -97,7 +97,7 @@ def test_seen_follows_the_texture_and_ends_with_the_person():
     half = np.zeros((64, 64), np.uint8)
     half[:, :32] = 200  # u < 0.5 is the person's left half
     shots = [Shot(0, 10.0, 90.0, "left"), Shot(0, 10.0, 270.0, "right"), Shot(0, 0.0, 0.0, "front")]
-    left, right, front = take(vertices, body, textures, [half], pids, shots, CLEAN, 0)
+    left, right, front = render_views(vertices, body, textures, [half], pids, shots, CLEAN, 0)
     for view in (left, right, front):
         assert (view.seen[~view.mask] == 0).all()
     assert np.median(left.seen[left.mask]) == 200
@@ -116,7 +116,7 @@ def test_colours_of_the_person_survive():
     vertices, body, _, seen_maps, pids = people(1)
     red = np.tile(np.uint8([180, 40, 50]), (64, 64, 1))
     shots = [Shot(0, float(e), float(a), f"{e}{a}") for e in (0, 45, 90) for a in (0, 120)]
-    for view in take(vertices, body, [red], seen_maps, pids, shots, Sensor(), 0):
+    for view in render_views(vertices, body, [red], seen_maps, pids, shots, Sensor(), 0):
         inner = ndimage.binary_erosion(view.mask, iterations=3)
         mean = view.image[inner].mean(0)
         assert np.abs(mean / mean.sum() - red[0, 0] / red[0, 0].sum()).max() < 0.03
@@ -133,11 +133,11 @@ def test_colours_of_the_person_survive():
 )
 def test_impossible_shots(shot, message):
     with pytest.raises(ValueError, match=message):
-        take(*people(1), [shot], CLEAN, 0)
+        render_views(*people(1), [shot], CLEAN, 0)
 
 
 def test_no_shots():
-    assert take(*people(1), [], CLEAN, 0) == []
+    assert render_views(*people(1), [], CLEAN, 0) == []
 
 
 def test_batches_hold_every_shot_once_and_respect_the_limit():

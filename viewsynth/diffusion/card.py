@@ -108,7 +108,9 @@ def text(pipeline, where: str) -> str:
     )
 
 
-def tell(pipeline, pairs, rows: list[int], steps: str, base: str, licences: dict) -> None:
+def describe_training(
+    pipeline, pairs, rows: list[int], steps: str, base: str, licences: dict
+) -> None:
     """Store the description of the training run for the card in the pipeline's config.
 
     Args:

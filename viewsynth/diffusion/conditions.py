@@ -19,7 +19,7 @@ from torch import Tensor
 CAMERA = ("elevation", "source_elevation", "azimuth", "distance", "aspect")
 # Groups of conditions that can be dropped, in training and for guidance: latent and identity
 # features of the source image; rendering, seen map and normals; camera parameters.
-KEPT = ("source", "geometry", "camera")
+CONDITION_GROUPS = ("source", "geometry", "camera")
 
 DARK = 8 / 255  # an image whose values are all below this is refused as black
 CLOSE = 1e-3  # tolerance at the ends of a value range, because resampling overshoots

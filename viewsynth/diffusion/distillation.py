@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from viewsynth.diffusion.conditions import KEPT
+from viewsynth.diffusion.conditions import CONDITION_GROUPS
 from viewsynth.diffusion.latents import Latents
 from viewsynth.diffusion.noise import Noise
 from viewsynth.diffusion.options import DistillationOptimization
@@ -28,7 +28,7 @@ from viewsynth.training.rows import Draws, Plan, RowTask
 SIGMA = 0.5  # deviation of the data in the boundary conditions, as in `LCMScheduler`
 SCALING = 10.0  # factor of the time in the boundary conditions, as in `LCMScheduler`
 HUBER = 1e-3  # difference at which the loss changes from squares to absolute values
-SOURCE = KEPT.index("source")
+SOURCE = CONDITION_GROUPS.index("source")
 
 
 def train(
@@ -102,7 +102,7 @@ class Consistency:
         station = (draws.spread() * self.settings.stations).long()
         late = ((station + 1) * self.skip - 1).to(device)
         early = (late - self.skip).clamp(min=0)
-        kept = torch.ones(len(rows), len(KEPT), dtype=torch.bool, device=device)
+        kept = torch.ones(len(rows), len(CONDITION_GROUPS), dtype=torch.bool, device=device)
         given = draws.uniform(2).to(device) >= self.settings.drop
         kept[:, GEOMETRY], kept[:, SOURCE] = given.unbind(1)
         noisy = self.noise.add(clean, draws.normal(*clean.shape[1:]).to(device), late)

@@ -15,9 +15,11 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viewsynth.diffusion.conditions import CAMERA, KEPT
+from viewsynth.diffusion.conditions import CAMERA, CONDITION_GROUPS
 
-SOURCE, GEOMETRY, CAMERA_KEPT = (KEPT.index(name) for name in ("source", "geometry", "camera"))
+SOURCE, GEOMETRY, CAMERA_KEPT = (
+    CONDITION_GROUPS.index(name) for name in ("source", "geometry", "camera")
+)
 EXTRA = 4  # channels of seen map and normals
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OCTAVES = (1, 2, 4, 8)  # integers, so that azimuth features are periodic in 360 degrees
@@ -128,7 +130,7 @@ class ViewConditioner(ModelMixin, ConfigMixin):
             render: See `channels`.
             seen: See `channels`.
             normals: See `channels`.
-            kept: Which groups of conditions are kept, see `conditions.KEPT`.  bool [B, 3]
+            kept: Which groups of conditions are kept, see `conditions.CONDITION_GROUPS`.  bool [B, 3]
 
         Returns:
             See `channels` and `tokens`.
@@ -144,7 +146,7 @@ class ViewConditioner(ModelMixin, ConfigMixin):
         Args:
             camera: Camera parameters, see `conditions.CAMERA`.  float32 [B, 5]
             identity: Identity features, normalised here.  float [B, identity_dim]
-            kept: Which groups of conditions are kept, see `conditions.KEPT`.  bool [B, 3]
+            kept: Which groups of conditions are kept, see `conditions.CONDITION_GROUPS`.  bool [B, 3]
 
         Returns:
             [B, camera_tokens + identity_tokens, cross_attention_dim].
@@ -170,7 +172,7 @@ class ViewConditioner(ModelMixin, ConfigMixin):
             render: Latents of the renderings.  float [B, C, h, w]
             seen: Seen map of any size, averaged to that of the latents.  float [B, 1, H, W]
             normals: Normals of any size, averaged to that of the latents.  float [B, 3, H, W]
-            kept: Which groups of conditions are kept, see `conditions.KEPT`.  bool [B, 3]
+            kept: Which groups of conditions are kept, see `conditions.CONDITION_GROUPS`.  bool [B, 3]
 
         Returns:
             [B, 2 C + 4, h, w].

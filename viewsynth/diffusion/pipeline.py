@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from viewsynth.diffusion import image_processing, photo, sampling
-from viewsynth.diffusion.conditions import KEPT, Conditions, Encoded
+from viewsynth.diffusion.conditions import CONDITION_GROUPS, Conditions, Encoded
 from viewsynth.diffusion.networks import IdentityEncoder, ViewConditioner, check_parts, to_grid
 from viewsynth.diffusion.pretrained import PretrainedMixin
 from viewsynth.diffusion.sampling import Settings
@@ -162,7 +162,7 @@ class ViewDiffusionPipeline(PretrainedMixin, DiffusionPipeline, StableDiffusionL
             noisy: Noisy latents, scaled by the scheduler.  [B, C, h, w]
             timestep: long [B] or [].
             encoded: Encoded conditions of the B views.
-            kept: Which groups of conditions each view keeps, see `conditions.KEPT`.  bool [B, 3]
+            kept: Which groups of conditions each view keeps, see `conditions.CONDITION_GROUPS`.  bool [B, 3]
 
         Returns:
             [B, C, h, w], in the dtype of the UNet.
@@ -250,7 +250,7 @@ class ViewDiffusionPipeline(PretrainedMixin, DiffusionPipeline, StableDiffusionL
         batch: int = 0,
         strength: float = 1.0,
         start: Tensor | None = None,
-        kept: Sequence[str] = KEPT,
+        kept: Sequence[str] = CONDITION_GROUPS,
     ) -> Tensor:
         """Generate images from conditions; a row is independent of the other rows, up to rounding.
 
@@ -364,12 +364,12 @@ class ViewDiffusionPipeline(PretrainedMixin, DiffusionPipeline, StableDiffusionL
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """`predict` of `sampling.denoise`, with the conditions prepared for all steps."""
         count, device = len(encoded.person), encoded.render.device
-        kept = torch.tensor([name in settings.kept for name in KEPT], device=device)
+        kept = torch.tensor([name in settings.kept for name in CONDITION_GROUPS], device=device)
         kept = kept.repeat(count, 1)
         if settings.guidance != 1:
             encoded = encoded.take(torch.arange(count, device=device).repeat(2))
             kept = torch.cat([kept, kept.clone()])
-            kept[count:, KEPT.index("source")] = False
+            kept[count:, CONDITION_GROUPS.index("source")] = False
         channels, tokens = self._condition(encoded, kept)
         return partial(self._denoise, channels=channels, tokens=tokens)
 

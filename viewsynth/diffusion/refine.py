@@ -149,14 +149,14 @@ def revision(found: Found, options: Refine) -> dict:
     return {"weights": total.hexdigest()} | {k: v for k, v in used.items() if k != "engine"}
 
 
-def source(options: Refine) -> str:
+def digital_source_type(options: Refine) -> str:
     """IPTC digital source type of the refined images, see `runtime.images.jpeg`."""
     own = options.background == "generated" and options.strength == 1
     alone = own and options.keep_seen == 0
     return BY_MODEL if alone else WITH_MODEL
 
 
-def optics(sensor: Sensor) -> Sensor:
+def without_noise(sensor: Sensor) -> Sensor:
     """The part of the sensor model that is applied before the refiner: the blur."""
     return dataclasses.replace(sensor, noise=0.0, jpeg=0)
 
@@ -228,7 +228,7 @@ class Refiner:
             mesh: Index of the person that each view shows.
             seeds: Seed of everything random in each view.
             people: The P people.
-            photos: Source images of each person, those that are `used`, see `fitted`.
+            photos: Source images of each person, those that are `used_sources`, see `fitted`.
             vertices: Vertices that were rendered, world, metres.  [P, V, 3]
             body: Their `viewsynth.bodies.Body`.
             sensor: The whole sensor model.
@@ -278,7 +278,7 @@ class Refiner:
             torch.tensor(mesh),
             cameras,
         )
-        sources = [used(people[k])[n] for k, n in nearest]
+        sources = [used_sources(people[k])[n] for k, n in nearest]
         camera = [_camera_row(*pair) for pair in zip(views, sources, strict=True)]
         return Conditions(
             source=torch.stack([photos[k][n] for k, n in needed]),
@@ -307,7 +307,7 @@ class Refiner:
         Returns:
             float32 [V, 3, H, W] in [0, 1], on the CPU.
         """
-        from viewsynth.diffusion.conditions import KEPT
+        from viewsynth.diffusion.conditions import CONDITION_GROUPS
 
         options = self.options
         return self.pipeline.sample(
@@ -319,7 +319,7 @@ class Refiner:
             self.batch,
             strength=options.strength,
             start=torch.stack([self.fitted(one.image) for one in views]),
-            kept=kept or KEPT,
+            kept=kept or CONDITION_GROUPS,
         ).cpu()
 
     def finish(self, made: Tensor, view: View, sensor: Sensor, seed: int) -> np.ndarray:
@@ -349,7 +349,7 @@ class Refiner:
         return expose(image, dataclasses.replace(sensor, blur=0.0), noise)
 
 
-def used(person: Person) -> list[dict]:
+def used_sources(person: Person) -> list[dict]:
     """The sources of a person that its reconstruction used."""
     return [one for one in person.sources if one.get("used", True)]
 
@@ -358,7 +358,7 @@ def _nearest(view: View, person: Person) -> int:
     """Index of the used source whose azimuth is nearest to the view's."""
     from viewsynth.diffusion.conditions import relative_azimuth
 
-    turns = [abs(relative_azimuth(view.azimuth, one["azimuth"])) for one in used(person)]
+    turns = [abs(relative_azimuth(view.azimuth, one["azimuth"])) for one in used_sources(person)]
     return int(np.argmin(turns))
 
 

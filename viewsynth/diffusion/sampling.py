@@ -15,7 +15,7 @@ from inspect import signature
 import torch
 from torch import Tensor
 
-from viewsynth.diffusion.conditions import KEPT
+from viewsynth.diffusion.conditions import CONDITION_GROUPS
 from viewsynth.records import seed_of
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Settings:
         guidance: Scale of the classifier-free guidance; 1 = none.
         strength: Share of the noise schedule that is run, (0, 1].
         keep_seen: Weight of the rendering at seen pixels, [0, 1].
-        kept: Groups of conditions that the model gets, see `conditions.KEPT`.
+        kept: Groups of conditions that the model gets, see `conditions.CONDITION_GROUPS`.
 
     Raises:
         ValueError: If a value is out of range.
@@ -40,7 +40,7 @@ class Settings:
     guidance: float = 1.0
     strength: float = 1.0
     keep_seen: float = 0.5
-    kept: Sequence[str] = KEPT
+    kept: Sequence[str] = CONDITION_GROUPS
 
     def __post_init__(self):
         for name, value, low, high in (
@@ -56,8 +56,10 @@ class Settings:
                 f"num_inference_steps must be at most {1000 * self.strength:g} at a strength of "
                 f"{self.strength}, because the schedule has 1000 steps; got {self.steps}"
             )
-        if unknown := set(self.kept) - set(KEPT):
-            raise ValueError(f"kept must be some of {', '.join(KEPT)}; got {sorted(unknown)}")
+        if unknown := set(self.kept) - set(CONDITION_GROUPS):
+            raise ValueError(
+                f"kept must be some of {', '.join(CONDITION_GROUPS)}; got {sorted(unknown)}"
+            )
 
 
 # ---- rows ----------------------------------------------------------------------------------------

@@ -87,12 +87,12 @@ def train(
     pipeline = _train_diffusion(context, pipeline, latents, checked, offset)
     steps = f"{config.optim.steps} steps of {config.optim.batch} pairs"
     about = {"base": Path(config.model.base).name, "licences": licences}
-    card.tell(pipeline, pairs, trained, steps, **about)
+    card.describe_training(pipeline, pairs, trained, steps, **about)
     if config.distil.steps:
         save_folder(pipeline.save_pretrained, folder / "teacher", accelerator)
         pipeline = _distil(context, pipeline, latents, offset + config.optim.steps)
         steps += f", then {config.distil.steps} steps of distillation"
-        card.tell(pipeline, pairs, trained, steps, **about)
+        card.describe_training(pipeline, pairs, trained, steps, **about)
     save_folder(pipeline.save_pretrained, folder / "pipeline", accelerator)
     _log(accelerator, f"look at {folder / 'grids'}; the model is {folder / 'pipeline'}")
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viewsynth.diffusion.conditions import KEPT
+from viewsynth.diffusion.conditions import CONDITION_GROUPS
 from viewsynth.diffusion.latents import CHUNK, Latents
 from viewsynth.diffusion.noise import Noise
 from viewsynth.diffusion.options import DiffusionOptimization
@@ -34,7 +34,7 @@ from viewsynth.training.rows import Draws, Plan, RowTask
 # Layers with a LoRA: attention, and the first convolution, whose weights for the added condition
 # channels start at zero.
 LORA = ("to_q", "to_k", "to_v", "to_out.0", "conv_in")
-GEOMETRY = KEPT.index("geometry")
+GEOMETRY = CONDITION_GROUPS.index("geometry")
 
 
 def train(
@@ -162,7 +162,7 @@ class Denoising:
         chance = target.new_tensor(self.settings.drop).repeat(len(rows), 1)
         unclear = self.noise.share(time).masked_fill(exact, 0)
         chance[:, GEOMETRY] = torch.maximum(chance[:, GEOMETRY], unclear)
-        kept = draws.uniform(len(KEPT)).to(device) >= chance
+        kept = draws.uniform(len(CONDITION_GROUPS)).to(device) >= chance
         found = model(self.noise.add(target, noise, time), time, encoded, kept).float()
         error = functional.mse_loss(found, self.noise.wanted(target, noise, time), reduction="none")
         error = error * self.latents.shares(rows, self.settings.background)

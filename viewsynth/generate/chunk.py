@@ -81,7 +81,11 @@ def make_chunk(task: manifest.Task, job: Job, tools: Tools, put: Callable) -> Ma
     else:
         subjects, rejects = _loaded(task, job, tools.synthesizer)
     refiner = tools.synthesizer.refiner
-    made, rows, kind = [], [], refine.source(job.config.refine) if refiner else COMPOSITE
+    made, rows, kind = (
+        [],
+        [],
+        refine.digital_source_type(job.config.refine) if refiner else COMPOSITE,
+    )
     for subject in subjects:
         person, outfit = subject.person, subject.outfit
         file = f"people/{stem_of(person.pid, outfit)}.safetensors"
@@ -187,7 +191,7 @@ def _row(
     from viewsynth.diffusion import refine
 
     stem = f"{folder_of(person.pid)}/{f'{folder_of(outfit, 60)}+' if outfit else ''}{name}"
-    verdict, sources = judge.judge_view(view, person), refine.used(person)
+    verdict, sources = judge.judge_view(view, person), refine.used_sources(person)
     if not verdict.keep:
         return {}, _judged(verdict, f"{sources[0]['file']} {name}", person.pid)
     cameras = sorted({str(source.get("camid", "0")) for source in sources})

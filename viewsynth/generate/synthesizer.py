@@ -28,7 +28,7 @@ from viewsynth.generate.rendered import RenderedView, camera_names, rendered
 from viewsynth.generate.worker import relative
 from viewsynth.reconstruct import posing
 from viewsynth.records import Person, View, seed_of
-from viewsynth.render import views as render_views
+from viewsynth.render import views as rendering
 from viewsynth.render.options import Sensor
 from viewsynth.runtime import weights
 from viewsynth.runtime.images import COMPOSITE
@@ -233,8 +233,10 @@ class Synthesizer:
     ) -> list[RenderedView]:
         """One person from the cameras of these names."""
         pid = subject.person.pid
-        shots = [render_views.Shot(0, *camera(name, seed, pid), name) for name in names]
-        source_type = refine.source(self.refiner.options) if self.refiner else COMPOSITE
+        shots = [rendering.Shot(0, *camera(name, seed, pid), name) for name in names]
+        source_type = (
+            refine.digital_source_type(self.refiner.options) if self.refiner else COMPOSITE
+        )
         with _one_thread():
             views = list(self.views([subject], shots, pose, sensor, seed))
         return [rendered(view, sensor, source_type) for view in views]
@@ -309,12 +311,12 @@ class Synthesizer:
         if self.refiner is None:
             return []
         crops = {s.name: image for s, image in zip(group.samples, group.images, strict=True)}
-        return [self.refiner.fitted(crops[one["sample"]]) for one in refine.used(person)]
+        return [self.refiner.fitted(crops[one["sample"]]) for one in refine.used_sources(person)]
 
     def views(
         self,
         subjects: Sequence[Subject],
-        shots: Sequence[render_views.Shot],
+        shots: Sequence[rendering.Shot],
         pose: str,
         sensor: Sensor,
         seed: int,
@@ -337,10 +339,10 @@ class Synthesizer:
         vertices = posing.posed(people, self.tools.poser, pose)
         textures, seens = [p.texture for p in people], [p.seen for p in people]
         pids = [person.pid for person in people]
-        optics = refine.optics(sensor) if self.refiner else sensor
+        optics = refine.without_noise(sensor) if self.refiner else sensor
         for first in range(0, len(shots), SLICE):  # bounds the memory
             some = list(shots[first : first + SLICE])
-            views = render_views.take(
+            views = rendering.render_views(
                 vertices, self.tools.body, textures, seens, pids, some, optics, seed
             )
             if self.refiner:

@@ -11,5 +11,5 @@ from viewsynth.runtime.lazy import lazy
 
 __getattr__, __dir__, __all__ = lazy(
     __name__,
-    {"rules": ["FLAG_TEXT", "judge_person", "judge_view", "refusal", "resolution"]},
+    {"rules": ["FLAG_TEXT", "judge_person", "judge_view", "rejection_reason", "resolution"]},
 )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Render: posed, textured meshes and cameras in, per-pixel geometry and colour out.
 
-- `views`: aerial views of people, from shots to images (`take`).
+- `views`: aerial views of people, from shots to images (`render_views`).
 - `scene`: ground, light and shadow around the person.
 - `sensor`: blur, noise and JPEG of the virtual camera.
 - `foreground`: the person alone, without ground and sensor model.
@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "options": ["Sensor"],
         "shade": ["Buffers", "backends", "render"],
-        "views": ["Shot", "take"],
+        "views": ["Shot", "render_views"],
         "zbuffer": ["rasterize"],
     },
 )

@@ -69,7 +69,7 @@ class Frame:
         return self.box[3] - self.box[1], self.box[2] - self.box[0]
 
 
-def take(
+def render_views(
     vertices: Tensor,
     body,
     textures: list[np.ndarray],
@@ -139,8 +139,8 @@ def _layers(
     """RGB, seen value and coverage of the people before the sensor.
 
     Args:
-        vertices: See `take`.
-        body: See `take`.
+        vertices: See `render_views`.
+        body: See `render_views`.
         atlases: Textures uint8 [P, T, T, 3] and seen maps uint8 [P, T, T].
         person: Index of the person of each camera.  int64 [N]
         cameras: N supersampled cameras.

@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "labels": ["LABELS", "of_person"],
         "people": ["Identity", "identity"],
-        "shots": ["Picture", "Shot", "Simple", "draw", "take", "write"],
+        "shots": ["RenderedShot", "Shot", "SimpleShot", "render", "take", "write_folder"],
         "truth": ["Instant", "instants"],
     },
 )

@@ -61,7 +61,7 @@ def one_by_one():
 @pytest.fixture(scope="module")
 def undisturbed(world, tools, one_by_one, tmp_path_factory):
     """Both training people, in this process, the second one first."""
-    job = making.take(world, tmp_path_factory.mktemp("pairs") / "whole", SIZE, "train", 0)
+    job = making.claim_output(world, tmp_path_factory.mktemp("pairs") / "whole", SIZE, "train", 0)
     every = making.chunks(exact.plan(world, None, 0, "train"))
     assert [chunk.name for chunk in every] == ["0001", "0003"]
     for chunk in reversed(every):
@@ -116,7 +116,7 @@ def test_rows_hold_the_cameras(world, undisturbed, tools):
 def test_an_interrupted_run_resumes_to_the_same_bytes(world, one_by_one, undisturbed, tmp_path):
     """An interruption leaves a part, a shard without its part, a half-written file, no index."""
     output = tmp_path / "killed"
-    job = making.take(world, output, SIZE, "train", 0)
+    job = making.claim_output(world, output, SIZE, "train", 0)
     chunk = making.chunks(exact.plan(world, None, 0, "train"))[0]
     copied(chunk, undisturbed, job)
     (output / stored.SHARDS / "0003.safetensors").write_bytes(b"half")
@@ -189,7 +189,7 @@ def test_bad_arguments(world, tmp_path):
 def test_too_many_faults_fail_and_their_chunks_are_made_again(
     world, undisturbed, tmp_path, one_by_one
 ):
-    job = making.take(world, tmp_path / "out", SIZE, "train", 0)
+    job = making.claim_output(world, tmp_path / "out", SIZE, "train", 0)
     every = making.chunks(exact.plan(world, None, 0, "train"))
     for chunk in every:
         path = copied(chunk, undisturbed, job)

@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "runs": ["Runs", "read"],
-        "summary": ["Parts"],
+        "summary": ["Roles"],
         "table": ["markdown"],
     },
 )

@@ -99,7 +99,7 @@ class Repairer:
     def _conditions(self, bodies, person: Person, ground, drone, views, tools: Tools):
         """Conditions of the model: the person from the photos, the true camera."""
         by_name = {picture.row["file_name"]: picture.image for picture in ground}
-        photos = [self.refiner.fitted(by_name[one["file"]]) for one in refine.used(person)]
+        photos = [self.refiner.fitted(by_name[one["file"]]) for one in refine.used_sources(person)]
         windows = cameras.join(
             [
                 foreground.resize_canvas(true.camera, self.refiner.pipeline.size)
@@ -130,7 +130,7 @@ def _renderings(
         images = compose([bodies[name] for name in WHOLE], true.camera, tools, view_seed)
         for name, image in zip(WHOLE, images, strict=True):
             noise = torch.Generator().manual_seed(view_seed)
-            exposed = expose(image, refine.optics(sensor), noise)
+            exposed = expose(image, refine.without_noise(sensor), noise)
             views.append(_view(pid, true.row, exposed, predictions[name]))
             sensors.append(sensor)
             seeds.append(seed_of(view_seed, "repair"))
