@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from viewsynth.reconstruct.parse import INDEX, Parse, look, middle
+from viewsynth.reconstruct.parse import INDEX, Parse, locate, middle
 
 SMALL = 48  # effective pixels of height below which a person is flagged
 # Log odds of a rider or sitter, by logistic regression; angles in degrees, drops in trunk lengths.
@@ -109,7 +109,7 @@ def is_turned(image: np.ndarray, model) -> bool:
     for times in (1, 3):
         turned = np.ascontiguousarray(np.rot90(image, times))
         centre, side = np.array(turned.shape[1::-1]) / 2, 1.25 * max(turned.shape[:2])
-        points, presence = look(turned, model, centre, side)
+        points, presence = locate(turned, model, centre, side)
         ways = [
             middle(points, b) - middle(points, a)
             for a, b in (("shoulder", "hip"), ("hip", "ankle"))

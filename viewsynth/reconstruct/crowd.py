@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from viewsynth.reconstruct.parse import look, middle
+from viewsynth.reconstruct.parse import locate, middle
 
 STARTS = ((0.2, 0.3), (0.8, 0.7))  # shares of the crop's width; the second if the first fails
 # Widening -> least distance of two people, heights, and their least share of the crop's height.
@@ -74,10 +74,10 @@ def is_crowd(image: np.ndarray, model) -> bool:
 def _settle(image: np.ndarray, model, start: float) -> Place | None:
     """The person that the model settles on from a start (share of the width); None = no person."""
     height, width = image.shape[:2]
-    points, _ = look(image, model, np.array([width * start, height / 2]), 1.15 * height)
+    points, _ = locate(image, model, np.array([width * start, height / 2]), 1.15 * height)
     low, high = points.min(0), points.max(0)
     side = 1.25 * max(high[1] - low[1], 0.4 * height)
-    points, presence = look(image, model, (low + high) / 2, side)
+    points, presence = locate(image, model, (low + high) / 2, side)
     if presence <= PRESENCE:
         return None
     across = [middle(points, name)[0] for name in WHERE]

@@ -104,7 +104,7 @@ def middle(points: np.ndarray, name: str) -> np.ndarray:
     return (points[INDEX[f"left_{name}"]] + points[INDEX[f"right_{name}"]]) / 2
 
 
-def look(image: np.ndarray, model, centre: np.ndarray, side: float) -> tuple[np.ndarray, float]:
+def locate(image: np.ndarray, model, centre: np.ndarray, side: float) -> tuple[np.ndarray, float]:
     """Run a single pass, to locate a person.
 
     Args:
