@@ -21,7 +21,7 @@ from viewsynth.commands import generate
 from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
-from viewsynth.generate import chunk, worker
+from viewsynth.generate import chunk, ranks, worker
 from viewsynth.records import Person
 from viewsynth.render.options import Sensor
 from viewsynth.render.views import Shot, take
@@ -273,7 +273,7 @@ def here(model):
 
     def run(root, output, *options, make=chunk.make_chunk):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(generate, "spread", serial)
+            patch.setattr(ranks, "spread", serial)
             return generate.run(asked(root, output, model, *options), load=load, make=make)
 
     return run
