@@ -263,7 +263,7 @@ def test_a_data_set_read_as_a_folder_is_told(name, release):
 @pytest.mark.parametrize("option", ["form", "box", "elevation"])
 def test_a_released_data_set_takes_no_option_of_a_folder(name, option, release):
     value = {"form": "table", "box": "xywh", "elevation": "pitch"}[option]
-    said = f"--data.{option}={value} is for one's own pictures .*folder.*{name} has one form"
+    said = f"--data.{option}={value} is for your own images .*folder.*{name} has one form"
     with pytest.raises(ValueError, match=said):
         data.load(name, release(name), data.Reading(**{option: value}))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading a data set by its name, checking it, and counting what it holds.
+"""Loading a data set by its name, checking it, and counting its contents.
 
 A data set is one file of this folder with `load(root) -> Dataset`, `PARTS`, the names that its
 root must hold (empty: anything), and `NAME`, the pattern that its file names match. `load` here
@@ -30,22 +30,25 @@ logger = logging.getLogger("viewsynth.data")
 
 
 def names() -> list[str]:
-    """The data sets that there are."""
+    """The available data sets."""
     return sorted(
         m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name not in HELPERS
     )
 
 
 def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B008
-    """A data set; whatever makes it differ from what was published is logged as a warning.
+    """Load a data set; differences from the published counts are logged as warnings.
 
     Args:
         name: One of `names()`.
-        root: Where the data set lies; the release may be nested in it.
-        reading: How one's own folder is read; released data sets take no such option.
+        root: Folder of the data set; the release may be nested in it.
+        reading: How the data set `folder` is read; released data sets take no such options.
+
+    Returns:
+        The data set.
 
     Raises:
-        ValueError: if there is no such data set, or `root` holds another one or nothing.
+        ValueError: if there is no such data set, or `root` holds another one or none.
         FileNotFoundError: if there is no `root`.
     """
     if name not in names():
@@ -53,8 +56,8 @@ def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset: 
     own = not _module(name).PARTS
     if not own and (given := reading.given()):
         raise ValueError(
-            f"{' '.join(given)} is for one's own pictures (--data.name folder); {name} has one "
-            "form only: leave it out"
+            f"{' '.join(given)} is for your own images (--data.name folder); {name} has one form "
+            "only: leave it out"
         )
     root = Path(root).expanduser()
     hint = _hint(name, root, depth=0) if own and root.is_dir() else ""
@@ -80,7 +83,7 @@ def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset: 
 
 @contextlib.contextmanager
 def _no_collector():
-    """Nothing here is garbage, and looking for some takes a third of the time of a large set."""
+    """Pause garbage collection, which takes a third of the time on a large data set."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -95,7 +98,7 @@ def _module(name: str):
 
 
 def _hint(name: str, root: str | Path, depth: int = layout.DEPTH) -> str:
-    """Which other data sets the folder may be."""
+    """A hint which other data sets the folder may hold."""
     others = [(other, _module(other)) for other in names() if other != name]
     fitting = [
         other
@@ -106,7 +109,7 @@ def _hint(name: str, root: str | Path, depth: int = layout.DEPTH) -> str:
 
 
 def _coded(dataset: Dataset) -> list[str]:
-    """Warn of files that are a person each, and called as pictures of a released data set."""
+    """Warn of a flat folder whose file names are those of a released data set."""
     flat = [sample.name for sample in dataset.samples if "/" not in sample.name]
     released = [(name, _module(name)) for name in names() if _module(name).PARTS]
     fitting = [
@@ -114,19 +117,17 @@ def _coded(dataset: Dataset) -> list[str]:
         for name, module in released
         if flat and 2 * sum(bool(module.NAME.match(file)) for file in flat) > len(flat)
     ]
-    return (
-        [
-            f"the {len(flat)} files beside each other are a person each, though {flat[0]} is called as "
-            f"a picture of {' or '.join(fitting)}, whose people stand in the names; for one "
-            "person of several pictures give the whole data set and its --data.name, or a metadata.csv"
-        ]
-        if fitting
-        else []
-    )
+    if not fitting:
+        return []
+    return [
+        f"the {len(flat)} files beside each other are a person each, though {flat[0]} is called as "
+        f"a picture of {' or '.join(fitting)}, whose people stand in the names; for one person of "
+        "several pictures give the whole data set and its --data.name, or a metadata.csv"
+    ]
 
 
 def _check(dataset: Dataset) -> None:
-    """Warn of what is wrong with a data set whatever its layout."""
+    """Add warnings that do not depend on the layout of the data set."""
     if bad := [reject for reject in dataset.rejects if reject.kind != "skipped"]:
         dataset.warnings.append(
             f"{len(bad)} rows, files or folders cannot be used and are left out (rejects.jsonl), "
@@ -149,10 +150,14 @@ def _tested(dataset: Dataset) -> set[str]:
 
 
 def counts(dataset: Dataset) -> dict[str, int]:
-    """Images, identities and cameras per split, and the sizes of every protocol.
+    """Count images, identities and cameras per split, and the sizes of every protocol.
 
-    Returns: e.g. "train images", "query identities", "test identities" (of all protocols),
-        "A->G query", "A->G gallery", "A->G valid queries".
+    Args:
+        dataset: The data set.
+
+    Returns:
+        Counts by name, e.g. "train images", "query identities", "test identities" (of all
+        protocols), "A->G query", "A->G gallery", "A->G valid queries".
     """
     found: dict[str, int] = {"images": len(dataset.samples)}
     groups: dict[str, list] = {}
@@ -171,7 +176,7 @@ def counts(dataset: Dataset) -> dict[str, int]:
 
 
 def by(dataset: Dataset, key: str) -> dict[str, Counter]:
-    """How many samples of each split have which `camid`, `platform` or `view`."""
+    """Count the samples of each split by `camid`, `platform` or `view`."""
     found: dict[str, Counter] = {}
     for sample in dataset.samples:
         found.setdefault(sample.split, Counter())[getattr(sample, key)] += 1
@@ -179,12 +184,12 @@ def by(dataset: Dataset, key: str) -> dict[str, Counter]:
 
 
 def differences(dataset: Dataset) -> list[tuple[Published, int]]:
-    """Published counts that the disk does not have, each with what it has (0: nothing such)."""
+    """Published counts that differ from the data set, each with the count on disk."""
     found = counts(dataset)
     return [(p, found.get(p.what, 0)) for p in dataset.published if found.get(p.what, 0) != p.count]
 
 
 def say(difference: tuple[Published, int]) -> str:
-    """A difference in words."""
+    """A difference as text."""
     published, found = difference
     return f"{published.what}: {found} here, {published.count} published ({published.source})"

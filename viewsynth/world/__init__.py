@@ -10,8 +10,8 @@
 - Places: `scenes` (ground, backdrop, weather), `grounds`, `backdrops`, `props`, `lights`, `noise`
   (band-limited patterns).
 - Cameras: `sensor` (lens and electronics), `capture` (a person in a place -> an image and its
-  ground truth), `shots` (one camera looking at one person), `rig` (thirteen cameras, and who is
-  recorded by which).
+  ground truth), `shots` (one camera looking at one person), `rig` (thirteen cameras, and which
+  of them record a person).
 - Data sets: `writer` writes a world to disk, `truth` reads its ground truth.
 
 The demo, the tests and the benchmark are rendered here. Reconstruction must not import it.
