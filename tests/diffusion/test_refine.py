@@ -17,6 +17,10 @@ from scipy import ndimage
 from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
+<<<<<<< HEAD
+=======
+from viewsynth.generate import chunk, ranks, worker
+>>>>>>> wt-faces
 from viewsynth.records import Person
 from viewsynth.render.options import Sensor
 from viewsynth.render.views import Shot, render_views
@@ -230,10 +234,169 @@ def test_a_revision_depends_on_weights_and_settings(model, tmp_path):
 
 
 def test_digital_source_types():
+<<<<<<< HEAD
     assert refine.digital_source_type(Refine()) == "compositeWithTrainedAlgorithmicMedia"
     assert (
         refine.digital_source_type(Refine(background="generated"))
         == "compositeWithTrainedAlgorithmicMedia"
+=======
+    assert refine.source(Refine()) == "compositeWithTrainedAlgorithmicMedia"
+    assert refine.source(Refine(background="generated")) == "compositeWithTrainedAlgorithmicMedia"
+    alone = Refine(background="generated", keep_seen=0, strength=1)
+    assert refine.source(alone) == "trainedAlgorithmicMedia" == images.BY_MODEL
+
+
+# ---- generate ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    try:
+        weights.pose_model(), weights.detector_model()
+    except weights.MissingWeightsError as error:
+        pytest.skip(f"the pose models cannot be had: {error}")
+    return shots.write(tmp_path_factory.mktemp("photos"), 2, 3, shots.SHOTS[:1])
+
+
+@pytest.fixture(scope="module")
+def here(model):
+    """`generate` with one worker that is this process, which loads its tools once."""
+    tools = []
+
+    def load(job):
+        tools.append(tools[0] if tools else chunk.load_tools(job))
+        return tools[0]
+
+    def serial(items, start, args, workers):
+        for item in items:
+            start(*args)(item)
+            yield item, ""
+
+    def run(root, output, *options, make=chunk.make_chunk):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ranks, "spread", serial)
+            return generate.run(asked(root, output, model, *options), load=load, make=make)
+
+    return run
+
+
+def asked(root, output, model, *options):
+    argv = ["--data.root", str(root), "--output", str(output), "--chunk", "1", "--report", "no"]
+    argv += [] if "--views.elevations" in options else VIEWS
+    argv += ["--refine.engine", str(model), "--refine.steps", "2", *options]
+    return config.parse(generate.Config, argv, "generate")
+
+
+def content(output):
+    return {
+        path.relative_to(output).as_posix(): path.read_bytes()
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and path.name not in ("run.json", "config.yaml")
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos, here, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert here(photos, output, "--data.licence", "CC0-1.0") == 0
+    return output
+
+
+def test_rows_and_pictures_say_what_made_them(undisturbed, model):
+    rows = [json.loads(line) for line in (undisturbed / "metadata.jsonl").read_text().splitlines()]
+    assert len(rows) == 8
+    found = refine.find(Refine(engine=str(model)))
+    for row in rows:
+        assert row["engine"]["refine"] == refine.revision(found, Refine(steps=2))
+        assert row["licences"]["refiner"] == "CC0-1.0"
+        with Image.open(undisturbed / row["file_name"]) as image:
+            assert b"/compositeWithTrainedAlgorithmicMedia" in image.info["xmp"]
+            assert image.size == (row["width"], row["height"])
+
+
+def test_workers_and_kills_do_not_matter(photos, model, undisturbed, here, tmp_path):
+    output = tmp_path / "workers"
+    workers = asked(photos, output, model, "--workers", "2", "--data.licence", "CC0-1.0")
+    assert generate.run(workers) == 0
+    assert content(output) == content(undisturbed)
+
+    def killed(task, job, tools, put):
+        """The second person's run ends among the pictures."""
+        made = chunk.make_chunk(task, job, tools, put)
+        if task.chunk == "00001":
+            raise KeyboardInterrupt
+        return made
+
+    output = tmp_path / "killed"
+    few = ("--data.licence", "CC0-1.0", "--views.elevations", "30", "--views.azimuths", "200")
+    with pytest.raises(KeyboardInterrupt):
+        here(photos, output, *few, make=killed)
+    assert len(list(output.glob("parts/*"))) == 1 and not (output / "metadata.jsonl").exists()
+    assert here(photos, output, *few) == 0
+    # The other views are made from the saved bodies, and the photos are read again.
+    assert here(photos, output, "--data.licence", "CC0-1.0") == 0
+    once, twice = content(undisturbed), content(output)
+    assert {*twice} - {*once} == {"parts/00000-1.jsonl", "parts/00001-1.jsonl"}
+    assert all(twice[name] == data for name, data in once.items() if name[:6] != "parts/")
+
+
+def test_more_views_need_the_photos(photos, undisturbed, here, tmp_path):
+    root, output = tmp_path / "photos", shutil.copytree(undisturbed, tmp_path / "out")
+    shutil.copytree(photos, root)
+    frozen = json.loads((output / "run.json").read_text())
+    frozen["root"] = frozen["settings"]["data"]["root"] = root.resolve().as_posix()
+    (output / "run.json").write_text(json.dumps(frozen))
+    (root / "0001" / "front.jpg").unlink()
+    listed = (root / "metadata.jsonl").read_text().splitlines(keepends=True)
+    (root / "metadata.jsonl").write_text("".join(line for line in listed if "0001/" not in line))
+    more = ("--views.elevations", "45", "--views.azimuths", "0", "--data.licence", "CC0-1.0")
+    assert here(root, output, *more) == 1  # one of two people
+    rejects = [json.loads(line) for line in (output / "rejects.jsonl").read_text().splitlines()]
+    assert [(r["pid"], r["stage"], r["kind"]) for r in rejects] == [("0001", "refine", "fault")]
+    assert "is gone" in rejects[0]["reason"] and rejects[0]["source"] == "0001/front.jpg"
+    rows = [json.loads(line) for line in (output / "metadata.jsonl").read_text().splitlines()]
+    assert [sum(row["pid"] == pid for row in rows) for pid in ("0000", "0001")] == [5, 4]
+
+
+def test_another_refiner_in_the_same_folder_is_refused(photos, model, undisturbed, here, tmp_path):
+    for options, said in (
+        (("--refine.engine", "none"), "refine.engine: '.*pipeline' there, 'none' now"),
+        (("--refine.steps", "3"), "refine.steps: 2 there, 3 now"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            here(photos, undisturbed, "--data.licence", "CC0-1.0", *options)
+    moved = model.rename(tmp_path / "aside")
+    try:
+        pipeline = ViewDiffusionPipeline.from_pretrained(moved)
+        with torch.no_grad():
+            pipeline.unet.conv_out.bias += 1e-3
+        pipeline.save_pretrained(model)
+        with pytest.raises(
+            ValueError, match=r"models.refine.weights: '\w{64}' there, '\w{64}' now"
+        ):
+            here(photos, undisturbed, "--data.licence", "CC0-1.0")
+    finally:
+        shutil.rmtree(model, ignore_errors=True)
+        moved.rename(model)
+
+
+def test_a_run_of_before_there_were_refiners_goes_on(tmp_path):
+    plain = config.parse(generate.Config, ["--output", str(tmp_path)], "generate")
+    settings = generate.settings_of(plain, "cpu")
+    old = {key: value for key, value in settings.items() if key != "refine"}
+    (tmp_path / "run.json").write_text(
+        json.dumps(
+            {
+                "format": 1,
+                "settings": old,
+                "root": "/x",
+                "people": [],
+                "chunks": [],
+                "rejects": [],
+                "facts": {},
+            }
+        )
+>>>>>>> wt-faces
     )
     alone = Refine(background="generated", keep_seen=0, strength=1)
     assert refine.digital_source_type(alone) == "trainedAlgorithmicMedia" == images.BY_MODEL

@@ -124,23 +124,33 @@ def run(config: Config) -> int:
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
     dataset = data.load(config.data.name, config.data.root, config.data)
+<<<<<<< HEAD
     learnt = protocols.training_identities(config.trained_on, dataset.name)
     chosen, notes = protocols.select(dataset, config.protocols, config.camera_rule, learnt)
+=======
+    trained_on = protocols.learnt_from(config.trained_on, dataset.name)
+    chosen, notes = protocols.select(dataset, config.protocols, config.camera_rule, trained_on)
+>>>>>>> wt-faces
     if first:
         _print_notes(dataset.name, notes)
     with accelerator.main_process_first():
         if first:
             claim_folder(config.folder, OURS, "results.json")
             clean(config.folder)
-    maker, rejects, have, pictures = {}, [], None, 0
+    maker, rejects, have, count = {}, [], None, 0
     if config.features is None:
-        maker, have, rejects, pictures = _extract(config, dataset, chosen, accelerator)
+        maker, have, rejects, count = _extract(config, dataset, chosen, accelerator)
     if first:
         every = [*dataset.rejects, *rejects]
+<<<<<<< HEAD
         write(config.folder / "rejects.jsonl", to_jsonl([to_json(reject) for reject in every]))
     failed = len(rejects) > BROKEN * pictures
+=======
+        write(config.folder / "rejects.jsonl", lines([to_json(reject) for reject in every]))
+    failed = len(rejects) > BROKEN * count
+>>>>>>> wt-faces
     if not failed:
-        kept, more = _left(dataset, chosen, have, learnt)
+        kept, more = _left(dataset, chosen, have, trained_on)
         found, order = _features(config, dataset, kept)
         results, queries = _rank(config, dataset, chosen, kept, found, order, accelerator)
         if first:
@@ -148,7 +158,7 @@ def run(config: Config) -> int:
             write(config.folder / "queries.jsonl", to_jsonl(queries))
             _report(config, dataset, results, maker, [*notes, *more, *found.notes], len(rejects))
     elif first:
-        _complain(config, rejects, pictures)
+        _print_failure(config, rejects, count)
     accelerator.end_training()
     return int(failed)
 
@@ -227,24 +237,24 @@ def _extract(
         features.join(blocks, config.folder / "features.safetensors", encoder)
     accelerator.wait_for_everyone()
     maker = {k: v for k, v in encoder.__dict__.items() if k != "model"} | {"batch": model.batch}
-    pictures = sum(len(sample.paths) for block in blocks for sample in block.samples)
-    return maker, have, rejects, pictures
+    count = sum(len(sample.paths) for block in blocks for sample in block.samples)
+    return maker, have, rejects, count
 
 
 def _of(protocol: Protocol) -> list:
     return [*protocol.query, *protocol.gallery]
 
 
-def _complain(config: Config, rejects: list[Reject], pictures: int) -> None:
+def _print_failure(config: Config, rejects: list[Reject], count: int) -> None:
     shown = "".join(f"  {reject.source}: {reject.reason}\n" for reject in rejects[:5])
     sys.stderr.write(
-        f"failed: {len(rejects)} of {pictures} images could not be read, more than {BROKEN:.0%}; "
+        f"failed: {len(rejects)} of {count} images could not be read, more than {BROKEN:.0%}; "
         f"see {config.folder / 'rejects.jsonl'}\n{shown}"
     )
 
 
 def _left(
-    dataset: Dataset, chosen: list[Protocol], have: set[str] | None, learnt: dict[str, str]
+    dataset: Dataset, chosen: list[Protocol], have: set[str] | None, trained_on: dict[str, str]
 ) -> tuple[list[Protocol], list[str]]:
     """The protocols without samples that have no features, and notes on what is left out."""
     from viewsynth.evaluate import protocols
@@ -252,7 +262,7 @@ def _left(
     lost = {sample.name for protocol in chosen for sample in _of(protocol)} - (have or set())
     if have is None or not lost:
         return chosen, []
-    return protocols.computable(dataset, [protocols.without(p, lost) for p in chosen], learnt)
+    return protocols.computable(dataset, [protocols.without(p, lost) for p in chosen], trained_on)
 
 
 def _features(
@@ -317,7 +327,12 @@ def _rank(
 
 
 def _report(
-    config: Config, dataset: Dataset, results: list[dict], maker: dict, told: list[str], broken: int
+    config: Config,
+    dataset: Dataset,
+    results: list[dict],
+    maker: dict,
+    remarks: list[str],
+    broken: int,
 ) -> None:
     """Write the results, and print the table with the notes."""
     from viewsynth.evaluate import scoring
@@ -330,7 +345,7 @@ def _report(
         backbone = config.backbone or maker.get("kind", "")
         one["leaderboard"] = scoring.leaderboard(one, method, backbone)
     notes = [WORLD] if dataset.name == "world" else []
-    notes += [*dataset.warnings, *map(data.say, data.differences(dataset)), *told]
+    notes += [*dataset.warnings, *map(data.say, data.differences(dataset)), *remarks]
     if broken:
         notes.append(f"{broken} pictures could not be read and are left out, see rejects.jsonl.")
     text, output = scoring.table(results, notes), config.folder

@@ -91,13 +91,13 @@ def run(config: Config) -> int:
     from viewsynth.world import truth
 
     moments = truth.instants(config.world, config.people, config.skip)
-    judges, told = _judges(config)
+    judges, marks = _judges(config)
     pose, detector = weights.pose_model(None), weights.detector_model(None)
     path = config.observer or config.output / "observer.safetensors"
     mark = have_observer(config.world, path, config.seed)
     pids = list(dict.fromkeys(moment.pid for moment in moments))
     code = comparison.code(config.refine.engine != "none", config.reid is not None)
-    said = [code, truth.digest(config.world), mark, config.seed, *told]
+    said = [code, truth.digest(config.world), mark, config.seed, *marks]
     job = comparison.Job(
         world=config.world,
         output=config.output,
@@ -192,16 +192,16 @@ def have_observer(world: Path, path: Path, seed: int) -> str:
     for number, row in enumerate(tqdm(rows, desc="images for the observer", unit="image")):
         images[number] = observer.letterbox(*truth.person_image(world, row))
     names = sorted({row["pid"] for row in rows})
-    who = np.searchsorted(names, [row["pid"] for row in rows])
-    angle = np.array([row["elevation"] for row in rows], np.float32)
+    labels = np.searchsorted(names, [row["pid"] for row in rows])
+    elevations = np.array([row["elevation"] for row in rows], np.float32)
     with tqdm(desc="training the observer", unit="step") as bar:
 
-        def tell(step: int, losses: dict) -> None:
+        def report(step: int, losses: dict) -> None:
             bar.total = losses.pop("steps")
             bar.set_postfix({name: f"{value:.2f}" for name, value in losses.items()}, refresh=False)
             bar.update()
 
-        network = observer.train(images, who, angle, settings, seed, tell)
+        network = observer.train(images, labels, elevations, settings, seed, report)
     observer.save(network, path, mark)
     return mark
 

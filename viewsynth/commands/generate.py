@@ -271,7 +271,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
     dataset = data.load(config.data.name, root, config.data)
     samples = [sample for sample in dataset.train if sample.view == "ground"]
     if others := len(dataset.samples) - len(samples):
-        what = "pictures that are for evaluation or from above are not used"
+        what = "images that are aerial or for evaluation are not used"
         dataset.rejects.append(layout.skip(".", what, others))
         if not samples:
             raise ValueError(

@@ -151,25 +151,30 @@ def run(config: Config) -> int:
     first = accelerator.is_main_process
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
-    learnt, validated, rejects = pools(config)
-    plan_of(config, learnt)
-    _check_views(config, learnt)
+    train_pool, validated, rejects = pools(config)
+    plan_of(config, train_pool)
+    _check_views(config, train_pool)
     backbone = _backbone(config)
     with accelerator.main_process_first():
         if first:
             ours = OURS | {p.name for p in config.output.glob("checkpoint-*")}
             claim_folder(config.output, ours, "run.json")
             clean(config.output)
-        pixels = open_pixels(learnt.samples, config, first)
+        pixels = open_pixels(train_pool.samples, config, first)
         held = open_pixels(validated, config, first)
-    files = pool.inputs(learnt, validated, pixels, held)
-    learnt = learnt.keep(pixels.usable)
-    method = _method(config, backbone, learnt)
+    files = pool.inputs(train_pool, validated, pixels, held)
+    train_pool = train_pool.keep(pixels.usable)
+    method = _method(config, backbone, train_pool)
     if first:
         _freeze(config, files, accelerator)
         every = [*rejects, *pixels.rejects, *(held.rejects if held else [])]
+<<<<<<< HEAD
         write(config.output / "rejects.jsonl", to_jsonl([to_json(reject) for reject in every]))
     _train(config, method, plan_of(config, learnt), pixels, held, accelerator)
+=======
+        write(config.output / "rejects.jsonl", lines([to_json(reject) for reject in every]))
+    _train(config, method, plan_of(config, train_pool), pixels, held, accelerator)
+>>>>>>> wt-faces
     accelerator.end_training()
     return 0
 
@@ -190,7 +195,7 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
     frames, videos = pool.single_images(wanted)
     real, validated = pool.split(frames, config.data.validation, config.seed)
     tested = {s.pid for p in dataset.protocols.values() for s in (*p.query, *p.gallery)}
-    learnt = pool.build(
+    train_pool = pool.build(
         real,
         config.data.synthetic,
         pool.Selection(config.data.weight, config.data.least, config.data.per_person),
@@ -199,7 +204,7 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
         repeat=config.data.repeat,
         by=config.model.views,
     )
-    return learnt, validated, [*dataset.rejects, *videos]
+    return train_pool, validated, [*dataset.rejects, *videos]
 
 
 def open_pixels(samples: list[Sample], config: Config, bar: bool) -> Pixels | None:
@@ -209,25 +214,25 @@ def open_pixels(samples: list[Sample], config: Config, bar: bool) -> Pixels | No
     return Pixels.open(samples, config.model.size, config.cache, bar=bar) if samples else None
 
 
-def plan_of(config: Config, learnt: pool.Pool) -> Plan:
+def plan_of(config: Config, train_pool: pool.Pool) -> Plan:
     """The batches of the run.
 
     Raises:
         ValueError: if the pool has too few people or images for them.
     """
     return Plan(
-        pool=learnt,
+        pool=train_pool,
         people=config.people,
         pictures=config.pictures,
         steps=config.steps,
-        synthetic=config.data.share if learnt.synthetic.any() else 0.0,
+        synthetic=config.data.share if train_pool.synthetic.any() else 0.0,
         until=config.data.until,
         seed=config.seed,
     )
 
 
-def _check_views(config: Config, learnt: pool.Pool) -> None:
-    if methods.needs(config.model.method) == "views" and len(set(learnt.views.tolist())) < 2:
+def _check_views(config: Config, train_pool: pool.Pool) -> None:
+    if methods.needs(config.model.method) == "views" and len(set(train_pool.views.tolist())) < 2:
         raise ValueError(
             f"model.method: {config.model.method} needs ground and aerial images; all images are "
             "of one view: add --data.synthetic, or use the method baseline"
@@ -240,15 +245,15 @@ def _backbone(config: Config):
     return backbones.load(config.model.backbone, config.model.size, config.seed)
 
 
-def _method(config: Config, backbone, learnt: pool.Pool):
+def _method(config: Config, backbone, train_pool: pool.Pool):
     model = config.model
     return methods.build(
         model.method,
         backbone,
-        learnt.classes,
+        train_pool.classes,
         model.smoothing,
         config.seed,
-        len(learnt.view_names),
+        len(train_pool.view_names),
     )
 
 

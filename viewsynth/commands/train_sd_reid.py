@@ -101,22 +101,26 @@ def run(asked: Config) -> int:
     first = accelerator.is_main_process
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
-    learnt, validated, _ = train.pools(first_stage)
-    generator = _generator(asked, person, len(learnt.view_names))
+    train_pool, validated, _ = train.pools(first_stage)
+    generator = _generator(asked, person, len(train_pool.view_names))
     with accelerator.main_process_first():
         if first:
             claim_folder(asked.output, OURS, "run.json")
             clean(asked.output)
-        pixels = train.open_pixels(learnt.samples, first_stage, first)
-        held = validated and pool.build(validated, by=learnt.by, view_names=learnt.view_names)
+        pixels = train.open_pixels(train_pool.samples, first_stage, first)
+        held = validated and pool.build(
+            validated, by=train_pool.by, view_names=train_pool.view_names
+        )
         others = held.samples if held else []
         seen = train.open_pixels(others, first_stage, first)
-        files = pool.inputs(learnt, others, pixels, seen)
-        learnt = learnt.keep(pixels.usable)
-        plan = _plan(asked, first_stage, learnt)
+        files = pool.inputs(train_pool, others, pixels, seen)
+        train_pool = train_pool.keep(pixels.usable)
+        plan = _plan(asked, first_stage, train_pool)
         if first:
-            _freeze(asked, first_stage, person, learnt, generator.denoiser.base, files, accelerator)
-        cached = _cached(asked, person, learnt, pixels, accelerator)
+            _freeze(
+                asked, first_stage, person, train_pool, generator.denoiser.base, files, accelerator
+            )
+        cached = _cached(asked, person, train_pool, pixels, accelerator)
         checked = seen and _cached(asked, person, held.keep(seen.usable), seen, accelerator)
     training.prepare(generator, cached, person.bank)
     generator.to(accelerator.device)
@@ -189,7 +193,7 @@ def _cached(asked: Config, person, chosen: pool.Pool, pixels, accelerator) -> ca
     )
 
 
-def _plan(asked: Config, first_stage: train.Config, learnt: pool.Pool) -> training.Plan:
+def _plan(asked: Config, first_stage: train.Config, train_pool: pool.Pool) -> training.Plan:
     """Batches as in the first stage; raises ValueError if the pool has too few images."""
     from viewsynth.reid.sd_reid import training
 
@@ -202,7 +206,7 @@ def _plan(asked: Config, first_stage: train.Config, learnt: pool.Pool) -> traini
         seed=asked.seed,
     )
     try:
-        return training.Plan(asked.optim, train.plan_of(wanted, learnt))
+        return training.Plan(asked.optim, train.plan_of(wanted, train_pool))
     except ValueError as error:
         raise ValueError(
             f"optim.batch {asked.optim.batch} with optim.pictures {asked.optim.pictures} of each "
@@ -214,7 +218,7 @@ def _freeze(
     asked: Config,
     first_stage: train.Config,
     person,
-    learnt: pool.Pool,
+    train_pool: pool.Pool,
     base: str,
     files: dict,
     accelerator,
@@ -230,7 +234,7 @@ def _freeze(
     known = fingerprint.compare(folder, files, begun)  # first: the features depend on them
     settings = {key: value for key, value in values.items() if key not in FREE}
     settings["optim"]["parts"] = asked.optim.parts or accelerator.num_processes
-    mark = cache.mark(person, learnt, MODES[asked.generator.mode].dropped_paths, asked.seed)
+    mark = cache.mark(person, train_pool, MODES[asked.generator.mode].dropped_paths, asked.seed)
     settings |= {"features": mark, "precision": accelerator.mixed_precision, "base": base}
     if begun:
         old = json.loads((folder / "run.json").read_text(encoding="utf-8"))

@@ -146,11 +146,11 @@ def _save(folder: Path, settings: dict, facts: dict) -> None:
     write(folder / "world.json", (json.dumps(tree, indent=1) + "\n").encode())
 
 
-def _refuse_full_disk(folder: Path, pictures: int) -> None:
-    free, need = shutil.disk_usage(folder).free, pictures * SIZE
+def _refuse_full_disk(folder: Path, images: int) -> None:
+    free, need = shutil.disk_usage(folder).free, images * SIZE
     if need > free:
         raise ValueError(
-            f"output: {pictures} images need about {need / 1e9:.1f} GB, and {folder} has "
+            f"output: {images} images need about {need / 1e9:.1f} GB, and {folder} has "
             f"{free / 1e9:.1f} GB; make room, give another --output, or ask for less"
         )
 

@@ -130,7 +130,7 @@ class ViewConditioner(ModelMixin, ConfigMixin):
             render: See `channels`.
             seen: See `channels`.
             normals: See `channels`.
-            kept: Which groups of conditions are kept, see `conditions.CONDITION_GROUPS`.  bool [B, 3]
+            kept: Which of `conditions.CONDITION_GROUPS` are kept.  bool [B, 3]
 
         Returns:
             See `channels` and `tokens`.
@@ -146,7 +146,7 @@ class ViewConditioner(ModelMixin, ConfigMixin):
         Args:
             camera: Camera parameters, see `conditions.CAMERA`.  float32 [B, 5]
             identity: Identity features, normalised here.  float [B, identity_dim]
-            kept: Which groups of conditions are kept, see `conditions.CONDITION_GROUPS`.  bool [B, 3]
+            kept: Which of `conditions.CONDITION_GROUPS` are kept.  bool [B, 3]
 
         Returns:
             [B, camera_tokens + identity_tokens, cross_attention_dim].
@@ -172,7 +172,7 @@ class ViewConditioner(ModelMixin, ConfigMixin):
             render: Latents of the renderings.  float [B, C, h, w]
             seen: Seen map of any size, averaged to that of the latents.  float [B, 1, H, W]
             normals: Normals of any size, averaged to that of the latents.  float [B, 3, H, W]
-            kept: Which groups of conditions are kept, see `conditions.CONDITION_GROUPS`.  bool [B, 3]
+            kept: Which of `conditions.CONDITION_GROUPS` are kept.  bool [B, 3]
 
         Returns:
             [B, 2 C + 4, h, w].

@@ -162,7 +162,7 @@ class ViewDiffusionPipeline(PretrainedMixin, DiffusionPipeline, StableDiffusionL
             noisy: Noisy latents, scaled by the scheduler.  [B, C, h, w]
             timestep: long [B] or [].
             encoded: Encoded conditions of the B views.
-            kept: Which groups of conditions each view keeps, see `conditions.CONDITION_GROUPS`.  bool [B, 3]
+            kept: Which of `conditions.CONDITION_GROUPS` each view keeps.  bool [B, 3]
 
         Returns:
             [B, C, h, w], in the dtype of the UNet.

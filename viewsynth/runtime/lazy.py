@@ -26,8 +26,6 @@ def lazy(
     def load(name: str) -> object:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(home[name]), name)
-        setattr(sys.modules[package], name, value)  # the next access does not come here
-        return value
+        return getattr(importlib.import_module(home[name]), name)
 
     return load, lambda: sorted({*vars(sys.modules[package]), *home}), sorted(home)

@@ -138,7 +138,7 @@ def make(
     begun = claim_folder(output, OURS, MADE)
     # The files of a world vary with the number of people; its lists are always among them.
     files = fingerprint.compare(output, _inputs(source, members), begun, fixed=is_dataset)
-    job = claim_folder(source, output, size, split, seed)
+    job = claim_output(source, output, size, split, seed)
     fingerprint.keep(output, files)
     every = chunks(members)
     _compute(job, every, workers)
@@ -190,7 +190,7 @@ def _inputs(source: str | Path | Dataset, members: list) -> dict[str, tuple[Path
     return {name: (Path(source) / name, {}) for name in (*truth.FILES, *names)}
 
 
-def claim_folder(
+def claim_output(
     source: Path | Dataset, output: Path, size: tuple[int, int], split: str, seed: int
 ) -> Job:
     """Claim the output folder for these pairs.
