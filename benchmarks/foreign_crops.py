@@ -59,7 +59,7 @@ def crops(world: Path, model: Model) -> list[Crop]:
 def fit(worlds: list[Path], model: Model) -> None:
     """Fit the coefficients and limits of `reconstruct.foreign`, and write them."""
     every = [(world.name, crop) for world in worlds for crop in crops(world, model)]
-    looks = [foreign.look(crop.image, crop.parse) for _, crop in every]
+    looks = [foreign.appearance(crop.image, crop.parse) for _, crop in every]
     pids = np.array([f"{name}/{crop.pid}" for name, crop in every])
     cameras = np.array([crop.row["camid"] for _, crop in every])
     pairs, same = _pairs(pids)
@@ -134,7 +134,7 @@ def report(every: list[Crop], model: str | None) -> None:
         every: Ground crops of a world.
         model: A ReID model that compares crops as well, in chunks of people like `generate`.
     """
-    looks = {id(crop): foreign.look(crop.image, crop.parse) for crop in every}
+    looks = {id(crop): foreign.appearance(crop.image, crop.parse) for crop in every}
     compare = likeness.Likeness(encoders.load(model)) if model else None
     pids, rng = np.array([crop.pid for crop in every]), np.random.default_rng(0)
     print("\n## Foreign crops" + (f", with {Path(model).name}" if model else ""))
