@@ -268,14 +268,8 @@ def test_a_data_set_read_as_a_folder_is_a_warning(name, release):
 @pytest.mark.parametrize("option", ["form", "box", "elevation"])
 def test_a_released_data_set_takes_no_option_of_a_folder(name, option, release):
     value = {"form": "table", "box": "xywh", "elevation": "pitch"}[option]
-<<<<<<< HEAD
     message = refusal(data.load, name, release(name), data.Reading(**{option: value}))
     assert message.startswith(f"--data.{option}={value} ") and name in message
-=======
-    said = f"--data.{option}={value} is for your own images .*folder.*{name} has one form"
-    with pytest.raises(ValueError, match=said):
-        data.load(name, release(name), data.Reading(**{option: value}))
->>>>>>> wt-faces
 
 
 @released

@@ -32,8 +32,10 @@ def rendered() -> list[list[shots.RenderedShot]]:
 
 
 @pytest.fixture(scope="module")
-def looks(rendered, pose_model) -> list[list[foreign.Look]]:
-    return [[foreign.look(p.image, parse(p.image, pose_model)) for p in some] for some in rendered]
+def looks(rendered, pose_model) -> list[list[foreign.Appearance]]:
+    return [
+        [foreign.appearance(p.image, parse(p.image, pose_model)) for p in some] for some in rendered
+    ]
 
 
 def test_the_foreign_one_of_three_stands_alone(looks):
@@ -68,14 +70,18 @@ def test_odds_are_symmetric_and_independent_of_other_crops(looks):
 def test_exposure_changes_the_odds_less_than_another_person(rendered, pose_model, looks):
     image = rendered[0][0].image
     darker = (image * 0.7).astype(np.uint8)
-    same = foreign.log_odds([looks[0][0], foreign.look(darker, parse(darker, pose_model))])[0, 1]
+    same = foreign.log_odds([looks[0][0], foreign.appearance(darker, parse(darker, pose_model))])[
+        0, 1
+    ]
     others = foreign.log_odds([some[0] for some in looks])[0, 1:]
     assert same > others.max()
 
 
 def test_invisible_parts_give_finite_odds(looks):
     look = looks[0][0]
-    blind = foreign.Look(np.full_like(look.colours, np.nan), look.spread * 0, look.front, look.sure)
+    blind = foreign.Appearance(
+        np.full_like(look.colours, np.nan), look.spread * 0, look.front, look.sure
+    )
     values = foreign.features(look, blind)
     assert np.isfinite(values).all() and np.isfinite(foreign.log_odds([look, blind])).all()
 

@@ -124,13 +124,8 @@ def run(config: Config) -> int:
     if not first:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
     dataset = data.load(config.data.name, config.data.root, config.data)
-<<<<<<< HEAD
-    learnt = protocols.training_identities(config.trained_on, dataset.name)
-    chosen, notes = protocols.select(dataset, config.protocols, config.camera_rule, learnt)
-=======
-    trained_on = protocols.learnt_from(config.trained_on, dataset.name)
+    trained_on = protocols.training_identities(config.trained_on, dataset.name)
     chosen, notes = protocols.select(dataset, config.protocols, config.camera_rule, trained_on)
->>>>>>> wt-faces
     if first:
         _print_notes(dataset.name, notes)
     with accelerator.main_process_first():
@@ -142,13 +137,8 @@ def run(config: Config) -> int:
         maker, have, rejects, count = _extract(config, dataset, chosen, accelerator)
     if first:
         every = [*dataset.rejects, *rejects]
-<<<<<<< HEAD
         write(config.folder / "rejects.jsonl", to_jsonl([to_json(reject) for reject in every]))
-    failed = len(rejects) > BROKEN * pictures
-=======
-        write(config.folder / "rejects.jsonl", lines([to_json(reject) for reject in every]))
     failed = len(rejects) > BROKEN * count
->>>>>>> wt-faces
     if not failed:
         kept, more = _left(dataset, chosen, have, trained_on)
         found, order = _features(config, dataset, kept)

@@ -83,11 +83,7 @@ def run(config: Config) -> int:
         )
     dataset = data.load(config.data.name, config.data.root, config.data)
     real = [sample for sample in dataset.train if sample.source == "real"]
-<<<<<<< HEAD
-    learnt = pool.build(real, config.data.synthetic, pool.Selection("none"))
-=======
     train_pool = pool.build(real, config.data.synthetic, "none")
->>>>>>> wt-faces
     kinds = np.array(
         [
             "synthetic" if made else f"real {('ground', 'aerial')[view]}"
@@ -95,15 +91,9 @@ def run(config: Config) -> int:
         ]
     )
     rng = np.random.default_rng(config.seed)
-<<<<<<< HEAD
-    chosen = _few(learnt.labels, kinds, config.per_person, rng)
-    learnt, kinds = learnt.keep(chosen), kinds[chosen]
-    device = str(make_accelerator(config.device).device)
-=======
     chosen = _few(train_pool.labels, kinds, config.per_person, rng)
     train_pool, kinds = train_pool.keep(chosen), kinds[chosen]
-    device = str(launched(config.device).device)
->>>>>>> wt-faces
+    device = str(make_accelerator(config.device).device)
     encoder = encoders.load(config.model, config.size, device=device)
     pixels = Pixels.open(train_pool.samples, encoder.size, config.cache, bar=True)
     kinds, count = kinds[pixels.usable], len(pixels.samples)

@@ -168,13 +168,8 @@ def run(config: Config) -> int:
     if first:
         _freeze(config, files, accelerator)
         every = [*rejects, *pixels.rejects, *(held.rejects if held else [])]
-<<<<<<< HEAD
         write(config.output / "rejects.jsonl", to_jsonl([to_json(reject) for reject in every]))
-    _train(config, method, plan_of(config, learnt), pixels, held, accelerator)
-=======
-        write(config.output / "rejects.jsonl", lines([to_json(reject) for reject in every]))
     _train(config, method, plan_of(config, train_pool), pixels, held, accelerator)
->>>>>>> wt-faces
     accelerator.end_training()
     return 0
 

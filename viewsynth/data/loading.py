@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-<<<<<<< HEAD
 """Loads a data set by name, checks it, and counts what it holds.
-=======
-"""Loading a data set by its name, checking it, and counting its contents.
->>>>>>> wt-faces
 
 A data set is one file of this folder with `load(root) -> Dataset`, `PARTS` (files or folders that
 its root must hold; empty = none) and `NAME` (the pattern of its file names). `load` here finds it
@@ -34,55 +30,31 @@ logger = logging.getLogger("viewsynth.data")
 
 
 def names() -> list[str]:
-<<<<<<< HEAD
     """Names of all data sets."""
-=======
-    """The available data sets."""
->>>>>>> wt-faces
     return sorted(
         m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name not in HELPERS
     )
 
 
 def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset:  # noqa: B008
-<<<<<<< HEAD
     """Load a data set; problems and differences from the published counts are logged as warnings.
-=======
-    """Load a data set; differences from the published counts are logged as warnings.
->>>>>>> wt-faces
 
     Args:
         name: One of `names()`.
         root: Folder of the data set; the release may be nested in it.
-<<<<<<< HEAD
         reading: How to read a user's own folder; released data sets take no such option.
 
     Raises:
         ValueError: if there is no such data set, or `root` holds another one or none.
         FileNotFoundError: if there is no folder `root`.
-=======
-        reading: How the data set `folder` is read; released data sets take no such options.
-
-    Returns:
-        The data set.
-
-    Raises:
-        ValueError: if there is no such data set, or `root` holds another one or none.
-        FileNotFoundError: if there is no `root`.
->>>>>>> wt-faces
     """
     if name not in names():
         raise ValueError(f"data.name must be one of {', '.join(names())}; got {name!r}")
     own = not _module(name).PARTS
     if not own and (given := reading.given()):
         raise ValueError(
-<<<<<<< HEAD
             f"{' '.join(given)} applies to your own images only (--data.name folder); {name} has a "
             "fixed form: leave the option out"
-=======
-            f"{' '.join(given)} is for your own images (--data.name folder); {name} has one form "
-            "only: leave it out"
->>>>>>> wt-faces
         )
     root = Path(root).expanduser()
     hint = _hint(name, root, depth=0) if own and root.is_dir() else ""
@@ -107,13 +79,8 @@ def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset: 
 
 
 @contextlib.contextmanager
-<<<<<<< HEAD
 def _without_garbage_collection():
     """Suspend the garbage collector: it frees nothing here, and takes a third of the time."""
-=======
-def _no_collector():
-    """Pause garbage collection, which takes a third of the time on a large data set."""
->>>>>>> wt-faces
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -128,11 +95,7 @@ def _module(name: str):
 
 
 def _hint(name: str, root: str | Path, depth: int = layout.DEPTH) -> str:
-<<<<<<< HEAD
     """Names of other data sets that the folder may hold, as the end of a message."""
-=======
-    """A hint which other data sets the folder may hold."""
->>>>>>> wt-faces
     others = [(other, _module(other)) for other in names() if other != name]
     fitting = [
         other
@@ -142,13 +105,8 @@ def _hint(name: str, root: str | Path, depth: int = layout.DEPTH) -> str:
     return f"; it looks like {' or '.join(fitting)}" if fitting else ""
 
 
-<<<<<<< HEAD
 def _released_names(dataset: Dataset) -> list[str]:
     """Warn of files that are read as a person each, but named as in a released data set."""
-=======
-def _coded(dataset: Dataset) -> list[str]:
-    """Warn of a flat folder whose file names are those of a released data set."""
->>>>>>> wt-faces
     flat = [sample.name for sample in dataset.samples if "/" not in sample.name]
     released = [(name, _module(name)) for name in names() if _module(name).PARTS]
     fitting = [
@@ -159,24 +117,14 @@ def _coded(dataset: Dataset) -> list[str]:
     if not fitting:
         return []
     return [
-<<<<<<< HEAD
         f"the {len(flat)} files are read as one person each, although {flat[0]} is named as in "
         f"{' or '.join(fitting)}, whose file names contain the person; give the whole data set "
         "with its --data.name, or a metadata.csv"
-=======
-        f"the {len(flat)} files beside each other are a person each, though {flat[0]} is called as "
-        f"a picture of {' or '.join(fitting)}, whose people stand in the names; for one person of "
-        "several pictures give the whole data set and its --data.name, or a metadata.csv"
->>>>>>> wt-faces
     ]
 
 
 def _check(dataset: Dataset) -> None:
-<<<<<<< HEAD
     """Add warnings of problems that any layout can have."""
-=======
-    """Add warnings that do not depend on the layout of the data set."""
->>>>>>> wt-faces
     if bad := [reject for reject in dataset.rejects if reject.kind != "skipped"]:
         dataset.warnings.append(
             f"{len(bad)} rows, files or folders cannot be used and are left out (rejects.jsonl), "
@@ -199,11 +147,7 @@ def _tested(dataset: Dataset) -> set[str]:
 
 
 def counts(dataset: Dataset) -> dict[str, int]:
-<<<<<<< HEAD
     """Numbers of images, identities and cameras of each split, and the sizes of every protocol.
-=======
-    """Count images, identities and cameras per split, and the sizes of every protocol.
->>>>>>> wt-faces
 
     Args:
         dataset: The data set.
@@ -229,16 +173,12 @@ def counts(dataset: Dataset) -> dict[str, int]:
 
 
 def by(dataset: Dataset, key: str) -> dict[str, Counter]:
-<<<<<<< HEAD
     """Number of samples by split and value of a field.
 
     Args:
         dataset: The data set.
         key: Field of `Sample`: camid, platform or view.
     """
-=======
-    """Count the samples of each split by `camid`, `platform` or `view`."""
->>>>>>> wt-faces
     found: dict[str, Counter] = {}
     for sample in dataset.samples:
         found.setdefault(sample.split, Counter())[getattr(sample, key)] += 1
@@ -246,20 +186,12 @@ def by(dataset: Dataset, key: str) -> dict[str, Counter]:
 
 
 def differences(dataset: Dataset) -> list[tuple[Published, int]]:
-<<<<<<< HEAD
     """Published counts that differ from those of the files, each with the count of the files."""
-=======
-    """Published counts that differ from the data set, each with the count on disk."""
->>>>>>> wt-faces
     found = counts(dataset)
     return [(p, found.get(p.what, 0)) for p in dataset.published if found.get(p.what, 0) != p.count]
 
 
 def say(difference: tuple[Published, int]) -> str:
-<<<<<<< HEAD
     """A difference as a sentence."""
-=======
-    """A difference as text."""
->>>>>>> wt-faces
     published, found = difference
     return f"{published.what}: {found} here, {published.count} published ({published.source})"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from viewsynth import __version__, manifest
 from viewsynth.generate import gather
 from viewsynth.generate.options import camera
-from viewsynth.generate.worker import Job, Made, relative
+from viewsynth.generate.worker import ChunkResult, Job, relative
 from viewsynth.records import Person, Reject, Verdict, View
 from viewsynth.runtime.files import folder_of, stem_of
 from viewsynth.runtime.images import COMPOSITE, jpeg, png, strip
@@ -65,7 +65,7 @@ def load_tools(job: Job) -> Tools:
     return Tools(synthesizer, alike)
 
 
-def make_chunk(task: manifest.Task, job: Job, tools: Tools, put: Callable) -> Made:
+def make_chunk(task: manifest.Task, job: Job, tools: Tools, put: Callable) -> ChunkResult:
     """Compute the people, views and rows of one task.
 
     Args:

@@ -44,7 +44,7 @@ class Job:
     licences: dict[str, str]
 
 
-Made = tuple[list[dict], list[dict], list[Reject]]  # people, rows, rejects
+ChunkResult = tuple[list[dict], list[dict], list[Reject]]  # people, rows, rejects
 
 
 def start(job: Job, load: Callable, make: Callable) -> Callable[[manifest.Task], None]:

@@ -36,7 +36,7 @@ REGIONS = (("chest", "belly", "sleeve"), ("thigh", "shank"), ("hair",), ("chest"
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Appearance:
     """The colours of the person in a crop.
 
     Args:
@@ -53,7 +53,7 @@ class Look:
     sure: tuple[float, float, float]
 
 
-def look(image: np.ndarray, found: Parse) -> Look:
+def appearance(image: np.ndarray, found: Parse) -> Appearance:
     """Measure the colours of a crop.
 
     Args:
@@ -74,7 +74,7 @@ def look(image: np.ndarray, found: Parse) -> Look:
         ]
     )
     sure = (found.presence, found.vote, float(np.log(max(found.height, 1.0))))
-    return Look(colours, spread, found.front, sure)
+    return Appearance(colours, spread, found.front, sure)
 
 
 def _tones(light: np.ndarray, dark: float) -> np.ndarray:
@@ -144,7 +144,7 @@ def _near(lines: list[tuple[np.ndarray, np.ndarray, float]], shape: tuple) -> np
 # ---- comparing -------------------------------------------------------------------------------
 
 
-def features(a: Look, b: Look) -> np.ndarray:
+def features(a: Appearance, b: Appearance) -> np.ndarray:
     """Symmetric similarities and differences of two crops, float64 [87].
 
     Args:
@@ -179,7 +179,7 @@ def _coefficients() -> tuple[np.ndarray, float, dict[str, float]]:
     return np.array(values["weights"]), values["bias"], values["limits"]
 
 
-def log_odds(looks: Sequence[Look]) -> np.ndarray:
+def log_odds(looks: Sequence[Appearance]) -> np.ndarray:
     """Log odds that two crops show one person, for every pair; the diagonal is 0, [N, N].
 
     Args:

@@ -200,7 +200,7 @@ def _without_foreign(
     for owner in np.unique(owners):
         rows = np.flatnonzero(owners == owner)
         own = [crops[row] for row in rows]
-        looks = [foreign.look(crop.image, crop.parse) for crop in own]
+        looks = [foreign.appearance(crop.image, crop.parse) for crop in own]
         odds = foreign.log_odds(looks) + more[np.ix_(rows, rows)]
         choice = foreign.decide(odds, [crop.pixels for crop in own])
         for k in choice.out:
