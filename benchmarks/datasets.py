@@ -24,7 +24,7 @@ import tyro
 from render import machine
 
 from viewsynth import data
-from viewsynth.data import cargo, layout
+from viewsynth.data import cargo, layout, loading
 
 # Images and people. The published split has 102,475 images; the gallery is filled up to all images.
 SIZES = {"train": (51_451, 2_500), "query": (312, 149), "gallery": (108_563 - 51_763, 2_500)}
@@ -34,7 +34,7 @@ STAGES = {  # stage: module and function
     "names to samples": (layout, "samples"),
     "protocols": (layout, "directions"),
     "fingerprint": (layout, "fingerprint"),
-    "counts, differences": (data, "differences"),
+    "counts, differences": (loading, "differences"),
 }
 
 
