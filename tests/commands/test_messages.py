@@ -54,7 +54,7 @@ def test_presets(name, data, words, tmp_path, capsys):
         (("--data.root", "x.jpg"), ("data.root must be a folder", "is a file", "give the path")),
         (("--weights.smplx", "none.npz"), ("SMPLX_NEUTRAL.npz", "not a file", "give its path")),
         (("--weights.smplx", "."), ("SMPLX_NEUTRAL.npz", "not a file", "leave it out")),
-        (("--weights.pose", "none.tflite"), ("pose_landmark_full", "give its path", "leave")),
+        (("--weights.pose", "none.tflite"), ("pose_landmark_full", "give the path", "omit")),
     ],
 )
 def test_missing_files(options, words, tmp_path, monkeypatch):

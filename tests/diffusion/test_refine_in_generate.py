@@ -16,7 +16,7 @@ from viewsynth.commands import generate
 from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
-from viewsynth.generate import chunk
+from viewsynth.generate import chunk, ranks
 from viewsynth.runtime import weights
 from viewsynth.world import shots
 
@@ -54,7 +54,7 @@ def here(model):
 
     def run(root, output, *options, make=chunk.make_chunk):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(generate, "run_items", serial)
+            patch.setattr(ranks, "run_items", serial)
             return generate.run(asked(root, output, model, *options), load=load, make=make)
 
     return run

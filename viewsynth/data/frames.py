@@ -227,7 +227,7 @@ def _decoded(path: Path, least: int) -> Iterator[tuple[int, Callable[[], np.ndar
 
     Raises:
         ImageError: if the file is not a video, or damaged.
-        NotInstalled: if PyAV is not installed.
+        NotInstalledError: if PyAV is not installed.
     """
     try:
         import av

@@ -79,7 +79,7 @@ def read(
 
     Raises:
         ImageError: if the file cannot be read, is too large, is broken or is not an image.
-        NotInstalled: if the reader of its format is not installed.
+        NotInstalledError: if the reader of its format is not installed.
     """
     data = _read_bytes(Path(path))
     try:

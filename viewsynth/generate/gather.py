@@ -84,7 +84,7 @@ def crops(
         rejects.append(Reject(source=source, stage=stage, reason=reason, kind=kind, pid=entry.pid))
 
     def unreadable(path: Path, error: frames.ImageError) -> None:
-        fault = isinstance(error, frames.NotInstalled) or not hashed(path)
+        fault = isinstance(error, frames.NotInstalledError) or not hashed(path)
         reject(relative(path, job.root), "input", str(error), "fault" if fault else "quality")
 
     def people(sample: Sample, image: np.ndarray | None = None) -> list[tuple[Sample, np.ndarray]]:

@@ -88,7 +88,7 @@ class Pixels:
         if several := [s for s in samples if len(s.paths) != 1]:
             raise ValueError(
                 f"expected one image in each sample, {several[0].name} has "
-                f"{len(several[0].paths)}; call pool.pictures first"
+                f"{len(several[0].paths)}; call pool.single_images first"
             )
         if cache is None:
             blocks, problems = None, _try(samples, size, threads, bar)

@@ -90,7 +90,7 @@ def make(
         accepted = []
         for true, photos in zip(drone[k] if own else [], choices[k], strict=True):
             outcome = found[k, photos]
-            if why := judge.refusal(outcome.person, outcome.rejects):
+            if why := judge.rejection_reason(outcome.person, outcome.rejects):
                 chunk.reject(true.row["pid"], true.row["file_name"], why)
             else:
                 accepted.append((true, outcome.person))

@@ -112,7 +112,7 @@ def make(subjects: list[Subject], size: tuple[int, int], tools) -> ChunkPairs:
             chunk.reject(subject.pid, reject.source, reject.reason)
         why = "no photo can be read"
         if some:
-            why = judge.refusal(outcome.person, outcome.rejects)
+            why = judge.rejection_reason(outcome.person, outcome.rejects)
         if why:
             chunk.reject(subject.pid, "", why)
             continue

@@ -184,7 +184,7 @@ class Comparer:
         )
         rows, rejects, ground_rows = [], [], []
         for moment, pictures, outcome in zip(chunk.moments, ground, outcomes, strict=True):
-            if reason := judge.refusal(outcome.person, outcome.rejects):
+            if reason := judge.rejection_reason(outcome.person, outcome.rejects):
                 rejects.append({"pid": moment.pid, "instant": moment.name, "reason": reason})
             else:
                 rows += self._rows(moment, outcome.person, pictures)
