@@ -62,7 +62,7 @@ STAGES = {
     "pose": ("reconstruct.posing:posed",),
     "render": ("render.shade:render",),
     "ground, shadow": ("render.scene:compose",),
-    "frame, sensor": ("render.views:take",),
+    "frame, sensor": ("render.views:render_views",),
     PARALLEL: (
         "generate.chunk:jpeg",
         "generate.chunk:png",

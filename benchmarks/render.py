@@ -6,7 +6,7 @@
 A row is for triangle id, depth, barycentric weights, normal, uv, colour and seen map of
 `people x views` images of the Anny body (27,420 triangles) that fill the height of the canvas, at
 elevations from 0 to 90. "2 x 1" = two processes with one thread each, as in a run of `generate` on
-two cores. `take` renders finished views of 128 pixels per person: 2x supersampling, ground, shadow,
+two cores. "views" are finished views of 128 pixels per person: 2x supersampling, ground, shadow,
 sensor model and JPEG.
 """
 
@@ -171,8 +171,8 @@ def main(people: int = 8, views: int = 8, seconds: float = 4.0) -> None:
             name_gpu = torch.cuda.get_device_name()
             found = ours(8 * people, views, size, 256, seconds, 2, "cuda")
             row(name, 256, f"zbuffer, {name_gpu}", found)
-    row("take", 256, "1 thread", pictures(people, views, seconds, 1))
-    row("take", 256, "2 x 1 thread", side_by_side(pictures, people, views, seconds, 1))
+    row("views", 256, "1 thread", pictures(people, views, seconds, 1))
+    row("views", 256, "2 x 1 thread", side_by_side(pictures, people, views, seconds, 1))
 
 
 if __name__ == "__main__":
