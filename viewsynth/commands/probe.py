@@ -83,7 +83,7 @@ def run(config: Config) -> int:
         )
     dataset = data.load(config.data.name, config.data.root, config.data)
     real = [sample for sample in dataset.train if sample.source == "real"]
-    train_pool = pool.build(real, config.data.synthetic, "none")
+    train_pool = pool.build(real, config.data.synthetic, pool.Selection("none"))
     kinds = np.array(
         [
             "synthetic" if made else f"real {('ground', 'aerial')[view]}"
