@@ -21,7 +21,7 @@ from PIL import Image
 from samples import ONE, TWO, sample
 from transformers import ResNetConfig, ResNetModel
 
-from viewsynth import config, data, metrics
+from viewsynth import config, data
 from viewsynth.commands import evaluate
 from viewsynth.evaluate import features, scoring
 from viewsynth.records import Protocol
@@ -71,7 +71,6 @@ def small_blocks():
         patch.setattr(features, "BLOCK", 8)
         for module in ("distances", "ranking", "reranking"):
             patch.setattr(f"viewsynth.metrics.{module}.BLOCK", 4)
-        patch.setattr(metrics, "BLOCK", 4)
         yield
 
 

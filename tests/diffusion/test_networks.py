@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from viewsynth.diffusion import adapt, networks
+from viewsynth.diffusion.conditions import CONDITION_GROUPS
 from viewsynth.diffusion.networks import IdentityEncoder, ViewConditioner
 
 ALL, NONE = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)
@@ -15,7 +16,7 @@ ALL, NONE = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bo
 
 def only(*names: str) -> torch.Tensor:
     """Two rows that keep only these groups of conditions."""
-    return torch.tensor([[name in names for name in networks.KEPT]] * 2)
+    return torch.tensor([[name in names for name in CONDITION_GROUPS]] * 2)
 
 
 def unet(channels: int = 4) -> UNet2DConditionModel:
