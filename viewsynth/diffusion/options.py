@@ -15,9 +15,9 @@ class Refine:
     """Repair of the rendered views by a diffusion model."""
 
     engine: str = "none"
-    """none, bundled (comes with viewsynth), or folder or hub id of a train-diffusion pipeline."""
+    """none; folder or hub id of a train-diffusion pipeline; bundled = in the package (none is)."""
     steps: int = 4
-    """Sampling steps: those that the model was distilled to, otherwise 20 to 50."""
+    """Sampling steps: those that the model was distilled to (1 to 4), otherwise 20 to 50."""
     guidance: float = 1.0
     """Classifier-free guidance by the source image; 1 = none, more takes twice the time."""
     strength: float = 0.4

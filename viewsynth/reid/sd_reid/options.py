@@ -15,7 +15,7 @@ class GeneratorShape:
     """Architecture of the feature generator."""
 
     mode: Literal["fixed", "faithful"] = "fixed"
-    """fixed, or faithful: with the errors of the authors' release, see reid/sd_reid/mode.py."""
+    """fixed, or faithful: with the behaviour of the authors' release, see reid/sd_reid/mode.py."""
     denoiser: str = "small"
     """small (a UNet from scratch), "mlp", or folder or hub id of Stable Diffusion 1.5."""
     decoder: Literal["pyramid", "align"] = "pyramid"
