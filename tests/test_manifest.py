@@ -188,9 +188,9 @@ def test_few_images_of_each_person():
         for pid in "abcd"
         for n, outfit in enumerate(["", "", "", "", "", "", "red"])
     ]
-    kept = manifest.few(samples, 2, 0)
+    kept = manifest.random_subset(samples, 2, 0)
     assert len(kept) == 4 * 3 and kept == [s for s in samples if s in kept]
     assert sum(s.outfit == "red" for s in kept) == 4  # per outfit, since each is a body of its own
-    assert {s.name for s in manifest.few(samples[::-1], 2, 0)} == {s.name for s in kept}
-    assert any(manifest.few(samples, 2, seed) != kept for seed in (1, 2))
-    assert manifest.few(samples, 9, 0) == samples
+    assert {s.name for s in manifest.random_subset(samples[::-1], 2, 0)} == {s.name for s in kept}
+    assert any(manifest.random_subset(samples, 2, seed) != kept for seed in (1, 2))
+    assert manifest.random_subset(samples, 9, 0) == samples

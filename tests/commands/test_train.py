@@ -227,8 +227,8 @@ def test_a_gradient_that_is_not_finite_is_not_applied(cargo, backbone, tmp_path,
     with pytest.raises(loop.DivergedError, match="step 4 is not finite .*gradient inf"):
         run(cargo, backbone, output)
     told = json.loads((output / "diverged.json").read_text())
-    assert told["step"] == 4 and len(told["pictures"]) == 8
-    assert all(name.startswith("train/Cam") for name in told["pictures"])
+    assert told["step"] == 4 and len(told["images"]) == 8
+    assert all(name.startswith("train/Cam") for name in told["images"])
     tensors, state = checkpoints.read_checkpoint(output / "checkpoint-4")
     assert state["step"] == 4 and all(torch.isfinite(t).all() for t in tensors["model"].values())
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", real)

@@ -94,17 +94,19 @@ def test_a_part_of_a_batch_has_the_same_losses(pairs):
 
 def test_the_distance_sees_values_and_edges():
     one = torch.rand(2, 3, 16, 8, generator=torch.Generator().manual_seed(0))
-    assert float(autoencoder.distance(one, one)) == 0
+    assert float(autoencoder.reconstruction_loss(one, one)) == 0
     # Another brightness has the same edges, so it costs its own amount at every scale.
-    assert float(autoencoder.distance(one, one + 0.1)) == pytest.approx(0.1, abs=1e-5)
+    assert float(autoencoder.reconstruction_loss(one, one + 0.1)) == pytest.approx(0.1, abs=1e-5)
     blurred = torch.nn.functional.avg_pool2d(one, 3, 1, 1, count_include_pad=False)
-    assert autoencoder.distance(one, blurred) > (one - blurred).abs().mean()
+    assert autoencoder.reconstruction_loss(one, blurred) > (one - blurred).abs().mean()
 
 
 def test_a_lost_colour_costs_as_much_as_lost_light():
     grey, pink = torch.zeros(1, 3, 16, 8), torch.zeros(1, 3, 16, 8)
     pink[:, 0], pink[:, 1] = 0.2, -0.2
-    assert float(autoencoder.distance(grey, pink)) > float(autoencoder.distance(grey, grey + 0.2))
+    assert float(autoencoder.reconstruction_loss(grey, pink)) > float(
+        autoencoder.reconstruction_loss(grey, grey + 0.2)
+    )
     planes = autoencoder.opponent(pink)
     assert planes[:, 1].mean() > 1 and planes[:, [0, 2]].abs().max() < 1e-6
 
@@ -129,9 +131,12 @@ def test_the_quality_tells_of_faded_colours(pairs):
 
 def test_unit_is_least_at_mean_0_and_deviation_1():
     latents = torch.randn(8, 4, 16, 8, generator=torch.Generator().manual_seed(0))
-    least = float(autoencoder.unit(latents))
+    least = float(autoencoder.moment_loss(latents))
     assert least == pytest.approx(0, abs=0.01)
-    assert min(float(autoencoder.unit(x)) for x in (latents * 2, latents / 2, latents + 1)) > 0.2
+    assert (
+        min(float(autoencoder.moment_loss(x)) for x in (latents * 2, latents / 2, latents + 1))
+        > 0.2
+    )
 
 
 def test_noise_is_refused():

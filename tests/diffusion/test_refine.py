@@ -76,7 +76,7 @@ def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
 def test_the_ground_is_kept_and_the_person_is_generated(model):
     drawn, made, _ = refined(model, Refine(steps=2), sensor=CLEAN)
     for before, after in zip(drawn, made, strict=True):
-        ours = refine.share(before, CLEAN).numpy()
+        ours = refine.blend_mask(before, CLEAN).numpy()
         assert (ours[before.mask] == 1).all() and (ours == 0).mean() > 0.1
         far = ours == 0
         assert (after.image[far] == before.image[far]).all()
@@ -100,7 +100,7 @@ def test_generated_images_are_aligned_with_the_view(model):
 
 def test_the_background_may_be_generated(model):
     drawn, made, _ = refined(model, Refine(steps=1, background="generated"), [0], CLEAN)
-    far = refine.share(drawn[0], CLEAN).numpy() == 0
+    far = refine.blend_mask(drawn[0], CLEAN).numpy() == 0
     assert np.abs(made[0].image[far].astype(int) - drawn[0].image[far]).mean() > 5
 
 
@@ -135,7 +135,7 @@ def test_the_sensor_model_is_applied_once(model):
     """Noise on the whole image, but no second blur on the ground."""
     drawn, clean, _ = refined(model, Refine(steps=1), [0], CLEAN)
     _, noisy, _ = refined(model, Refine(steps=1), [0], dataclasses.replace(CLEAN, noise=0.05))
-    for where in (drawn[0].mask, refine.share(drawn[0], CLEAN).numpy() == 0):
+    for where in (drawn[0].mask, refine.blend_mask(drawn[0], CLEAN).numpy() == 0):
         assert 4 < (noisy[0].image[where].astype(float) - clean[0].image[where]).std() < 20
     with pytest.raises(ValueError, match="steps must be in"):
         Refine(steps=0)

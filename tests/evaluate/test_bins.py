@@ -157,7 +157,7 @@ def test_bins_of_a_comparison_sum_to_the_queries(tmp_path_factory, queries):
 def test_all_bins_of_a_comparison_are_shown(tmp_path):
     for arm in ("a", "f"):
         write_arm(tmp_path, arm, [(a, None, "aerial", True) for a in (-60, 30, 95, None, math.nan)])
-    found = summary.summary(runs.read(tmp_path), summary.Roles("a", "f", protocol="ALL"))
+    found = summary.summarise(runs.read(tmp_path), summary.Roles("a", "f", protocol="ALL"))
     shown = table.markdown(found, {}, [])
     for row in ("| below 0° | 1 |", "| 25-40° | 1 |", "| above 90° | 1 |", "| unknown | 2 |"):
         assert row in shown

@@ -25,7 +25,7 @@ from viewsynth.generate.options import camera
 from viewsynth.generate.worker import relative
 from viewsynth.records import Person, Reject
 from viewsynth.runtime.files import folder_of, stem_of
-from viewsynth.runtime.images import jpeg, png, strip
+from viewsynth.runtime.images import filmstrip, jpeg, png
 
 
 def prepare(config):
@@ -46,7 +46,7 @@ def make(task, job, tools, put):
         file = f"people/{entry.stem}.safetensors"
         made.append({"pid": entry.pid, "outfit": entry.outfit, "file": file})
         put(file, person.to_bytes)
-        put(f"report/fit/{entry.stem}_0.jpg", strip, [person.texture] * 3)
+        put(f"report/fit/{entry.stem}_0.jpg", filmstrip, [person.texture] * 3)
     made += task.made
     for one in made:
         person = next((p for p in people if isinstance(p, Person) and p.pid == one["pid"]), None)

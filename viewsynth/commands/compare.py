@@ -64,7 +64,7 @@ def run(config: Config) -> int:
     parts = summary.Roles(
         config.floor, config.ceiling, config.treated, config.protocol, config.unit
     )
-    results = summary.summary(found, parts)
+    results = summary.summarise(found, parts)
     results["notes"] = [*config.notes, *results["notes"]]
     probes = read_probes(config.probes, found) if config.probes else []
     text = table.markdown(results, words, probes)

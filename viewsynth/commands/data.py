@@ -142,8 +142,8 @@ def describe(dataset: Dataset) -> dict:
         "root": dataset.root.as_posix(),
         "fingerprint": dataset.fingerprint,
         "counts": data.counts(dataset),
-        "cameras": {k: _sorted(v) for k, v in data.by(dataset, "camid").items()},
-        "platforms": {k: _sorted(v) for k, v in data.by(dataset, "platform").items()},
+        "cameras": {k: _sorted(v) for k, v in data.count_by(dataset, "camid").items()},
+        "platforms": {k: _sorted(v) for k, v in data.count_by(dataset, "platform").items()},
         "protocols": {
             name: {
                 "query": len(p.query),

@@ -335,7 +335,11 @@ def _report(
         backbone = config.backbone or maker.get("kind", "")
         one["leaderboard"] = scoring.leaderboard(one, method, backbone)
     notes = [WORLD] if dataset.name == "world" else []
-    notes += [*dataset.warnings, *map(data.say, data.differences(dataset)), *remarks]
+    notes += [
+        *dataset.warnings,
+        *map(data.describe_difference, data.differences(dataset)),
+        *remarks,
+    ]
     if broken:
         notes.append(f"{broken} pictures could not be read and are left out, see rejects.jsonl.")
     text, output = scoring.table(results, notes), config.folder

@@ -279,7 +279,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
                 "aerial (view; platform drone) or for evaluation (split): correct these columns"
             )
     if config.data.per_person:
-        samples = manifest.few(samples, config.data.per_person, config.seed)
+        samples = manifest.random_subset(samples, config.data.per_person, config.seed)
     return dataset.root, samples, dataset.rejects
 
 

@@ -16,7 +16,7 @@ from viewsynth.runtime.lazy import lazy
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
-        "loading": ["by", "counts", "differences", "load", "names", "say"],
+        "loading": ["count_by", "counts", "differences", "load", "names", "describe_difference"],
         "reading": ["Reading", "Source"],
     },
 )

@@ -292,7 +292,7 @@ def _upright(frame, aspect) -> np.ndarray:
     primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
     if primaries in profiles.PRIMARIES or transfer in (profiles.PQ, profiles.HLG):
         peak = max(high for _, high in image.getextrema())
-        image = profiles.to_srgb(image, profiles.coded(primaries, transfer, peak))
+        image = profiles.to_srgb(image, profiles.profile_of_codes(primaries, transfer, peak))
     if aspect and aspect != 1 and 1 / 4 <= aspect <= 4:
         image = image.resize((round(image.width * float(aspect)), image.height))
     return np.ascontiguousarray(np.rot90(np.asarray(image), round(frame.rotation / 90)))

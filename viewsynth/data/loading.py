@@ -73,7 +73,7 @@ def load(name: str, root: str | Path, reading: Reading = Reading()) -> Dataset: 
     elif own and not listing.has_table(root):
         dataset.warnings.extend(_released_names(dataset))
     _check(dataset)
-    for line in [*dataset.warnings, *map(say, differences(dataset))]:
+    for line in [*dataset.warnings, *map(describe_difference, differences(dataset))]:
         logger.warning("%s: %s", name, line)
     return dataset
 
@@ -172,7 +172,7 @@ def counts(dataset: Dataset) -> dict[str, int]:
     return found
 
 
-def by(dataset: Dataset, key: str) -> dict[str, Counter]:
+def count_by(dataset: Dataset, key: str) -> dict[str, Counter]:
     """Number of samples by split and value of a field.
 
     Args:
@@ -191,7 +191,7 @@ def differences(dataset: Dataset) -> list[tuple[Published, int]]:
     return [(p, found.get(p.what, 0)) for p in dataset.published if found.get(p.what, 0) != p.count]
 
 
-def say(difference: tuple[Published, int]) -> str:
+def describe_difference(difference: tuple[Published, int]) -> str:
     """A difference as a sentence."""
     published, found = difference
     return f"{published.what}: {found} here, {published.count} published ({published.source})"

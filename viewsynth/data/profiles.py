@@ -75,11 +75,11 @@ def declared(image: Image.Image, data: bytes) -> bytes | None:
         primaries = (xy[2:4], xy[4:6], xy[6:8], xy[:2])
         power = 1 / (info.get("gamma") or 1 / SRGB_POWER)
         near = abs(power / SRGB_POWER - 1) <= GAMMA_SLACK
-        return matrix(primaries, SRGB_CURVE if near else _power(power))
+        return matrix_profile(primaries, SRGB_CURVE if near else _power(power))
     if kind in ("AVIF", "HEIF") and (box := re.search(b"colrnclx(....)", data, re.DOTALL)):
         return _coded(image, *struct.unpack(">HH", box[1]))
     if kind in ("JPEG", "MPO") and "exif" in info and _is_adobe_rgb(image):
-        return matrix(ADOBE, _power(563 / 256))
+        return matrix_profile(ADOBE, _power(563 / 256))
     return None
 
 
@@ -176,7 +176,7 @@ def _samples(mode: str) -> tuple[Image.Image, np.ndarray]:
 
 
 @functools.lru_cache(256)
-def matrix(primaries: tuple, curve: bytes) -> bytes:
+def matrix_profile(primaries: tuple, curve: bytes) -> bytes:
     """Build a minimal ICC profile of three primaries and one curve (ICC.1:2001-04).
 
     Args:
@@ -233,15 +233,15 @@ SRGB_CURVE = _curve(np.where(VALUES <= 0.04045, VALUES / 12.92, ((VALUES + 0.055
 
 
 def _coded(image: Image.Image, primaries: int, transfer: int) -> bytes | None:
-    """The profile of the codes of an image, see `coded`."""
+    """The profile of the codes of an image, see `profile_of_codes`."""
     peak = 255
     if transfer == PQ:  # tone-mapped by its own range
         peak = max(high for _, high in image.convert("RGB").getextrema())
-    return coded(primaries, transfer, peak)
+    return profile_of_codes(primaries, transfer, peak)
 
 
 @functools.lru_cache(512)
-def coded(primaries: int, transfer: int, peak: int = 255) -> bytes | None:
+def profile_of_codes(primaries: int, transfer: int, peak: int = 255) -> bytes | None:
     """The profile of colour codes of ITU-T H.273 (CICP); None = sRGB, BT.709 or unknown codes.
 
     HDR is tone-mapped by its range with Reinhard's curve (SIGGRAPH 2002, eq. 4): the brightest
@@ -263,10 +263,10 @@ def coded(primaries: int, transfer: int, peak: int = 255) -> bytes | None:
     elif transfer in POWERS:
         light = value ** POWERS[transfer]
     elif primaries in PRIMARIES:
-        return matrix(PRIMARIES[primaries], SRGB_CURVE)
+        return matrix_profile(PRIMARIES[primaries], SRGB_CURVE)
     else:
         return None
-    return matrix(PRIMARIES.get(primaries, BT709), _curve(light))
+    return matrix_profile(PRIMARIES.get(primaries, BT709), _curve(light))
 
 
 def _pq(value: np.ndarray) -> np.ndarray:

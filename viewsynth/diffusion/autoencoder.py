@@ -96,7 +96,10 @@ class Reconstruction:
         grid = [side // factor for side in x.shape[-2:]]
         noise = self.noise * draws.normal(vae.config.latent_channels, *grid).to(vae.device)
         found, latents = model(x, noise)
-        return {"picture": distance(found.float(), x), "unit": UNIT * unit(latents.float())}
+        return {
+            "picture": reconstruction_loss(found.float(), x),
+            "unit": UNIT * moment_loss(latents.float()),
+        }
 
     def _windows(self, pairs: list[int], draw: Tensor) -> Tensor:
         """A window of one image of each pair: targets twice as often as renderings and crops.
@@ -128,7 +131,7 @@ def images(pairs: Pairs, rows: list[int]) -> Tensor:
     return torch.cat([target, conditions.render, conditions.source]) * 2 - 1
 
 
-def distance(one: Tensor, other: Tensor) -> Tensor:
+def reconstruction_loss(one: Tensor, other: Tensor) -> Tensor:
     """Mean absolute difference of opponent colours, values and gradients, at several scales.
 
     Source: gradients: Mathieu et al., ICLR 2016 (arXiv 1511.05440), eq. 6 with alpha 1; colours and
@@ -153,7 +156,7 @@ def opponent(images: Tensor) -> Tensor:
     return torch.einsum("oc,nchw->nohw", images.new_tensor(OPPONENT), images)
 
 
-def unit(latents: Tensor) -> Tensor:
+def moment_loss(latents: Tensor) -> Tensor:
     """Kullback-Leibler divergence of the channels from mean 0 and deviation 1, times two."""
     mean, variance = latents.mean((0, 2, 3)), latents.var((0, 2, 3))
     return (mean.square() + variance - 1 - (variance + 1e-6).log()).mean()

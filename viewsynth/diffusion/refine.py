@@ -224,7 +224,7 @@ class Refiner:
         """Repair views, each independent of the others; only their images change.
 
         Args:
-            views: Views rendered with `optics(sensor)`.
+            views: Views rendered with `without_noise(sensor)`.
             mesh: Index of the person that each view shows.
             seeds: Seed of everything random in each view.
             people: The P people.
@@ -344,7 +344,7 @@ class Refiner:
         image = image.clamp(0, 1)
         if self.options.background == "kept":
             ground = torch.from_numpy(view.image).permute(2, 0, 1).float() / 255
-            image = torch.lerp(ground, image, share(view, sensor))
+            image = torch.lerp(ground, image, blend_mask(view, sensor))
         noise = torch.Generator().manual_seed(seed_of(seed, "noise"))
         return expose(image, dataclasses.replace(sensor, blur=0.0), noise)
 
@@ -371,7 +371,7 @@ def _camera_row(view: View, source: dict) -> tuple[float, ...]:
     return camera_row(view.elevation, view.azimuth, view.distance, width / height, angles)
 
 
-def share(view: View, sensor: Sensor) -> Tensor:
+def blend_mask(view: View, sensor: Sensor) -> Tensor:
     """Blending weight of the generated image where the rendered ground is kept.
 
     1 on the body and within `ROOM` around it, where hair, clothes and bags may be that were not

@@ -19,7 +19,7 @@ from viewsynth.generate.options import camera
 from viewsynth.generate.worker import ChunkResult, Job, relative
 from viewsynth.records import Person, Reject, Verdict, View
 from viewsynth.runtime.files import folder_of, stem_of
-from viewsynth.runtime.images import COMPOSITE, jpeg, png, strip
+from viewsynth.runtime.images import COMPOSITE, filmstrip, jpeg, png
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from torch import Tensor
@@ -50,14 +50,16 @@ def load_tools(job: Job) -> Tools:
     import torch
 
     torch.set_num_threads(1)  # sums depend on the number of threads
+    from viewsynth import bodies, reconstruct
+    from viewsynth.diffusion import refine
     from viewsynth.generate.synthesizer import Synthesizer
 
+    body = bodies.load(job.config.body, job.device)
+    tools = reconstruct.load(body, job.models["pose"], job.models["detector"])
     refiner = alike = None
     if "refine" in job.models:
-        refiner = dataclasses.replace(job.config.refine, engine=str(job.models["refine"]))
-    synthesizer = Synthesizer(
-        job.config.body, job.device, refiner, job.models["pose"], job.models["detector"]
-    )
+        refiner = refine.load(job.models["refine"], job.config.refine, job.device)
+    synthesizer = Synthesizer.from_models(tools, refiner)
     if "identity" in job.models:
         from viewsynth.reid import encoders, likeness
 
@@ -81,11 +83,8 @@ def make_chunk(task: manifest.Task, job: Job, tools: Tools, put: Callable) -> Ch
     else:
         subjects, rejects = _loaded(task, job, tools.synthesizer)
     refiner = tools.synthesizer.refiner
-    made, rows, kind = (
-        [],
-        [],
-        refine.digital_source_type(job.config.refine) if refiner else COMPOSITE,
-    )
+    made, rows = [], []
+    kind = refine.digital_source_type(job.config.refine) if refiner else COMPOSITE
     for subject in subjects:
         person, outfit = subject.person, subject.outfit
         file = f"people/{stem_of(person.pid, outfit)}.safetensors"
@@ -161,7 +160,7 @@ def _reconstruct(
             rejects.append(_judged(verdict, relative(first.paths[0], job.root), first.pid))
             continue
         for number, tiles in enumerate(outcome.overlays):
-            put(f"report/fit/{stem_of(first.pid, first.outfit)}_{number}.jpg", strip, tiles)
+            put(f"report/fit/{stem_of(first.pid, first.outfit)}_{number}.jpg", filmstrip, tiles)
         subjects.append(Subject(person, first.outfit, synthesizer.photos(person, group)))
     return subjects, rejects
 

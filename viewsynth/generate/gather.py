@@ -29,7 +29,7 @@ CROPS = ("auto", "yes", "no")
 
 
 @dataclass
-class Group:
+class PersonCrops:
     """The usable crops of one person.
 
     Args:
@@ -67,14 +67,14 @@ class UnusableError(Exception):
 
 def crops(
     entry: manifest.Entry, job: Job, tools: reconstruct.Tools
-) -> tuple[list[Group], list[Reject]]:
+) -> tuple[list[PersonCrops], list[Reject]]:
     """Read the images of one entry of the input list and cut them to one person each.
 
     Returns:
         One group per person: one, or several where a single image shows several people; and a
         reject for every image or frame that cannot be used.
     """
-    own, others, rejects = Group(), [], []
+    own, others, rejects = PersonCrops(), [], []
     files = [path for sample in entry.samples for path in sample.paths]
     expected = dict(zip(files, entry.sha256, strict=True))
     hashed = functools.cache(sha256)
@@ -111,7 +111,7 @@ def crops(
             part = dataclasses.replace(
                 part, pid=f"{entry.pid}#{number}", name=f"{sample.name}#{number}"
             )
-            others.append(Group(found=len(found)))
+            others.append(PersonCrops(found=len(found)))
             others[-1].add(part, image, hashed(part.paths[0]))
     return ([own] if own.samples else []) + others, rejects
 

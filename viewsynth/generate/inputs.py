@@ -44,7 +44,7 @@ class Request:
     pid: str
     images: list[ImageLike]
     elevations: list[float | None]
-    group: gather.Group = field(default_factory=gather.Group)
+    group: gather.PersonCrops = field(default_factory=gather.PersonCrops)
     problems: list[str] = field(default_factory=list)
 
 

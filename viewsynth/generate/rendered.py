@@ -83,7 +83,7 @@ def camera_names(elevation: float | Sequence[float], azimuth: float | Sequence[f
     return names
 
 
-def rendered(view: View, sensor: Sensor, source_type: str) -> RenderedView:
+def to_rendered_view(view: View, sensor: Sensor, source_type: str) -> RenderedView:
     """A view as a notebook shows it.
 
     Args:

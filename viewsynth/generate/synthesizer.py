@@ -24,9 +24,9 @@ from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
 from viewsynth.generate import gather, inputs
 from viewsynth.generate.options import camera
-from viewsynth.generate.rendered import RenderedView, camera_names, rendered
+from viewsynth.generate.rendered import RenderedView, camera_names, to_rendered_view
 from viewsynth.generate.worker import relative
-from viewsynth.reconstruct import posing
+from viewsynth.reconstruct import Outcome, Tools, posing
 from viewsynth.records import Person, View, seed_of
 from viewsynth.render import views as rendering
 from viewsynth.render.options import Sensor
@@ -55,8 +55,9 @@ class Subject:
 class Synthesizer:
     """Reconstruct people from ground images and render aerial views of them.
 
-    The models are fetched at the first use and cached; the very first time, the body model is built
-    as well, which takes about a minute.
+    The constructor fetches the models, which are cached; the very first time it builds the body
+    model as well, which takes about a minute. Not for several threads at once: calls set the number
+    of torch's threads for the process.
 
     Examples:
         >>> synthesizer = viewsynth.Synthesizer()
@@ -106,8 +107,24 @@ class Synthesizer:
         files = weights.pose_model(pose_model), weights.detector_model(detector)
         found = refine.find(refiner)
         with _one_thread():
-            self.tools = reconstruct.load(bodies.load(body, device, **options), *files)
-            self.refiner = refine.load(found.folder, refiner, str(device)) if found else None
+            tools = reconstruct.load(bodies.load(body, device, **options), *files)
+            loaded = refine.load(found.folder, refiner, str(device)) if found else None
+        self._keep(tools, loaded)
+
+    @classmethod
+    def from_models(cls, tools: Tools, refiner: refine.Refiner | None = None) -> Synthesizer:
+        """A synthesizer of models that are loaded already, as the workers of `generate` make it.
+
+        Args:
+            tools: The body and the pose models, see `viewsynth.reconstruct.load`.
+            refiner: See `viewsynth.diffusion.refine.load`; None = none.
+        """
+        made = cls.__new__(cls)
+        made._keep(tools, refiner)
+        return made
+
+    def _keep(self, tools: Tools, refiner: refine.Refiner | None) -> None:
+        self.tools, self.refiner = tools, refiner
         self._photos: dict[int, list[Tensor]] = {}  # of the persons that this object made, by id
 
     # ---- for notebooks ---------------------------------------------------------------------------
@@ -192,15 +209,16 @@ class Synthesizer:
         """Render people from above.
 
         The same person, camera, seed and options give the same image as `generate`, to the byte
-        where it computed the person alone (`--chunk 1`).
+        where it computed the person alone (`--chunk 1`). With a refiner this holds for people
+        without an outfit label, which is part of its seeds.
 
         Args:
             person: A person, or several; None among them stays None.
             elevation: Degrees above the horizon, 0 to 90; 90 looks straight down.
             azimuth: Degrees; 0 sees the person's front, 90 the person's left side.
                 Of elevation and azimuth either may be a list, or both of the same length.
-            pose: "fitted" (as in the images), "relaxed" (more than half way to a walking pose) or
-                "walk".
+            pose: "fitted" (as in the images), "walk" (the nearest of a few walking and standing
+                poses) or "relaxed" (more than half way there, which is truest from above).
             sensor: The virtual camera; None = that of `generate`.
             seed: Seed of ground, light and noise, together with the pid and the camera.
             root: Folder that the files of the person's sources are relative to; a refiner reads
@@ -211,6 +229,7 @@ class Synthesizer:
             these per person.
 
         Raises:
+            TypeError: If an argument is not a person.
             ValueError: If an argument is out of range, the person has another body, or the refiner
                 cannot read the source images of the person.
         """
@@ -239,7 +258,7 @@ class Synthesizer:
         )
         with _one_thread():
             views = list(self.views([subject], shots, pose, sensor, seed))
-        return [rendered(view, sensor, source_type) for view in views]
+        return [to_rendered_view(view, sensor, source_type) for view in views]
 
     def _subject(self, person: Person, root: Path) -> Subject:
         """A person with what the refiner needs."""
@@ -264,10 +283,10 @@ class Synthesizer:
 
     def outcomes(
         self,
-        groups: Sequence[gather.Group],
+        groups: Sequence[gather.PersonCrops],
         root: Path,
         alike: Callable[[list[np.ndarray], list[int]], np.ndarray] | None = None,
-    ) -> list[reconstruct.Outcome]:
+    ) -> list[Outcome]:
         """Reconstruct the people of one chunk from their crops.
 
         Args:
@@ -298,7 +317,7 @@ class Synthesizer:
                 source["file"] = relative(sample.paths[0], root)
         return outcomes
 
-    def photos(self, person: Person, group: gather.Group) -> list[Tensor]:
+    def photos(self, person: Person, group: gather.PersonCrops) -> list[Tensor]:
         """The crops that a person was made from, as the refiner takes them; none without one.
 
         Args:

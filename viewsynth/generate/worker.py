@@ -53,8 +53,8 @@ def start(job: Job, load: Callable, make: Callable) -> Callable[[manifest.Task],
     Args:
         job: The run.
         load: `load(job) -> tools`.
-        make: `make(task, job, tools, put) -> Made`, where `put(name, encode, *args)` writes the
-            file `name` of the run with the bytes of `encode(*args)`.
+        make: `make(task, job, tools, put) -> ChunkResult`, where `put(name, encode, *args)` writes
+            the file `name` of the run with the bytes of `encode(*args)`.
     """
     tools = load(job)
     return functools.partial(_do, job=job, tools=tools, make=make)

@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "frozen": [
-            *("Entry", "Frozen", "entries", "few", "freeze", "read", "save"),
+            *("Entry", "Frozen", "entries", "freeze", "random_subset", "read", "save"),
             *("refuse_other_settings", "refuse_same_folder"),
         ],
         "parts": ["Task", "join", "read_rows", "sweep", "tasks", "write_part"],

@@ -68,7 +68,7 @@ class Frozen:
     facts: dict = field(default_factory=dict)
 
 
-def few(samples: list[Sample], count: int, seed: int) -> list[Sample]:
+def random_subset(samples: list[Sample], count: int, seed: int) -> list[Sample]:
     """A random subset of the samples of each person.
 
     Args:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from viewsynth.metrics.distances import BLOCK
-from viewsynth.metrics.ranking_inputs import check_shape, codes, finite
+from viewsynth.metrics.ranking_inputs import as_finite_float32, check_shape, integer_ids
 
 # Counting nearer images takes one pass for each match, sorting n log n once: counting is faster up
 # to these limits.
@@ -176,8 +176,8 @@ class Labels:
     """
 
     def __init__(self, query_pids, gallery_pids, query_camids, gallery_camids):
-        query, gallery = codes("pids", query_pids, gallery_pids)
-        self._query_cameras, self._cameras = codes("camids", query_camids, gallery_camids)
+        query, gallery = integer_ids("pids", query_pids, gallery_pids)
+        self._query_cameras, self._cameras = integer_ids("camids", query_camids, gallery_camids)
         for side, pids, cameras in (
             ("query", query, self._query_cameras),
             ("gallery", gallery, self._cameras),
@@ -216,7 +216,7 @@ class Labels:
             raise ValueError(
                 f"a block of {count} queries from {start} on does not fit in {len(self)} queries"
             )
-        distances = finite(distances, start)
+        distances = as_finite_float32(distances, start)
         people = [self._person(query) for query in range(start, start + count)]
         if isinstance(distances, np.ndarray):
             found = (_counted(row, own) for row, (own, _) in zip(distances, people, strict=True))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def codes(what: str, query, gallery) -> tuple[np.ndarray, np.ndarray]:
+def integer_ids(what: str, query, gallery) -> tuple[np.ndarray, np.ndarray]:
     """Ids as small ints, equal for equal ids of query and gallery: int64 [Q], [G].
 
     Args:
@@ -63,7 +63,7 @@ def check_shape(distances, queries: int | None, gallery: int) -> int:
     return shape[0]
 
 
-def finite(distances, start: int):
+def as_finite_float32(distances, start: int):
     """A block as float32: an array if it is on the CPU, else a tensor on its device.
 
     Args:

@@ -22,10 +22,10 @@ from viewsynth.records import VIEWS, Reject, Sample, seed_of
 from viewsynth.reid.synthetic import (
     Selection,
     check_people,
-    few,
     read_rows,
     sample_of,
     select,
+    shown_names,
 )
 
 NO_VIDEO = (
@@ -135,7 +135,8 @@ def single_images(samples: Iterable[Sample]) -> tuple[list[Sample], list[Reject]
                 for number, path in enumerate(sample.paths)
             ]
     if videos:
-        text = f"{len(videos)} samples are videos ({few([s.name for s in videos])}); {NO_VIDEO}"
+        shown = shown_names([sample.name for sample in videos])
+        text = f"{len(videos)} samples are videos ({shown}); {NO_VIDEO}"
         if not found:
             raise ValueError(f"there are no images to train on: {text}")
         logger.warning("%s; they are left out", text)
@@ -217,8 +218,8 @@ def inputs(pool: Pool, validation: Sequence[Sample], *opened) -> dict[str, tuple
 def _check_disjoint(people: AbstractSet[str], tested: AbstractSet[str]) -> None:
     if shared := sorted(people & tested):
         raise ValueError(
-            f"{len(shared)} identities are in train and in query or gallery: {few(shared)}; a "
-            "model trained on them cannot be evaluated: remove them from one of the two"
+            f"{len(shared)} identities are in train and in query or gallery: "
+            f"{shown_names(shared)}; a model trained on them cannot be evaluated: remove them from one of the two"
         )
 
 

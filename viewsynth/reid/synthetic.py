@@ -102,19 +102,20 @@ def check_people(
     if found := [pid for pid in shown if pid in tested]:
         raise ValueError(
             f"data.synthetic: {run} shows {len(found)} identities of query or gallery: "
-            f"{few(found)}; generate it from training images only"
+            f"{shown_names(found)}; generate it from training images only"
         )
     unknown = [pid for pid in shown if pid not in known]
     if len(unknown) == len(shown):
         raise ValueError(
             f"data.synthetic: {run} was generated from another data set: it shows "
-            f"{_scope(unknown[0])} ({few(unknown)}), the training images are of "
-            f"{_scope(everyone[0].pid)} ({few(sorted(known))}); run generate on this data set"
+            f"{_scope(unknown[0])} ({shown_names(unknown)}), the training images are of "
+            f"{_scope(everyone[0].pid)} ({shown_names(sorted(known))}); run generate on "
+            "this data set"
         )
     if unknown:
         raise ValueError(
             f"data.synthetic: {len(unknown)} of the {len(shown)} identities of {run} are not among "
-            f"the training identities: {few(unknown)}; run generate on the same images"
+            f"the training identities: {shown_names(unknown)}; run generate on the same images"
         )
     _check_sources(run, rows, everyone)
 
@@ -186,7 +187,7 @@ def sample_of(run: Path, name: str, row: dict) -> Sample:
     )
 
 
-def few(names: Sequence[str]) -> str:
+def shown_names(names: Sequence[str]) -> str:
     """The first three names, for messages."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 

@@ -2,7 +2,8 @@
 """What a ReID training run optimizes: the `training.loop.Task` for images of people.
 
 A batch (P identities, K images of each) is computed in equal parts. Each part is mined and
-normalized on its own, so losses and weights do not depend on the number of processes.
+normalized on its own; with the same `--optim.parts`, losses and weights do not depend on the number
+of processes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class ReIDTask:
     pixels: Pixels
     augmentation: Augmentation
     settings: ReIDOptimization
-    unit: str = "pictures"
+    unit: str = "images"
 
     @property
     def steps(self) -> int:

@@ -93,7 +93,7 @@ def best_so_far(
         rows: Rows of the log, up to the newest checkpoint.
         method: A model to load a checkpoint into; its weights may be changed, so call this before
             the newest checkpoint is read.
-        save: `save(model, step)`, called in every process.
+        save: `save(model, step)`, called in the main process.
         accelerator: The launcher's Accelerator.
 
     Returns:

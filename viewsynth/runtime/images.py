@@ -70,7 +70,7 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
-def strip(tiles, height: int = 192) -> bytes:
+def filmstrip(tiles, height: int = 192) -> bytes:
     """Images of one size side by side as a small JPEG, for the contact sheet.
 
     Args:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Provenance of a run for `run.json`: package versions, commit, command and host."""
+"""What made a file: versions, commit, command and host for `run.json`; digests of the code."""
 
 from __future__ import annotations
 

@@ -3,10 +3,11 @@
 
 A `Task` supplies batches, losses and optimizer; `learn` runs it with accelerate from the newest
 checkpoint to the last step. Batches, noise and learning rate are functions of (seed, step), and a
-batch is split into parts independently of the number of processes. A run that was stopped and
-resumed, or that ran in another number of processes, therefore computes the same weights. Two
-exceptions: with more than two processes the first step after a start sums gradients in another
-order (rounding), and the running statistics of batch normalization are those of the first process.
+batch is computed in a number of parts that processes share. A run that was stopped and resumed, or
+that ran in another number of processes with the same number of parts, therefore computes the same
+weights. Two exceptions: with more than two processes the first step after a start sums gradients in
+another order (rounding), and the running statistics of batch normalization are those of the first
+process.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class DivergedError(ValueError):
     """A loss, a gradient or a feature is not finite."""
 
 
-class Settings(Protocol):
+class LoopOptions(Protocol):
     """The options that the loop reads; see `training.options.Optimization`."""
 
     GROUP: str
@@ -60,7 +61,7 @@ class Task(Protocol):
         advice: Options to change if the run diverges, for messages.
     """
 
-    settings: Settings
+    settings: LoopOptions
     steps: int
     unit: str
     advice: str
@@ -124,7 +125,7 @@ def learn(model: nn.Module, task: Task, run: Run) -> nn.Module:
     """Train to the last step, from the newest checkpoint of the run.
 
     Args:
-        model: Weights that require a gradient are changed.
+        model: Weights that require a gradient are changed, and buffers such as running statistics.
         task: Batches, losses and optimizer.
         run: Folder, accelerator, reports.
 
@@ -190,9 +191,9 @@ class _State:
         """Write a checkpoint, in the main process."""
         if not self.run.accelerator.is_main_process:
             return
-        tensors = {"model": trained(self.model)}
+        tensors = {"model": trained_tensors(self.model)}
         if self.average.decay:
-            tensors["average"] = trained(self.average.model)
+            tensors["average"] = trained_tensors(self.average.model)
         checkpoints.save(
             self.run.folder, step, tensors, self.optimizer, self.run.accelerator, values
         )
@@ -224,7 +225,7 @@ def schedule(step: int, steps: int, warmup: int) -> float:
 def descend(
     model: nn.Module,
     optimizer,
-    parts: Sequence[Callable[[], dict[str, Tensor]]],
+    computations: Sequence[Callable[[], dict[str, Tensor]]],
     clip: float,
     accelerator,
 ) -> dict[str, float]:
@@ -233,7 +234,7 @@ def descend(
     Args:
         model: As accelerate wrapped it.
         optimizer: As accelerate wrapped it.
-        parts: Each computes the losses of one part by name.
+        computations: Each computes the losses of one part of the batch by name.
         clip: Largest norm of the gradient; 0 = unlimited.
         accelerator: Of accelerate.
 
@@ -243,13 +244,13 @@ def descend(
     """
     optimizer.zero_grad()
     total: dict[str, Tensor] = {}
-    for number, part in enumerate(parts, 1):
-        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+    for number, compute in enumerate(computations, 1):
+        with nullcontext() if number == len(computations) else accelerator.no_sync(model):
             with accelerator.autocast():
-                terms = part()
-            accelerator.backward(sum(terms.values()) / len(parts))
+                terms = compute()
+            accelerator.backward(sum(terms.values()) / len(computations))
         for name, value in terms.items():
-            total[name] = total.get(name, 0) + value.detach() / len(parts)
+            total[name] = total.get(name, 0) + value.detach() / len(computations)
     names = sorted(total)
     means = accelerator.reduce(torch.stack([total[name] for name in names]), "mean").tolist()
     losses = dict(zip(names, means, strict=True))
@@ -297,20 +298,21 @@ def _diverged(run: Run, step: int, task: Task, losses: dict[str, float]) -> Dive
 # ---- weights -------------------------------------------------------------------------------------
 
 
-def trained(model: nn.Module) -> dict[str, Tensor]:
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     """All weights and buffers that are not frozen, by name: what a checkpoint holds."""
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    named = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, p in named if not p.requires_grad}
     return {k: value for k, value in model.state_dict().items() if k not in frozen}
 
 
 @torch.no_grad()
 def load_trained(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Set everything that `trained` returned.
+    """Set everything that `trained_tensors` returned.
 
     Raises:
         ValueError: If the weights are of another model.
     """
-    own = trained(model)
+    own = trained_tensors(model)
     if own.keys() != weights.keys():
         odd = sorted(own.keys() ^ weights.keys())
         raise ValueError(f"{len(odd)} weights are not in both, e.g. {odd[0]}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,7 +40,13 @@ class Plan:
         return np.array([orders[p // self.count][p % self.count] for p in at.tolist()], np.int64)
 
     def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng(seed_of(self.seed, "epoch", epoch)).permutation(self.count)
+        return _order(self.seed, epoch, self.count)
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """All rows in the order of an epoch; each part of a batch asks for it anew."""
+    return np.random.default_rng(seed_of(seed, "epoch", epoch)).permutation(count)
 
 
 class Draws:
@@ -98,7 +105,7 @@ class RowTask:
 
     Args:
         plan: Rows of each step.
-        losses: Losses of a batch of rows.
+        losses_of: Losses of a batch of rows.
         unit: What the rows are, for messages.
     """
 
@@ -137,7 +144,8 @@ class RowTask:
         size, group = self.settings.batch, self.settings.GROUP
         if size % parts:
             raise ValueError(
-                f"{group}.batch must be a multiple of {parts}, its number of parts; got {size}"
+                f"{group}.batch must be a multiple of {parts}, its number of parts (at least one "
+                f"per process); got {size}"
             )
         each = size // parts
         return slice(number * each, (number + 1) * each)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viewsynth.world.colours import linear
+from viewsynth.world.colours import linear_fast
 from viewsynth.world.noise import cell, edge, line, noise
 
 TONES = {
@@ -105,8 +105,8 @@ def sample_wall(rng: np.random.Generator, kind: str, heading: float, distance: f
         heading=heading,
         distance=distance,
         height=float(rng.uniform(low, high)),
-        tone=linear(np.float32(tones[rng.integers(len(tones))]) * rng.uniform(0.85, 1.1)),
-        second=linear(np.float32(SIGNS[rng.integers(len(SIGNS))])),
+        tone=linear_fast(np.float32(tones[rng.integers(len(tones))]) * rng.uniform(0.85, 1.1)),
+        second=linear_fast(np.float32(SIGNS[rng.integers(len(SIGNS))])),
         salt=int(rng.integers(1 << 30)),
     )
 
@@ -117,7 +117,7 @@ def sample_car(rng: np.random.Generator, at: tuple[float, float], heading: float
         at=at,
         heading=heading,
         size=(rng.uniform(3.8, 4.8), rng.uniform(1.65, 1.85), rng.uniform(1.4, 1.75)),
-        tone=linear(np.float32(CARS[rng.integers(len(CARS))]) * rng.uniform(0.9, 1.08)),
+        tone=linear_fast(np.float32(CARS[rng.integers(len(CARS))]) * rng.uniform(0.9, 1.08)),
     )
 
 

@@ -93,7 +93,7 @@ def table(text: str) -> Table:
     return Table({None if name == "none" else name: float(share) for name, share in rows})
 
 
-def linear(colour) -> np.ndarray:
+def linear_fast(colour) -> np.ndarray:
     """Convert sRGB in [0, 1] to linear light by a cubic, error < 0.005, float32, any shape."""
     c = np.asarray(colour, np.float32)
     return c * (c * (c * np.float32(0.305306) + np.float32(0.682171)) + np.float32(0.012523))

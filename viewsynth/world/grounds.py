@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viewsynth.world.colours import linear
+from viewsynth.world.colours import linear_fast
 from viewsynth.world.noise import cell, edge, line, noise
 
 # sRGB tones of each kind.
@@ -44,7 +44,7 @@ GRAIN = {
 }
 GROUNDS = tuple(TONES)
 BORDERS = ("none", "plain", "kerb", "stairs", "strip")
-PAINT = linear((0.86, 0.86, 0.83))  # road marks
+PAINT = linear_fast((0.86, 0.86, 0.83))  # road marks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +110,8 @@ def sample_ground(rng: np.random.Generator, kind: str) -> Ground:
     width = rng.uniform(low, high)
     return Ground(
         kind=kind,
-        tone=linear(np.clip(np.float32(tones[first]) * vary, 0, 0.95)),
-        second=linear(np.float32(tones[other]) * rng.uniform(0.85, 1.1)),
+        tone=linear_fast(np.clip(np.float32(tones[first]) * vary, 0, 0.95)),
+        second=linear_fast(np.float32(tones[other]) * rng.uniform(0.85, 1.1)),
         unit=(width * rng.uniform(1.0, max(1.0, shape)), width),
         turn=float(rng.uniform(0, 180)),
         contrast=float(rng.uniform(0.7, 1.3)),

@@ -16,7 +16,7 @@ import torch
 from viewsynth import cameras
 from viewsynth.render import zbuffer
 from viewsynth.world import LABELS, lights, scenes
-from viewsynth.world.colours import linear
+from viewsynth.world.colours import linear_fast
 
 OCCLUDER = LABELS.index("occluder")
 
@@ -183,7 +183,7 @@ def _radiance(
     points = sum(thing.vertices[corner[:, k]] * bary[:, k : k + 1] for k in range(3))
     to_camera = centre - points
     normal = np.where((np.einsum("ij,ij->i", normal, to_camera) < 0)[:, None], -normal, normal)
-    radiance = linear(albedo) * light.surface(points, normal)
+    radiance = linear_fast(albedo) * light.surface(points, normal)
     if light.place.haze:
         metres = float(np.linalg.norm(to_camera.mean(0)))
         radiance += (scenes.AIR - radiance) * np.float32(

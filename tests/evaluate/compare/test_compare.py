@@ -94,7 +94,7 @@ def results(tmp_path):
 
 def summarised(folder: Path, **options) -> dict:
     parts = summary.Roles(**{"floor": "a", "ceiling": "f", "treated": "e"} | options)
-    return summary.summary(runs.read(folder), parts)
+    return summary.summarise(runs.read(folder), parts)
 
 
 def task(found: dict, protocol: str = "A<->G") -> dict:

@@ -65,10 +65,10 @@ def test_the_leaning_board_has_the_height_of_a_body_at_every_elevation():
     for elevation in (30.0, 50.0, 70.0, 89.0):
         view = scene(elevation=elevation, size=(160, 120))
         layers = baselines.warped(view, source, parsed(source))
-        _, top, _, bottom = baselines.bounds((layers[3] > 0.5).numpy())
+        _, top, _, bottom = baselines.bounding_box((layers[3] > 0.5).numpy())
         scale = float(view.camera.intrinsics[0, 1, 1]) / 8
         e = np.radians(elevation)
-        _, a, _, b = baselines.bounds(source.mask)
+        _, a, _, b = baselines.bounding_box(source.mask)
         height = (b - a) / (float(source.camera.intrinsics[0, 1, 1]) / 8)
         box = height * (np.cos(e) + 0.25 * np.sin(e))
         assert (bottom - top) / scale == pytest.approx(box, rel=0.12)
@@ -79,8 +79,8 @@ def test_the_resized_crop_fills_the_true_box():
     labels = np.zeros((90, 100), np.uint8)
     labels[10:60, 30:90] = TOP
     view = dataclasses.replace(view, labels=labels)
-    layers = baselines.resized(view, picture, parsed(picture))
-    assert baselines.bounds((layers[3] > 0.5).numpy()) == (30, 10, 90, 60)
+    layers = baselines.pasted_crop(view, picture, parsed(picture))
+    assert baselines.bounding_box((layers[3] > 0.5).numpy()) == (30, 10, 90, 60)
 
 
 def test_the_nearest_azimuth_wraps_around():
@@ -241,10 +241,10 @@ def test_a_wrong_initial_mask_is_corrected():
 def test_resized_grows_and_shrinks_evenly():
     _, mask = person()
     for area in (mask.sum() // 2, mask.sum(), mask.sum() * 3 // 2):
-        found = outline.resized(mask, int(area))
+        found = outline.grown_to(mask, int(area))
         assert area <= found.sum() < 1.15 * area
         assert not (found & ~mask).any() or not (mask & ~found).any()
-    assert np.array_equal(outline.resized(mask, int(mask.sum())), mask)
+    assert np.array_equal(outline.grown_to(mask, int(mask.sum())), mask)
 
 
 def test_without_colour_differences_the_initial_mask_stays():

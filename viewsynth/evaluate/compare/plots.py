@@ -16,7 +16,7 @@ def bars(found: dict, words: dict[str, str]) -> bytes:
     """Bar charts of mAP and Rank-1 of every arm, with intervals, grouped by protocol.
 
     Args:
-        found: See `summary.summary`.
+        found: See `summary.summarise`.
         words: Descriptions of the arms by name.
 
     Returns:
@@ -49,7 +49,7 @@ def elevations(found: dict, words: dict[str, str]) -> bytes | None:
     """Line charts of mAP of every arm over the elevation of aerial queries.
 
     Args:
-        found: See `summary.summary`.
+        found: See `summary.summarise`.
         words: Descriptions of the arms by name.
 
     Returns:

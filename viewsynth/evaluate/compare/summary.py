@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Summarises a comparison: means, differences and gap closures of arms with intervals.
 
-runs -> `summary` -> table.json, `table`, `plots`. Rates are fractions in [0, 1]; a value with its
+runs -> `summarise` -> table.json, `table`, `plots`. Rates are fractions in [0, 1]; a value with its
 interval is [value, low, high].
 """
 
@@ -41,7 +41,7 @@ class Roles:
     unit: Literal["person", "query"] = "person"
 
 
-def summary(runs: Runs, parts: Roles) -> dict:
+def summarise(runs: Runs, parts: Roles) -> dict:
     """Compute all values of a comparison, as JSON types.
 
     Args:

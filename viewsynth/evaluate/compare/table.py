@@ -28,7 +28,7 @@ def markdown(found: dict, words: dict[str, str], probes: list[dict]) -> str:
     """Write the tables of a comparison.
 
     Args:
-        found: See `summary.summary`.
+        found: See `summary.summarise`.
         words: Descriptions of the arms by name.
         probes: Rows with the keys of `PROBES`, see `commands.compare`; empty = no such section.
 

@@ -55,7 +55,7 @@ def nearest(true: TrueImage, ground: list[TrueImage]) -> int:
     return int(np.argmin(np.abs(turn)))
 
 
-def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
+def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Bounding box of a mask: left, top, right, bottom; the whole image for an empty mask."""
     rows, columns = np.nonzero(mask)
     if len(rows) == 0:
@@ -63,7 +63,7 @@ def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
-def resized(true: TrueImage, source: TrueImage, parsed: Parse) -> Tensor:
+def pasted_crop(true: TrueImage, source: TrueImage, parsed: Parse) -> Tensor:
     """The person of a ground crop, resized to the true bounding box.
 
     Args:
@@ -74,9 +74,9 @@ def resized(true: TrueImage, source: TrueImage, parsed: Parse) -> Tensor:
     Returns:
         Layers like those of a rendered body, see `methods.on_grey`.  float32 [5, H, W]
     """
-    left, top, right, bottom = bounds(parsed.mask > 0.5)
+    left, top, right, bottom = bounding_box(parsed.mask > 0.5)
     cut = _layers(source.image, parsed.mask)[:, top:bottom, left:right]
-    a, b, c, d = bounds(true.mask)
+    a, b, c, d = bounding_box(true.mask)
     small = torch.nn.functional.interpolate(
         cut[None], (d - b, c - a), mode="bilinear", antialias=True, align_corners=False
     )[0]

@@ -38,6 +38,8 @@ CODE = (
     "metrics",
     "records.py",
     "runtime/weights.py",
+    "world/truth.py",
+    "diffusion/pairs/true_pose.py",
 )
 ENGINE, REID = ("diffusion",), ("reid",)  # the same for the optional models
 

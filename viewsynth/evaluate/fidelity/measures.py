@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from viewsynth import metrics
-from viewsynth.evaluate.fidelity.baselines import bounds
+from viewsynth.evaluate.fidelity.baselines import bounding_box
 from viewsynth.evaluate.fidelity.methods import GREY, Prediction
 from viewsynth.world import LABELS
 from viewsynth.world.truth import OCCLUDER, TrueImage
@@ -113,7 +113,7 @@ def _by_observation(
 def _similarity(true: TrueImage, predicted: Prediction, valid: np.ndarray) -> dict[str, float]:
     """PSNR and SSIM on mid-grey inside the true person's box."""
     reach = metrics.WINDOW // 2  # grey margin, so that every pixel of the box has a full window
-    left, top, right, bottom = bounds(true.mask)
+    left, top, right, bottom = bounding_box(true.mask)
     images = []
     for image, mask in ((true.image, true.mask), (predicted.image, predicted.mask & valid)):
         cut = np.where(mask[..., None], image, GREY)[top:bottom, left:right].astype(np.uint8)

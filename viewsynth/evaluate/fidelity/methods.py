@@ -101,7 +101,7 @@ def predict(
         rendered = _render(list(bodies.values()), true.camera, tools)
         layers = dict(zip(bodies, rendered, strict=True))
         nearest = baselines.nearest(true, ground)
-        layers["resized"] = baselines.resized(true, ground[nearest], parsed[nearest])
+        layers["resized"] = baselines.pasted_crop(true, ground[nearest], parsed[nearest])
         layers["warped"] = baselines.warped(true, ground[nearest], parsed[nearest])
         mask = torch.from_numpy(true.mask).float()[None]
         layers["true"] = torch.cat([_floats(true.image) * mask, mask, mask])

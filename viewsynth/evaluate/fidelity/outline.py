@@ -75,7 +75,7 @@ def depths(mask: np.ndarray) -> np.ndarray:
     return np.where(mask, inside - 0.5, 0.5 - outside)
 
 
-def resized(mask: np.ndarray, area: int) -> np.ndarray:
+def grown_to(mask: np.ndarray, area: int) -> np.ndarray:
     """Grow or shrink a mask evenly to a given area.
 
     Args:

@@ -17,7 +17,7 @@ from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
 from viewsynth.diffusion.refine import Refiner
 from viewsynth.evaluate.fidelity.methods import GREY, WHOLE, Body, Prediction, compose
-from viewsynth.evaluate.fidelity.outline import outline, resized
+from viewsynth.evaluate.fidelity.outline import grown_to, outline
 from viewsynth.reconstruct import Tools
 from viewsynth.records import Person, View, seed_of
 from viewsynth.render import foreground
@@ -181,7 +181,7 @@ def reference_ious(true: TrueImage, name: str, views: dict[str, Prediction]) -> 
     start = None if name == "source_only" else base
     row = {"iou_possible": metrics.iou(outline(true.image, start) & valid, true.mask)}
     if start is not None and base.any():
-        grown = resized(base, int(views[name].mask.sum()))
+        grown = grown_to(base, int(views[name].mask.sum()))
         row["iou_grown"] = metrics.iou(grown & valid, true.mask)
     return row
 
