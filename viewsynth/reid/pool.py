@@ -219,7 +219,8 @@ def _check_disjoint(people: AbstractSet[str], tested: AbstractSet[str]) -> None:
     if shared := sorted(people & tested):
         raise ValueError(
             f"{len(shared)} identities are in train and in query or gallery: "
-            f"{shown_names(shared)}; a model trained on them cannot be evaluated: remove them from one of the two"
+            f"{shown_names(shared)}; "
+            "a model trained on them cannot be evaluated: remove them from one of the two"
         )
 
 
