@@ -156,6 +156,7 @@ def test_half_a_person_has_unseen_legs(tmp_path, drawn):
         assert row["seen_ratio"] < 0.8
 
 
+@pytest.mark.slow
 def test_several_people_in_a_photo_are_one_sample_each(tmp_path, drawn):
     root = tmp_path / "photo"
     root.mkdir()

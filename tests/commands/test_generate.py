@@ -97,6 +97,7 @@ def test_files_of_a_run(undisturbed):
     assert config.parse(generate.Config, [str(undisturbed / "config.yaml")]).chunk == 2
 
 
+@pytest.mark.slow
 def test_workers_and_processes_give_the_same_bytes(photos, undisturbed, tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
     launch += ["--num_processes", "2"]
@@ -115,6 +116,7 @@ def test_workers_and_processes_give_the_same_bytes(photos, undisturbed, tmp_path
     assert content(tmp_path / "out") == content(undisturbed)
 
 
+@pytest.mark.slow
 def test_kills_and_resumes(photos, undisturbed, tmp_path):
     """Kill -9 of all processes, twice; then the same command to the end."""
     output, slow = tmp_path / "out", {"DRAWING_SECONDS": "0.05"}

@@ -135,6 +135,7 @@ def two_processes(cargo, models, output) -> None:
     run(cargo, models, output / "stopped", *options)
 
 
+@pytest.mark.slow
 def test_stopped_is_undisturbed_in_two_processes(cargo, models, tmp_path):
     debug_launcher(two_processes, (cargo, models, tmp_path), num_processes=2)
     assert content(tmp_path / "stopped") == content(tmp_path / "whole")

@@ -154,6 +154,7 @@ def test_resumed_equals_undisturbed(cargo, backbone, undisturbed, tmp_path, monk
     assert same(weights(output), weights(undisturbed))
 
 
+@pytest.mark.slow
 def test_one_process_equals_two(cargo, backbone, tmp_path):
     options = ("--optim.parts", 2, "--data.validation", 0, "--steps", 4, "--every", 2)
     assert run(cargo, backbone, tmp_path / "one" / "run", *options) == 0

@@ -130,6 +130,7 @@ def test_a_distillation_can_be_added_later(given, undisturbed, tmp_path):
     assert same(weights(tmp_path / "run/pipeline"), weights(undisturbed / "pipeline"))
 
 
+@pytest.mark.slow
 def test_one_process_equals_two(given, tmp_path):
     options = ("--optim.parts", 2, "--optim.steps", 3, "--distil.parts", 2, "--distil.steps", 2)
     assert tiny.train(given, tmp_path / "one", *options) == 0

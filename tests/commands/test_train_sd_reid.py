@@ -183,6 +183,7 @@ def test_resumed_equals_undisturbed(stage1, undisturbed, tmp_path, monkeypatch):
     assert (output / log).read_text() == (undisturbed / log).read_text()
 
 
+@pytest.mark.slow
 def test_one_process_equals_two(stage1, tmp_path):
     options = ("--optim.parts", "2", "--optim.steps", "3")
     assert run(stage1, tmp_path / "one", *options) == 0

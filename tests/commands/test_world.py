@@ -111,6 +111,7 @@ def test_every_image_has_its_ground_truth(undisturbed):
     assert all(p["caption"] and p["words"] and set(p["attributes"]) <= {0, 1} for p in people)
 
 
+@pytest.mark.slow
 def test_kills_and_workers_give_the_same_bytes(undisturbed, tmp_path, capfd):
     """Kill -9 in the middle; then the same command to the end, with two processes."""
     output = tmp_path / "out"

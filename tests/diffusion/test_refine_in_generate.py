@@ -94,6 +94,7 @@ def test_rows_and_images_record_the_refiner(undisturbed, model):
             assert image.size == (row["width"], row["height"])
 
 
+@pytest.mark.slow
 def test_workers_and_interruptions_change_no_byte(photos, model, undisturbed, here, tmp_path):
     output = tmp_path / "workers"
     workers = asked(photos, output, model, "--workers", "2", "--data.licence", "CC0-1.0")

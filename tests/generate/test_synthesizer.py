@@ -92,6 +92,7 @@ def test_orientation_and_profile_of_a_file_and_of_an_image(synthesizer, folder, 
         assert same(synthesizer.reconstruct(image, pid="anna"), expected)
 
 
+@pytest.mark.slow
 def test_several_people_are_computed_as_generate_does(synthesizer, folder):
     """The same bytes as a chunk of both, but for what the sources are called."""
     made, _ = through_generate(folder, synthesizer, chunk_of=2)
@@ -316,6 +317,7 @@ def model(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_refined_views_equal_those_of_generate(synthesizer, folder, model, tmp_path, person):
     options = Refine(engine=str(model), steps=2)
     refining = Synthesizer(device="cpu", refiner=options)

@@ -7,7 +7,6 @@ The interface for notebooks and programs. `viewsynth.generate.chunk`, and with i
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 import weakref
@@ -31,6 +30,7 @@ from viewsynth.records import Person, View, seed_of
 from viewsynth.render import views as rendering
 from viewsynth.render.options import Sensor
 from viewsynth.runtime import weights
+from viewsynth.runtime.devices import find_device, one_thread
 from viewsynth.runtime.images import COMPOSITE
 
 CHUNK = 8  # people that are fitted together, as `generate` does by default
@@ -98,7 +98,7 @@ class Synthesizer:
             raise ValueError(f"body must be one of {', '.join(bodies.names())}; got {body!r}")
         if smplx and body != "smplx":
             raise ValueError(f"smplx is the model file of the body 'smplx'; got body {body!r}")
-        device = _device(device)
+        device = find_device(device)
         options = {"path": weights.smplx_model(smplx)} if smplx else {}
         if not isinstance(refiner, Refine):
             refiner = Refine(engine="none" if refiner is None else os.fspath(refiner))
@@ -106,7 +106,7 @@ class Synthesizer:
         refine.find(refiner, whole=False)
         files = weights.pose_model(pose_model), weights.detector_model(detector)
         found = refine.find(refiner)
-        with _one_thread():
+        with one_thread():
             tools = reconstruct.load(bodies.load(body, device, **options), *files)
             loaded = refine.load(found.folder, refiner, str(device)) if found else None
         self._keep(tools, loaded)
@@ -166,7 +166,7 @@ class Synthesizer:
             raise ValueError(f"crops must be one of {', '.join(gather.CROPS)}; got {crops!r}")
         requests, several = inputs.requests(images, elevation, pid)
         people: list[Person | None] = []
-        with _one_thread():
+        with one_thread():
             for first in range(0, len(requests), CHUNK):
                 people += self._people(requests[first : first + CHUNK], crops)
         for request, person in zip(requests, people, strict=True):
@@ -256,7 +256,7 @@ class Synthesizer:
         source_type = (
             refine.digital_source_type(self.refiner.options) if self.refiner else COMPOSITE
         )
-        with _one_thread():
+        with one_thread():
             views = list(self.views([subject], shots, pose, sensor, seed))
         return [to_rendered_view(view, sensor, source_type) for view in views]
 
@@ -380,30 +380,3 @@ class Synthesizer:
                     sensor,
                 )
             yield from views
-
-
-def _device(device: str | torch.device) -> torch.device:
-    """The device of a name, if torch has it."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}") from error
-    if found.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ValueError(f"device {device}: torch sees {count} CUDA devices; use auto or cpu")
-    return found
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread, as workers do: sums depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

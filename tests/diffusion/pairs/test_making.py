@@ -84,6 +84,7 @@ def test_the_person_is_rendered_where_the_target_shows_it(undisturbed):
     assert float(apart[true].mean()) < 0.2
 
 
+@pytest.mark.slow
 def test_rows_hold_the_cameras(world, undisturbed, tools):
     """The true camera of the target, and the fitted one of the photo, as in `generate`."""
     rows = {row["file_name"]: row for row in map(json.loads, (world / "truth.jsonl").open())}
@@ -113,6 +114,7 @@ def test_rows_hold_the_cameras(world, undisturbed, tools):
         assert photo["view"] == "ground" and true["view"] == "aerial"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_bytes(world, one_by_one, undisturbed, tmp_path):
     """An interruption leaves a part, a shard without its part, a half-written file, no index."""
     output = tmp_path / "killed"

@@ -127,6 +127,7 @@ def test_maps_are_made_of_own_view_or_prototype():
         {"decoder": "align"},
     ],
 )
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss(changes):
     data, settings = cached(), GeneratorOptimization(drop=0.1)
     made = generator(**changes)
