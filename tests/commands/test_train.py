@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ import pytest
 import tiny_people
 import torch
 from safetensors.torch import load_file
+from two_processes import launch
 
 from viewsynth import config
 from viewsynth.commands import train
@@ -158,24 +156,8 @@ def test_resumed_equals_undisturbed(cargo, backbone, undisturbed, tmp_path, monk
 def test_one_process_equals_two(cargo, backbone, tmp_path):
     options = ("--optim.parts", 2, "--data.validation", 0, "--steps", 4, "--every", 2)
     assert run(cargo, backbone, tmp_path / "one" / "run", *options) == 0
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "0",
-        "--rdzv_backend",
-        "c10d",
-        "--rdzv_endpoint",
-        "localhost:0",
-        str(ROOT / "train.py"),
-    ]
-    command += argv(cargo, backbone, tmp_path / "two" / "run", *options)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
+    given = argv(cargo, backbone, tmp_path / "two" / "run", *options)
+    launch([str(ROOT / "train.py")], given)
     rows = [
         [json.loads(row) for row in (tmp_path / n / "run/log.jsonl").read_text().splitlines()]
         for n in ("one", "two")

@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import pytest
 import tiny_pairs as tiny
 import torch
 from diffusers import DDIMScheduler, LCMScheduler
+from two_processes import launch
 
 from viewsynth import commands, config
 from viewsynth.commands import train_diffusion
@@ -134,25 +132,8 @@ def test_a_distillation_can_be_added_later(given, undisturbed, tmp_path):
 def test_one_process_equals_two(given, tmp_path):
     options = ("--optim.parts", 2, "--optim.steps", 3, "--distil.parts", 2, "--distil.steps", 2)
     assert tiny.train(given, tmp_path / "one", *options) == 0
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "0",
-        "--rdzv_backend",
-        "c10d",
-        "--rdzv_endpoint",
-        "localhost:0",
-        "-m",
-        "viewsynth.commands.train_diffusion",
-    ]
-    command += tiny.train_argv(given, tmp_path / "two", *options)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
+    argv = tiny.train_argv(given, tmp_path / "two", *options)
+    launch(["-m", "viewsynth.commands.train_diffusion"], argv)
     one, two = (weights(tmp_path / name / "pipeline") for name in ("one", "two"))
     for key in one:
         assert torch.allclose(one[key], two[key], atol=1e-4), key

@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ import pytest
 import tiny_people
 import torch
 from safetensors.torch import load_file
+from two_processes import launch
 
 from viewsynth import config
 from viewsynth.commands import evaluate, train, train_sd_reid
@@ -187,25 +185,7 @@ def test_resumed_equals_undisturbed(stage1, undisturbed, tmp_path, monkeypatch):
 def test_one_process_equals_two(stage1, tmp_path):
     options = ("--optim.parts", "2", "--optim.steps", "3")
     assert run(stage1, tmp_path / "one", *options) == 0
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "0",
-        "--rdzv_backend",
-        "c10d",
-        "--rdzv_endpoint",
-        "localhost:0",
-        "-m",
-        "viewsynth.commands.train_sd_reid",
-    ]
-    told = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*command, *argv(stage1, tmp_path / "two", *options)], env=told, check=True, cwd=ROOT
-    )
+    launch(["-m", "viewsynth.commands.train_sd_reid"], argv(stage1, tmp_path / "two", *options))
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()
     for name, value in one.items():
