@@ -85,7 +85,7 @@ def _words(given: tuple[str, ...]) -> dict[str, str]:
     for text, (arm, mark, _) in pairs.items():
         if not arm or not mark:
             raise ValueError(
-                f'words: expected "arm=words", got {text!r}; e.g. --words "a=real pictures only"'
+                f'words: expected "arm=words", got {text!r}; e.g. --words "a=real images only"'
             )
     return {arm: words for arm, _, words in pairs.values()}
 

@@ -228,7 +228,7 @@ def draw(dataset: Dataset, count: int) -> bytes:
     rows = []
     for (view, _, camera), samples in sorted(cameras.items()):
         samples.sort(key=lambda sample: seed_of(0, sample.name))
-        head = f"camera {camera}   {samples[0].platform}, {view}   {len(samples)} pictures"
+        head = f"camera {camera}   {samples[0].platform}, {view}   {len(samples)} images"
         rows.append((head, _tiles(samples, count)))
     return sheet.draw(rows)
 

@@ -271,14 +271,14 @@ def _engine(config: Config) -> list[str]:
         notes += [
             "",
             f"Diffusion {Path(config.refine.engine).name}: {how}. The outline of what it made is "
-            "looked for in its own picture, from that of the rendering (source_only: from an "
-            "ellipse); `IoU possible` is what the same search finds in the true picture, `IoU "
+            "looked for in its own image, from that of the rendering (source_only: from an "
+            "ellipse); `IoU possible` is what the same search finds in the true image, `IoU "
             "grown` the rendering's outline evenly grown to the area of the repaired one's: a gain "
             "in IoU counts where it is above that.",
         ]
     if config.reid is not None:
         folder = config.reid.resolve()
-        notes += ["", f"ReID model {folder.parent.name}/{folder.name} sees whole pictures."]
+        notes += ["", f"ReID model {folder.parent.name}/{folder.name} sees whole images."]
     return notes
 
 

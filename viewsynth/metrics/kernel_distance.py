@@ -102,7 +102,7 @@ def kid_floor(real: np.ndarray, people: Sequence[str], seed: int = 0) -> tuple[f
 def _terms(real, made, people, others) -> list[tuple[np.ndarray, np.ndarray]]:
     """Sums of the kernel and numbers of pairs by pair of people: in real, in made, across."""
     if (people is None) != (others is None):
-        raise ValueError("kid: say who is in the pictures of both sets, or of neither")
+        raise ValueError("kid: say who is in the images of both sets, or of neither")
     if people is None:
         people = [f"real {n}" for n in range(len(real))]
         others = [f"made {n}" for n in range(len(made))]
@@ -111,7 +111,7 @@ def _terms(real, made, people, others) -> list[tuple[np.ndarray, np.ndarray]]:
         if len(shape) != 2 or shape[0] != len(who) or len(set(who)) < 2:
             raise ValueError(
                 f"kid: {name} must be features [pictures, values] of at least two people, one "
-                f"name a picture; got shape {list(shape)} and {len(who)} names of {len(set(who))}"
+                f"name an image; got shape {list(shape)} and {len(who)} names of {len(set(who))}"
             )
     if np.shape(real)[1] != np.shape(made)[1]:
         raise ValueError(

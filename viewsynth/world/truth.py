@@ -153,7 +153,7 @@ def training_rows(world: Path) -> list[dict]:
         if row["pid"] in allowed
     ]
     if not rows:
-        raise ValueError(f"{world} has no training pictures for the observer")
+        raise ValueError(f"{world} has no training images for the observer")
     return sorted(rows, key=lambda row: row["file_name"])
 
 

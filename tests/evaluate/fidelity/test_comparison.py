@@ -93,7 +93,7 @@ def test_the_instant_has_two_ground_and_three_drone_views(world):
 
 
 def test_the_observer_is_trained_on_training_people_only(world, tmp_path):
-    with pytest.raises(ValueError, match="no training pictures"):
+    with pytest.raises(ValueError, match="no training images"):
         truth.training_rows(world)
     rows = [json.loads(line) for line in (world / "truth.jsonl").read_text().splitlines()]
     other = [{**row, "pid": "0002", "file_name": f"train/{k}.jpg"} for k, row in enumerate(rows)]
@@ -223,7 +223,7 @@ def test_the_report_with_a_diffusion_model(world, repaired, capsys):
         "IoU possible",
         "repair − ours",
         "source_only − ours",
-        "Whole pictures in the ReID model",
+        "Whole images in the ReID model",
         "Diffusion tiny: steps 4",
     ):
         assert expected in text
@@ -311,5 +311,5 @@ def test_kid_ranks_methods_between_floor_and_ground():
     assert gain["mean"] == pytest.approx(kid["ours"] - kid["repair"]) and gain["better"] is True
     assert cells["ours", "", "55-70"]["pictures"] == 12 and ("ours", "", "40-55") not in cells
     text_of = "\n".join(text._sets(found))
-    assert "gain of repair over ours" in text_of and "true ground pictures" in text_of
+    assert "gain of repair over ours" in text_of and "true ground images" in text_of
     assert sets.compare(rows[: 2 * 3], ground) == []  # too few people

@@ -27,7 +27,7 @@ def test_moments_and_prototypes_by_hand():
     found = data.prototypes(VIEWS)
     expected = [data.view[:, (data.kinds == n) & (data.weights > 0)].mean((0, 1)) for n in range(3)]
     torch.testing.assert_close(found, torch.stack(expected))
-    with pytest.raises(ValueError, match="view 3 has no picture"):
+    with pytest.raises(ValueError, match="view 3 has no image"):
         data.prototypes(4)
 
 

@@ -20,7 +20,7 @@ PROBES = {
     "accuracy": "accuracy",
     "chance": "chance",
     "people": "people",
-    "pictures": "pictures",
+    "pictures": "images",
 }
 
 
@@ -125,10 +125,10 @@ def _bins(task: dict, parts: dict) -> list[str]:
 
 def _probes(probes: list[dict]) -> list[str]:
     lines = [
-        "How well a linear probe tells by the features of training pictures what is synthetic, "
-        "balanced accuracy on people that the probe has not seen. Mean over seeds; the interval is "
-        "from the lowest to the highest end of the seeds'. A model that has learnt where a picture "
-        "comes from is told apart better than the floor, which has seen no synthetic picture.",
+        "Accuracy of a linear probe that separates synthetic from real training images by their "
+        "features, balanced, on people that the probe has not seen. Mean over seeds; the interval "
+        "spans the intervals of all seeds. A model whose features encode where an image comes from "
+        "is above the floor, which was trained without synthetic images.",
         "",
         _row(PROBES.values()),
         _row(["---"] * len(PROBES)),

@@ -32,7 +32,7 @@ from viewsynth.render.views import SUPERSAMPLE
 from viewsynth.world.truth import Instant, TrueImage
 
 METHODS = {
-    "true": "the true picture itself: what the observer can tell at best",
+    "true": "the true image itself: what the observer can tell at best",
     "ours": "what generate makes: relaxed pose",
     "fitted": "ours in the pose fitted to the photo",
     "true_pose": "ours in the true pose, where the person truly stands",

@@ -21,7 +21,7 @@ from viewsynth.evaluate.fidelity.table import (
 
 METHODS = {**methods.METHODS, **repair.METHODS}
 SPLIT_METHODS = ("ours", "repair", "source_only", "true_pose", "repair_true")
-SETS = {"floor": "true, two halves of the people", "ground": "true ground pictures"}
+SETS = {"floor": "true, two halves of the people", "ground": "true ground images"}
 
 
 def markdown(
@@ -60,10 +60,10 @@ def markdown(
     lines += ["", "## Pixels that the rendering had from a photo, and the others", ""]
     lines += _split(cells)
     if any(c["measure"] in REID for c in found):
-        lines += ["", "## Whole pictures in the ReID model, all elevations", ""]
+        lines += ["", "## Whole images in the ReID model, all elevations", ""]
         lines += _grid(cells, ALL, REID)
     if sets:
-        lines += ["", "## Whole pictures as sets: KID against the true drone pictures", ""]
+        lines += ["", "## Whole images as sets: KID against the true drone images", ""]
         lines += _sets(sets)
     lines += ["", "## Ours against each baseline (positive = ours is better)", ""]
     lines += _differences(differences, [("ours", name) for name in BASELINES], MEASURES)
@@ -102,7 +102,7 @@ def _split(cells: dict) -> list[str]:
 def _sets(sets: list[dict]) -> list[str]:
     about = ("", False, 3)
     names = [n for n in (ALL, *NAMES) if n != OTHER or any(c["bin"] == n for c in sets)]
-    rows = [["features", "pictures", *map(_degrees, names)]]
+    rows = [["features", "images", *map(_degrees, names)]]
     for space in dict.fromkeys(c["space"] for c in sets):
         mine = [c for c in sets if c["space"] == space]
         for key in dict.fromkeys((c["method"], c["baseline"]) for c in mine):
@@ -120,7 +120,7 @@ def _sets(sets: list[dict]) -> list[str]:
         *_aligned(rows),
         "",
         "0 = no difference to be found; the halves of the people show what "
-        "chance makes of it, the ground pictures how far the views are apart. Gains: positive = "
+        "chance makes of it, the ground images how far the views are apart. Gains: positive = "
         "better, ~ = the interval holds zero.",
     ]
 

@@ -112,7 +112,7 @@ class Cached:
             weights = self.weights * (self.kinds == number)
             if not weights.sum():
                 raise ValueError(
-                    f"view {number} has no picture to compute its prototype from; the training "
+                    f"view {number} has no image to compute its prototype from; the training "
                     "images must show every view"
                 )
             rows.append((weights[None, :, None] * self.view).sum((0, 1)) / (2 * weights.sum()))
