@@ -2,14 +2,18 @@
 """One thread for every test: sums depend on the number of threads, and cores are shared."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import releases
 import torch
 from hypothesis import settings
 
+from viewsynth import bodies, reconstruct
 from viewsynth.reconstruct.tflite import Model
 from viewsynth.runtime import weights
+from viewsynth.runtime.writer import Writer
+from viewsynth.world import writer
 
 torch.set_num_threads(1)
 # New examples at a desk; the same ones in CI, so that a change is judged by the change.
@@ -28,6 +32,24 @@ def pose_model():
 def detector():
     """The model that finds people."""
     return _model(weights.detector_model)
+
+
+@pytest.fixture(scope="session")
+def tools(pose_model, detector):
+    """The default body and the pose models, loaded once for all tests."""
+    files = weights.pose_model(), weights.detector_model()
+    return reconstruct.load(bodies.load("anny"), *files)
+
+
+@pytest.fixture(scope="session")
+def instant(tmp_path_factory):
+    """Person 1 of the world at one instant: folder of the images, person row, image rows."""
+    folder = tmp_path_factory.mktemp("instant")
+    with ThreadPoolExecutor(1) as pool:
+        files = Writer(folder, pool)
+        person, rows = writer._person(writer.PersonTask(1, (0, 0), (0, 1)), 0, files.put)
+        files.finish()
+    return folder, person, rows
 
 
 def _model(file):

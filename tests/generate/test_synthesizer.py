@@ -22,18 +22,14 @@ from viewsynth.generate.synthesizer import Synthesizer
 from viewsynth.generate.worker import Job
 from viewsynth.records import Person
 from viewsynth.render.options import Sensor
-from viewsynth.runtime import weights
 from viewsynth.world import shots
 
 ARRAYS = ("shape", "pose", "offsets", "texture", "seen")
 
 
 @pytest.fixture(scope="module")
-def synthesizer() -> Synthesizer:
-    try:
-        return Synthesizer(device="cpu")
-    except weights.MissingWeightsError as error:
-        pytest.skip(f"the pose models cannot be had: {error}")
+def synthesizer(pose_model, detector) -> Synthesizer:
+    return Synthesizer(device="cpu")
 
 
 @pytest.fixture(scope="module")

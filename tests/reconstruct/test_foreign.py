@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import ResNetConfig, ResNetModel
 
-from viewsynth import bodies, reconstruct
+from viewsynth import reconstruct
 from viewsynth.commands import generate
 from viewsynth.generate import chunk
 from viewsynth.generate.worker import Job
@@ -16,7 +16,6 @@ from viewsynth.reconstruct import foreign
 from viewsynth.reconstruct.parse import parse
 from viewsynth.records import Sample
 from viewsynth.reid import likeness
-from viewsynth.runtime import weights
 from viewsynth.world import shots
 
 VIEWS = (
@@ -104,11 +103,6 @@ def test_of_equally_large_groups_the_best_is_kept():
 
 
 # ---- in the reconstruction -----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tools(pose_model) -> reconstruct.Tools:
-    return reconstruct.load(bodies.load("anny"), weights.pose_model(), weights.detector_model())
 
 
 def samples(tmp_path, names: list[str], pid: str = "p") -> list[Sample]:

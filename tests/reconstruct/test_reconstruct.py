@@ -15,19 +15,9 @@ from viewsynth.reconstruct.parse import parse
 from viewsynth.records import Person, Sample
 from viewsynth.render.options import Sensor
 from viewsynth.render.views import Shot, render_views
-from viewsynth.runtime import weights
 from viewsynth.world import shots
 
 AT = {name: row for row, name in enumerate(bodies.KEYPOINTS)}
-
-
-@pytest.fixture(scope="module")
-def tools() -> reconstruct.Tools:
-    try:
-        files = weights.pose_model(), weights.detector_model()
-    except weights.MissingWeightsError as error:
-        pytest.skip(f"the pose models cannot be had: {error}")
-    return reconstruct.load(bodies.load("anny"), *files)
 
 
 @pytest.fixture(scope="module")

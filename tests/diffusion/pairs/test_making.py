@@ -6,49 +6,37 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from viewsynth import bodies, data, reconstruct
+from viewsynth import data, reconstruct
 from viewsynth.data import world as world_layout
 from viewsynth.data.layout import looks_like
 from viewsynth.diffusion.conditions import relative_azimuth
 from viewsynth.diffusion.pairs import exact, identity, making, stored
 from viewsynth.diffusion.pairs.pair import camera, nearest
 from viewsynth.diffusion.pairs.stored import Pairs
-from viewsynth.runtime import weights
 from viewsynth.runtime.fingerprint import RECORD
 from viewsynth.runtime.images import resized
-from viewsynth.runtime.writer import Writer
-from viewsynth.world import truth, writer
+from viewsynth.world import truth
 
 SIZE = (64, 32)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(instant, tmp_path_factory):
     """One person at one instant, as two training people and a test person."""
-    folder = tmp_path_factory.mktemp("world")
-    with ThreadPoolExecutor(1) as pool:
-        files = Writer(folder, pool)
-        person, rows = writer._person(writer.PersonTask(1, (0, 0), (0, 1)), 0, files.put)
-        files.finish()
+    images, person, rows = instant
+    folder = shutil.copytree(images, tmp_path_factory.mktemp("pairs") / "world")
     splits = {"0001": "train", "0003": "train", "0005": "test"}
     people = [{**person, "pid": pid, "split": split} for pid, split in splits.items()]
     every = [{**row, "pid": pid} for pid in splits for row in rows]
     for name, some in (("people.jsonl", people), ("truth.jsonl", every)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in some))
     return folder
-
-
-@pytest.fixture(scope="module")
-def tools():
-    return reconstruct.load(
-        bodies.load("anny"), weights.pose_model(None), weights.detector_model(None)
-    )
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from concurrent.futures import ThreadPoolExecutor
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ import tiny_views
 import torch
 from PIL import Image
 
-from viewsynth import bodies, reconstruct
 from viewsynth.commands import fidelity as command
 from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
@@ -27,31 +26,24 @@ from viewsynth.evaluate.fidelity import (
     table,
     text,
 )
-from viewsynth.runtime import weights
 from viewsynth.runtime.files import to_jsonl
-from viewsynth.runtime.writer import Writer
-from viewsynth.world import truth, writer
+from viewsynth.world import truth
 
 # ---- without a diffusion model -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(instant, tmp_path_factory):
     """Person 1, a test person, in one instant."""
-    folder = tmp_path_factory.mktemp("world")
-    with ThreadPoolExecutor(1) as pool:
-        files = Writer(folder, pool)
-        person, rows = writer._person(writer.PersonTask(1, (0, 0), (0, 1)), 0, files.put)
-        files.finish()
+    images, person, rows = instant
+    folder = shutil.copytree(images, tmp_path_factory.mktemp("fidelity") / "world")
     (folder / "people.jsonl").write_bytes(to_jsonl([{**person, "split": "test"}]))
     (folder / "truth.jsonl").write_bytes(to_jsonl(rows))
     return folder
 
 
 @pytest.fixture(scope="module")
-def comparer(world, tmp_path_factory):
-    body = bodies.load("anny")
-    tools = reconstruct.load(body, weights.pose_model(None), weights.detector_model(None))
+def comparer(world, tools, tmp_path_factory):
     job = comparison.Job(
         world=world,
         output=tmp_path_factory.mktemp("out"),
