@@ -14,6 +14,7 @@ from viewsynth import manifest
 from viewsynth.commands.generate import Config
 from viewsynth.data import frames
 from viewsynth.generate import chunk, gather
+from viewsynth.generate.synthesizer import Synthesizer
 from viewsynth.generate.worker import Job
 from viewsynth.records import Person, Sample
 from viewsynth.runtime import weights
@@ -116,7 +117,7 @@ def test_a_heic_without_its_reader_is_a_fault(tmp_path, monkeypatch):
 
 
 def test_the_refiner_finds_the_frames_of_a_video_again(tmp_path, rendered):
-    """`_photos` reads the frames that the person's sources name."""
+    """`photos_of` reads the frames that the person's sources name."""
     (tmp_path / "root").mkdir()
     path = video(
         tmp_path / "root" / "a.mp4",
@@ -135,13 +136,13 @@ def test_the_refiner_finds_the_frames_of_a_video_again(tmp_path, rendered):
         seen=empty,
         sources=[about | {"frame": 3}, about | {"frame": 1}],
     )
-    refiner = SimpleNamespace(fitted=lambda image: image)
-    found = chunk._photos(person, job(tmp_path / "root"), refiner)
+    synthesizer = Synthesizer.from_models(None, SimpleNamespace(fitted=lambda image: image))
+    found = synthesizer.photos_of(person, tmp_path / "root")
     for number, image in zip((3, 1), found, strict=True):
         assert (image == frames.read(path, number, (4, 10, 70, 190))).all()
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(gather.UnusableError, match="changed"):
-        chunk._photos(person, job(tmp_path / "root"), refiner)
+        synthesizer.photos_of(person, tmp_path / "root")
 
 
 def test_frames_are_saved_in_the_list_of_a_run(tmp_path):

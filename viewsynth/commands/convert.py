@@ -16,6 +16,7 @@ from pathlib import Path
 import tyro
 
 from viewsynth.runtime.files import claim_folder
+from viewsynth.runtime.messages import first_names
 
 OURS = {"config.json", "model.safetensors", "preprocessor_config.json", ".gitkeep"}
 
@@ -42,6 +43,6 @@ def run(asked: Config) -> int:
     claim_folder(asked.output, OURS, "config.json")
     conversion.save(weights, config, asked.output, asked.mean, asked.std)
     said = pretrained.loading_report(pretrained.load(str(asked.output), "file"))
-    dropped = f"; left out: {pretrained.few(left_out)}" if left_out else ""
+    dropped = f"; left out: {first_names(sorted(left_out))}" if left_out else ""
     sys.stderr.write(f"{said}{dropped}\ngive --model.backbone {asked.output}\n")
     return 0

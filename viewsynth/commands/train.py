@@ -42,14 +42,8 @@ OURS = {
     *("model", "log.jsonl", "config.yaml", "run.json", fingerprint.RECORD),
     *("rejects.jsonl", "diverged.json", "tracker", ".gitkeep"),
 }
-FREE = (
-    "output",
-    "resume",
-    "every",
-    "trackers",
-    "device",
-    "cache",
-)  # options that do not affect the weights
+# Options that do not affect the weights.
+FREE = ("output", "resume", "every", "trackers", "device", "cache")
 
 
 @dataclass(frozen=True)

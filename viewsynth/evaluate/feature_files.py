@@ -29,7 +29,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from viewsynth.evaluate import name_files
-from viewsynth.evaluate.name_files import LISTS, first_names
+from viewsynth.evaluate.name_files import LISTS
+from viewsynth.runtime.messages import first_names
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 CONVERT = """

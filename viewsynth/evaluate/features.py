@@ -38,12 +38,12 @@ from tqdm import tqdm
 
 from viewsynth.data import frames, images
 from viewsynth.evaluate import feature_files, matching
-from viewsynth.evaluate.name_files import first_names
 from viewsynth.records import Reject, Sample
 from viewsynth.reid.encoders import Encoder
 from viewsynth.runtime import fingerprint
 from viewsynth.runtime.files import write
 from viewsynth.runtime.images import resized
+from viewsynth.runtime.messages import first_names
 
 BLOCK = 256
 REVISION = 2  # increase it when decoding or resizing changes

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from viewsynth.evaluate.name_files import first_names
+from viewsynth.runtime.messages import first_names
 
 
 def positions(

@@ -10,10 +10,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from viewsynth.runtime.messages import first_names
 
 LISTS = (".txt", ".csv", ".json", ".npy")
 COLUMNS = ("file_name", "name", "names", "path")
@@ -101,8 +102,3 @@ def texts(names: object, wanted: str, hint: str = "") -> list[str]:
         got = f"a list with {names[:3]}" if isinstance(names, list) else type(names).__name__
         raise ValueError(f"{wanted}; got {got}{hint}")
     return names
-
-
-def first_names(names: Sequence[str]) -> str:
-    """The first three names, for a message."""
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -22,9 +22,6 @@ from viewsynth.runtime.files import folder_of, stem_of
 from viewsynth.runtime.images import COMPOSITE, filmstrip, jpeg, png
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from torch import Tensor
-
-    from viewsynth.diffusion.refine import Refiner
     from viewsynth.generate.synthesizer import Subject, Synthesizer
 
 
@@ -108,11 +105,11 @@ def _loaded(
     """People of an earlier session, loaded; a refiner needs their source images again."""
     from viewsynth.generate.synthesizer import Subject
 
-    subjects, rejects, refiner = [], [], synthesizer.refiner
+    subjects, rejects = [], []
     for made in task.made:
         person = Person.load(job.run / made["file"])
         try:
-            photos = _photos(person, job, refiner) if refiner else []
+            photos = synthesizer.photos_of(person, job.root)
         except gather.UnusableError as error:
             rejects.append(
                 Reject(
@@ -126,11 +123,6 @@ def _loaded(
             continue
         subjects.append(Subject(person, made["outfit"], photos))
     return subjects, rejects
-
-
-def _photos(person: Person, job: Job, refiner: Refiner) -> list[Tensor]:
-    """The source crops of a person, read again, as the refiner takes them."""
-    return [refiner.fitted(crop) for crop in gather.source_crops(person, job.root)]
 
 
 def _reconstruct(

@@ -272,12 +272,11 @@ class Synthesizer:
         if self.refiner is None or id(person) in self._photos:
             return Subject(person, photos=self._photos.get(id(person), []))
         try:
-            crops = gather.source_crops(person, root)
+            return Subject(person, photos=self.photos_of(person, root))
         except gather.UnusableError as error:
             raise ValueError(
                 f"{error.source}: {error}, or give `root`, the folder that it is relative to"
             ) from error
-        return Subject(person, photos=[self.refiner.fitted(crop) for crop in crops])
 
     # ---- for the commands as well ----------------------------------------------------------------
 
@@ -331,6 +330,20 @@ class Synthesizer:
             return []
         crops = {s.name: image for s, image in zip(group.samples, group.images, strict=True)}
         return [self.refiner.fitted(crops[one["sample"]]) for one in refine.used_sources(person)]
+
+    def photos_of(self, person: Person, root: Path) -> list[Tensor]:
+        """The same for a loaded person, whose source images are read again; none without a refiner.
+
+        Args:
+            person: The person.
+            root: Folder that the files of its sources are relative to.
+
+        Raises:
+            gather.UnusableError: If a source is no longer what it was.
+        """
+        if self.refiner is None:
+            return []
+        return [self.refiner.fitted(crop) for crop in gather.source_crops(person, root)]
 
     def views(
         self,

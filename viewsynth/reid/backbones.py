@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from viewsynth.records import seed_of
 from viewsynth.reid import pretrained
 from viewsynth.reid.vit_blocks import Block, LastBlock, Stem, blocks_of, resize_positions
+from viewsynth.runtime.messages import first_names
 
 # The default network trained from scratch: a ResNet-10 of half the width, 1.2 M parameters. In
 # equal time on a CPU it reached better results than two layers a stage or a halved last stage.
@@ -236,7 +237,7 @@ def load(name: str, size: tuple[int, int], seed: int = 0) -> Backbone:
     if loaded.missing and _tower(loaded.model).config.model_type not in VIT_TYPES:
         raise ValueError(
             f"model.backbone: the checkpoint {name} lacks the weights of the pooled output "
-            f"({pretrained.few(loaded.missing)}); save the whole model with save_pretrained"
+            f"({first_names(sorted(loaded.missing))}); save the whole model with save_pretrained"
         )
     try:
         backbone = _wrap(loaded.model, size, loaded.mean, loaded.std)

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from viewsynth.reid.pretrained import few
 from viewsynth.runtime.files import write
+from viewsynth.runtime.messages import first_names
 
 HEAD_WIDTH = 64  # channels of an attention head, in all ViTs of the paper
 NAMES = {
@@ -99,13 +99,15 @@ def convert(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict, lis
         else:
             unknown.append(name)
     if missing := sorted(NAMES.keys() - kept.keys()):
-        raise ValueError(f"these are not the weights of a timm ViT: they lack {few(missing)}")
+        raise ValueError(
+            f"these are not the weights of a timm ViT: they lack {first_names(sorted(missing))}"
+        )
     if unknown:
-        raise ValueError(f"a plain ViT has no weights named {few(sorted(unknown))}")
+        raise ValueError(f"a plain ViT has no weights named {first_names(sorted(unknown))}")
     config = _config(kept, out)
     wanted = {n for k in range(config["num_hidden_layers"]) for n in _block_names(k, config)}
     if missing := sorted(wanted - out.keys()):
-        raise ValueError(f"the file lacks the weights for {few(missing)}")
+        raise ValueError(f"the file lacks the weights for {first_names(sorted(missing))}")
     return out, config, sorted(weights.keys() - kept.keys())
 
 

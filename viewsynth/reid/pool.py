@@ -25,8 +25,8 @@ from viewsynth.reid.synthetic import (
     read_rows,
     sample_of,
     select,
-    shown_names,
 )
+from viewsynth.runtime.messages import first_names
 
 NO_VIDEO = (
     "training reads images only: replace the video with a folder of its frames (generate and "
@@ -135,7 +135,7 @@ def single_images(samples: Iterable[Sample]) -> tuple[list[Sample], list[Reject]
                 for number, path in enumerate(sample.paths)
             ]
     if videos:
-        shown = shown_names([sample.name for sample in videos])
+        shown = first_names([sample.name for sample in videos])
         text = f"{len(videos)} samples are videos ({shown}); {NO_VIDEO}"
         if not found:
             raise ValueError(f"there are no images to train on: {text}")
@@ -219,7 +219,7 @@ def _check_disjoint(people: AbstractSet[str], tested: AbstractSet[str]) -> None:
     if shared := sorted(people & tested):
         raise ValueError(
             f"{len(shared)} identities are in train and in query or gallery: "
-            f"{shown_names(shared)}; "
+            f"{first_names(shared)}; "
             "a model trained on them cannot be evaluated: remove them from one of the two"
         )
 

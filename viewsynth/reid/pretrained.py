@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from viewsynth.runtime.messages import first_names
+
 MEAN = STD = (0.5, 0.5, 0.5)  # of a model without preprocessor_config.json
 # Parts that a checkpoint may lack: the first two compute the pooled output, which is then not used;
 # the last replaces masked patches, which occur in pretraining only.
@@ -89,18 +91,12 @@ def loading_report(loaded: Pretrained) -> str:
         "weights are the checkpoint's"
     )
     if loaded.missing:
-        text += f", without {few(loaded.missing)}"
+        text += f", without {first_names(sorted(loaded.missing))}"
     if loaded.unused:
-        text += f"; {len(loaded.unused)} of it are not used: {few(loaded.unused)}"
+        text += f"; {len(loaded.unused)} of it are not used: {first_names(sorted(loaded.unused))}"
     if norms and all(bool((value == 1).all()) for value in norms):
         text += "; WARNING: its normalisation layers have their initial values: it looks untrained"
     return text
-
-
-def few(names) -> str:
-    """The first three names in alphabetical order, for messages."""
-    names = sorted(names)
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _model(where: str, path: str, flag: str) -> tuple[nn.Module, set[str], tuple[str, ...]]:
@@ -133,7 +129,7 @@ def _model(where: str, path: str, flag: str) -> tuple[nn.Module, set[str], tuple
         raise ValueError(
             f"{flag}: {path} leaves {len(wrong)} weights of the {model.config.model_type} "
             f"model unset: {', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}"
-            + (f"; it has others, such as {few(unused)}" if unused else "")
+            + (f"; it has others, such as {first_names(sorted(unused))}" if unused else "")
             + "; save the whole model with save_pretrained"
         )
     if model.main_input_name != "pixel_values" and not hasattr(model, "get_image_features"):

@@ -17,6 +17,7 @@ from typing import Literal
 from viewsynth.data import layout
 from viewsynth.records import PLATFORMS, VIEWS, Sample
 from viewsynth.runtime.files import path_inside, sha256
+from viewsynth.runtime.messages import first_names
 
 METADATA = "metadata.jsonl"
 Weight = Literal["judge", "seen", "none"]
@@ -102,20 +103,20 @@ def check_people(
     if found := [pid for pid in shown if pid in tested]:
         raise ValueError(
             f"data.synthetic: {run} shows {len(found)} identities of query or gallery: "
-            f"{shown_names(found)}; generate it from training images only"
+            f"{first_names(found)}; generate it from training images only"
         )
     unknown = [pid for pid in shown if pid not in known]
     if len(unknown) == len(shown):
         raise ValueError(
             f"data.synthetic: {run} was generated from another data set: it shows "
-            f"{_scope(unknown[0])} ({shown_names(unknown)}), the training images are of "
-            f"{_scope(everyone[0].pid)} ({shown_names(sorted(known))}); run generate on "
+            f"{_scope(unknown[0])} ({first_names(unknown)}), the training images are of "
+            f"{_scope(everyone[0].pid)} ({first_names(sorted(known))}); run generate on "
             "this data set"
         )
     if unknown:
         raise ValueError(
             f"data.synthetic: {len(unknown)} of the {len(shown)} identities of {run} are not among "
-            f"the training identities: {shown_names(unknown)}; run generate on the same images"
+            f"the training identities: {first_names(unknown)}; run generate on the same images"
         )
     _check_sources(run, rows, everyone)
 
@@ -185,11 +186,6 @@ def sample_of(run: Path, name: str, row: dict) -> Sample:
         outfit=row.get("outfit") or "",
         elevation=None if elevation is None else float(elevation),
     )
-
-
-def shown_names(names: Sequence[str]) -> str:
-    """The first three names, for messages."""
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _problem(row: dict) -> str:

@@ -20,7 +20,7 @@ from viewsynth.world.mannequin import Mannequin
 from viewsynth.world.outfits import Garment, Outfit
 from viewsynth.world.shells import Shell, cut, normals, swell
 
-TOP, BOTTOM, SHOES = (LABELS.index(name) for name in ("top", "bottom", "shoes"))
+BOTTOM, SHOES = (LABELS.index(name) for name in ("bottom", "shoes"))
 # kind: thickness of the cloth in metres, looseness (0 to 1, see `shells.swell`), height of the
 # collar above the shoulders in metres
 CLOTH = {
