@@ -209,6 +209,27 @@ class Verdict:
     scores: dict = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Surface:
+    """The clothed surface of a person: a closed mesh around the body, textured by the crops.
+
+    Args:
+        vertices: Around the body in its canonical pose, metres.  float32 [V, 3]
+        faces: Counter-clockwise seen from outside.  int32 [F, 3]
+        uvs: Texture coordinates in [0, 1], v up.  float32 [U, 2]
+        face_uvs: Indices into `uvs`.  int32 [F, 3]
+        texture: Colours: the atlas of the body, then one chart per crop.  uint8 [H, W, 3]
+        seen: Seen map of the texture, 255 = observed.  uint8 [H, W]
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    uvs: np.ndarray
+    face_uvs: np.ndarray
+    texture: np.ndarray
+    seen: np.ndarray
+
+
 @dataclass(kw_only=True)
 class Person:
     """A reconstructed person: everything that new views, an export or repair need.
@@ -224,6 +245,7 @@ class Person:
         seen: Seen map of the atlas, 255 = observed.  uint8 [T, T]
         quality: Fit quality: landmark error, silhouette, spread, vote, aspect and derived flags.
         fallback: "" (fitted pose), "walk" (walking pose on the fitted shape) or "mean" (mean body).
+        surface: The clothed surface; None = the body itself is drawn.
         sources: One dict per source image: file, sha256, camid, elevation, azimuth, quality.
         fingerprint: Hash of the sources and of all settings that affect this person.
     """
@@ -240,6 +262,7 @@ class Person:
     fallback: str = ""
     sources: list[dict] = field(default_factory=list)
     fingerprint: str = ""
+    surface: Surface | None = None
 
     ARRAYS = ("shape", "pose", "offsets", "texture", "seen")
 
@@ -247,8 +270,11 @@ class Person:
         """The person as one safetensors file; equal persons give equal bytes."""
         from safetensors.numpy import save
 
-        fields = {k: v for k, v in self.__dict__.items() if k not in self.ARRAYS}
+        fields = {k: v for k, v in self.__dict__.items() if k not in (*self.ARRAYS, "surface")}
         arrays = {k: np.ascontiguousarray(getattr(self, k)) for k in self.ARRAYS}
+        if self.surface:
+            own = vars(self.surface).items()
+            arrays |= {f"surface.{k}": np.ascontiguousarray(v) for k, v in own}
         return save(arrays, metadata={"person": json.dumps(fields, sort_keys=True)})
 
     def save(self, path: str | Path) -> None:
@@ -279,6 +305,10 @@ class Person:
             with safe_open(str(path), framework="numpy") as file:
                 fields = json.loads((file.metadata() or {})["person"])
                 arrays = {key: file.get_tensor(key) for key in cls.ARRAYS}
+                own = [key for key in file.keys() if key.startswith("surface.")]  # noqa: SIM118
+                if own:
+                    parts = {key.removeprefix("surface."): file.get_tensor(key) for key in own}
+                    arrays["surface"] = Surface(**parts)
         except (SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a person file of viewsynth: {error}") from error
         return cls(**fields, **arrays)

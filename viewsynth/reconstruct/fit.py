@@ -114,8 +114,8 @@ class Fitter:
         self.body = body
         rest = body.vertices(body.shape_mean[None], 0 * body.pose_mean[None])[0]
         self.normals = vertex_normals(rest[None], body.faces)[0]
-        self.subset = _spread_out(rest, SUBSET)
-        self.handles = _spread_out(rest, HANDLES)
+        self.subset = spread_out(rest, SUBSET)
+        self.handles = spread_out(rest, HANDLES)
         self.key_index, inverse = body.keypoint_vertices.unique(return_inverse=True)
         regressor = torch.zeros(len(KEYPOINTS), len(self.key_index), device=rest.device)
         self.regressor = regressor.scatter_add_(1, inverse, body.keypoint_weights)
@@ -162,7 +162,7 @@ def limited(handles: Tensor) -> Tensor:
     return outward + inward
 
 
-def _spread_out(points: Tensor, count: int) -> Tensor:
+def spread_out(points: Tensor, count: int) -> Tensor:
     """Indices of `count` points by farthest point sampling from the first one; sorted."""
     chosen = [0]
     distance = (points - points[0]).norm(dim=1)

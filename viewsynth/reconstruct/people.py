@@ -19,11 +19,24 @@ from PIL import Image
 from torch import Tensor
 
 from viewsynth import bodies
-from viewsynth.reconstruct import crop_flags, facing, fill, fit, foreign, quality, targets, texture
+from viewsynth.reconstruct import (
+    charts,
+    crop_flags,
+    facing,
+    fill,
+    fit,
+    foreign,
+    quality,
+    relief,
+    surface,
+    targets,
+    texture,
+)
+from viewsynth.reconstruct.canonical import Volume
 from viewsynth.reconstruct.parse import Parse, parse
 from viewsynth.reconstruct.posing import Poser
 from viewsynth.reconstruct.tflite import Model
-from viewsynth.records import Person, Reject, Sample
+from viewsynth.records import Person, Reject, Sample, Surface
 
 MOST_CROPS = 8  # per person; more cost time and show hardly any further texels
 TALLEST = 320  # pixels; the atlas has no room for the detail of taller crops, which are shrunk
@@ -39,6 +52,7 @@ class Tools:
     fitter: fit.Fitter
     poser: Poser
     atlas: texture.Atlas
+    volume: Volume
     pose_model: Model
     detector: Model
 
@@ -67,11 +81,13 @@ def load(body: bodies.Body, pose_model, detector_model) -> Tools:
         pose_model: File of the landmark model, see `viewsynth.runtime.weights`.
         detector_model: File of the person detector, likewise.
     """
+    poser = Poser(body)
     return Tools(
         body=body,
         fitter=fit.Fitter(body),
-        poser=Poser(body),
+        poser=poser,
         atlas=texture.prepare(body),
+        volume=Volume(poser.canonical, body.faces),
         pose_model=Model(pose_model),
         detector=Model(detector_model),
     )
@@ -133,6 +149,7 @@ def reconstruct(
             [paints[row] for row in rows],
             [scores[row] for row in rows],
             found,
+            vertices,
             rows,
             place,
             tools,
@@ -245,14 +262,19 @@ def _digest(samples, digests, sample) -> str:
     return next(d for s, d in zip(samples, digests, strict=True) if s is sample)
 
 
-def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, digests) -> Person:
+def _assemble(
+    crops, paints, scores, found: fit.Fit, vertices, rows, place, tools: Tools, digests
+) -> Person:
     """Put one person together; crops with a bad fit are not used if there is a good one."""
     good = [k for k, score in enumerate(scores) if quality.misfits(score) < 2] or list(
         range(len(crops))
     )
-    toned = texture.harmonise(
-        [paints[k] for k in good], tools.atlas, [scores[k]["trust"] for k in good]
-    )
+    trust = [scores[k]["trust"] for k in good]
+    tones = texture.tones([paints[k] for k in good], tools.atlas, trust)
+    toned = [
+        texture.Paint(tone(paints[k].colour, tools.atlas.part), paints[k].weight)
+        for k, tone in zip(good, tones, strict=True)
+    ]
     colours, seen, notes = fill.complete(texture.fuse(toned), tools.atlas)
     best = min(range(len(crops)), key=lambda k: quality.rank(scores[k]))
     used = [scores[k] for k in good]
@@ -261,6 +283,12 @@ def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, 
     if fallback == "mean":
         shape, offsets = tools.body.shape_mean, 0 * offsets
     standing = tools.body.vertices(shape[None], 0 * tools.body.pose_mean[None])[0, :, 1]
+    clothed = None
+    if not fallback:
+        own = [rows[k] for k in good]
+        clothed = _clothe(
+            [crops[k] for k in good], found, vertices[own], own, (colours, seen), tones, trust, tools
+        )
     sources = [
         {
             "file": crop.sample.name,
@@ -286,11 +314,33 @@ def _assemble(crops, paints, scores, found: fit.Fit, rows, place, tools: Tools, 
         seen=seen,
         quality={**scores[best], **notes, **quality.of_person(scores[best], used)},
         fallback=fallback,
+        surface=clothed,
         sources=sources,
         fingerprint=hashlib.sha256(
             json.dumps([REVISION, tools.body.name, sources], sort_keys=True).encode()
         ).hexdigest(),
     )
+
+
+def _clothe(
+    crops, found: fit.Fit, vertices: Tensor, rows, atlas, tones, trust, tools: Tools
+) -> Surface:
+    """The clothed surface of one person from its crops, the rows of the fit."""
+    canonical = tools.poser.canonical
+    motions = canonical.nodes.motions(vertices)
+    masks = [crop.parse.mask for crop in crops]
+    reliefs = [
+        relief.relief(tools.body, canonical, tools.volume, found, row, posed, motion, mask)
+        for row, posed, motion, mask in zip(rows, vertices, motions, masks, strict=True)
+    ]
+    shell = surface.fuse(tools.volume, found, rows, reliefs, motions, trust)
+    binding = canonical.nodes.bind(shell.vertices)
+    exposures = [
+        charts.expose(shell, binding, found, row, motion, mask, weight)
+        for row, motion, mask, weight in zip(rows, motions, masks, trust, strict=True)
+    ]
+    images = [texture.inner_colours(crop.image, crop.parse.mask)[0] for crop in crops]
+    return charts.paint(shell, canonical, tools.atlas, *atlas, exposures, images, tones)
 
 
 def _overlay(crop: _Crop, front: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

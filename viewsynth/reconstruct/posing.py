@@ -12,6 +12,7 @@ from torch import Tensor
 
 from viewsynth import bodies
 from viewsynth.bodies import poses
+from viewsynth.reconstruct.canonical import Canonical
 from viewsynth.reconstruct.volume import Clothier
 from viewsynth.records import Person
 
@@ -29,6 +30,7 @@ class Poser:
         self.body = body
         self.clothier = Clothier(body)
         self.bank = poses.bank(body)
+        self.canonical = Canonical(body, self.clothier)
 
 
 def posed(people: list[Person], poser: Poser, mode: str = "relaxed") -> Tensor:

@@ -9,6 +9,8 @@ cameras differ by up to a factor of two. `viewsynth.reconstruct.fill` completes 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +43,7 @@ class Atlas:
         mirror: Index (0..M) of the texel on the other side of the body.  [M]
         hair: Whether it lies where hair grows (scalp, back of the head).  bool [M]
         gutter: Index (0..M) of the valid texel nearest to every texel of the atlas.  [T * T]
+        of_vertex: Index (0..M) of a texel at every vertex of the body.  [V]
     """
 
     texel: np.ndarray
@@ -51,6 +54,12 @@ class Atlas:
     mirror: np.ndarray
     hair: np.ndarray
     gutter: np.ndarray
+    of_vertex: np.ndarray
+
+    @property
+    def part(self) -> np.ndarray:
+        """Index into `GROUPS` of every texel, with hair as a further one.  [M]"""
+        return np.where(self.hair, len(GROUPS), self.group)
 
 
 def prepare(body: Body, size: int = SIZE) -> Atlas:
@@ -82,6 +91,7 @@ def prepare(body: Body, size: int = SIZE) -> Atlas:
         mirror=mirror,
         hair=hair_region(body, rest, position) & (group <= 1),
         gutter=number[(rows * size + columns).ravel()],
+        of_vertex=cKDTree(position).query(rest[0].cpu().numpy())[1],
     )
 
 
@@ -217,8 +227,8 @@ def inner_colours(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.n
     return image[rows, columns].astype(np.float32), np.clip(1 - outside / (0.025 * height), 0, 1)
 
 
-def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[Paint]:
-    """Bring the crops of one person to one tone.
+def tones(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[Callable]:
+    """Find what brings the crops of one person to one tone.
 
     Source: ours. Haze or low exposure is undone by out = gain * (in - black), fitted robustly to
     the medians of the parts that both crops show, with a weak prior on no change. The remaining
@@ -230,9 +240,13 @@ def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[P
         paints: Of each crop.
         atlas: The texels.
         quality: Trust in each crop, on any scale.
+
+    Returns:
+        For each crop a function `tone(colour, part)` that changes colours [N, 3] of the parts [N]
+        (see `Atlas.part`).
     """
     if len(paints) == 1:
-        return paints
+        return [lambda colour, part: colour]
     medians = [_medians(paint, atlas) for paint in paints]
     contrast = []
     for paint, trust in zip(paints, quality, strict=True):
@@ -240,19 +254,33 @@ def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[P
         light = paint.colour[sure].mean(1) if sure.any() else np.zeros(1)
         contrast.append(float(np.subtract(*np.percentile(light, [92, 8]))) * trust)
     best = int(np.argmax(contrast))
-    toned = [
-        paint
-        if k == best
-        else Paint(_retone(paint, atlas, medians[k], medians[best]), paint.weight)
-        for k, paint in enumerate(paints)
-    ]
     share = np.maximum(contrast, 1e-6) / max(sum(contrast), 1e-6)
     curves = [
         (share[k], _common_curve(medians[best], medians[k]))
         for k in range(len(paints))
         if k != best
     ]
-    return [Paint(_between(paint.colour, curves), paint.weight) for paint in toned]
+
+    def tone(colour: np.ndarray, part: np.ndarray, own: dict) -> np.ndarray:
+        if own is not medians[best]:
+            colour = _retone(colour, part, own, medians[best])
+        return _between(colour, curves)
+
+    return [functools.partial(tone, own=own) for own in medians]
+
+
+def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[Paint]:
+    """Bring the crops of one person to one tone, see `tones`.
+
+    Args:
+        paints: Of each crop.
+        atlas: The texels.
+        quality: Trust in each crop, on any scale.
+    """
+    return [
+        Paint(tone(paint.colour, atlas.part), paint.weight)
+        for paint, tone in zip(paints, tones(paints, atlas, quality), strict=True)
+    ]
 
 
 def _common_curve(mine: dict, theirs: dict):
@@ -271,32 +299,25 @@ def _between(colour: np.ndarray, curves: list) -> np.ndarray:
     return np.clip(moved, 0, 255).astype(np.float32)
 
 
-def _part(atlas: Atlas) -> np.ndarray:
-    """The group of every texel, with hair as a further group, [M]."""
-    return np.where(atlas.hair, len(GROUPS), atlas.group)
-
-
 def _medians(paint: Paint, atlas: Atlas) -> dict[int, np.ndarray]:
     """Median colour of every part that the crop shows, hair included."""
-    part = _part(atlas)
     found = {}
     for number in range(len(GROUPS) + 1):
-        mine = (part == number) & (paint.weight > 0.15)
+        mine = (atlas.part == number) & (paint.weight > 0.15)
         if mine.sum() > 60:
             found[number] = np.median(paint.colour[mine], axis=0)
     return found
 
 
-def _retone(paint: Paint, atlas: Atlas, mine: dict, theirs: dict) -> np.ndarray:
+def _retone(colour: np.ndarray, part: np.ndarray, mine: dict, theirs: dict) -> np.ndarray:
     """Colours of a crop in the tone of another one, from the medians of their parts."""
-    colour, torso = paint.colour, GROUPS.index("torso")
+    torso = GROUPS.index("torso")
     common = sorted(set(mine) & set(theirs))
     if len(common) < 2:
         return colour
     bag = np.clip((_bag(mine, theirs) - 0.3) / 0.2, 0, 1) if torso in common else 0.0
     gain, middle, aim = _tone_curve(mine, theirs, [p for p in common if bag < 0.5 or p != torso])
     toned = gain * (colour - middle) + aim
-    part = _part(atlas)
     for number in common:
         whole = part == number
         if number == torso:  # a bag keeps part of its own tone

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Charts: the crops themselves as the texture of a clothed surface.
+
+surface -> this module -> `records.Surface`. Every triangle that a crop sees takes its colours from
+that crop at its own resolution; all others take them from the atlas of the body. The pixels of a
+crop are blended with those of the other crops that see the same point, by angle and resolution
+(unstructured lumigraph, Buehler et al., SIGGRAPH 2001), so that two crops meet without a seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from viewsynth.reconstruct.canonical import Canonical
+from viewsynth.reconstruct.fill import MIRRORED
+from viewsynth.reconstruct.fit import Fit, view_rotation
+from viewsynth.reconstruct.surface import Shell
+from viewsynth.reconstruct.texture import SIZE, Atlas
+from viewsynth.reconstruct.warp import move
+from viewsynth.records import Surface
+from viewsynth.render import zbuffer
+from viewsynth.render.shade import vertex_normals
+
+OVERSAMPLE = 3  # resolution of the visibility test, relative to crop pixels
+HIDDEN = 0.02  # metres behind the front, from which a vertex is hidden
+GRAZING = 0.02  # cosine below which a crop does not see a surface
+SURE = 0.15  # weight from which a point counts as observed
+SHARP = 4  # exponent of the weights: with a larger one the best crop counts more
+UNSEEN = 0.005  # weight below which a triangle takes its colours from the atlas
+BORDER = 2  # pixels of a chart around the person
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What one crop sees of a shell.
+
+    Args:
+        pixels: Of the vertices in the crop.  float32 [V, 2]
+        weight: How well it sees them; 0 = not at all.  float32 [V]
+        face: Triangle at every pixel, -1 = none.  [H, W]
+        bary: Barycentric coordinates there.  [H, W, 3]
+    """
+
+    pixels: np.ndarray
+    weight: np.ndarray
+    face: np.ndarray
+    bary: np.ndarray
+
+    def values(self, of_vertex: np.ndarray, faces: np.ndarray) -> np.ndarray:
+        """Values of vertices, [V, C], at the pixels that show the shell, [K, C]."""
+        shown = self.face >= 0
+        return (of_vertex[faces[self.face[shown]]] * self.bary[shown][..., None]).sum(1)
+
+
+def paint(
+    shell: Shell,
+    canonical: Canonical,
+    atlas: Atlas,
+    texture: np.ndarray,
+    seen: np.ndarray,
+    exposures: Sequence[Exposure],
+    images: Sequence[np.ndarray],
+    tones: Sequence,
+) -> Surface:
+    """Give a shell its texture.
+
+    Args:
+        shell: The clothed mesh.
+        canonical: The body inside.
+        atlas: The texels of the body.
+        texture: Its completed colours.  uint8 [T, T, 3]
+        seen: Its seen map.  uint8 [T, T]
+        exposures: What each crop sees of the shell, see `expose`.
+        images: Colours of the crops, free of background.  float32 [H, W, 3] each
+        tones: Of `texture.tones`, for the same crops.
+
+    Returns:
+        The surface; its texture shows the atlas at the left, then one chart per crop.
+    """
+    texel = atlas.of_vertex[cKDTree(canonical.vertices.cpu().numpy()).query(shell.vertices)[1]]
+    row, column = np.divmod(atlas.texel[texel], SIZE)
+    fill, guess = texture[row, column].astype(np.float32), seen[row, column] / 255
+    guess = np.minimum(guess, MIRRORED)
+    toned = [
+        tone(image.reshape(-1, 3), part.ravel()).reshape(image.shape)
+        for tone, image, part in zip(
+            tones, images, _parts(exposures, shell.faces, atlas.part[texel]), strict=True
+        )
+    ]
+    weights = np.stack([one.weight for one in exposures])
+    sheets, corners = [np.dstack([texture, seen])], [(0, 0)]
+    left = SIZE
+    for number, exposure in enumerate(exposures):
+        chart = _chart(number, exposures, shell.faces, toned, weights, fill, guess)
+        rows, columns = np.nonzero(exposure.face >= 0)
+        window = [(max(v.min() - BORDER, 0), v.max() + 1 + BORDER) for v in (rows, columns)]
+        sheets.append(chart[window[0][0] : window[0][1], window[1][0] : window[1][1]])
+        corners.append((left - window[1][0], -window[0][0]))
+        left += sheets[-1].shape[1]
+    whole = np.zeros((max(len(sheet) for sheet in sheets), left, 4), np.uint8)
+    left = 0
+    for sheet in sheets:
+        whole[: len(sheet), left : left + sheet.shape[1]] = sheet
+        left += sheet.shape[1]
+    at = _coordinates(shell.faces, exposures, weights, np.stack([column, row], 1) + 0.5, corners)
+    uvs = at.reshape(-1, 2) / whole.shape[1::-1]
+    uvs, face_uvs = np.unique(uvs.astype(np.float32), axis=0, return_inverse=True)
+    return Surface(
+        vertices=shell.vertices,
+        faces=shell.faces.astype(np.int32),
+        uvs=np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1),
+        face_uvs=face_uvs.reshape(-1, 3).astype(np.int32),
+        texture=np.ascontiguousarray(whole[..., :3]),
+        seen=np.ascontiguousarray(whole[..., 3]),
+    )
+
+
+def expose(
+    shell: Shell, binding: Tensor, fit: Fit, row: int, motions: Tensor, mask: np.ndarray, trust: float
+) -> Exposure:
+    """Project a shell into one crop and find what the crop sees of it.
+
+    Args:
+        shell: The clothed mesh.
+        binding: Of its vertices, see `warp.Nodes.bind`.
+        fit: Cameras of the crops.
+        row: Index of the crop in the fit.
+        motions: Of the nodes in this crop.  float32 [G, 3, 4]
+        mask: Person probability.  float32 [H, W]
+        trust: Trust in the crop, (0, 1].
+    """
+    height, width = mask.shape
+    faces = torch.from_numpy(shell.faces)
+    vertices = move(torch.from_numpy(shell.vertices), binding, motions)
+    pixels, depth = fit.project(vertices[None], torch.tensor([row]))
+    fine = zbuffer.rasterize(
+        pixels * OVERSAMPLE, depth + 10, faces, (height * OVERSAMPLE, width * OVERSAMPLE)
+    )
+    coarse = zbuffer.rasterize(pixels, depth + 10, faces, (height, width))
+    forward = view_rotation(fit.elevation[row : row + 1], fit.azimuth[row : row + 1])[0, 2]
+    cosine = -(vertex_normals(vertices[None], faces)[0] @ forward).cpu().numpy()
+    place, far = pixels[0].cpu().numpy(), depth[0].cpu().numpy() + 10
+    at = np.floor(place * OVERSAMPLE).astype(int)
+    front = fine.depth[0].cpu().numpy()
+    inside = ((at >= 0) & (at < front.shape[::-1])).all(1)
+    at = np.clip(at, 0, np.array(front.shape[::-1]) - 1)
+    # A vertex on the outline lies just beside the drawn pixels: their neighbours decide.
+    front = ndimage.maximum_filter(np.where(np.isfinite(front), front, -np.inf), 3)
+    visible = inside & (far < front[at[:, 1], at[:, 0]] + HIDDEN) & (cosine > GRAZING)
+    person = ndimage.map_coordinates(mask, (place[:, ::-1] - 0.5).T, order=1, mode="constant")
+    weight = np.where(visible, np.clip(cosine, 0, 1) * trust * (person > 0.3), 0)
+    return Exposure(
+        place, weight.astype(np.float32), coarse.face[0].cpu().numpy(), coarse.bary[0].cpu().numpy()
+    )
+
+
+def _parts(exposures, faces: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
+    """Part of the body at every pixel of the crops, [H, W] each."""
+    found = []
+    for one in exposures:
+        drawn = part[faces[np.maximum(one.face, 0), one.bary.argmax(-1)]]
+        found.append(_extended(drawn, one.face >= 0))
+    return found
+
+
+def _extended(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Every pixel with the value of the nearest known one."""
+    if not known.any():
+        return values
+    rows, columns = ndimage.distance_transform_edt(
+        ~known, return_distances=False, return_indices=True
+    )
+    return values[rows, columns]
+
+
+def _chart(number: int, exposures, faces, toned, weights, fill, guess) -> np.ndarray:
+    """Blended colours and seen values at the pixels of one crop, uint8 [H, W, 4]."""
+    own = exposures[number]
+    shown = own.face >= 0
+    share = own.values(weights.T, faces)
+    colour, total = np.zeros((len(share), 3)), np.zeros(len(share))
+    for k, (other, image) in enumerate(zip(exposures, toned, strict=True)):
+        strength = share[:, k] ** SHARP
+        if k == number:
+            mine = image[shown]
+        else:
+            place = own.values(other.pixels, faces) - 0.5
+            mine = np.stack(
+                [
+                    ndimage.map_coordinates(image[..., c], place.T[::-1], order=1, mode="nearest")
+                    for c in range(3)
+                ],
+                1,
+            )
+        colour += strength[:, None] * mine
+        total += strength
+    sure = np.clip(share.max(1) / SURE, 0, 1)[:, None]
+    colour = colour / np.maximum(total, 1e-12)[:, None] * sure
+    colour += own.values(fill, faces) * (1 - sure)
+    seen = sure + own.values(guess[:, None], faces) * (1 - sure)
+    out = np.zeros((*shown.shape, 4), np.uint8)
+    out[shown] = np.concatenate([colour, 255 * seen], 1).clip(0, 255).round()
+    return _extended(out, shown)
+
+
+def _coordinates(faces, exposures, weights, texels, corners) -> np.ndarray:
+    """Place of every corner of the triangles in the texture, pixels, [F, 3, 2]."""
+    by_face = weights[:, faces].min(2)
+    best = np.where(by_face.max(0) > UNSEEN, by_face.argmax(0) + 1, 0)
+    at = texels[faces].astype(np.float64)
+    # Across a seam of the atlas a triangle takes one colour.
+    torn = np.ptp(at, axis=1).max(1) > 0.04 * SIZE
+    at[torn] = at[torn][:, :1]
+    for k, (one, corner) in enumerate(zip(exposures, corners[1:], strict=True)):
+        mine = best == k + 1
+        at[mine] = one.pixels[faces[mine]] + corner
+    return at

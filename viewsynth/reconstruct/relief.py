@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Relief: what one crop says about the clothed surface, as maps over its pixels.
+
+Source: ours; the idea of a front and a back sheet over a fitted body is that of ECON (Xiu et al.,
+CVPR 2023), which predicts them with networks. Here, where the mask reaches beyond the drawn body,
+the sheets lie around the middle of the nearest part, as thick as that part and round at the
+outline. Arms are treated apart from the rest, so that no sheet joins an arm and the trunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from viewsynth.bodies import PARTS, Body
+from viewsynth.reconstruct.canonical import Canonical, Volume
+from viewsynth.reconstruct.fit import Fit
+from viewsynth.reconstruct.warp import move
+from viewsynth.render import zbuffer
+
+TALL, MOST = 300, 3  # pixels: height that crops are enlarged to, by at most this factor
+SMOOTH = 0.02  # metres, standard deviation of all smoothing
+THICK, WIDE = 0.06, 0.12  # metres: windows that find the thickness of a part and of a garment
+TIGHT, LOOSE = 0.007, 0.032  # metres beyond the body, from which the sheets count, and fully
+FLAT = 1.3  # largest thickness of a garment, relative to its width in the crop
+NEARBY = 0.05  # metres that a sheet may be further from its body part than in the crop
+THIN = 0.02  # metres, half the distance of the sheets of a tight garment
+
+
+@dataclass(frozen=True)
+class Relief:
+    """Maps of one crop, on its pixels enlarged by `factor`.
+
+    Args:
+        factor: Map pixels per crop pixel.
+        maps: Distance inside the outline, negative outside; depth of the middle between the sheets;
+            half the distance of the sheets; distance from the drawn body. Metres.
+            float32 [4, H, W]
+        anchor: Canonical position of the nearest point of the drawn body.  float32 [3, H, W]
+        overlap: IoU of the drawn body and the mask.
+    """
+
+    factor: int
+    maps: np.ndarray
+    anchor: np.ndarray
+    overlap: float
+
+    def distance(self, canonical: np.ndarray, pixels: Tensor, depth: np.ndarray):
+        """Signed distances of points from the sheets and from the outline.
+
+        Args:
+            canonical: The points in the canonical pose.  float32 [M, 3]
+            pixels: The same points in the crop.  float32 [M, 2]
+            depth: Their depth, metres.  float32 [M]
+
+        Returns:
+            Distance from the sheets, metres, inside negative [M]; distance outside the outline,
+            metres, NaN beyond the crop [M].
+        """
+        at = pixels * self.factor
+        inside, middle, half, beyond = _sample(self.maps, at, "bilinear")
+        towards = np.maximum(half - inside, 0)
+        sheets = np.sqrt(towards**2 + (depth - middle) ** 2) - half
+        away = np.linalg.norm(canonical.T - _sample(self.anchor, at, "nearest"), axis=0)
+        sheets = np.maximum(sheets, away - (1.25 * beyond + half + NEARBY))
+        size = torch.tensor(self.maps.shape[:0:-1])
+        known = ((at > 1) & (at < size - 1)).all(1).cpu().numpy()
+        return sheets, np.where(known, -inside, np.nan)
+
+
+def relief(
+    body: Body,
+    canonical: Canonical,
+    volume: Volume,
+    fit: Fit,
+    row: int,
+    vertices: Tensor,
+    motions: Tensor,
+    mask: np.ndarray,
+) -> Relief:
+    """Compute the maps of one crop.
+
+    Args:
+        body: The body.
+        canonical: Its canonical pose.
+        volume: The points around it.
+        fit: Cameras of the crops.
+        row: Index of the crop in the fit.
+        vertices: Posed and clothed body of the crop.  float32 [V, 3]
+        motions: Of its nodes, see `warp.Nodes.motions`.  float32 [G, 3, 4]
+        mask: Person probability.  float32 [H, W]
+    """
+    factor = int(np.clip(round(TALL / len(mask)), 1, MOST))
+    person = ndimage.zoom(mask, factor, order=1, grid_mode=True, mode="nearest") > 0.5
+    metre = float(fit.scale[row]) * factor  # pixels
+    at = torch.tensor([row])
+    pixels, depth = fit.project(vertices[None], at)
+    front = zbuffer.rasterize(pixels * factor, depth + 10, body.faces, person.shape)
+    covered = front.face[0].cpu().numpy() >= 0
+    medial = move(volume.medial, volume.medial_binding, motions)
+    middle = fit.project(medial[None], at)[1][0]
+    values = torch.cat([middle[:, None], volume.radius[:, None], canonical.vertices], 1)
+    drawn = _interpolate(values, body.faces, front)
+    group = _groups(body)[front.face[0].clamp_min(0)].cpu().numpy()
+    nearest = ndimage.distance_transform_edt(~(covered & person), return_indices=True)
+    beyond, (rows, columns) = nearest[0] / metre, nearest[1]
+    drawn, group = drawn[:, rows, columns], group[rows, columns]
+    inside = _signed(person) / metre
+    width = ndimage.maximum_filter(inside * person, int(WIDE * metre) | 1)
+    middle, half = _thickness(drawn[0], drawn[1], group, person, metre)
+    half = np.minimum(half, FLAT * np.maximum(width, 0) + 0.005)
+    thin = np.minimum(half, THIN)
+    half = thin + (half - thin) * _loose(person, beyond, metre)
+    maps = np.stack([inside, middle, half, beyond]).astype(np.float32)
+    overlap = (covered & person).sum() / max((covered | person).sum(), 1)
+    return Relief(factor, maps, drawn[2:].astype(np.float32), float(overlap))
+
+
+def _groups(body: Body) -> Tensor:
+    """Of every face 1 on the left arm, 2 on the right arm, 0 elsewhere, [F]."""
+    sides = [
+        next((k for k, side in ((1, "left"), (2, "right")) if name.startswith(side)), 0)
+        * name.endswith(("arm", "hand"))
+        for name in PARTS
+    ]
+    return torch.tensor(sides, device=body.parts.device)[body.parts[body.faces[:, 0]]]
+
+
+def _interpolate(values: Tensor, faces: Tensor, front: zbuffer.Fragments) -> np.ndarray:
+    """Values of the vertices at the pixels, [C, H, W]."""
+    corner = faces[front.face[0].clamp_min(0).long()]
+    mixed = (values[corner] * front.bary[0][..., None]).sum(-2)
+    return mixed.movedim(-1, 0).cpu().numpy()
+
+
+def _signed(person: np.ndarray) -> np.ndarray:
+    """Distance from the outline, pixels, inside positive."""
+    if person.all() or not person.any():
+        return np.where(person, 1e3, -1e3)
+    inside = ndimage.distance_transform_edt(person)
+    outside = ndimage.distance_transform_edt(~person)
+    return np.where(person, inside - 0.5, 0.5 - outside)
+
+
+def _thickness(middle, radius, group, person, metre) -> tuple[np.ndarray, np.ndarray]:
+    """Depth of the middle and half the thickness of the part at every pixel, smoothed, metres."""
+    out = middle.copy(), radius.copy()
+    window, blur = int(THICK * metre) | 1, SMOOTH * metre
+    for number in range(3):
+        here = person & (group == number)
+        if not here.any():
+            continue
+        share = ndimage.gaussian_filter(here.astype(np.float32), blur)
+        largest = ndimage.maximum_filter(np.where(here, radius, 0), window)
+        for target, value in zip(out, (middle, largest), strict=True):
+            mean = ndimage.gaussian_filter(np.where(here, value, 0), blur)
+            target[here] = mean[here] / np.maximum(share[here], 1e-6)
+    return out
+
+
+def _loose(person: np.ndarray, beyond: np.ndarray, metre: float) -> np.ndarray:
+    """How far the outline nearest to each pixel lies beyond the drawn body, tight 0 to loose 1."""
+    edge = person & ~ndimage.binary_erosion(person)
+    if not edge.any():
+        return np.zeros_like(beyond)
+    rows, columns = ndimage.distance_transform_edt(
+        ~edge, return_distances=False, return_indices=True
+    )
+    share = ndimage.gaussian_filter(person.astype(np.float32), SMOOTH * metre)
+    gap = ndimage.gaussian_filter(beyond[rows, columns] * person, SMOOTH * metre)
+    return np.clip((gap / np.maximum(share, 1e-6) - TIGHT) / (LOOSE - TIGHT), 0, 1)
+
+
+def _sample(maps: np.ndarray, at: Tensor, mode: str) -> np.ndarray:
+    """Values of maps at points, [C, M].
+
+    Args:
+        maps: float32 [C, H, W].
+        at: Map pixels, (0, 0) is the outer corner.  [M, 2]
+        mode: "bilinear" or "nearest".
+    """
+    height, width = maps.shape[1:]
+    grid = at.cpu() / torch.tensor([width, height]) * 2 - 1
+    found = torch.nn.functional.grid_sample(
+        torch.from_numpy(maps)[None], grid[None, None], mode, "border", align_corners=False
+    )
+    return found[0, :, 0].numpy()

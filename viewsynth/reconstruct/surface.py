@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Surface: one closed mesh of a clothed person, from the reliefs of all crops.
+
+relief -> this module -> charts. In the volume around the canonical body, the clothed person is the
+union of the body and of every crop's sheets, cut by the outlines of all crops. Outlines that
+contradict each other are averaged as truncated signed distances (Curless and Levoy, SIGGRAPH 1996).
+The surface is found by marching cubes (Lewiner et al., 2003; scikit-image).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage, sparse
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from viewsynth.reconstruct.canonical import CORE, VOXEL, Volume
+from viewsynth.reconstruct.fit import Fit
+from viewsynth.reconstruct.relief import Relief
+from viewsynth.reconstruct.warp import move
+
+INSIDE, OUTSIDE = 0.03, 0.10  # metres: how much a single outline can say for and against a point
+BLEND = 0.02  # metres over which body and sheets pass into each other
+SMOOTH = 0.6  # voxels, standard deviation
+LEAST = 0.02  # share of the vertices, below which a separate piece is dropped
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A closed mesh around the canonical body.
+
+    Args:
+        vertices: In the canonical pose, metres.  float32 [V, 3]
+        faces: Counter-clockwise seen from outside.  int64 [F, 3]
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+def fuse(
+    volume: Volume,
+    fit: Fit,
+    rows: Sequence[int],
+    reliefs: Sequence[Relief],
+    motions: Tensor,
+    trust: Sequence[float],
+) -> Shell:
+    """Fuse the crops of one person.
+
+    Args:
+        volume: The points around the canonical body.
+        fit: Cameras of the crops.
+        rows: Index of each crop in the fit.
+        reliefs: Of each crop.
+        motions: Of the nodes in each crop.  float32 [K, G, 3, 4]
+        trust: Weight of each crop.
+
+    Returns:
+        The mesh.
+
+    Raises:
+        ValueError: If nothing is left of the person.
+    """
+    points = volume.points.cpu().numpy()
+    sheets = np.full(len(points), np.inf, np.float32)
+    outline, total = np.zeros(len(points)), 0.0
+    for row, relief, motion, weight in zip(rows, reliefs, motions, trust, strict=True):
+        moved = move(volume.points, volume.binding, motion)
+        pixels, depth = fit.project(moved[None], torch.tensor([row]))
+        own, outside = relief.distance(points, pixels[0], depth[0].cpu().numpy())
+        np.minimum(sheets, own, out=sheets)
+        outline += weight * np.nan_to_num(np.clip(outside, -INSIDE, OUTSIDE), nan=-INSIDE)
+        total += weight
+    solid = np.maximum(_union(volume.distance, sheets), outline / total)
+    return _mesh(volume, solid)
+
+
+def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Smooth minimum of two distances (Quilez' polynomial)."""
+    share = np.clip(0.5 + 0.5 * (b - a) / BLEND, 0, 1)
+    return b * (1 - share) + a * share - BLEND * share * (1 - share)
+
+
+def _mesh(volume: Volume, solid: np.ndarray) -> Shell:
+    """Marching cubes over the distances of the active points."""
+    from skimage.measure import marching_cubes
+
+    field = np.full(np.prod(volume.shape), CORE, np.float32)
+    field[volume.core] = -CORE
+    field[volume.active] = np.clip(solid, -CORE, CORE)
+    field = ndimage.gaussian_filter(field.reshape(volume.shape), SMOOTH, mode="nearest")
+    if not (field < 0).any():
+        raise ValueError("the masks of the crops leave nothing of the person")
+    vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="descent")
+    faces = faces.astype(np.int64)
+    edges = sparse.coo_matrix(
+        (np.ones(2 * len(faces)), (faces[:, :2].T.ravel(), faces[:, 1:].T.ravel())),
+        shape=(len(vertices),) * 2,
+    )
+    _, piece = connected_components(edges, directed=False)
+    kept = (np.bincount(piece) > LEAST * len(vertices))[piece]
+    number = np.cumsum(kept) - 1
+    faces = number[faces[kept[faces[:, 0]]]]
+    return Shell((vertices[kept] * VOXEL + volume.origin).astype(np.float32), faces)
