@@ -34,6 +34,7 @@ GRAZING = 0.02  # cosine below which a crop does not see a surface
 SURE = 0.15  # weight from which a point counts as observed
 SHARP = 4  # exponent of the weights: with a larger one the best crop counts more
 UNSEEN = 0.005  # weight below which a triangle takes its colours from the atlas
+TORN = 0.04  # sides of the atlas: a triangle that spans more lies across a seam
 BORDER = 2  # pixels of a chart around the person
 
 
@@ -109,14 +110,14 @@ def paint(
     for sheet in sheets:
         whole[: len(sheet), left : left + sheet.shape[1]] = sheet
         left += sheet.shape[1]
-    at = _coordinates(shell.faces, exposures, weights, np.stack([column, row], 1) + 0.5, corners)
-    uvs = at.reshape(-1, 2) / whole.shape[1::-1]
-    uvs, face_uvs = np.unique(uvs.astype(np.float32), axis=0, return_inverse=True)
+    places = np.stack([np.stack([column, row], 1) + 0.5, *(one.pixels for one in exposures)])
+    uvs, face_uvs = _coordinates(shell.faces, weights, places + np.array(corners)[:, None])
+    uvs = uvs / whole.shape[1::-1]
     return Surface(
         vertices=shell.vertices,
         faces=shell.faces.astype(np.int32),
-        uvs=np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1),
-        face_uvs=face_uvs.reshape(-1, 3).astype(np.int32),
+        uvs=np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1).astype(np.float32),
+        face_uvs=face_uvs.astype(np.int32),
         texture=np.ascontiguousarray(whole[..., :3]),
         seen=np.ascontiguousarray(whole[..., 3]),
     )
@@ -210,15 +211,23 @@ def _chart(number: int, exposures, faces, toned, weights, fill, guess) -> np.nda
     return _extended(out, shown)
 
 
-def _coordinates(faces, exposures, weights, texels, corners) -> np.ndarray:
-    """Place of every corner of the triangles in the texture, pixels, [F, 3, 2]."""
+def _coordinates(
+    faces: np.ndarray, weights: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give every triangle to the atlas or to one chart.
+
+    Args:
+        faces: [F, 3].
+        weights: How well each of K crops sees the vertices.  [K, V]
+        places: Of the vertices in the texture, pixels, for the atlas and each chart.  [1 + K, V, 2]
+
+    Returns:
+        Places [U, 2] and, for every corner of the triangles, an index into them [F, 3].
+    """
     by_face = weights[:, faces].min(2)
-    best = np.where(by_face.max(0) > UNSEEN, by_face.argmax(0) + 1, 0)
-    at = texels[faces].astype(np.float64)
-    # Across a seam of the atlas a triangle takes one colour.
-    torn = np.ptp(at, axis=1).max(1) > 0.04 * SIZE
-    at[torn] = at[torn][:, :1]
-    for k, (one, corner) in enumerate(zip(exposures, corners[1:], strict=True)):
-        mine = best == k + 1
-        at[mine] = one.pixels[faces[mine]] + corner
-    return at
+    sheet = np.where(by_face.max(0) > UNSEEN, by_face.argmax(0) + 1, 0)
+    torn = (np.ptp(places[0, faces], axis=1).max(1) > TORN * SIZE) & (sheet == 0)
+    corner = np.where(torn[:, None], faces[:, :1], faces)  # across a seam one colour is taken
+    count = weights.shape[1]
+    used, index = np.unique(corner + sheet[:, None] * count, return_inverse=True)
+    return places.reshape(-1, 2)[used], index.reshape(-1, 3)
