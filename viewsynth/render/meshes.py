@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Meshes: the textured surfaces that the renderer draws, each with its own topology and texture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from viewsynth.render.shade import vertex_normals
+
+# Type and shape of the fields of a mesh; a letter is a size that is the same wherever it stands.
+LAYOUT = {
+    "vertices": (torch.float32, ("V", 3)),
+    "faces": (torch.int64, ("F", 3)),
+    "uvs": (torch.float32, ("U", 2)),
+    "face_uvs": (torch.int64, ("F", 3)),
+    "texture": (torch.uint8, ("H", "W", 3)),
+    "seen": (torch.uint8, ("H", "W")),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """A textured surface. Its tensors are on one device and must not be changed in place.
+
+    Args:
+        vertices: World, metres.  float32 [V, 3]
+        faces: Vertex indices, counter-clockwise seen from outside.  int64 [F, 3]
+        uvs: Texture coordinates in [0, 1], v up, see `shade`.  float32 [U, 2]
+        face_uvs: Indices into `uvs`.  int64 [F, 3]
+        texture: Colour atlas.  uint8 [H, W, 3]
+        seen: Seen map of the atlas, 255 = seen.  uint8 [H, W]
+
+    Raises:
+        ValueError: If a field has another type, shape or device, is empty, or an index is out of
+            range.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    uvs: Tensor
+    face_uvs: Tensor
+    texture: Tensor
+    seen: Tensor
+
+    def __post_init__(self):
+        sizes: dict = {3: 3, 2: 2}
+        device = getattr(self.vertices, "device", None)
+        for name, (dtype, dims) in LAYOUT.items():
+            found = getattr(self, name)
+            shape = tuple(getattr(found, "shape", ()))
+            expected = [sizes.get(d, d) for d in dims]
+            right = isinstance(found, Tensor) and (found.dtype, found.device) == (dtype, device)
+            if len(shape) == len(dims):
+                sizes |= {d: n for d, n in zip(dims, shape, strict=True) if d not in sizes}
+            if not right or 0 in shape or shape != tuple(sizes.get(d) for d in dims):
+                what = f"{found.dtype} {list(shape)}" if shape else type(found).__name__
+                place = f" on {found.device}" if isinstance(found, Tensor) else ", not a tensor"
+                raise ValueError(
+                    f"mesh: {name} must be a tensor {dtype} [{', '.join(map(str, expected))}] on "
+                    f"{device}, not empty; got {what}{place}"
+                )
+        for name, table in (("faces", "vertices"), ("face_uvs", "uvs")):
+            index, count = getattr(self, name), len(getattr(self, table))
+            low, high = int(index.min()), int(index.max())
+            if low < 0 or high >= count:
+                raise ValueError(
+                    f"mesh: {name} must index the {count} {table}, from 0; got {low}..{high}"
+                )
+
+    @cached_property
+    def points(self) -> Tensor:
+        """The vertices of the faces, without those that no face refers to.  float32 [N, 3]."""
+        return self.vertices[torch.unique(self.faces)]
+
+    @cached_property
+    def normals(self) -> Tensor:
+        """Outward unit normal of each vertex, see `shade.vertex_normals`.  float32 [V, 3]."""
+        return vertex_normals(self.vertices[None], self.faces)[0]
+
+    @cached_property
+    def texels(self) -> Tensor:
+        """Colour and seen value of each texel, packed for `shade.sample`.  int32 [H, W]."""
+        layers = torch.cat([self.texture, self.seen[..., None]], dim=-1)
+        return layers.view(torch.int32)[..., 0]
