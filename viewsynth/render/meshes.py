@@ -74,12 +74,21 @@ class Mesh:
     @cached_property
     def points(self) -> Tensor:
         """The vertices of the faces, without those that no face refers to.  float32 [N, 3]."""
-        return self.vertices[torch.unique(self.faces)]
+        used = torch.zeros(len(self.vertices), dtype=torch.bool, device=self.faces.device)
+        used[self.faces.reshape(-1)] = True
+        return self.vertices[used]
 
     @cached_property
     def normals(self) -> Tensor:
         """Outward unit normal of each vertex, see `shade.vertex_normals`.  float32 [V, 3]."""
-        return vertex_normals(self.vertices[None], self.faces)[0]
+        planes = vertex_normals(self.vertices[None], self.faces)[0].T.contiguous()
+        return planes.T  # `shade` reads one coordinate after the other
+
+    @cached_property
+    def corners(self) -> tuple[Tensor, list[list[Tensor]]]:
+        """Vertex of each corner of the faces, [3, F], and u and v of each corner, [F] each."""
+        uvs = [[plane.index_select(0, k) for k in self.face_uvs.T] for plane in self.uvs.T]
+        return self.faces.T.contiguous(), uvs
 
     @cached_property
     def texels(self) -> Tensor:

@@ -119,29 +119,26 @@ def _planes(fragments: Fragments, groups: list[tuple[Mesh, Tensor]]) -> Tensor:
     step = max(1, GROUP[planes.device.type] // area)
     flat_face, flat_bary = fragments.face.view(count, area), fragments.bary.view(-1)
     for one, members in groups:
-        corners = one.faces.T.contiguous()
-        corner_uvs = one.uvs.T[:, one.face_uvs].permute(2, 0, 1).contiguous()  # [3, 2, F]
-        normals = one.normals.T.contiguous()
         for rows in members.split(step):
             covered = (flat_face.index_select(0, rows) >= 0).view(-1).nonzero()[:, 0]
             shift = (rows - torch.arange(len(rows), device=rows.device)) * area
             where = covered + shift.index_select(0, torch.div(covered, area, rounding_mode="floor"))
             face = flat_face.view(-1).index_select(0, where).long()
             bary = [flat_bary.index_select(0, 3 * where + k) for k in range(3)]
-            values = _shaded(face, bary, corners, normals, corner_uvs, one.texels)
-            for plane, value in zip(planes, values, strict=True):
+            for plane, value in zip(planes, _shaded(one, face, bary), strict=True):
                 plane.scatter_(0, where, value)
     return planes.view(9, count, height, width)
 
 
-def _shaded(face, bary, corners, normals, corner_uvs, texels) -> list[Tensor]:
-    """Normal (3), uv (2), colour (3) and seen value (1) of K pixels of one mesh: [K] each."""
+def _shaded(mesh: Mesh, face: Tensor, bary: list[Tensor]) -> list[Tensor]:
+    """Normal (3), uv (2), colour (3) and seen value (1) of K pixels of a mesh: [K] each."""
+    corners, uvs = mesh.corners
     at = [corner.index_select(0, face) for corner in corners]
-    normal = [_mix(bary, [plane.index_select(0, i) for i in at]) for plane in normals]
+    normal = [_mix(bary, [plane.index_select(0, i) for i in at]) for plane in mesh.normals.T]
     length = (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().clamp_min(1e-12)
-    uv = [_mix(bary, [corner[i].index_select(0, face) for corner in corner_uvs]) for i in (0, 1)]
-    tall, wide = texels.shape
-    colour = sample(texels, (1 - uv[1]) * tall - 0.5, uv[0] * wide - 0.5)
+    uv = [_mix(bary, [corner.index_select(0, face) for corner in plane]) for plane in uvs]
+    tall, wide = mesh.texels.shape
+    colour = sample(mesh.texels, (1 - uv[1]) * tall - 0.5, uv[0] * wide - 0.5)
     return [n / length for n in normal] + uv + colour
 
 
@@ -218,7 +215,7 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     normal = normal.view(len(faces), -1)
     total = torch.zeros_like(rows)
     # The k-th face of all vertices at once, those with most faces first.
-    vertex, order = faces.reshape(-1).sort(stable=True)
+    vertex, order = faces.reshape(-1).int().sort(stable=True)
     around = vertex.bincount(minlength=number)
     most = around.argsort(descending=True, stable=True)
     first, face = (around.cumsum(0) - around)[most], torch.div(order, 3, rounding_mode="floor")
