@@ -47,22 +47,20 @@ class Mesh:
     seen: Tensor
 
     def __post_init__(self):
-        sizes: dict = {3: 3, 2: 2}
-        device = getattr(self.vertices, "device", None)
+        sizes: dict = {2: 2, 3: 3}  # a number in `LAYOUT` is that size
         for name, (dtype, dims) in LAYOUT.items():
-            found = getattr(self, name)
-            shape = tuple(getattr(found, "shape", ()))
-            expected = [sizes.get(d, d) for d in dims]
-            right = isinstance(found, Tensor) and (found.dtype, found.device) == (dtype, device)
-            if len(shape) == len(dims):
-                sizes |= {d: n for d, n in zip(dims, shape, strict=True) if d not in sizes}
-            if not right or 0 in shape or shape != tuple(sizes.get(d) for d in dims):
-                what = f"{found.dtype} {list(shape)}" if shape else type(found).__name__
-                place = f" on {found.device}" if isinstance(found, Tensor) else ", not a tensor"
+            if not isinstance(found := getattr(self, name), Tensor):
+                raise ValueError(f"mesh: {name} must be a tensor, got {type(found).__name__}")
+            shape, device = list(found.shape), self.vertices.device
+            known = dict(zip(dims, shape, strict=False)) | sizes
+            expected = (dtype, device, [known.get(size) for size in dims])
+            if (found.dtype, found.device, shape) != expected or 0 in shape:
+                text = ", ".join(str(sizes.get(size, size)) for size in dims)
                 raise ValueError(
-                    f"mesh: {name} must be a tensor {dtype} [{', '.join(map(str, expected))}] on "
-                    f"{device}, not empty; got {what}{place}"
+                    f"mesh: {name} must be {dtype} [{text}] on {device} and not empty, got "
+                    f"{found.dtype} {shape} on {found.device}"
                 )
+            sizes = known
         for name, table in (("faces", "vertices"), ("face_uvs", "uvs")):
             index, count = getattr(self, name), len(getattr(self, table))
             low, high = int(index.min()), int(index.max())
