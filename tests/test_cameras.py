@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Camera conventions: by hand, as round trips, and measured in rendered images."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from viewsynth import cameras
-from viewsynth.render import views
+from viewsynth.render import Mesh, views
 from viewsynth.render.options import Sensor
 
 ANGLES = st.tuples(
@@ -220,16 +218,18 @@ def marked_person():
     faces = np.concatenate([np.array(sides) + 6 * k for k in range(len(MARKS))])
     vertices = (MARKS[:, None] + tips).reshape(-1, 3)
     side = 64
-    texture = np.zeros((side, side, 3), np.uint8)
+    texture = torch.zeros((side, side, 3), dtype=torch.uint8)
     for k, hue in enumerate(HUES):
-        texture[:, 8 * k : 8 * k + 8] = hue * 255
+        texture[:, 8 * k : 8 * k + 8] = torch.from_numpy(hue * 255).byte()
     uvs = torch.tensor([[(8 * k + 4) / side, 0.5] for k in range(len(MARKS))])
-    body = SimpleNamespace(
-        faces=torch.from_numpy(faces),
-        uvs=uvs,
-        face_uvs=torch.arange(len(MARKS)).repeat_interleave(8)[:, None].expand(-1, 3),
+    return Mesh(
+        torch.from_numpy(vertices),
+        torch.from_numpy(faces),
+        uvs,
+        torch.arange(len(MARKS)).repeat_interleave(8)[:, None].expand(-1, 3),
+        texture,
+        torch.full((side, side), 255, dtype=torch.uint8),
     )
-    return torch.from_numpy(vertices)[None], body, texture
 
 
 def centres(view):
@@ -289,11 +289,9 @@ def solve(found, focal, size):
 )
 def test_measured_angles_are_the_requested_ones(axis, tmp_path):
     name, asked = axis
-    vertices, body, texture = marked_person()
     sensor = Sensor(pixels=500, noise=0.005, jpeg=95, vfov=40)
     shots = [views.Shot(0, float(e), float(a), f"{e} {a}") for e, a in asked]
-    seen = np.full(texture.shape[:2], 255, np.uint8)
-    taken = views.render_views(vertices, body, [texture], [seen], ["p"], shots, sensor, 0)
+    taken = views.render_views([marked_person()], ["p"], shots, sensor, 0)
     tall = max(view.image.shape[0] for view in taken)
     row = [np.pad(v.image, ((0, tall - v.image.shape[0]), (0, 4), (0, 0))) for v in taken]
     Image.fromarray(np.concatenate(row, axis=1)).save(tmp_path / f"{name}.png")

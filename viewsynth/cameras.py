@@ -45,6 +45,17 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.world_to_camera)
 
+    def take(self, rows: Tensor | slice, device: torch.device | None = None) -> Cameras:
+        """Some of the cameras.
+
+        Args:
+            rows: Their indices.
+            device: Device of the result; None = as these.
+        """
+        some = (self.world_to_camera, self.intrinsics, self.k1)
+        pose, matrix, k1 = (t if t is None else t[rows].to(device=device) for t in some)
+        return Cameras(pose, matrix, self.size, k1)
+
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Project world points to canvas pixels and depth.
 

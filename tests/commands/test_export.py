@@ -17,9 +17,9 @@ from PIL import Image
 from viewsynth import bodies, cameras
 from viewsynth.commands import export
 from viewsynth.manifest import renaming
-from viewsynth.reconstruct.posing import Poser
+from viewsynth.reconstruct.posing import Poser, meshes
 from viewsynth.records import Person
-from viewsynth.render import shade
+from viewsynth.render import Mesh, shade
 from viewsynth.report import glb
 from viewsynth.runtime.files import folder_of, stem_of
 
@@ -209,39 +209,27 @@ def test_glb_renders_like_the_person(run, tmp_path, body):
     person = Person.load(run / f"people/{stem_of(PIDS[0])}.safetensors")
     assert data == glb.write(person, tools)
     mesh = trimesh.load(io.BytesIO(data), file_type="glb", process=False).geometry["person"]
-    from viewsynth.reconstruct.posing import posed
-
-    ours = posed([person], tools, "relaxed")
-    expected = _views(ours, body.faces, body.uvs, body.face_uvs, person.texture)
+    [ours] = meshes([person], tools, "relaxed")
+    expected = _views(ours)
     faces = torch.from_numpy(np.asarray(mesh.faces)).long()
-    vertices = torch.from_numpy(np.array(mesh.vertices, np.float32))[None]
+    vertices = torch.from_numpy(np.array(mesh.vertices, np.float32))
     uvs = torch.from_numpy(np.array(mesh.visual.uv, np.float32))
-    picture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"))
-    got = _views(vertices, faces, uvs, faces, picture)
+    picture = torch.from_numpy(np.array(mesh.visual.material.baseColorTexture.convert("RGB")))
+    got = _views(Mesh(vertices, faces, uvs, faces, picture, ours.seen))
     assert (got.colour - expected.colour).abs().max() < 2 / 255
     assert (got.face == expected.face).float().mean() > 0.999
     normals = torch.from_numpy(np.array(mesh.vertex_normals, np.float32))
     around = normals[faces].mean(1)
-    edge = vertices[0][faces]
+    edge = vertices[faces]
     flat = torch.linalg.cross(edge[:, 1] - edge[:, 0], edge[:, 2] - edge[:, 0])
     assert ((around * flat).sum(1) > 0).float().mean() > 0.99  # outward, like the triangles
 
 
-def _views(vertices, faces, uvs, face_uvs, texture):
+def _views(mesh):
     angles = [torch.tensor([5.0, 60.0]), torch.tensor([0.0, 120.0])]
     pose = cameras.orbit(*angles, torch.full((2,), 5.0), torch.full((2,), 0.8))
     looking = cameras.Cameras(pose, cameras.pinhole(torch.full((2,), 300.0), (128, 96)), (128, 96))
-    texture = torch.from_numpy(np.array(texture))[None]
-    return shade.render(
-        vertices,
-        faces,
-        looking,
-        torch.zeros(2, dtype=torch.long),
-        uvs,
-        face_uvs,
-        texture,
-        torch.full_like(texture[..., 0], 255),
-    )
+    return shade.render([mesh], looking, torch.zeros(2, dtype=torch.long))
 
 
 def test_glb_file_follows_gltf(body):

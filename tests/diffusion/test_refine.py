@@ -38,7 +38,7 @@ def model(tmp_path_factory):
 
 def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
     """Views of two simple people, as rendered and as repaired, and what the refiner was given."""
-    vertices, body, textures, seen_maps, pids = people(2)
+    meshes, pids = people(2)
     sources = [{"file": f"{k}", "elevation": 8.0, "azimuth": 180.0 * k} for k in range(2)]
     empty = np.zeros(1)
     cast = [
@@ -49,16 +49,14 @@ def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
             pose=empty,
             offsets=empty,
             scale=1.0,
-            texture=texture,
-            seen=seen,
+            texture=mesh.texture.numpy(),
+            seen=mesh.seen.numpy(),
             sources=sources,
         )
-        for pid, texture, seen in zip(pids, textures, seen_maps, strict=True)
+        for pid, mesh in zip(pids, meshes, strict=True)
     ]
     some = [SHOTS[k] for k in which]
-    drawn = render_views(
-        vertices, body, textures, seen_maps, pids, some, refine.without_noise(sensor), 3
-    )
+    drawn = render_views(meshes, pids, some, refine.without_noise(sensor), 3)
     refiner = refine.load(model, options, "cpu")
     rng = np.random.default_rng(0)
     photos = [
@@ -66,8 +64,8 @@ def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
         for _ in cast
     ]
     mesh = [shot.person for shot in some]
-    made = refiner(drawn, mesh, [10 + k for k in which], cast, photos, vertices, body, sensor)
-    return drawn, made, (refiner, cast, photos, vertices, body, mesh)
+    made = refiner(drawn, mesh, [10 + k for k in which], cast, photos, meshes, sensor)
+    return drawn, made, (refiner, cast, photos, meshes, mesh)
 
 
 # ---- images --------------------------------------------------------------------------------------
@@ -115,8 +113,8 @@ def test_a_view_has_the_same_bytes_alone(model):
 
 
 def test_the_conditions_hold_the_nearest_photo_and_the_camera(model):
-    drawn, _, (refiner, cast, photos, vertices, body, mesh) = refined(model, Refine(steps=1))
-    given = refiner.conditions(drawn, mesh, cast, photos, vertices, body, SENSOR)
+    drawn, _, (refiner, cast, photos, meshes, mesh) = refined(model, Refine(steps=1))
+    given = refiner.conditions(drawn, mesh, cast, photos, meshes, SENSOR)
     given.check(refiner.pipeline.size)
     nearest = [0, 1, 0, 0]
     for k, view in enumerate(drawn):
@@ -126,7 +124,7 @@ def test_the_conditions_hold_the_nearest_photo_and_the_camera(model):
         expected = [view.elevation, 8.0, turn, view.distance, width / height]
         assert given.camera[k].tolist() == pytest.approx(expected, abs=1e-4)
     cast[0].sources[0]["used"] = False
-    only = refiner.conditions(drawn[:1], [0], cast, [photos[0][1:], []], vertices, body, SENSOR)
+    only = refiner.conditions(drawn[:1], [0], cast, [photos[0][1:], []], meshes, SENSOR)
     assert torch.equal(only.source[0], photos[0][1])
     assert only.camera[0, 2] == -180
 
@@ -160,9 +158,9 @@ def test_sampling_starts_from_the_rendered_view(model, monkeypatch):
 def test_half_precision_hardly_changes_an_image(model):
     """A GPU runs in half precision."""
     _, whole, kit = refined(model, Refine(steps=2, background="generated"), [0], CLEAN)
-    refiner, cast, photos, vertices, body, mesh = kit
+    refiner, cast, photos, meshes, mesh = kit
     refiner.pipeline.to(torch.float16)
-    given = refiner.conditions(whole, mesh, cast, photos, vertices, body, CLEAN)
+    given = refiner.conditions(whole, mesh, cast, photos, meshes, CLEAN)
     draws = [torch.Generator().manual_seed(10)]
     half = refiner.pipeline.sample(given, 2, 1.0, draws)
     full = refiner.pipeline.to(torch.float32).sample(given, 2, 1.0, draws)

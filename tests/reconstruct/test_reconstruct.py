@@ -90,15 +90,11 @@ def test_a_person_in_a_batch_equals_the_same_person_alone(tools, rendered, fused
     joints, pictures = [], []
     clean = Sensor(noise=0.0, jpeg=0)  # noise depends on the box, which may differ by a pixel
     for person in (alone, together):
-        vertices = posing.posed([person], tools.poser, "relaxed")
-        joints.append(bodies.keypoints(tools.body, vertices))
+        [mesh] = posing.meshes([person], tools.poser, "relaxed")
+        joints.append(bodies.keypoints(tools.body, mesh.vertices[None]))
         views = [Shot(0, e, 30.0, f"e{e}") for e in (30.0, 60.0, 90.0)]
-        pictures.append(
-            render_views(
-                vertices, tools.body, [person.texture], [person.seen], ["a"], views, clean, 0
-            )
-        )
-    height = float(vertices[0, :, 1].max())
+        pictures.append(render_views([mesh], ["a"], views, clean, 0))
+    height = float(mesh.vertices[:, 1].max())
     assert float((joints[0] - joints[1]).norm(dim=-1).max()) < 0.01 * height
     for one, other in zip(*pictures, strict=True):
         assert np.abs(np.subtract(one.box, other.box)).max() <= 1
@@ -151,18 +147,9 @@ def test_two_exposures_give_a_tone_between_them(tools, rendered, fused):
 def test_colours_of_the_parts_survive(tools, rendered, from_front, number):
     """The rendered body has the colours of the crop, part by part."""
     person, picture = from_front[number], rendered[number, "front"]
-    vertices = posing.posed([person], tools.poser, "relaxed")
-    sensor = Sensor(noise=0.0)
-    view = render_views(
-        vertices,
-        tools.body,
-        [person.texture],
-        [person.seen],
-        ["a"],
-        [Shot(0, picture.station.elevation, picture.station.azimuth, "same")],
-        sensor,
-        0,
-    )[0]
+    shot = Shot(0, picture.station.elevation, picture.station.azimuth, "same")
+    meshes = posing.meshes([person], tools.poser, "relaxed")
+    [view] = render_views(meshes, ["a"], [shot], Sensor(noise=0.0), 0)
 
     def thirds(image, mask):
         rows = np.nonzero(mask.any(1))[0]
@@ -194,6 +181,17 @@ def test_pose_modes(tools, fused):
     assert torch.equal(
         posing.posed([fallen], tools.poser, "fitted"), posing.posed([fallen], tools.poser, "walk")
     )
+
+
+def test_meshes_are_the_posed_people_with_their_own_textures(tools, fused):
+    small = dataclasses.replace(fused[1], texture=fused[1].texture[:7], seen=fused[1].seen[:7])
+    people = [fused[0], small]
+    meshes = posing.meshes(people, tools.poser, "walk")
+    expected = posing.posed(people, tools.poser, "walk")
+    for mesh, person, vertices in zip(meshes, people, expected, strict=True):
+        assert torch.equal(mesh.vertices, vertices) and mesh.faces is tools.body.faces
+        assert np.array_equal(mesh.texture, person.texture)
+        assert np.array_equal(mesh.seen, person.seen)
 
 
 def test_an_image_without_a_person_is_rejected_with_a_remedy(tools):

@@ -23,10 +23,10 @@ SHOTS = [
 ]
 
 
-def rendered(vertices, body, textures, seen_maps, _, taken, size=SIZE):
+def rendered(meshes, taken, size=SIZE):
     crops = cameras.join([foreground.crop_camera(view, size) for view in taken])
     person = torch.tensor([shot.person for shot in SHOTS])
-    return foreground.render(vertices, body, textures, seen_maps, person, crops)
+    return foreground.render(meshes, person, crops)
 
 
 def fitted(mask, size=SIZE):
@@ -38,7 +38,7 @@ def fitted(mask, size=SIZE):
 def test_the_person_lies_where_the_finished_view_shows_it(sensor):
     some = people(2)
     taken = render_views(*some, SHOTS, sensor, 3)
-    found = rendered(*some, taken)
+    found = rendered(some[0], taken)
     for view, share in zip(taken, found.coverage[:, 0].numpy(), strict=True):
         ours, theirs = share >= 0.5, fitted(view.mask)
         iou = (ours & theirs).sum() / (ours | theirs).sum()
@@ -64,7 +64,7 @@ def test_another_picture_height_is_another_camera():
     crops = cameras.join(
         [foreground.crop_camera(view, SIZE, sensor.picture_height) for view in taken]
     )
-    found = foreground.render(*some[:4], person, crops)
+    found = foreground.render(some[0], person, crops)
     for view, share in zip(taken, found.coverage[:, 0].numpy(), strict=True):
         ours, theirs = share >= 0.5, fitted(view.mask)
         assert (ours & theirs).sum() / (ours | theirs).sum() > 0.95
@@ -73,7 +73,7 @@ def test_another_picture_height_is_another_camera():
 def test_value_ranges_and_the_background():
     some = people(2)
     taken = render_views(*some, SHOTS, Sensor(), 3)
-    found = rendered(*some, taken)
+    found = rendered(some[0], taken)
     count = len(SHOTS)
     assert found.render.shape == found.normals.shape == (count, 3, *SIZE)
     assert found.seen.shape == found.coverage.shape == (count, 1, *SIZE)
@@ -96,7 +96,7 @@ def test_normals_are_in_camera_axes():
     shots = [Shot(0, e, a, "x") for e, a in ((0.0, 0.0), (0.0, 137.0), (50.0, 260.0), (90.0, 10.0))]
     taken = render_views(*some, shots, Sensor(), 0)
     crops = cameras.join([foreground.crop_camera(view, SIZE) for view in taken])
-    found = foreground.render(*some[:4], torch.zeros(4, dtype=torch.int64), crops)
+    found = foreground.render(some[0], torch.zeros(4, dtype=torch.int64), crops)
     for normal, share in zip(found.normals, found.coverage[:, 0], strict=True):
         inside = share == 1
         assert float(normal[2][inside].max()) < 0.15
@@ -108,16 +108,16 @@ def test_normals_are_in_camera_axes():
 def test_the_result_is_independent_of_the_batch_size(monkeypatch):
     some = people(2)
     taken = render_views(*some, SHOTS, Sensor(), 3)
-    together = rendered(*some, taken)
+    together = rendered(some[0], taken)
     monkeypatch.setitem(foreground.BATCH, "cpu", 1)
-    apart = rendered(*some, taken)
+    apart = rendered(some[0], taken)
     for field in dataclasses.fields(together):
         one, other = getattr(together, field.name), getattr(apart, field.name)
         assert torch.allclose(one, other, atol=1e-5), field.name
 
 
 def test_lens_distortion_is_applied():
-    vertices, body, textures, seen_maps, _ = people(1)
+    meshes, _ = people(1)
     pose = cameras.orbit(*(torch.tensor([v]) for v in (30.0, 0.0, 4.0, 0.85)))
     matrix = cameras.pinhole(torch.tensor([120.0]), (120, 80))
     straight = cameras.Cameras(pose, matrix, (120, 80))
@@ -125,18 +125,20 @@ def test_lens_distortion_is_applied():
     both = cameras.join([foreground.resize_canvas(one, SIZE) for one in (straight, bent)])
     assert both.size == SIZE and both.k1.tolist() == [0.0, -0.5]
     person = torch.zeros(2, dtype=torch.int64)
-    found = foreground.render(vertices, body, textures, seen_maps, person, both)
+    found = foreground.render(meshes, person, both)
     share = found.coverage.sum((1, 2, 3))
     assert float(share[1]) < 0.99 * float(share[0]), "barrel distortion shrinks the person"
 
 
 def test_bad_input():
-    vertices, body, textures, seen_maps, _ = people(1)
+    meshes, _ = people(1)
     view = render_views(*people(1), [Shot(0, 0.0, 0.0, "a")], Sensor(), 0)[0]
     camera = foreground.crop_camera(view, SIZE)
-    with pytest.raises(ValueError, match=r"must be in \[0, 0\], got values in \[1, 1\]"):
-        foreground.render(vertices, body, textures, seen_maps, torch.tensor([1]), camera)
-    with pytest.raises(ValueError, match="got 2 for 1 cameras"):
-        foreground.render(vertices, body, textures, seen_maps, torch.tensor([0, 0]), camera)
+    with pytest.raises(
+        ValueError, match=r"of 1 meshes for each of 1 cameras, at least one; got \[1\]"
+    ):
+        foreground.render(meshes, torch.tensor([1]), camera)
+    with pytest.raises(ValueError, match=r"for each of 1 cameras, at least one; got \[0, 0\]"):
+        foreground.render(meshes, torch.tensor([0, 0]), camera)
     with pytest.raises(ValueError, match="one canvas size"):
         cameras.join([camera, dataclasses.replace(camera, size=(8, 8))])

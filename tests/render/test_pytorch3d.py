@@ -35,8 +35,9 @@ def test_ids_and_depth_agree(size):
     pytest.importorskip("pytorch3d.renderer")
     pixels, depth, faces = ball()
     depth[1, :40] = -1  # skipped by both
-    ours = zbuffer.rasterize(pixels, depth, faces, size)
-    theirs = backend.rasterize(pixels, depth, faces, size)
+    several = [pixels, pixels[:1] + 5], [depth, depth[:1]], [faces, faces.flip(0)[:300]]
+    ours = zbuffer.rasterize(*several, size)
+    theirs = backend.rasterize(*several, size)
     assert (ours.face >= 0).float().mean() > 0.2
     same = ours.face == theirs.face
     on_edge = (ours.face >= 0) & (ours.bary.amin(-1) < 1e-5)

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Per-pixel normals, uv, colour and seen values of small meshes with known results."""
 
+import dataclasses
+
 import pytest
 import torch
+from figures import ball
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from viewsynth.cameras import Cameras, focal_length, orbit, pinhole
 from viewsynth.render import shade
 from viewsynth.render.zbuffer import rasterize
 
 
-def ball(count=24, radius=0.9):
-    """A sphere around (0, 0.9, 0), longitude-latitude atlas: vertices, faces, uvs, face_uvs."""
-    a = torch.arange(count + 1) / count * 2 * torch.pi
-    b = torch.arange(count + 1) / count * torch.pi
-    a, b = torch.meshgrid(a, b, indexing="ij")
-    points = torch.stack([b.sin() * a.sin(), b.cos(), b.sin() * a.cos()], -1).view(-1, 3) * radius
-    points[:, 1] += 0.9
-    uvs = torch.stack([a / (2 * torch.pi), 1 - b / torch.pi], -1).view(-1, 2)
-    i, j = torch.meshgrid(torch.arange(count), torch.arange(count), indexing="ij")
-    one = (i * (count + 1) + j).reshape(-1)
-    two, three, four = one + 1, one + count + 2, one + count + 1
-    faces = torch.cat([torch.stack([one, two, three], 1), torch.stack([one, three, four], 1)])
-    return points, faces, uvs, faces
+def balls(count):
+    """Spheres around (0, 0.9, 0), of radius 0.9 and less, with textures of different size."""
+    made = []
+    for k, scale in enumerate(torch.linspace(1, 0.8, count).tolist()):
+        one = ball(24, (32 - 5 * k, 32 + 3 * k), k)
+        points = (one.vertices * 0.9 + torch.tensor([0, 0.9, 0])) * scale
+        made.append(dataclasses.replace(one, vertices=points))
+    return made
 
 
 def orbiting(angles, size=(64, 48), distance=6.0):
@@ -31,27 +31,15 @@ def orbiting(angles, size=(64, 48), distance=6.0):
     return Cameras(pose, pinhole(focal, size), size)
 
 
-def draw(texture, seen, cameras, mesh=None, **options):
-    points, faces, uvs, face_uvs = ball()
-    people = len(texture)
-    scales = torch.linspace(1, 0.8, people)[:, None, None]
-    mesh = torch.arange(len(cameras)) % people if mesh is None else mesh
-    return shade.render(
-        points * scales, faces, cameras, mesh, uvs, face_uvs, texture, seen, **options
-    )
-
-
-def noise(people, side=32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    texture = torch.randint(0, 256, (people, side, side, 3), generator=generator).byte()
-    return texture, torch.randint(0, 256, (people, side, side), generator=generator).byte()
+def draw(meshes, cameras, mesh=None, **options):
+    mesh = torch.arange(len(cameras)) % len(meshes) if mesh is None else mesh
+    return shade.render(meshes, cameras, mesh, **options)
 
 
 def test_winding_of_the_test_mesh_is_outward():
-    points, faces, *_ = ball()
-    normals = shade.vertex_normals(points[None], faces)[0]
-    inner = (points[:, 1] - 0.9).abs() < 0.85
-    assert ((normals * (points - torch.tensor([0, 0.9, 0]))).sum(1)[inner] > 0.85).all()
+    mesh = ball()
+    inner = mesh.vertices[:, 1].abs() < 0.95
+    assert ((mesh.normals * mesh.vertices).sum(1)[inner] > 0.95).all()
 
 
 def test_vertex_normals_against_a_plain_sum():
@@ -71,9 +59,8 @@ def test_vertex_normals_against_a_plain_sum():
 
 def test_every_output_of_a_sphere():
     """Normal, depth and uv have closed forms on a sphere."""
-    texture, seen = noise(1)
     cameras = orbiting([(0, 0), (40, 130), (90, 20)])
-    out = draw(texture, seen, cameras)
+    out = draw(balls(1), cameras)
     for n in range(3):
         row, column = (out.face[n] >= 0).nonzero().unbind(1)
         assert len(row) > 300
@@ -98,10 +85,11 @@ def test_every_output_of_a_sphere():
 
 def test_texture_orientation():
     """U grows to the right of the atlas, v upwards: the top of the sphere shows the first rows."""
-    texture = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
-    texture[:, :8, :, 0] = 255  # upper rows red
-    texture[:, :, :8, 1] = 255  # left columns, 0 < azimuth < 180, green
-    out = draw(texture, texture[..., 0], orbiting([(0, 90), (0, 270)]))
+    texture = torch.zeros(16, 24, 3, dtype=torch.uint8)
+    texture[:8, :, 0] = 255  # upper rows red
+    texture[:, :12, 1] = 255  # left columns, 0 < azimuth < 180, green
+    mesh = dataclasses.replace(balls(1)[0], texture=texture, seen=texture[..., 0])
+    out = draw([mesh], orbiting([(0, 90), (0, 270)]))
     assert (out.colour[0, 20, 24] - torch.tensor([1.0, 1, 0])).abs().max() < 0.01
     assert (out.colour[0, 44, 24] - torch.tensor([0.0, 1, 0])).abs().max() < 0.01
     assert (out.colour[1, 20, 24] - torch.tensor([1.0, 0, 0])).abs().max() < 0.01
@@ -109,33 +97,34 @@ def test_texture_orientation():
 
 
 def test_the_background_is_empty():
-    out = draw(*noise(1), orbiting([(30, 0)]))
+    out = draw(balls(1), orbiting([(30, 0)]))
     off = out.face[0] < 0
     for name in ("bary", "normal", "uv", "colour", "seen"):
         assert (getattr(out, name)[0][off] == 0).all()
     assert out.depth[0][off].isinf().all()
 
 
-def test_bilinear_look_up_against_the_formula():
-    texture, seen = noise(2, side=5)
-    image = torch.cat([texture, seen[..., None]], -1)
-    generator = torch.Generator().manual_seed(1)
-    row, column = (torch.rand(2, 200, generator=generator) * 7 - 1.5).unbind()
-    which = torch.randint(0, 2, (200,), generator=generator)
-    found = torch.stack(shade.sample(image, row, column, which), 1)
-    for k in range(200):
-        r, c = row[k].clamp(0, 4), column[k].clamp(0, 4)
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.data())
+def test_bilinear_look_up_against_the_formula(tall, wide, data):
+    mesh = ball(2, (tall, wide), data.draw(st.integers(0, 99)))
+    image = torch.cat([mesh.texture, mesh.seen[..., None]], -1)
+    where = st.lists(st.tuples(*2 * [st.floats(-2, 8, width=32)]), min_size=1, max_size=20)
+    row, column = torch.tensor(data.draw(where)).unbind(1)
+    found = torch.stack(shade.sample(mesh.texels, row, column), 1)
+    for k in range(len(row)):
+        r, c = row[k].clamp(0, tall - 1), column[k].clamp(0, wide - 1)
         total = torch.zeros(4)
-        for i in range(5):
-            for j in range(5):
+        for i in range(tall):
+            for j in range(wide):
                 weight = (1 - (r - i).abs()).clamp_min(0) * (1 - (c - j).abs()).clamp_min(0)
-                total += weight * image[which[k], i, j] / 255
+                total += weight * image[i, j] / 255
         assert torch.allclose(found[k], total, atol=1e-5)
 
 
 def test_atlas_matches_the_texture_convention():
     """The uv of a texel, rebuilt from its triangle, is the uv of the texel's centre."""
-    _, _, uvs, face_uvs = ball()
+    uvs, face_uvs = ball().uvs, ball().face_uvs
     face, bary = shade.atlas(uvs, face_uvs, 40)
     assert (face >= 0).all()
     uv = (uvs[face_uvs[face.long()]] * bary[..., None]).sum(2)
@@ -145,12 +134,12 @@ def test_atlas_matches_the_texture_convention():
 
 
 def test_a_person_in_a_batch_is_the_same_alone(monkeypatch):
-    texture, seen = noise(3)
+    meshes = balls(3)
     angles = [(10 * k, 50 * k) for k in range(9)]
     monkeypatch.setitem(shade.GROUP, "cpu", 64 * 48 * 2)
-    batch = draw(texture, seen, orbiting(angles))
+    batch = draw(meshes, orbiting(angles))
     for k, angle in enumerate(angles):
-        alone = draw(texture, seen, orbiting([angle]), mesh=torch.tensor([k % 3]))
+        alone = draw(meshes, orbiting([angle]), mesh=torch.tensor([k % 3]))
         differs = batch.face[k] != alone.face[0]
         gap = (batch.depth[k] - alone.depth[0]).abs()
         assert not (differs & ~(gap < 1e-5)).any(), "only ties in depth may differ"
@@ -162,17 +151,16 @@ def test_a_person_in_a_batch_is_the_same_alone(monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"backend": "gl"}, "backend must be one of"), ({"mesh": torch.tensor([3])}, "mesh must")],
+    [
+        ({"backend": "gl"}, "backend must be one of"),
+        ({"mesh": torch.tensor([3])}, r"one of 1 meshes for each of 1 cameras.*got \[3\]"),
+        ({"mesh": torch.tensor([-1])}, r"got \[-1\]"),
+        ({"mesh": torch.tensor([0, 0])}, r"got \[0, 0\]"),
+    ],
 )
 def test_bad_input(change, message):
     with pytest.raises(ValueError, match=message):
-        draw(*noise(1), orbiting([(0, 0)]), **change)
-
-
-def test_seen_must_fit_the_texture():
-    texture, seen = noise(1)
-    with pytest.raises(ValueError, match="textures must be uint8"):
-        draw(texture, seen[:, :4], orbiting([(0, 0)]))
+        draw(balls(1), orbiting([(0, 0)]), **change)
 
 
 def test_open_sheets_are_drawn_from_both_sides():

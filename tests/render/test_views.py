@@ -57,7 +57,6 @@ def test_the_same_call_gives_the_same_bytes_and_another_seed_others():
 @pytest.mark.parametrize("elevation", [0, 30, 60, 90])
 def test_framing(elevation):
     """The whole person has its projected size and shape, with a margin on every side."""
-    vertices, body, *_ = people(1)
     view = one((elevation, 20))
     pose = cameras.orbit(
         *(torch.tensor([v]) for v in (float(elevation), 20.0, view.distance, 0.85))
@@ -65,7 +64,7 @@ def test_framing(elevation):
     whole = cameras.Cameras(
         pose, cameras.pinhole(torch.tensor([CLEAN.focal]), CLEAN.size), CLEAN.size
     )
-    pixels = whole.project(vertices)[0][0].numpy() - view.box[:2]
+    pixels = whole.project(figure().vertices[None])[0][0].numpy() - view.box[:2]
     rows, columns = np.nonzero(view.mask)
     for found, along in ((columns, 0), (rows, 1)):
         assert abs(found.min() - pixels[:, along].min()) < 1.5
@@ -93,11 +92,12 @@ def test_aspect_runs_from_tall_to_wide():
 
 
 def test_seen_follows_the_texture_and_ends_with_the_person():
-    vertices, body, textures, _, pids = people(1)
-    half = np.zeros((64, 64), np.uint8)
+    [mesh], pids = people(1)
+    half = torch.zeros((64, 64), dtype=torch.uint8)
     half[:, :32] = 200  # u < 0.5 is the person's left half
     shots = [Shot(0, 10.0, 90.0, "left"), Shot(0, 10.0, 270.0, "right"), Shot(0, 0.0, 0.0, "front")]
-    left, right, front = render_views(vertices, body, textures, [half], pids, shots, CLEAN, 0)
+    mesh = dataclasses.replace(mesh, seen=half)
+    left, right, front = render_views([mesh], pids, shots, CLEAN, 0)
     for view in (left, right, front):
         assert (view.seen[~view.mask] == 0).all()
     assert np.median(left.seen[left.mask]) == 200
@@ -113,10 +113,11 @@ def test_seen_follows_the_texture_and_ends_with_the_person():
 
 
 def test_colours_of_the_person_survive():
-    vertices, body, _, seen_maps, pids = people(1)
+    [mesh], pids = people(1)
     red = np.tile(np.uint8([180, 40, 50]), (64, 64, 1))
+    mesh = dataclasses.replace(mesh, texture=torch.from_numpy(red))
     shots = [Shot(0, float(e), float(a), f"{e}{a}") for e in (0, 45, 90) for a in (0, 120)]
-    for view in render_views(vertices, body, [red], seen_maps, pids, shots, Sensor(), 0):
+    for view in render_views([mesh], pids, shots, Sensor(), 0):
         inner = ndimage.binary_erosion(view.mask, iterations=3)
         mean = view.image[inner].mean(0)
         assert np.abs(mean / mean.sum() - red[0, 0] / red[0, 0].sum()).max() < 0.03
@@ -175,10 +176,9 @@ def test_paving_is_fixed_in_the_world(kind):
 
 
 def test_the_shadow_falls_away_from_the_sun():
-    vertices, body = figure()
     sun = (0.6, 0.64, 0.48)
     where = dataclasses.replace(scene.place(0), sun=sun, strength=1.0, softness=0.03)
-    light = scene.shadow_maps(vertices, body.faces, [where])
+    light = scene.shadow_maps([figure()], torch.tensor([0]), [where])
     for distance in (0.5, 0.9, 1.3):  # the shadow of 1.7 m is 2.04 m long
         step = torch.tensor([[sun[0], sun[2]]]) / (sun[0] ** 2 + sun[2] ** 2) ** 0.5 * distance
         dark = scene._lookup(light[0], -step[:, :1], -step[:, 1:], where)

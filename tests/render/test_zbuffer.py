@@ -166,6 +166,27 @@ def test_a_row_of_a_batch_is_the_same_alone(monkeypatch):
             assert torch.equal(getattr(batch, name)[i], getattr(chunked, name)[i])
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=5),
+    st.sampled_from([1, 60, 1 << 19]),
+)
+def test_meshes_of_any_topology_together_are_the_same_alone(counts, chunk):
+    """Each mesh with a number of views and of triangles, in one call or one after the other."""
+    size, meshes = (14, 11), []
+    for seed, (views, triangles) in enumerate(counts):
+        tables = [soup(triangles, 5 + seed, size, 10 * seed + k) for k in range(max(1, views))]
+        pixels, depth = (np.stack([t[i] for t in tables])[:views] for i in (0, 1))
+        meshes.append([torch.from_numpy(t) for t in (pixels, depth, tables[0][2])])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(zbuffer.CHUNK, "cpu", chunk)
+        together = rasterize(*map(list, zip(*meshes, strict=True)), size)
+    alone = [rasterize(*mesh, size) for mesh in meshes]
+    for name in ("face", "bary", "depth"):
+        expected = torch.cat([getattr(one, name) for one in alone])
+        assert torch.equal(getattr(together, name), expected)
+
+
 def test_triangles_with_a_near_or_far_vertex_are_skipped():
     pixels = torch.tensor([[[0.0, 0], [8, 0], [0, 8]]])
     faces = torch.tensor([[0, 1, 2]])
@@ -195,6 +216,16 @@ def test_no_triangles_and_no_views():
 def test_bad_input(faces, size, message):
     with pytest.raises(ValueError, match=message):
         rasterize(torch.zeros(1, 3, 2), torch.ones(1, 3), torch.tensor(faces), size)
+
+
+def test_lists_must_match():
+    pixels, depth, faces = torch.zeros(1, 3, 2), torch.ones(1, 3), torch.tensor([[0, 1, 2]])
+    with pytest.raises(ValueError, match="one entry per mesh, at least one; got 2, 2 and 1"):
+        rasterize([pixels] * 2, [depth] * 2, [faces], (4, 4))
+    with pytest.raises(ValueError, match="at least one; got 0, 0 and 0"):
+        rasterize([], [], [], (4, 4))
+    with pytest.raises(ValueError, match=r"got \[1, 3, 2\] and \[1, 4\]"):
+        rasterize([pixels] * 2, [depth, torch.ones(1, 4)], [faces] * 2, (4, 4))
 
 
 @pytest.mark.gpu

@@ -26,6 +26,7 @@ from viewsynth.render.options import Sensor
 
 if TYPE_CHECKING:
     from viewsynth.render.foreground import Foreground
+    from viewsynth.render.meshes import Mesh
     from viewsynth.render.views import Frame
 
 FRONT = (10.0, 0.0)  # elevation and azimuth, degrees, assumed of a photo without other information
@@ -160,17 +161,19 @@ def conditions_from_photo(
             cameras do not match.
         FileNotFoundError: If the pose models are missing and cannot be downloaded.
     """
+    from viewsynth import cameras
     from viewsynth.reconstruct import posing
+    from viewsynth.render import foreground
 
     photos = [image] if isinstance(image, Image.Image) else list(image)
     person, elevations, azimuths = broadcast(len(photos), elevation, azimuth)
     tools = _tools()
     crops = [_crop(one, number, tools) for number, one in enumerate(photos)]
     people = _reconstructed(crops, tools)
-    vertices = posing.posed(people, tools.poser)
-    points = vertices[:, torch.unique(tools.body.faces)]
-    frames = _frames(points, person, zip(elevations, azimuths, strict=True), distance)
-    rendering = _rendered(people, vertices, person, frames, tools, size)
+    meshes = posing.meshes(people, tools.poser)
+    frames = _frames(meshes, person, zip(elevations, azimuths, strict=True), distance)
+    windows = cameras.join([foreground.crop_camera(frame, size) for frame in frames])
+    rendering = foreground.render(meshes, torch.tensor(person), windows)
     camera = []
     for k, frame in zip(person, frames, strict=True):
         source = people[k].sources[0]
@@ -187,33 +190,16 @@ def conditions_from_photo(
     )
 
 
-def _frames(points: Tensor, person: list[int], angles, distance: float | None) -> list[Frame]:
+def _frames(meshes: list[Mesh], person: list[int], angles, distance: float | None) -> list[Frame]:
     """The frame of each view, with the default camera and margin."""
     from viewsynth.render import views
 
     sensor = Sensor(distance=distance)
     room = np.full(4, sensor.margin)
     return [
-        views.frame(points[k], views.Shot(k, *pair, "photo"), sensor, room)
+        views.frame(meshes[k].points, views.Shot(k, *pair, "photo"), sensor, room)
         for k, pair in zip(person, angles, strict=True)
     ]
-
-
-def _rendered(
-    people: list[Person], vertices: Tensor, person: list[int], frames: list[Frame], tools, size
-) -> Foreground:
-    """The people rendered alone in the frames, at the model's size."""
-    from viewsynth import cameras
-    from viewsynth.render import foreground
-
-    return foreground.render(
-        vertices,
-        tools.body,
-        [one.texture for one in people],
-        [one.seen for one in people],
-        torch.tensor(person),
-        cameras.join([foreground.crop_camera(frame, size) for frame in frames]),
-    )
 
 
 def broadcast(

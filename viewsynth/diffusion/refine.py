@@ -26,6 +26,7 @@ from viewsynth.config import check_range
 from viewsynth.diffusion.options import Refine
 from viewsynth.records import Person, View, seed_of
 from viewsynth.render import foreground
+from viewsynth.render.meshes import Mesh
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
 from viewsynth.runtime import hub
@@ -217,8 +218,7 @@ class Refiner:
         seeds: Sequence[int],
         people: Sequence[Person],
         photos: Sequence[Sequence[Tensor]],
-        vertices: Tensor,
-        body,
+        meshes: Sequence[Mesh],
         sensor: Sensor,
     ) -> list[View]:
         """Repair views, each independent of the others; only their images change.
@@ -229,11 +229,10 @@ class Refiner:
             seeds: Seed of everything random in each view.
             people: The P people.
             photos: Source images of each person, those that are `used_sources`, see `fitted`.
-            vertices: Vertices that were rendered, world, metres.  [P, V, 3]
-            body: Their `viewsynth.bodies.Body`.
+            meshes: What was rendered of each person.
             sensor: The whole sensor model.
         """
-        given = self.conditions(views, mesh, people, photos, vertices, body, sensor)
+        given = self.conditions(views, mesh, people, photos, meshes, sensor)
         images = self.sample(given, views, seeds)
         return [
             dataclasses.replace(view, image=self.finish(image, view, sensor, seed))
@@ -246,8 +245,7 @@ class Refiner:
         mesh: Sequence[int],
         people: Sequence[Person],
         photos: Sequence[Sequence[Tensor]],
-        vertices: Tensor,
-        body,
+        meshes: Sequence[Mesh],
         sensor: Sensor,
         cameras: Cameras | None = None,
     ) -> Conditions:
@@ -258,8 +256,7 @@ class Refiner:
             mesh: See `__call__`.
             people: See `__call__`.
             photos: See `__call__`.
-            vertices: See `__call__`.
-            body: See `__call__`.
+            meshes: See `__call__`.
             sensor: See `__call__`.
             cameras: Cameras of the views at the model's size; None = those of the sensor.
         """
@@ -270,14 +267,7 @@ class Refiner:
         if cameras is None:
             size, tall = self.pipeline.size, sensor.picture_height
             cameras = join([foreground.crop_camera(view, size, tall) for view in views])
-        rendered = foreground.render(
-            vertices,
-            body,
-            [one.texture for one in people],
-            [one.seen for one in people],
-            torch.tensor(mesh),
-            cameras,
-        )
+        rendered = foreground.render(meshes, torch.tensor(mesh), cameras)
         sources = [used_sources(people[k])[n] for k, n in nearest]
         camera = [_camera_row(*pair) for pair in zip(views, sources, strict=True)]
         return Conditions(

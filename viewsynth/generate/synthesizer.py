@@ -368,15 +368,12 @@ class Synthesizer:
         if not subjects:
             return
         people = [subject.person for subject in subjects]
-        vertices = posing.posed(people, self.tools.poser, pose)
-        textures, seens = [p.texture for p in people], [p.seen for p in people]
+        meshes = posing.meshes(people, self.tools.poser, pose)
         pids = [person.pid for person in people]
         optics = refine.without_noise(sensor) if self.refiner else sensor
         for first in range(0, len(shots), SLICE):  # bounds the memory
             some = list(shots[first : first + SLICE])
-            views = rendering.render_views(
-                vertices, self.tools.body, textures, seens, pids, some, optics, seed
-            )
+            views = rendering.render_views(meshes, pids, some, optics, seed)
             if self.refiner:
                 seeds = [
                     seed_of(seed, pids[s.person], subjects[s.person].outfit, s.name, "refine")
@@ -388,8 +385,7 @@ class Synthesizer:
                     seeds,
                     people,
                     [subject.photos for subject in subjects],
-                    vertices,
-                    self.tools.body,
+                    meshes,
                     sensor,
                 )
             yield from views

@@ -15,6 +15,7 @@ from viewsynth.bodies import poses
 from viewsynth.reconstruct.canonical import Canonical
 from viewsynth.reconstruct.volume import Clothier
 from viewsynth.records import Person
+from viewsynth.render.meshes import Mesh
 
 MODES = ("fitted", "relaxed", "walk")
 
@@ -64,6 +65,33 @@ def posed(people: list[Person], poser: Poser, mode: str = "relaxed") -> Tensor:
     vertices = poser.clothier.dress(poser.body.vertices(shape, pose), offsets, hair)
     scale = torch.tensor([person.scale for person in people], device=device)
     return bodies.stand(vertices * scale[:, None, None])
+
+
+def meshes(people: list[Person], poser: Poser, mode: str = "relaxed") -> list[Mesh]:
+    """The textured surfaces of people, posed for rendering.
+
+    Args:
+        people: See `posed`.
+        poser: See `posed`.
+        mode: See `posed`.
+
+    Returns:
+        One mesh per person, on the device of the body.
+
+    Raises:
+        ValueError: If the mode is unknown.
+    """
+    body = poser.body
+    return [
+        Mesh(
+            vertices,
+            body.faces,
+            body.uvs,
+            body.face_uvs,
+            *(torch.from_numpy(image).to(vertices.device) for image in (one.texture, one.seen)),
+        )
+        for one, vertices in zip(people, posed(people, poser, mode).detach(), strict=True)
+    ]
 
 
 def _share(body) -> Tensor:

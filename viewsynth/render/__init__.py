@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Render: posed, textured meshes and cameras in, per-pixel geometry and colour out.
+"""Render: textured meshes and cameras in, per-pixel geometry and colour out.
 
 - `views`: aerial views of people, from shots to images (`render_views`).
 - `scene`: ground, light and shadow around the person.
 - `sensor`: blur, noise and JPEG of the virtual camera.
 - `foreground`: the person alone, without ground and sensor model.
+- `meshes`: what is drawn, surfaces of any topology with textures of any size (`Mesh`).
 - `shade`: what a rasterizer backend returns -> normals, uv, colour and seen map.
 
 A rasterizer backend is one file of this folder with a function `rasterize`, found by its module
@@ -18,6 +19,7 @@ from viewsynth.runtime.lazy import lazy
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
+        "meshes": ["Mesh"],
         "options": ["Sensor"],
         "shade": ["Buffers", "backends", "render"],
         "views": ["Shot", "render_views"],

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Foreground: people rendered alone, without ground, shadow or sensor model.
 
-posed vertices + textures + cameras -> colour, seen map, normals and coverage on canvases of one
+meshes + cameras -> colour, seen map, normals and coverage on canvases of one
 size: the conditions of the diffusion model. `crop_camera` gives the camera of a finished view's
 crop, so that the rendered person is aligned with the view.
 """
@@ -9,16 +9,16 @@ crop, so that the rendered person is aligned with the view.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from viewsynth.cameras import Cameras, orbit
 from viewsynth.records import View
 from viewsynth.render import scene, shade
+from viewsynth.render.meshes import Mesh
 from viewsynth.render.options import Sensor
 from viewsynth.render.views import BATCH, SUPERSAMPLE, Frame, whole
 
@@ -44,31 +44,21 @@ class Foreground:
     coverage: Tensor
 
 
-def render(
-    vertices: Tensor,
-    body,
-    textures: list[np.ndarray],
-    seen_maps: list[np.ndarray],
-    person: Tensor,
-    cameras: Cameras,
-) -> Foreground:
+def render(meshes: Sequence[Mesh], person: Tensor, cameras: Cameras) -> Foreground:
     """Render P people into N cameras, supersampled, in batches of bounded memory.
 
     Args:
-        vertices: World, metres; people may stand anywhere.  [P, V, 3]
-        body: Their `viewsynth.bodies.Body`, of which faces, uvs and face_uvs are read.
-        textures: Colour atlas of each person, one size for all.  uint8 [T, T, 3]
-        seen_maps: Seen map of each atlas.  uint8 [T, T]
+        meshes: The people, who may stand anywhere.
         person: Index of the person that each camera shows.  int64 [N]
         cameras: N cameras whose canvas has the wanted size, see `crop_camera`; on any device.
 
     Returns:
-        N images, on the device of the vertices.
+        N images, on the device of the meshes.
 
     Raises:
-        ValueError: If shapes do not match, or an index names no person.
+        ValueError: If there is not one index of a person per camera.
     """
-    planes = layers(vertices, body, textures, seen_maps, person, cameras)
+    planes = layers(meshes, person, cameras)
     coverage = planes[:, 3:4]
     return Foreground(
         planes[:, :3] + (1 - coverage) * GREY, planes[:, 4:5], planes[:, 5:], coverage
@@ -76,21 +66,11 @@ def render(
 
 
 @torch.no_grad()
-def layers(
-    vertices: Tensor,
-    body,
-    textures: list[np.ndarray],
-    seen_maps: list[np.ndarray],
-    person: Tensor,
-    cameras: Cameras,
-) -> Tensor:
+def layers(meshes: Sequence[Mesh], person: Tensor, cameras: Cameras) -> Tensor:
     """The layers that `render` composes: RGB, coverage, seen and normals, premultiplied.
 
     Args:
-        vertices: See `render`.
-        body: See `render`.
-        textures: See `render`.
-        seen_maps: See `render`.
+        meshes: See `render`.
         person: See `render`.
         cameras: See `render`.
 
@@ -100,38 +80,17 @@ def layers(
     Raises:
         ValueError: See `render`.
     """
-    device, (height, width) = vertices.device, cameras.size
-    _check(person, len(cameras), len(vertices))
+    shade.by_mesh(meshes, person, len(cameras))  # checks the indices
+    device, (height, width) = meshes[0].vertices.device, cameras.size
     fine = resize_canvas(cameras, (height * SUPERSAMPLE, width * SUPERSAMPLE))
     step = max(1, BATCH[device.type] // (fine.size[0] * fine.size[1]))
     overcast = dataclasses.replace(scene.place(0), strength=0.0)
     done = []
     for start in range(0, len(person), step):
-        part = _part(fine, slice(start, start + step), device)
-        people, mesh = torch.unique(person[start : start + step].to(device), return_inverse=True)
-        rows = people.tolist()
-        buffers = shade.render(
-            vertices.detach().float()[people],
-            body.faces,
-            part,
-            mesh,
-            body.uvs,
-            body.face_uvs,
-            torch.from_numpy(np.stack([textures[k] for k in rows])).to(device),
-            torch.from_numpy(np.stack([seen_maps[k] for k in rows])).to(device),
-        )
+        part = fine.take(rows := slice(start, start + step), device)
+        buffers = shade.render(meshes, part, person[rows].to(device))
         done.append(scene.shrink(_premultiplied(buffers, part, overcast), SUPERSAMPLE))
     return torch.cat(done)
-
-
-def _check(person: Tensor, cameras: int, people: int) -> None:
-    if not 0 < len(person) == cameras:
-        raise ValueError(
-            f"person must hold one index per camera, got {len(person)} for {cameras} cameras"
-        )
-    low, high = int(person.min()), int(person.max())
-    if low < 0 or high >= people:
-        raise ValueError(f"person must be in [0, {people - 1}], got values in [{low}, {high}]")
 
 
 def _premultiplied(buffers: shade.Buffers, cameras: Cameras, sky: scene.Place) -> Tensor:
@@ -141,16 +100,6 @@ def _premultiplied(buffers: shade.Buffers, cameras: Cameras, sky: scene.Place) -
     normals = torch.einsum("nij,nhwj->nhwi", cameras.world_to_camera[:, :3, :3], buffers.normal)
     planes = torch.cat([colour * coverage, coverage, buffers.seen[..., None], normals], dim=-1)
     return planes.movedim(-1, 1)
-
-
-def _part(cameras: Cameras, part: slice, device: torch.device) -> Cameras:
-    k1 = None if cameras.k1 is None else cameras.k1[part].to(device)
-    return Cameras(
-        cameras.world_to_camera[part].to(device),
-        cameras.intrinsics[part].to(device),
-        cameras.size,
-        k1,
-    )
 
 
 def crop_camera(

@@ -15,8 +15,8 @@ from torch import Tensor
 from viewsynth.render.zbuffer import SUBPIXEL, Fragments, check, snap
 
 
-def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -> Fragments:
-    """Rasterize N sets of vertices that share their triangles, each onto its own canvas.
+def rasterize(pixels, depth, faces, size: tuple[int, int]) -> Fragments:
+    """Rasterize N sets of vertices of one or several meshes, each onto its own canvas.
 
     Source: pytorch3d (Ravi et al., 2020, arXiv 2007.08501), `rasterize_meshes`.
 
@@ -41,12 +41,14 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
             f"the pytorch3d backend cannot import pytorch3d ({error}); build it as its INSTALL.md "
             "says, or use the backend 'zbuffer', which has no further dependency"
         ) from error
-    check(pixels, depth, faces, size)
-    steps, depth = snap(pixels.float(), depth.float())
-    corners = torch.cat([to_ndc(steps / SUBPIXEL, size), depth[..., None]], dim=-1)
-    kept = [(row[faces] > 0).all(1).nonzero()[:, 0] for row in depth]
+    corners, drawn, kept = [], [], []
+    for points, z, triangles in check(pixels, depth, faces, size):
+        steps, z = snap(points.float(), z.float())
+        corners += torch.cat([to_ndc(steps / SUBPIXEL, size), z[..., None]], dim=-1)
+        some = [(row[triangles] > 0).all(1).nonzero()[:, 0] for row in z]
+        kept, drawn = kept + some, drawn + [triangles[k] for k in some]
     found, nearest, weights, _ = rasterize_meshes(
-        Meshes(list(corners), [faces[k] for k in kept]),
+        Meshes(corners, drawn),
         image_size=size,
         blur_radius=0.0,
         faces_per_pixel=1,
@@ -57,7 +59,7 @@ def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int
     )
     found, hit = found[..., 0], found[..., 0] >= 0
     if not len(torch.cat(kept)):
-        return _empty(depth, size)
+        return _empty((len(corners), *size), found.device)
     # pytorch3d numbers the triangles of the whole batch; `Fragments` numbers those of each mesh.
     face = torch.where(hit, torch.cat(kept)[found.clamp_min(0)], -1).int()
     return Fragments(
@@ -78,10 +80,9 @@ def to_ndc(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     return (middle - pixels) * (2 / min(size))
 
 
-def _empty(depth: Tensor, size: tuple[int, int]) -> Fragments:
-    shape = (len(depth), *size)
+def _empty(shape: tuple[int, ...], device: torch.device) -> Fragments:
     return Fragments(
-        face=torch.full(shape, -1, dtype=torch.int32, device=depth.device),
-        bary=torch.zeros((*shape, 3), device=depth.device),
-        depth=torch.full(shape, torch.inf, device=depth.device),
+        face=torch.full(shape, -1, dtype=torch.int32, device=device),
+        bary=torch.zeros((*shape, 3), device=device),
+        depth=torch.full(shape, torch.inf, device=device),
     )

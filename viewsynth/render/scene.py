@@ -8,6 +8,7 @@ function of the world point that a pixel's ray meets, so that it foreshortens wi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 
 from viewsynth.cameras import Cameras
+from viewsynth.render.meshes import Mesh
 from viewsynth.render.sensor import gaussian
-from viewsynth.render.shade import Buffers
+from viewsynth.render.shade import Buffers, by_mesh
 from viewsynth.render.zbuffer import rasterize
 
 KINDS = ("stone", "pavers", "asphalt", "concrete")
@@ -116,8 +118,8 @@ def place(seed: int, kind: str | None = None) -> Place:
 def compose(
     buffers: Buffers,
     cameras: Cameras,
-    vertices: Tensor,
-    faces: Tensor,
+    meshes: Sequence[Mesh],
+    mesh: Tensor,
     places: list[Place],
     supersample: int,
 ) -> Tensor:
@@ -126,18 +128,18 @@ def compose(
     Args:
         buffers: Buffers of the people in N supersampled cameras.
         cameras: Those cameras.
-        vertices: The person of each camera, standing on y = 0.  [N, V, 3]
-        faces: int64 [F, 3].
+        meshes: The people, standing on y = 0.
+        mesh: Index of the person of each camera.  int64 [N]
         places: Ground and light of each camera.
         supersample: Canvas pixels per sensor pixel, along each axis.
 
     Returns:
         RGB in [0, 1].  float32 [N, 3, H / supersample, W / supersample]
     """
-    shadow = shadow_maps(vertices, faces, places)
+    shadow = shadow_maps(meshes, mesh, places)
     share = shrink((buffers.face >= 0).float()[:, None], supersample)
     height, width = share.shape[2:]
-    whole = torch.tensor([[0.0, 0.0, cameras.size[1], cameras.size[0]]], device=vertices.device)
+    whole = torch.tensor([[0.0, 0.0, cameras.size[1], cameras.size[0]]], device=share.device)
     coarse = cameras.window(whole.repeat(len(places), 1), (height, width))
     images = []
     for n, site in enumerate(places):
@@ -180,40 +182,48 @@ def light(normal: Tensor, site: Place) -> Tensor:
     return 0.86 + 0.10 * normal[..., 1] + 0.26 * site.strength * (facing - 0.3)
 
 
-def shadow_maps(vertices: Tensor, faces: Tensor, places: list[Place]) -> Tensor:
+def shadow_maps(meshes: Sequence[Mesh], mesh: Tensor, places: list[Place]) -> Tensor:
     """Brightness of the ground around each person, 1 = unshaded.
 
     The body is projected onto the ground twice: along the sun for its cast shadow, and straight
     down for contact shadow and ambient occlusion.
 
     Args:
-        vertices: People standing on y = 0.  [N, V, 3]
-        faces: int64 [F, 3].
-        places: Light of each person.
+        meshes: People standing on y = 0.
+        mesh: Index of the person at each place.  int64 [N]
+        places: Light of each place.
 
     Returns:
         Maps that span `REACH` metres around `_middle`, +x right, +z down.
         float32 [N, MAP, MAP]
     """
-    sun = torch.tensor([site.sun for site in places], device=vertices.device)
-    slope = sun[:, None, [0, 2]] / sun[:, None, 1:2]
-    foot = vertices[..., [0, 2]] - vertices[..., 1:2] * slope
-    straight = vertices[..., [0, 2]]
-    middle = _middle(sun)[:, None]
+    sun = torch.tensor([site.sun for site in places], device=mesh.device)
+    slope, middle = sun[:, None, [0, 2]] / sun[:, None, 1:2], _middle(sun)[:, None]
+    groups, scale = by_mesh(meshes, mesh, len(places)), MAP / (2 * REACH)
+    drawn = []
+    for one, rows in groups:
+        straight = one.vertices[:, [0, 2]]
+        foot = straight - one.vertices[:, 1:2] * slope[rows]
+        both = torch.cat([foot - middle[rows], straight - middle[rows]])
+        height = one.vertices[:, 1].clamp_min(0) + 1
+        drawn.append((both * scale + MAP / 2, height.expand(len(both), -1), one.faces))
+    fragments = rasterize(*map(list, zip(*drawn, strict=True)), (MAP, MAP))
+    maps = torch.empty((len(places), MAP, MAP), device=mesh.device)
+    depths = (fragments.depth - 1).split([2 * len(rows) for _, rows in groups])
+    for (_, rows), depth in zip(groups, depths, strict=True):
+        for n, cast, under in zip(rows.tolist(), *depth.chunk(2), strict=True):
+            maps[n] = _brightness(cast, under, places[n])
+    return maps
+
+
+def _brightness(cast: Tensor, under: Tensor, site: Place) -> Tensor:
+    """Brightness of the ground [MAP, MAP] from the heights above it, along the sun and straight."""
     scale = MAP / (2 * REACH)
-    both = (torch.cat([foot, straight]) - middle.repeat(2, 1, 1)) * scale + MAP / 2
-    height = vertices[..., 1].clamp_min(0) + 1
-    fragments = rasterize(both, height.repeat(2, 1), faces, (MAP, MAP))
-    cast, under = (fragments.depth - 1).chunk(2)
-    light = []
-    for n, site in enumerate(places):
-        shade = cast[n].isfinite().float()[None, None]
-        shade = gaussian(shade, site.softness * scale)[0, 0]
-        sole = gaussian(torch.exp(-under[n] / CONTACT)[None, None], 0.03 * scale)[0, 0]
-        sky = gaussian(torch.exp(-under[n] / 0.9)[None, None], 0.22 * scale)[0, 0]
-        dim = (1 - (0.12 + 0.5 * site.strength) * shade) * (1 - 0.5 * sole) * (1 - 0.4 * sky)
-        light.append(dim)
-    return torch.stack(light)
+    shade = cast.isfinite().float()[None, None]
+    shade = gaussian(shade, site.softness * scale)[0, 0]
+    sole = gaussian(torch.exp(-under / CONTACT)[None, None], 0.03 * scale)[0, 0]
+    sky = gaussian(torch.exp(-under / 0.9)[None, None], 0.22 * scale)[0, 0]
+    return (1 - (0.12 + 0.5 * site.strength) * shade) * (1 - 0.5 * sole) * (1 - 0.4 * sky)
 
 
 def _middle(sun: Tensor) -> Tensor:

@@ -2,20 +2,26 @@
 """Shading: per-pixel normals, texture coordinates, colour and seen values of textured meshes.
 
 Rendering = `rasterize` of a backend, which is found by its module name, and then this module.
-Texture convention: the texel at row r and column c of a T x T atlas has its centre at
-u = (c + 0.5) / T, v = 1 - (r + 0.5) / T.
+Texture convention: the texel at row r and column c of an H x W atlas has its centre at
+u = (c + 0.5) / W, v = 1 - (r + 0.5) / H.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from viewsynth.cameras import Cameras
+
+if TYPE_CHECKING:  # `meshes` imports this module
+    from viewsynth.render.meshes import Mesh
+    from viewsynth.render.zbuffer import Fragments
 
 GROUP = {"cpu": 1 << 19, "cuda": 1 << 24}  # pixels shaded at once; on a CPU they fit its cache
 
@@ -44,42 +50,33 @@ class Buffers:
 
 
 def render(
-    vertices: Tensor,
-    faces: Tensor,
-    cameras: Cameras,
-    mesh: Tensor,
-    uvs: Tensor,
-    face_uvs: Tensor,
-    texture: Tensor,
-    seen: Tensor,
-    backend: str = "zbuffer",
+    meshes: Sequence[Mesh], cameras: Cameras, mesh: Tensor, backend: str = "zbuffer"
 ) -> Buffers:
-    """Render P textured meshes of one topology into N cameras.
+    """Render P textured meshes, of any topology and texture size, into N cameras.
 
     Args:
-        vertices: World, metres.  [P, V, 3]
-        faces: Vertex indices, counter-clockwise seen from outside.  int64 [F, 3]
+        meshes: The meshes, on one device.
         cameras: N cameras with one canvas size.
         mesh: Index of the mesh that each camera sees.  int64 [N]
-        uvs: Texture coordinates in [0, 1], v up.  [U, 2]
-        face_uvs: Indices into `uvs`.  int64 [F, 3]
-        texture: Colour atlas of each mesh.  uint8 [P, T, T, 3]
-        seen: Seen map of each atlas, 255 = seen.  uint8 [P, T, T]
         backend: Rasterizer, "zbuffer" or "pytorch3d".
 
     Returns:
-        Buffers on the device of the vertices.
+        Buffers on the device of the meshes.
 
     Raises:
-        ValueError: If the backend is unknown or shapes do not match.
+        ValueError: If the backend is unknown, or there is not one index of a mesh per camera.
     """
     rasterize = _backend(backend)
-    _check(vertices, faces, cameras, mesh, face_uvs, texture, seen)
-    vertices, faces = _used(vertices, faces)
-    pixels, depth = cameras.project(vertices.index_select(0, mesh))
-    fragments = rasterize(pixels, depth, faces, cameras.size)
-    source = _Source(vertices, faces, uvs, face_uvs, texture, seen)
-    planes = _planes(fragments, mesh, source)
+    groups = by_mesh(meshes, mesh, len(cameras))
+    drawn = []
+    for one, rows in groups:
+        part = cameras.take(rows)
+        drawn.append((*part.project(one.vertices.expand(len(rows), -1, -1)), one.faces))
+    fragments = rasterize(*map(list, zip(*drawn, strict=True)), cameras.size)
+    place = torch.cat([rows for _, rows in groups]).argsort()
+    if bool((place.diff() < 0).any()):  # the copies take time
+        fragments = type(fragments)(*(t[place] for t in vars(fragments).values()))
+    planes = _planes(fragments, groups)
     return Buffers(
         face=fragments.face,
         depth=fragments.depth,
@@ -91,22 +88,62 @@ def render(
     )
 
 
-def _planes(fragments, mesh: Tensor, source: _Source) -> Tensor:
-    """The 9 channels of `_Source.shade` for all pixels, 0 without a triangle.  [9, N, H, W]."""
+def by_mesh(meshes: Sequence[Mesh], mesh: Tensor, cameras: int) -> list[tuple[Mesh, Tensor]]:
+    """Group cameras by the mesh that they see.
+
+    Args:
+        meshes: P meshes.
+        mesh: Index of the mesh of each camera.  int64 [N]
+        cameras: N.
+
+    Returns:
+        Each mesh that is seen, with its cameras in ascending order, int64 [n].
+
+    Raises:
+        ValueError: If there is not one index of a mesh per camera.
+    """
+    if not (0 < len(mesh) == cameras and 0 <= int(mesh.min()) <= int(mesh.max()) < len(meshes)):
+        raise ValueError(
+            f"expected the index of one of {len(meshes)} meshes for each of {cameras} cameras, at "
+            f"least one; got {mesh.tolist()[:9]}"
+        )
+    return [(meshes[k], (mesh == k).nonzero()[:, 0]) for k in mesh.unique().tolist()]
+
+
+def _planes(fragments: Fragments, groups: list[tuple[Mesh, Tensor]]) -> Tensor:
+    """The 9 channels of `_shaded` for all pixels, 0 without a triangle.  [9, N, H, W]."""
     # Channels first: scattering into one plane after the other is several times faster.
     count, height, width = fragments.face.shape
     area = height * width
     planes = torch.zeros((9, count * area), device=fragments.face.device)
-    step = area * max(1, GROUP[planes.device.type] // area)
-    flat_face, flat_bary = fragments.face.view(-1), fragments.bary.view(-1)
-    for start in range(0, count * area, step):
-        where = (flat_face[start : start + step] >= 0).nonzero()[:, 0] + start
-        face = flat_face.index_select(0, where).long()
-        bary = [flat_bary.index_select(0, 3 * where + k) for k in range(3)]
-        person = mesh.index_select(0, torch.div(where, area, rounding_mode="floor"))
-        for plane, value in zip(planes, source.shade(face, bary, person), strict=True):
-            plane.scatter_(0, where, value)
+    step = max(1, GROUP[planes.device.type] // area)
+    flat_face, flat_bary = fragments.face.view(count, area), fragments.bary.view(-1)
+    for one, members in groups:
+        for rows in members.split(step):
+            covered = (flat_face.index_select(0, rows) >= 0).view(-1).nonzero()[:, 0]
+            shift = (rows - torch.arange(len(rows), device=rows.device)) * area
+            where = covered + shift.index_select(0, torch.div(covered, area, rounding_mode="floor"))
+            face = flat_face.view(-1).index_select(0, where).long()
+            bary = [flat_bary.index_select(0, 3 * where + k) for k in range(3)]
+            for plane, value in zip(planes, _shaded(one, face, bary), strict=True):
+                plane.scatter_(0, where, value)
     return planes.view(9, count, height, width)
+
+
+def _shaded(mesh: Mesh, face: Tensor, bary: list[Tensor]) -> list[Tensor]:
+    """Normal (3), uv (2), colour (3) and seen value (1) of K pixels of a mesh: [K] each."""
+    corners, uvs = mesh.corners
+    at = [corner.index_select(0, face) for corner in corners]
+    normal = [_mix(bary, [plane.index_select(0, i) for i in at]) for plane in mesh.normals.T]
+    length = (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().clamp_min(1e-12)
+    uv = [_mix(bary, [corner.index_select(0, face) for corner in plane]) for plane in uvs]
+    tall, wide = mesh.texels.shape
+    colour = sample(mesh.texels, (1 - uv[1]) * tall - 0.5, uv[0] * wide - 0.5)
+    return [n / length for n in normal] + uv + colour
+
+
+def _mix(weights: list[Tensor], values: list[Tensor]) -> Tensor:
+    return weights[0] * values[0] + weights[1] * values[1] + weights[2] * values[2]
 
 
 def atlas(uvs: Tensor, face_uvs: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -127,24 +164,23 @@ def atlas(uvs: Tensor, face_uvs: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return flat.face[0], flat.bary[0]
 
 
-def sample(image: Tensor, row: Tensor, column: Tensor, which: Tensor) -> list[Tensor]:
-    """Bilinear look-up in uint8 images of four channels, with the border replicated.
+def sample(texels: Tensor, row: Tensor, column: Tensor) -> list[Tensor]:
+    """Bilinear look-up in a uint8 image of four channels, with the border replicated.
 
     Args:
-        image: P images.  uint8 [P, T, S, 4]
+        texels: `Mesh.texels`, the four channels of a texel in one integer.  int32 [H, W]
         row: Row in texels, 0 = the centre of the first.  float32 [K]
         column: Column in texels, 0 = the centre of the first.  float32 [K]
-        which: Index of the image.  int64 [K]
 
     Returns:
         The four channels in [0, 1].  float32 [K] each
     """
-    tall, wide = image.shape[1:3]
-    packed = image.contiguous().view(torch.int32).view(-1)  # one look-up reads four channels
+    tall, wide = texels.shape
+    packed = texels.reshape(-1)  # one look-up reads four channels
     row, column = row.clamp(0, tall - 1), column.clamp(0, wide - 1)
     top, left = row.floor(), column.floor()
     down, right = row - top, column - left
-    first = (which * tall + top.long()) * wide + left.long()
+    first = top.long() * wide + left.long()
     under, beside = (top < tall - 1).long() * wide, (left < wide - 1).long()
     total: list[Tensor] = []
     for at, weight in (
@@ -176,61 +212,19 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     normal = torch.stack(
         [u[:, i] * w[:, j] - u[:, j] * w[:, i] for i, j in ((1, 2), (2, 0), (0, 1))], dim=1
     )
-    normal = torch.cat([normal.view(len(faces), -1), torch.zeros_like(rows[:1])])
+    normal = normal.view(len(faces), -1)
     total = torch.zeros_like(rows)
-    for around in _faces_around(faces, number):
-        total += normal.index_select(0, around)
-    x, y, z = total.view(number, 3, count).unbind(1)
+    # The k-th face of all vertices at once, those with most faces first.
+    vertex, order = faces.reshape(-1).int().sort(stable=True)
+    around = vertex.bincount(minlength=number)
+    most = around.argsort(descending=True, stable=True)
+    first, face = (around.cumsum(0) - around)[most], torch.div(order, 3, rounding_mode="floor")
+    for k, some in enumerate((number - around.bincount().cumsum(0)).tolist()):
+        total[:some] += normal.index_select(0, face.index_select(0, first[:some] + k))
+    total = total[most.argsort()].view(number, 3, count)
+    x, y, z = total.unbind(1)
     length = (x * x + y * y + z * z).sqrt().clamp_min(1e-12)
-    return (total.view(number, 3, count) / length[:, None]).permute(2, 0, 1)
-
-
-def _faces_around(faces: Tensor, number: int) -> Tensor:
-    """The faces around each vertex, padded with F.
-
-    Returns:
-        int64 [largest number of faces around a vertex, V].
-    """
-    vertex, order = faces.reshape(-1).sort(stable=True)
-    count = torch.bincount(vertex, minlength=number)
-    first = count.cumsum(0) - count
-    place = torch.arange(len(vertex), device=faces.device) - first[vertex]
-    most = int(count.max()) if len(vertex) else 0
-    table = torch.full((most, number), len(faces), dtype=torch.int64, device=faces.device)
-    table[place, vertex] = torch.div(order, 3, rounding_mode="floor")
-    return table
-
-
-def _used(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """The vertices that faces refer to, and the faces with renumbered indices."""
-    used = torch.zeros(vertices.shape[1], dtype=torch.bool, device=faces.device)
-    used[faces.reshape(-1)] = True
-    return vertices[:, used], (used.long().cumsum(0) - 1)[faces]
-
-
-class _Source:
-    """Meshes and textures in a layout in which every look-up is one flat gather."""
-
-    def __init__(self, vertices, faces, uvs, face_uvs, texture, seen):
-        self.vertices = vertices.shape[1]
-        self.normals = vertex_normals(vertices, faces).permute(2, 0, 1).reshape(3, -1)
-        self.corners = faces.T.contiguous()
-        self.uv = uvs.T[:, face_uvs].permute(2, 0, 1).contiguous()  # [3, 2, F]
-        self.texture = torch.cat([texture, seen[..., None]], dim=-1)
-
-    def shade(self, face: Tensor, bary: list[Tensor], person: Tensor) -> list[Tensor]:
-        """Normal (3), uv (2), colour (3) and seen value (1) of K pixels: [K] each."""
-        at = [c.index_select(0, face) + person * self.vertices for c in self.corners]
-        normal = [_mix(bary, [plane.index_select(0, i) for i in at]) for plane in self.normals]
-        length = (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().clamp_min(1e-12)
-        uv = [_mix(bary, [self.uv[k, i].index_select(0, face) for k in range(3)]) for i in (0, 1)]
-        tall, wide = self.texture.shape[1:3]
-        texels = sample(self.texture, (1 - uv[1]) * tall - 0.5, uv[0] * wide - 0.5, person)
-        return [n / length for n in normal] + uv + texels
-
-
-def _mix(weights: list[Tensor], values: list[Tensor]) -> Tensor:
-    return weights[0] * values[0] + weights[1] * values[1] + weights[2] * values[2]
+    return (total / length[:, None]).permute(2, 0, 1)
 
 
 def backends() -> list[str]:
@@ -243,23 +237,3 @@ def _backend(name: str):
     if name not in backends():
         raise ValueError(f"backend must be one of {', '.join(backends())}; got {name!r}")
     return importlib.import_module(f"viewsynth.render.{name}").rasterize
-
-
-def _check(vertices, faces, cameras, mesh, face_uvs, texture, seen) -> None:
-    people = len(vertices)
-    shapes = texture.shape[0] == people and seen.shape == texture.shape[:3]
-    if not shapes or texture.dtype != torch.uint8:
-        raise ValueError(
-            f"textures must be uint8 [{people}, T, T, 3] with seen [{people}, T, T], "
-            f"got {texture.dtype} {list(texture.shape)} and {list(seen.shape)}"
-        )
-    if faces.shape != face_uvs.shape:
-        raise ValueError(
-            f"faces and face_uvs must match, got {list(faces.shape)} and {list(face_uvs.shape)}"
-        )
-    known = not len(mesh) or 0 <= int(mesh.min()) <= int(mesh.max()) < people
-    if mesh.shape != (len(cameras),) or not known:
-        raise ValueError(
-            f"mesh must hold an index in [0, {people - 1}] for each of {len(cameras)} cameras, "
-            f"got {mesh.tolist()[:9]}"
-        )

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Views: render standing people from cameras around them, with ground, shadow and sensor model.
 
-posed vertices + textures -> orbit camera -> projected box -> supersampled rendering -> ground, sun,
+meshes -> orbit camera -> projected box -> supersampled rendering -> ground, sun,
 shadow -> box filter -> sensor -> `View`. Views of several people are rendered in one batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from viewsynth.cameras import Cameras, focal_length, orbit, pinhole
 from viewsynth.records import View, seed_of
 from viewsynth.render import scene, shade
+from viewsynth.render.meshes import Mesh
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
 
@@ -69,23 +71,14 @@ class Frame:
         return self.box[3] - self.box[1], self.box[2] - self.box[0]
 
 
+@torch.no_grad()
 def render_views(
-    vertices: Tensor,
-    body,
-    textures: list[np.ndarray],
-    seen_maps: list[np.ndarray],
-    pids: list[str],
-    shots: list[Shot],
-    sensor: Sensor,
-    seed: int,
+    meshes: Sequence[Mesh], pids: list[str], shots: list[Shot], sensor: Sensor, seed: int
 ) -> list[View]:
     """Render views of standing people.
 
     Args:
-        vertices: People standing on y = 0, metres.  [P, V, 3]
-        body: Their `viewsynth.bodies.Body`, of which faces, uvs and face_uvs are read.
-        textures: Colour atlas of each person, one size for all.  uint8 [T, T, 3]
-        seen_maps: Seen map of each atlas.  uint8 [T, T]
+        meshes: The people, standing on y = 0; all on one device.
         pids: Identity of each person.
         shots: Views to render.
         sensor: Options of the virtual camera.
@@ -97,51 +90,47 @@ def render_views(
     Raises:
         ValueError: If a person, an elevation or the size of a crop is out of range.
     """
+    if not shots:
+        return []
     for shot in shots:
-        if not 0 <= shot.person < len(vertices):
-            raise ValueError(f"shot {shot.name!r} names person {shot.person} of {len(vertices)}")
+        if not 0 <= shot.person < len(meshes):
+            raise ValueError(f"shot {shot.name!r} names person {shot.person} of {len(meshes)}")
         if not 0 <= shot.elevation <= 90:
             raise ValueError(f"elevation must be in [0, 90] degrees, got {shot.elevation}")
-    device = vertices.device
-    atlases = [torch.from_numpy(np.stack(maps)).to(device) for maps in (textures, seen_maps)]
-    vertices = vertices.detach().float()
     seeds = [seed_of(seed, pids[shot.person], shot.name) for shot in shots]
-    frames = _frames(vertices[:, torch.unique(body.faces)], shots, seeds, sensor)
+    frames = _frames(meshes, shots, seeds, sensor)
     views: list[View | None] = [None] * len(shots)
+    device = meshes[0].vertices.device
     for members in _batches([frame.size for frame in frames], BATCH[device.type]):
+        members.sort(key=lambda i: shots[i].person)  # `shade` draws mesh after mesh
         cameras = _batch_cameras([frames[i] for i in members], sensor, device)
         person = torch.tensor([shots[i].person for i in members], device=device)
         places = [scene.place(seeds[i]) for i in members]
-        layers = _layers(vertices, body, atlases, person, cameras, places)
+        layers = _layers(meshes, person, cameras, places)
         for k, i in enumerate(members):
             pid = pids[shots[i].person]
             views[i] = _finish(layers[k], frames[i], pid, sensor, seeds[i])
     return views
 
 
-def _frames(points: Tensor, shots: list[Shot], seeds: list[int], sensor: Sensor) -> list[Frame]:
+def _frames(
+    meshes: Sequence[Mesh], shots: list[Shot], seeds: list[int], sensor: Sensor
+) -> list[Frame]:
     """The frame of each shot, with a margin that varies as the boxes of a detector do."""
     frames = []
     for shot, seed in zip(shots, seeds, strict=True):
         room = sensor.margin * np.random.default_rng(seed_of(seed, "box")).uniform(0.5, 1.5, 4)
-        frames.append(frame(points[shot.person], shot, sensor, room))
+        frames.append(frame(meshes[shot.person].points, shot, sensor, room))
     return frames
 
 
 def _layers(
-    vertices: Tensor,
-    body,
-    atlases: list[Tensor],
-    person: Tensor,
-    cameras: Cameras,
-    places: list[scene.Place],
+    meshes: Sequence[Mesh], person: Tensor, cameras: Cameras, places: list[scene.Place]
 ) -> Tensor:
     """RGB, seen value and coverage of the people before the sensor.
 
     Args:
-        vertices: See `render_views`.
-        body: See `render_views`.
-        atlases: Textures uint8 [P, T, T, 3] and seen maps uint8 [P, T, T].
+        meshes: See `render_views`.
         person: Index of the person of each camera.  int64 [N]
         cameras: N supersampled cameras.
         places: Ground and light of each camera.
@@ -149,13 +138,8 @@ def _layers(
     Returns:
         float32 [N, 5, H, W] at the sensor's resolution, on the CPU.
     """
-    people, mesh = torch.unique(person, return_inverse=True)
-    some = vertices[people]
-    textures, seen_maps = (maps[people] for maps in atlases)
-    buffers = shade.render(
-        some, body.faces, cameras, mesh, body.uvs, body.face_uvs, textures, seen_maps
-    )
-    image = scene.compose(buffers, cameras, some[mesh], body.faces, places, SUPERSAMPLE)
+    buffers = shade.render(meshes, cameras, person)
+    image = scene.compose(buffers, cameras, meshes, person, places, SUPERSAMPLE)
     coverage = scene.shrink((buffers.face >= 0).float()[:, None], SUPERSAMPLE)
     seen = scene.shrink(buffers.seen[:, None], SUPERSAMPLE) / coverage.clamp_min(1e-6)
     return torch.cat([image, seen, coverage], dim=1).cpu()

@@ -11,7 +11,8 @@ Rules:
 - The smallest float32 depth wins; at equal depth, the smaller face index.
 - A triangle is skipped if one of its vertices is nearer than `NEAR`, not finite, or further than
   `GUARD` pixels from the canvas origin.
-The result of one canvas is independent of the rest of the batch, of chunking and of threads.
+The result of one canvas is independent of the rest of the batch, of chunking and of threads, so
+canvases of meshes of any topology are drawn together.
 
 Speed: a body has far more triangles than its image has pixels, so most triangles contain no pixel
 centre. Those are dropped first, by integer bounding boxes with the views innermost in memory. The
@@ -21,6 +22,7 @@ rest are grouped by the size of their bounding box, and one scatter-min of the i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,43 +56,51 @@ class Fragments:
     depth: Tensor
 
 
-def rasterize(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -> Fragments:
-    """Rasterize N sets of vertices that share their triangles, each onto its own canvas.
+def rasterize(
+    pixels: Tensor | Sequence[Tensor],
+    depth: Tensor | Sequence[Tensor],
+    faces: Tensor | Sequence[Tensor],
+    size: tuple[int, int],
+) -> Fragments:
+    """Rasterize N sets of vertices of one or several meshes, each onto its own canvas.
 
     Source: ours; edge functions after Pineda, SIGGRAPH 1988, with the usual top-left rule.
 
     Args:
         pixels: Vertices on the canvas, pixels; (0, 0) is the outer corner of the top left pixel.
-            [N, V, 2]
-        depth: Depth of the vertices along the optical axis, metres.  [N, V]
-        faces: Vertex indices, counter-clockwise seen from outside.  int64 [F, 3]
+            [N, V, 2]; of several meshes, one such tensor each, with N and V of that mesh.
+        depth: Depth of the vertices along the optical axis, metres.  [N, V], or one each.
+        faces: Vertex indices, counter-clockwise seen from outside.  int64 [F, 3], or one each.
         size: Canvas (height, width), pixels.
 
+    Returns:
+        All canvases, mesh after mesh; `face` counts the triangles of the canvas's own mesh.
+
     Raises:
-        ValueError: If the canvas is empty or too large, or a face index is out of range.
+        ValueError: If the canvas is empty or too large, shapes do not match, or a face index is
+            out of range.
     """
-    check(pixels, depth, faces, size)
-    count, (height, width), device = len(pixels), size, pixels.device
-    face = torch.empty((count, height, width), dtype=torch.int32, device=device)
-    bary = torch.zeros((count, height, width, 3), device=device)
-    nearest = torch.empty((count, height, width), device=device)
-    columns = faces.T.contiguous()
-    step = max(1, CHUNK[device.type] // max(1, len(faces)))
-    for start in range(0, count, step):
-        part = slice(start, start + step)
-        keys = torch.full((nearest[part].numel(),), NOTHING, dtype=torch.int64, device=device)
-        hits = _draw(pixels[part], depth[part], columns, size, keys)
-        face[part] = torch.where(keys == NOTHING, -1, keys & 0xFFFFFFFF).view(face[part].shape)
+    meshes = check(pixels, depth, faces, size)
+    shape, device = (sum(len(mesh[1]) for mesh in meshes), *size), meshes[0][0].device
+    face = torch.empty(shape, dtype=torch.int32, device=device)
+    bary = torch.zeros((*shape, 3), device=device)
+    nearest = torch.empty(shape, device=device)
+    stop = 0
+    for chunk in _chunks(meshes, CHUNK[device.type]):
+        part = slice(stop, stop := stop + sum(len(mesh[1]) for mesh in chunk))
+        keys = torch.full(face[part].shape, NOTHING, dtype=torch.int64, device=device)
+        hits, first = _draw(chunk, size, keys.view(-1))
+        face[part] = torch.where(keys == NOTHING, -1, (keys & 0xFFFFFFFF) - first[:, None, None])
         bits = (keys >> 32).clamp_max(0x7F800000)  # the bits of float32 inf
-        nearest[part] = bits.int().view(torch.float32).view(nearest[part].shape)
-        flat = bary[part].view(-1, 3)
+        nearest[part] = bits.int().view(torch.float32)
+        flat, keys = bary[part].view(-1, 3), keys.view(-1)
         for position, key, weights in hits:
             visible = (keys.index_select(0, position) == key).nonzero()[:, 0]
             flat[position[visible]] = weights[visible]
     return Fragments(face, bary, nearest)
 
 
-def check(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -> None:
+def check(pixels, depth, faces, size: tuple[int, int]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Check the arguments of a backend's `rasterize`.
 
     Args:
@@ -99,21 +109,49 @@ def check(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -
         faces: See `rasterize`.
         size: See `rasterize`.
 
+    Returns:
+        Pixels, depth and faces of each mesh; at least one.
+
     Raises:
         ValueError: See `rasterize`.
     """
     if not (0 < size[0] <= 8192 and 0 < size[1] <= 8192):
         raise ValueError(f"canvas (height, width) must be in 1..8192 pixels, got {tuple(size)}")
-    if pixels.shape != (*depth.shape, 2):
+    if isinstance(pixels, Tensor):
+        pixels, depth, faces = [pixels], [depth], [faces]
+    if not 0 < len(pixels) == len(depth) == len(faces):
         raise ValueError(
-            f"pixels must be [N, V, 2] and depth [N, V], got {list(pixels.shape)} and "
-            f"{list(depth.shape)}"
+            "pixels, depth and faces must have one entry per mesh, at least one; got "
+            f"{len(pixels)}, {len(depth)} and {len(faces)}"
         )
-    if len(faces) and not 0 <= int(faces.min()) <= int(faces.max()) < depth.shape[1]:
-        raise ValueError(
-            f"faces must index the {depth.shape[1]} vertices, got {int(faces.min())}.."
-            f"{int(faces.max())}"
-        )
+    meshes = list(zip(pixels, depth, faces, strict=True))
+    for points, z, triangles in meshes:
+        if points.shape != (*z.shape, 2):
+            raise ValueError(
+                f"pixels must be [N, V, 2] and depth [N, V], got {list(points.shape)} and "
+                f"{list(z.shape)}"
+            )
+        if len(triangles) and not 0 <= int(triangles.min()) <= int(triangles.max()) < z.shape[1]:
+            raise ValueError(
+                f"faces must index the {z.shape[1]} vertices, got {int(triangles.min())}.."
+                f"{int(triangles.max())}"
+            )
+    return meshes
+
+
+def _chunks(meshes: list, limit: int) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
+    """Split the canvases, in their order, into chunks of at most `limit` triangles x views."""
+    chunks, used = [], limit
+    for pixels, depth, faces in meshes:
+        step = max(1, limit // max(1, len(faces)))
+        for points, z in zip(pixels.split(step), depth.split(step), strict=True):
+            size = len(z) * len(faces)
+            if not chunks or used + size > limit:
+                chunks.append([])
+                used = 0
+            chunks[-1].append((points, z, faces))
+            used += size
+    return chunks
 
 
 def snap(pixels: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,16 +163,32 @@ def snap(pixels: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
     return steps.masked_fill(~good[..., None], 0.0), depth.masked_fill(~good, -1.0)
 
 
-def _draw(pixels, depth, columns, size, keys) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Rasterize a chunk of views: `keys` gets the smallest key of each pixel.
+def _draw(meshes: list, size, keys) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor]:
+    """Rasterize a chunk of canvases: `keys` gets the smallest key of each pixel.
 
     Returns:
-        The (canvas position, key, weights) of all candidates that cover a pixel centre.
+        The (canvas position, key, weights) of all candidates that cover a pixel centre, and the
+        number from which each canvas's triangles are counted in the keys.
     """
-    steps, depth = snap(pixels.detach().float(), depth.detach().float())
-    table = [t.T.contiguous() for t in (steps[..., 0], steps[..., 1], depth)]  # [V, n] each
-    face, view, left, top, wide, tall = _bounding_boxes(table[0], table[1], columns, size)
-    table = [t.view(-1) for t in table]
+    # The views of a mesh are innermost in memory. `corners` + the number of the canvas is the place
+    # of a triangle's vertex in `table`, and triangles are numbered through the chunk, so that what
+    # follows the bounding boxes does not know meshes.
+    table, corners, boxes, first = [], [], [], []
+    canvases = vertices = triangles = 0
+    for pixels, depth, faces in meshes:
+        steps, depth = snap(pixels.detach().float(), depth.detach().float())
+        flat = [t.T.contiguous() for t in (steps[..., 0], steps[..., 1], depth)]  # [V, n] each
+        columns, views = faces.T.contiguous(), len(depth)
+        face, view, *box = _bounding_boxes(flat[0], flat[1], columns, size)
+        table.append([t.view(-1) for t in flat])
+        corners.append(columns * views + (vertices - canvases))
+        boxes.append((face + triangles, view + canvases, *box))
+        first += [triangles] * views
+        canvases, triangles = canvases + views, triangles + len(faces)
+        vertices += depth.numel()
+    table = [torch.cat(parts) for parts in zip(*table, strict=True)]
+    corners = torch.cat(corners, dim=1)
+    face, view, left, top, wide, tall = (torch.cat(t) for t in zip(*boxes, strict=True))
     grades = torch.bucketize(
         torch.arange(max(size) + 1, device=keys.device), torch.tensor(SIDES, device=keys.device)
     )
@@ -150,10 +204,10 @@ def _draw(pixels, depth, columns, size, keys) -> list[tuple[Tensor, Tensor, Tens
         chosen = (bucket == number).nonzero()[:, 0]
         for rows in chosen.split(max(1, TILE[keys.device.type] // (side[0] * side[1]))):
             box = [t.index_select(0, rows) for t in (face, view, left, top)]
-            covered = _cover(table, columns, box, side, size, len(pixels))
+            covered = _cover(table, corners, box, side, size)
             keys.scatter_reduce_(0, covered[0], covered[1], "amin")
             hits.append(covered)
-    return hits
+    return hits, torch.tensor(first, device=keys.device)
 
 
 def _bounding_boxes(x: Tensor, y: Tensor, columns: Tensor, size: tuple[int, int]):
@@ -184,24 +238,22 @@ def _bounding_boxes(x: Tensor, y: Tensor, columns: Tensor, size: tuple[int, int]
     return face, view, corner[0], corner[1], *sides
 
 
-def _cover(table, columns, box, side, size, views):
+def _cover(table, corners, box, side, size):
     """Test `side` (width, height) candidate pixels of each of M triangles.
 
     Args:
-        table: x, y (steps of the subpixel grid) and depth of the vertices, views innermost.
-            [V * n] each
-        columns: Vertex indices of the triangles.  int64 [3, F]
-        box: Face, view, left and top of the M bounding boxes.  int64 [M] each
+        table: x, y (steps of the subpixel grid) and depth of the vertices of all canvases.
+        corners: Place in `table` of the triangles' vertices, less their canvas.  int64 [3, F]
+        box: Face, canvas, left and top of the M bounding boxes.  int64 [M] each
         side: Width and height that cover each of the boxes, pixels.
         size: Canvas (height, width), pixels.
-        views: n.
 
     Returns:
         Canvas position and key of the covered pixels, int64 [K] each, and barycentric coordinates,
         float32 [K, 3].
     """
     face, view, left, top = box
-    at = [columns[k].index_select(0, face) * views + view for k in range(3)]
+    at = [corner.index_select(0, face) + view for corner in corners]
     x, y, z = ([t.index_select(0, i).double() for i in at] for t in table)
     spots = torch.arange(side[0] * side[1], device=face.device)
     ox, oy = spots % side[0], torch.div(spots, side[0], rounding_mode="floor")

@@ -29,27 +29,29 @@ def write(person: Person, poser, mode: str = "relaxed") -> bytes:
     import trimesh
     from trimesh.visual.material import PBRMaterial
 
-    from viewsynth.reconstruct.posing import posed
-    from viewsynth.render.shade import vertex_normals
+    from viewsynth.reconstruct import posing
 
-    body = poser.body
-    vertices = posed([person], poser, mode)
-    normals = vertex_normals(vertices, body.faces)[0].cpu().numpy()
-    corner, place = _split(body.faces.cpu().numpy(), body.face_uvs.cpu().numpy())
+    [drawn] = posing.meshes([person], poser, mode)
+    vertices, faces, uvs, face_uvs, texture, normals = (
+        tensor.cpu().numpy()
+        for tensor in (
+            *(drawn.vertices, drawn.faces, drawn.uvs, drawn.face_uvs),
+            *(drawn.texture, drawn.normals),
+        )
+    )
+    corner, place = _split(faces, face_uvs)
     material = PBRMaterial(
-        baseColorTexture=Image.fromarray(person.texture), metallicFactor=0.0, roughnessFactor=1.0
+        baseColorTexture=Image.fromarray(texture), metallicFactor=0.0, roughnessFactor=1.0
     )
     mesh = trimesh.Trimesh(
-        vertices=vertices[0].cpu().numpy()[corner[:, 0]],
+        vertices=vertices[corner[:, 0]],
         faces=place,
         vertex_normals=normals[corner[:, 0]],
-        visual=trimesh.visual.TextureVisuals(
-            uv=body.uvs.cpu().numpy()[corner[:, 1]], material=material
-        ),
+        visual=trimesh.visual.TextureVisuals(uv=uvs[corner[:, 1]], material=material),
         metadata={
             "pid": person.pid,
             "body": person.body,
-            "licence": body.licence,
+            "licence": poser.body.licence,
             "digitalSourceType": SYNTHETIC,
             "fingerprint": person.fingerprint,
         },

@@ -285,7 +285,7 @@ def test_identity_pairs_of_a_users_images(folder, tools, tmp_path):
     assert len(made.pairs) + len(made.rejects) == 4 and made.pairs
     faults = [reject["name"] for reject in made.rejects if reject["kind"] == "fault"]
     assert faults == ["broken.jpg"]
-    arrays, rows = making._rendered(made, "p", SIZE, tools)
+    arrays, rows = making._rendered(made, "p", SIZE)
     assert "mask" not in arrays and arrays["render"].shape == (len(rows), *SIZE, 3)
     high = {sample.name: sample.elevation for sample in subject.aerial}
     for row, pair in zip(rows, made.pairs, strict=True):

@@ -118,17 +118,17 @@ def _pairs(
         tools: `reconstruct.Tools`.
     """
     rows, people = [true.row for true, _ in accepted], [person for _, person in accepted]
-    vertices = in_true_pose(people, rows, tools, true_size=True)
+    meshes = in_true_pose(people, rows, tools, true_size=True)
     places = {picture.row["file_name"]: k for k, picture in enumerate(ground)}
     pairs = []
-    for (true, person), posed in zip(accepted, vertices, strict=True):
+    for (true, person), mesh in zip(accepted, meshes, strict=True):
         used = [source for source in person.sources if source["used"]]
         # The fitted angles, because the true ones are unknown when views are generated.
         best = used[nearest(true.row["azimuth"], [one["azimuth"] for one in used])]
         place = places[best["file"]]
         row = _row(true, ground[place], best, split) | {"photos": len(used)}
         window = foreground.resize_canvas(true.camera, size)
-        pairs.append(Pair(posed, person, window, first + place, true.image, true.mask, row))
+        pairs.append(Pair(mesh, window, first + place, true.image, true.mask, row))
     return pairs
 
 

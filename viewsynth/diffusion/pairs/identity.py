@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from viewsynth import cameras, judge, reconstruct
-from viewsynth.cameras import Cameras
 from viewsynth.data import images
 from viewsynth.data.frames import has_frames
 from viewsynth.diffusion.pairs.pair import ChunkPairs, Pair, camera, nearest
 from viewsynth.reconstruct import posing
 from viewsynth.records import Dataset, Person, Sample, seed_of
 from viewsynth.render import foreground
+from viewsynth.render.meshes import Mesh
 from viewsynth.render.options import Sensor
 from viewsynth.render.views import Frame, Shot, frame
 from viewsynth.runtime.images import resized
@@ -142,9 +142,9 @@ def _add_pairs(
         tools: `reconstruct.Tools`.
     """
     used = [source for source in person.sources if source["used"]]
-    vertices = posing.posed([person], tools.poser, "relaxed")[0]
+    [mesh] = posing.meshes([person], tools.poser, "relaxed")
     targets = _read(subject, subject.aerial, chunk)
-    matches = _match(targets, vertices, person, tools)
+    matches = _match(targets, mesh)
     for (sample, image), (view, error) in zip(targets, matches, strict=True):
         if error > WORST:
             reason = f"no rendered view is similar enough (misfit {error:.2f}, limit {WORST:g})"
@@ -167,7 +167,7 @@ def _add_pairs(
             "misfit": round(error, 4),
         }
         window, place = foreground.crop_camera(view, size), places[source["file"]]
-        chunk.pairs.append(Pair(vertices, person, window, place, image, None, row))
+        chunk.pairs.append(Pair(mesh, window, place, image, None, row))
 
 
 def _read(subject: Subject, samples: Sequence[Sample], chunk: ChunkPairs) -> list:
@@ -184,12 +184,11 @@ def _read(subject: Subject, samples: Sequence[Sample], chunk: ChunkPairs) -> lis
 # ---- camera search -----------------------------------------------------------------------------
 
 
-def _match(targets: list, vertices: Tensor, person: Person, tools) -> list[tuple[Frame, float]]:
+def _match(targets: list, mesh: Mesh) -> list[tuple[Frame, float]]:
     """The camera from which the rendered person is most similar to each target, and its error."""
-    points = vertices[torch.unique(tools.body.faces)]
     frames, owner = [], []
     for number, (sample, _) in enumerate(targets):
-        for view in _candidates(sample, points):
+        for view in _candidates(sample, mesh.points):
             frames.append(view)
             owner.append(number)
     if not frames:
@@ -201,7 +200,8 @@ def _match(targets: list, vertices: Tensor, person: Person, tools) -> list[tuple
     )
     frames = [_widened(view, aspects[k]) for view, k in zip(frames, owner, strict=True)]
     windows = cameras.join([foreground.crop_camera(view, SMALL) for view in frames])
-    rendered = _rendered(vertices, person, windows, tools)
+    first = torch.zeros(len(windows), dtype=torch.int64)
+    rendered = foreground.layers([mesh], first, windows)[:, :4]  # RGB times coverage, coverage
     wanted = torch.stack(images)[torch.tensor(owner)].movedim(-1, 1).float() / 255
     error = (misfit(rendered, wanted) + SHAPE * off.log2().abs()).tolist()
     best = []
@@ -217,13 +217,6 @@ def _widened(view: Frame, aspect: float) -> Frame:
     more = max(height * aspect - width, 0) / 2, max(width / aspect - height, 0) / 2
     box = (left - more[0], top - more[1], right + more[0], bottom + more[1])
     return dataclasses.replace(view, box=box)
-
-
-def _rendered(vertices: Tensor, person: Person, windows: Cameras, tools) -> Tensor:
-    """RGB times coverage, and coverage: [N, 4, h, w]."""
-    first = torch.zeros(len(windows), dtype=torch.int64)
-    maps = [person.texture], [person.seen]
-    return foreground.layers(vertices[None], tools.body, *maps, first, windows)[:, :4]
 
 
 def _candidates(sample: Sample, points: Tensor) -> list[Frame]:

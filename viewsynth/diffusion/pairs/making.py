@@ -304,7 +304,7 @@ def do(chunk: Chunk, job: Job, tools: reconstruct.Tools) -> None:
     path, file = _paths(job, chunk)
     data, rows = b"", []
     if result.pairs:
-        arrays, rows = _rendered(result, chunk.name, job.size, tools)
+        arrays, rows = _rendered(result, chunk.name, job.size)
         data = stored.shard(arrays)
         write(file, data)
     else:
@@ -320,16 +320,11 @@ def do(chunk: Chunk, job: Job, tools: reconstruct.Tools) -> None:
     write(path, json.dumps(content).encode())
 
 
-def _rendered(
-    result: ChunkPairs, name: str, size: tuple[int, int], tools
-) -> tuple[dict, list[dict]]:
+def _rendered(result: ChunkPairs, name: str, size: tuple[int, int]) -> tuple[dict, list[dict]]:
     """The arrays of a shard, with the source images that pairs use, and its rows."""
     some = result.pairs
     found = foreground.render(
-        torch.stack([pair.vertices for pair in some]),
-        tools.body,
-        [pair.person.texture for pair in some],
-        [pair.person.seen for pair in some],
+        [pair.mesh for pair in some],
         torch.arange(len(some)),
         cameras.join([pair.window for pair in some]),
     )

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor
 
 from viewsynth.cameras import Cameras
 from viewsynth.diffusion.conditions import camera_row, relative_azimuth
-from viewsynth.records import Person
+from viewsynth.render.meshes import Mesh
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,7 @@ class Pair:
     """One pair.
 
     Args:
-        vertices: Vertices to render, world, metres.  [V, 3]
-        person: Person whose texture and seen map are rendered.
+        mesh: The person that is rendered.
         window: One camera whose canvas has the model's size.
         photo: Index of the source image in `ChunkPairs.photos`.
         target: True image at its own size.  uint8 [h, w, 3]
@@ -28,8 +26,7 @@ class Pair:
         row: Fields of the row in `rows.jsonl`, except the location of the stored data.
     """
 
-    vertices: Tensor
-    person: Person
+    mesh: Mesh
     window: Cameras
     photo: int
     target: np.ndarray

@@ -13,6 +13,7 @@ from viewsynth import bodies
 from viewsynth.bodies import KEYPOINTS
 from viewsynth.reconstruct import Tools, posing
 from viewsynth.records import Person
+from viewsynth.render.meshes import Mesh
 
 MIDDLES = ("ear", "shoulder", "hip")  # joints whose midpoints are on the line of the stature
 LEG = ("hip", "knee", "ankle")
@@ -20,8 +21,8 @@ LEG = ("hip", "knee", "ankle")
 
 def in_true_pose(
     people: list[Person], rows: list[dict], tools: Tools, true_size: bool = False
-) -> Tensor:
-    """Vertices of reconstructed people in their true pose and position.
+) -> list[Mesh]:
+    """Reconstructed people in their true pose and position.
 
     Args:
         people: One person per row.
@@ -30,7 +31,7 @@ def in_true_pose(
         true_size: Whether to scale them to the true stature, which photos do not determine.
 
     Returns:
-        World, metres.  [N, V, 3]
+        One mesh per person.
     """
     posed = []
     for person, row in zip(people, rows, strict=True):
@@ -39,10 +40,10 @@ def in_true_pose(
         if true_size:
             one.scale *= stature(true_joints(row)) / stature(joints_of(one, tools))
         posed.append(one)
-    vertices = posing.posed(posed, tools.poser, "fitted")
-    return torch.stack(
-        [placed(one, true_joints(row), row, tools) for one, row in zip(vertices, rows, strict=True)]
-    )
+    return [
+        dataclasses.replace(one, vertices=placed(one.vertices, true_joints(row), row, tools))
+        for one, row in zip(posing.meshes(posed, tools.poser, "fitted"), rows, strict=True)
+    ]
 
 
 def true_joints(row: dict) -> Tensor:

@@ -243,10 +243,10 @@ class Comparer:
         tools, seed = self.tools, self.job.seed
         parsed = baselines.parse_all(ground, tools)
         bodies = methods.posed_bodies(moment, person, ground, parsed, tools)
-        predictions = methods.predict(bodies, ground, parsed, drone, tools, seed)
+        predictions = methods.predict(bodies, ground, parsed, drone, seed)
         if self.repairer is None:
             return predictions
-        repaired = self.repairer.predict(bodies, person, ground, drone, predictions, tools, seed)
+        repaired = self.repairer.predict(bodies, person, ground, drone, predictions, seed)
         return [views | more for views, more in zip(predictions, repaired, strict=True)]
 
     def _keep(self, moment: Instant, ground, drone, predictions) -> None:

@@ -26,6 +26,7 @@ from viewsynth.reconstruct import Tools, fill, posing, texture
 from viewsynth.reconstruct.parse import Parse
 from viewsynth.records import Person, seed_of
 from viewsynth.render import foreground, scene, shade
+from viewsynth.render.meshes import Mesh
 from viewsynth.render.options import Sensor
 from viewsynth.render.sensor import expose
 from viewsynth.render.views import SUPERSAMPLE
@@ -67,12 +68,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Body:
-    """A body to render: vertices in the world, texture, seen map and error of its size."""
+    """A body to render, the error of its size, and whether its seen map is known."""
 
-    vertices: Tensor  # [V, 3]
-    texture: np.ndarray
-    seen: np.ndarray | None
+    mesh: Mesh
     height_error: float
+    has_seen: bool = True
 
 
 def predict(
@@ -80,7 +80,6 @@ def predict(
     ground: list[TrueImage],
     parsed: list[Parse],
     drone: list[TrueImage],
-    tools: Tools,
     seed: int,
 ) -> list[dict[str, Prediction]]:
     """Predict every drone view of one instant with every method.
@@ -90,7 +89,6 @@ def predict(
         ground: Ground images.
         parsed: Results of the pose model for the ground images, see `baselines.parse_all`.
         drone: True images of the drones.
-        tools: See `reconstruct.load`.
         seed: Seed of ground and sensor noise, which are the same for all methods.
 
     Returns:
@@ -98,7 +96,7 @@ def predict(
     """
     out = []
     for true in drone:
-        rendered = _render(list(bodies.values()), true.camera, tools)
+        rendered = _render([body.mesh for body in bodies.values()], true.camera)
         layers = dict(zip(bodies, rendered, strict=True))
         nearest = baselines.nearest(true, ground)
         layers["resized"] = baselines.pasted_crop(true, ground[nearest], parsed[nearest])
@@ -106,7 +104,7 @@ def predict(
         mask = torch.from_numpy(true.mask).float()[None]
         layers["true"] = torch.cat([_floats(true.image) * mask, mask, mask])
         view_seed = seed_of(seed, true.row["file_name"])
-        composed = compose([bodies[name] for name in WHOLE], true.camera, tools, view_seed)
+        composed = compose([bodies[name].mesh for name in WHOLE], true.camera, view_seed)
         wholes = {
             name: expose(image, Sensor(), torch.Generator().manual_seed(view_seed))
             for name, image in zip(WHOLE, composed, strict=True)
@@ -117,7 +115,7 @@ def predict(
             one = on_grey(layers[name], None if name == "true" else view_seed)
             predictions[name] = dataclasses.replace(
                 one,
-                seen=one.seen if body and body.seen is not None else None,
+                seen=one.seen if body and body.has_seen else None,
                 height_error=body.height_error if body else None,
                 whole=wholes.get(name),
             )
@@ -126,35 +124,24 @@ def predict(
 
 
 @torch.no_grad()
-def compose(bodies: list[Body], camera: Cameras, tools: Tools, seed: int) -> Tensor:
-    """Render bodies with ground and light like `generate`, without the sensor model.
+def compose(meshes: list[Mesh], camera: Cameras, seed: int) -> Tensor:
+    """Render people with ground and light like `generate`, without the sensor model.
 
     Args:
-        bodies: Bodies, each rendered in its own image.
+        meshes: People, each rendered in its own image.
         camera: One camera for all images.
-        tools: See `reconstruct.load`.
         seed: Seed of ground and light, the same for all images.
 
     Returns:
         RGB in [0, 1].  float32 [N, 3, H, W]
     """
     height, width = camera.size
-    vertices = torch.stack([body.vertices for body in bodies])
-    textures, seens = _maps(bodies)
     fine = foreground.resize_canvas(
-        cameras.join([camera] * len(bodies)), (height * SUPERSAMPLE, width * SUPERSAMPLE)
+        cameras.join([camera] * len(meshes)), (height * SUPERSAMPLE, width * SUPERSAMPLE)
     )
-    buffers = shade.render(
-        vertices,
-        tools.body.faces,
-        fine,
-        torch.arange(len(bodies)),
-        tools.body.uvs,
-        tools.body.face_uvs,
-        *(torch.from_numpy(np.stack(maps)) for maps in (textures, seens)),
-    )
-    places = [scene.place(seed)] * len(bodies)
-    return scene.compose(buffers, fine, vertices, tools.body.faces, places, SUPERSAMPLE)
+    each, places = torch.arange(len(meshes)), [scene.place(seed)] * len(meshes)
+    buffers = shade.render(meshes, fine, each)
+    return scene.compose(buffers, fine, meshes, each, places, SUPERSAMPLE)
 
 
 def on_grey(layers: Tensor, seed: int | None) -> Prediction:
@@ -200,22 +187,21 @@ def posed_bodies(
     size = 100 * (stature(joints_of(person, tools)) / stature(joints) - 1)
     found = {}
     for name, mode in (("ours", "relaxed"), ("fitted", "fitted")):
-        vertices = posing.posed([person], tools.poser, mode)[0]
-        found[name] = Body(vertices, person.texture, person.seen, size)
-    vertices = in_true_pose([person], [row], tools)[0]
-    found["true_pose"] = Body(vertices, person.texture, person.seen, size)
+        found[name] = Body(posing.meshes([person], tools.poser, mode)[0], size)
+    found["true_pose"] = Body(in_true_pose([person], [row], tools)[0], size)
     found["ceiling"] = _ceiling(row, person, ground, tools)
+    colours = baselines.mean_colours(ground, parsed, tools.atlas)
     mean = dataclasses.replace(
         person,
+        texture=colours,
+        seen=np.zeros(colours.shape[:2], np.uint8),
         shape=tools.body.shape_mean.cpu().numpy(),
         offsets=0 * person.offsets,
         scale=1.0,
         quality={**person.quality, "bald": False},
     )
-    colours = baselines.mean_colours(ground, parsed, tools.atlas)
-    walking = posing.posed([mean], tools.poser, "walk")[0]
     size = 100 * (stature(joints_of(mean, tools)) / stature(joints) - 1)
-    found["mean_body"] = Body(walking, colours, None, size)
+    found["mean_body"] = Body(posing.meshes([mean], tools.poser, "walk")[0], size, has_seen=False)
     return found
 
 
@@ -236,7 +222,7 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
     """Body with the true shape, pose and cameras, but our clothing offsets and texture."""
     shape = np.float32([row["phenotype"][name] for name in tools.body.shapes])
     true = dataclasses.replace(person, shape=shape, scale=1.0)
-    vertices = in_true_pose([true], [row], tools, true_size=True)[0]
+    [mesh] = in_true_pose([true], [row], tools, true_size=True)
     view = _TrueView(
         [picture.camera for picture in ground],
         *(torch.tensor([float(p.row[k]) for p in ground]) for k in ("elevation", "azimuth")),
@@ -245,31 +231,17 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
         tools.body,
         tools.atlas,
         view,
-        vertices[None].repeat(len(ground), 1, 1),
+        mesh.vertices[None].repeat(len(ground), 1, 1),
         [picture.image for picture in ground],
         [picture.mask.astype(np.float32) for picture in ground],
     )
     toned = texture.harmonise(projected, tools.atlas, [1.0] * len(projected))
     colours, seen, _ = fill.complete(texture.fuse(toned), tools.atlas)
-    return Body(vertices, colours, seen, 0.0)
+    maps = {"texture": torch.from_numpy(colours), "seen": torch.from_numpy(seen)}
+    return Body(dataclasses.replace(mesh, **maps), 0.0)
 
 
-def _render(bodies: list[Body], camera: Cameras, tools: Tools) -> list[Tensor]:
-    """Layers of every body at one camera, [5, H, W]: RGB and seen map times coverage, coverage."""
-    layers = foreground.layers(
-        torch.stack([body.vertices for body in bodies]),
-        tools.body,
-        *_maps(bodies),
-        torch.arange(len(bodies)),
-        cameras.join([camera] * len(bodies)),
-    )
-    return list(layers[:, :5])
-
-
-def _maps(bodies: list[Body]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Textures and seen maps; a body without seen map gets zeros."""
-    empty = np.zeros(bodies[0].texture.shape[:2], np.uint8)
-    return (
-        [body.texture for body in bodies],
-        [empty if body.seen is None else body.seen for body in bodies],
-    )
+def _render(meshes: list[Mesh], camera: Cameras) -> list[Tensor]:
+    """Layers of every mesh at one camera, [5, H, W]: RGB and seen map times coverage, coverage."""
+    every = cameras.join([camera] * len(meshes))
+    return list(foreground.layers(meshes, torch.arange(len(meshes)), every)[:, :5])

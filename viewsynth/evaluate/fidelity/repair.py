@@ -18,7 +18,6 @@ from viewsynth.diffusion.options import Refine
 from viewsynth.diffusion.refine import Refiner
 from viewsynth.evaluate.fidelity.methods import GREY, WHOLE, Body, Prediction, compose
 from viewsynth.evaluate.fidelity.outline import grown_to, outline
-from viewsynth.reconstruct import Tools
 from viewsynth.records import Person, View, seed_of
 from viewsynth.render import foreground
 from viewsynth.render.options import Sensor
@@ -55,7 +54,6 @@ class Repairer:
         ground: list[TrueImage],
         drone: list[TrueImage],
         others: list[dict[str, Prediction]],
-        tools: Tools,
         seed: int,
     ) -> list[dict[str, Prediction]]:
         """Predict every drone view of one instant with each of `METHODS`.
@@ -66,14 +64,13 @@ class Repairer:
             ground: Ground images.
             drone: True images of the drones.
             others: Predictions of the other methods for each view.
-            tools: See `reconstruct.load`.
             seed: Seed of all random draws.
 
         Returns:
             Method -> prediction, one dict per drone view, in their order.
         """
-        views, sensors, seeds = _renderings(bodies, person.pid, drone, others, tools, seed)
-        conditions = self._conditions(bodies, person, ground, drone, views, tools)
+        views, sensors, seeds = _renderings(bodies, person.pid, drone, others, seed)
+        conditions = self._conditions(bodies, person, ground, drone, views)
         repaired = self.refiner.sample(conditions, views, seeds)
         first = list(range(0, len(views), len(WHOLE)))
         without_render = self.source_only.sample(
@@ -96,7 +93,7 @@ class Repairer:
             out.append(found)
         return out
 
-    def _conditions(self, bodies, person: Person, ground, drone, views, tools: Tools):
+    def _conditions(self, bodies, person: Person, ground, drone, views):
         """Conditions of the model: the person from the photos, the true camera."""
         by_name = {picture.row["file_name"]: picture.image for picture in ground}
         photos = [self.refiner.fitted(by_name[one["file"]]) for one in refine.used_sources(person)]
@@ -112,22 +109,21 @@ class Repairer:
             list(range(len(WHOLE))) * len(drone),
             [person] * len(WHOLE),
             [photos] * len(WHOLE),
-            torch.stack([bodies[name].vertices for name in WHOLE]),
-            tools.body,
+            [bodies[name].mesh for name in WHOLE],
             Sensor(),
             windows,
         )
 
 
 def _renderings(
-    bodies: dict[str, Body], pid: str, drone: list[TrueImage], others: list, tools: Tools, seed: int
+    bodies: dict[str, Body], pid: str, drone: list[TrueImage], others: list, seed: int
 ) -> tuple[list[View], list[Sensor], list[int]]:
     """Views that are repaired, `WHOLE` of each drone view, with their sensor models and seeds."""
     views, sensors, seeds = [], [], []
     for true, predictions in zip(drone, others, strict=True):
         view_seed = seed_of(seed, true.row["file_name"])
         sensor = _sensor(true)
-        images = compose([bodies[name] for name in WHOLE], true.camera, tools, view_seed)
+        images = compose([bodies[name].mesh for name in WHOLE], true.camera, view_seed)
         for name, image in zip(WHOLE, images, strict=True):
             noise = torch.Generator().manual_seed(view_seed)
             exposed = expose(image, refine.without_noise(sensor), noise)
