@@ -6,6 +6,8 @@ Needs no pose model and no image: rendering and exporting a saved person start h
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from viewsynth import bodies
 from viewsynth.bodies import poses
 from viewsynth.reconstruct.canonical import Canonical
 from viewsynth.reconstruct.volume import Clothier
+from viewsynth.reconstruct.warp import move
 from viewsynth.records import Person
 from viewsynth.render.meshes import Mesh
 
@@ -21,7 +24,7 @@ MODES = ("fitted", "relaxed", "walk")
 
 
 class Poser:
-    """A body with its clothing and its bank of poses, prepared once.
+    """A body with its clothing, its bank of poses and its canonical pose, prepared once.
 
     Args:
         body: The body.
@@ -81,17 +84,42 @@ def meshes(people: list[Person], poser: Poser, mode: str = "relaxed") -> list[Me
     Raises:
         ValueError: If the mode is unknown.
     """
-    body = poser.body
+    dressed = clothed(people, poser, posed(people, poser, mode).detach())
     return [
-        Mesh(
-            vertices,
-            body.faces,
-            body.uvs,
-            body.face_uvs,
-            *(torch.from_numpy(image).to(vertices.device) for image in (one.texture, one.seen)),
-        )
-        for one, vertices in zip(people, posed(people, poser, mode).detach(), strict=True)
+        dataclasses.replace(mesh, vertices=bodies.stand(mesh.vertices[None])[0]) for mesh in dressed
     ]
+
+
+@torch.no_grad()
+def clothed(people: list[Person], poser: Poser, vertices: Tensor) -> list[Mesh]:
+    """The textured surfaces of people whose bodies are posed already.
+
+    Args:
+        people: N people with this body.
+        poser: The prepared body.
+        vertices: Of their bodies, anywhere in the world, metres.  [N, V, 3]
+
+    Returns:
+        One mesh per person; the body itself for people without a surface.
+    """
+    canonical = poser.canonical
+    scale = torch.tensor([person.scale for person in people], device=vertices.device)
+    motions = canonical.nodes.motions(vertices / scale[:, None, None])
+    found = []
+    for person, body, motion in zip(people, vertices, motions, strict=True):
+        if person.surface is None:
+            arrays = (body, poser.body.faces, poser.body.uvs, poser.body.face_uvs)
+            images = (person.texture, person.seen)
+        else:
+            own = person.surface
+            points = torch.from_numpy(own.vertices).to(body.device)
+            moved = move(points, canonical.nodes.bind(own.vertices), motion) * person.scale
+            rest = (own.faces.astype(np.int64), own.uvs, own.face_uvs.astype(np.int64))
+            arrays = (moved, *(torch.from_numpy(array).to(body.device) for array in rest))
+            images = (own.texture, own.seen)
+        maps = (torch.from_numpy(image).to(body.device) for image in images)
+        found.append(Mesh(*arrays, *maps))
+    return found
 
 
 def _share(body) -> Tensor:

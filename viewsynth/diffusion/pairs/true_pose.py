@@ -40,10 +40,11 @@ def in_true_pose(
         if true_size:
             one.scale *= stature(true_joints(row)) / stature(joints_of(one, tools))
         posed.append(one)
-    return [
-        dataclasses.replace(one, vertices=placed(one.vertices, true_joints(row), row, tools))
-        for one, row in zip(posing.meshes(posed, tools.poser, "fitted"), rows, strict=True)
+    standing = posing.posed(posed, tools.poser, "fitted")
+    vertices = [
+        placed(one, true_joints(row), row, tools) for one, row in zip(standing, rows, strict=True)
     ]
+    return posing.clothed(posed, tools.poser, torch.stack(vertices))
 
 
 def true_joints(row: dict) -> Tensor:

@@ -197,6 +197,7 @@ def posed_bodies(
         seen=np.zeros(colours.shape[:2], np.uint8),
         shape=tools.body.shape_mean.cpu().numpy(),
         offsets=0 * person.offsets,
+        surface=None,
         scale=1.0,
         quality={**person.quality, "bald": False},
     )
@@ -221,7 +222,7 @@ class _TrueView:
 def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
     """Body with the true shape, pose and cameras, but our clothing offsets and texture."""
     shape = np.float32([row["phenotype"][name] for name in tools.body.shapes])
-    true = dataclasses.replace(person, shape=shape, scale=1.0)
+    true = dataclasses.replace(person, shape=shape, scale=1.0, surface=None)
     [mesh] = in_true_pose([true], [row], tools, true_size=True)
     view = _TrueView(
         [picture.camera for picture in ground],
