@@ -255,7 +255,7 @@ def test_rungs_differ_in_one_thing_each(identity, pictures):
 @pytest.mark.slow
 def test_the_ladder_draws_each_person_at_the_cameras_of_its_crops(identity, tools, ground, capsys):
     made, fits = identity.climb(ground, tools)
-    assert list(fits) == list(ground) and min(map(min, fits.values())) > 0.5
+    assert list(fits) == list(ground) and min(map(min, fits.values())) > 0.7
     for pid, crops in ground.items():
         photo, *_, alone, fused = (images[pid] for images in made.values())
         for crop, first, *drawn in zip(crops, photo, alone, fused, strict=True):
@@ -263,7 +263,7 @@ def test_the_ladder_draws_each_person_at_the_cameras_of_its_crops(identity, tool
             mask = parse(crop, tools.pose_model).mask > 0.9
             inner = ndimage.binary_erosion(mask, iterations=5)
             for image in drawn:  # in the colours of the photo, and in the same place
-                assert np.abs(image[inner].astype(int) - crop[inner]).mean() < 30
+                assert np.abs(image[inner].astype(int) - crop[inner]).mean() < 20
                 assert np.abs(image[:5].astype(int) - crop[:5]).mean() > 10
     for pid in ("1", "2"):  # nothing is fused
         alone, fused = (images[pid][0] for images in list(made.values())[-2:])
