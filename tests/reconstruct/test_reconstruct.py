@@ -91,7 +91,7 @@ def test_a_person_in_a_batch_equals_the_same_person_alone(tools, rendered, fused
     clean = Sensor(noise=0.0, jpeg=0)  # noise depends on the box, which may differ by a pixel
     for person in (alone, together):
         [mesh] = posing.meshes([person], tools.poser, "relaxed")
-        joints.append(bodies.keypoints(tools.body, mesh.vertices[None]))
+        joints.append(bodies.keypoints(tools.body, posing.posed([person], tools.poser)))
         views = [Shot(0, e, 30.0, f"e{e}") for e in (30.0, 60.0, 90.0)]
         pictures.append(render_views([mesh], ["a"], views, clean, 0))
     height = float(mesh.vertices[:, 1].max())
