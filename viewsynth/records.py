@@ -27,6 +27,7 @@ PLATFORMS = ("drone", "cctv", "wearable", "handheld", "unknown")
 VIEWS = ("aerial", "ground")
 SPLITS = ("train", "query", "gallery")
 SOURCES = ("real", "synthetic")
+MESH = "mesh"  # body of a person, and modality of a sample, that is a mesh of the user's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Sample:
         view: One of `VIEWS`.
         split: One of `SPLITS`.
         source: One of `SOURCES`.
-        modality: Kind of sensor, e.g. "rgb" or "ir".
+        modality: Kind of sensor, e.g. "rgb" or "ir"; `MESH`: a file with the person's surface.
         outfit: Clothing label: only crops of one (pid, outfit) show the same clothes.
         session: Recording session.
         elevation: Degrees above the horizon at which the camera sees the person; None = unknown.
@@ -214,7 +215,8 @@ class Surface:
     """The clothed surface of a person: a closed mesh around the body, textured by the crops.
 
     Args:
-        vertices: Around the body in its canonical pose, metres.  float32 [V, 3]
+        vertices: Around the body in its canonical pose, or of an own mesh in the world, metres.
+            float32 [V, 3]
         faces: Counter-clockwise seen from outside.  int32 [F, 3]
         uvs: Texture coordinates in [0, 1], v up.  float32 [U, 2]
         face_uvs: Indices into `uvs`.  int32 [F, 3]
@@ -236,7 +238,8 @@ class Person:
 
     Args:
         pid: Identity.
-        body: Name of the body model, a module of `viewsynth.bodies`.
+        body: Name of the body model, a module of `viewsynth.bodies`; or `MESH`: there is none, the
+            surface is drawn as it is, and shape, pose, offsets and atlas are empty.
         shape: Shape coefficients of that body.  float32 [S]
         pose: Fitted pose, rotation vectors (radians) in the body's own bone order.  float32 [P, 3]
         offsets: Clothing and hair thickness along the vertex normals, metres.  float32 [V]
@@ -246,7 +249,8 @@ class Person:
         quality: Fit quality: landmark error, silhouette, spread, vote, aspect and derived flags.
         fallback: "" (fitted pose), "walk" (walking pose on the fitted shape) or "mean" (mean body).
         surface: The clothed surface; None = the body itself is drawn.
-        sources: One dict per source image: file, sha256, camid, elevation, azimuth, quality.
+        sources: One dict per source image: file, sha256, camid, elevation, azimuth, quality; and
+            of an own mesh: file, sha256, mesh (what was found and done).
         fingerprint: Hash of the sources and of all settings that affect this person.
     """
 

@@ -3,7 +3,7 @@
 
 viewsynth export body|sheet|market|cargo|webdataset outputs/demo [--output DIR or URL]
 
-- body: `<person>.glb`, textured, standing, facing +z.
+- body: `<person>.glb`, textured, standing, facing +z; your own meshes as they were drawn.
 - sheet: `<person>.png`, all views, one row per elevation.
 - market: `bounding_box_train/0001_c2s1_900001_01.jpg` (Market-1501), cameras 1 to 6, people 1 to
   1501: what the readers of fast-reid, torchreid and viewsynth accept.
@@ -220,10 +220,10 @@ def _bodies(config: Config, rows: list[dict], target: Target) -> list[dict]:
     """Write one GLB file per person."""
     from viewsynth import bodies
     from viewsynth.reconstruct.posing import Poser
-    from viewsynth.records import Person
+    from viewsynth.records import MESH, Person
     from viewsynth.report import glb
 
-    written, posers = [], {}
+    written, posers = [], {MESH: None}
     for file, views in _people(config, rows):
         person = Person.load(path_inside(config.run, file))
         if person.body not in posers:

@@ -3,6 +3,7 @@
 
     accelerate launch generate.py                                a demo with rendered people
     accelerate launch generate.py --data.root DIR                your own images
+    accelerate launch generate.py --data.meshes DIR              your own 3D models of people
     accelerate launch generate.py preset.yaml --views.sample 8   a preset with one change
 
 Run the same command again to continue after a stop; more people or more views extend the run.
@@ -48,8 +49,12 @@ class Data(Reading, Source):
 
     root: Path | None = None
     """Folder of <person>/*.jpg, *.jpg (one person each) or metadata.csv; None = rendered people."""
+    meshes: Path | None = None
+    """Folder of <pid>.glb, .gltf, .obj or .ply: meshes of standing people, made elsewhere, that are
+    drawn instead of our reconstruction. With a root, of the people of the images, which give what
+    was seen; without one, each file is a person."""
     people: int = 6
-    """Number of rendered people, without a root."""
+    """Number of rendered people, without a root and meshes."""
     per_person: int | None = None
     """Largest number of images per person, chosen at random; None = all."""
     crops: Literal["auto", "yes", "no"] = "auto"
@@ -118,7 +123,8 @@ class Config:
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        name = self.data.root.expanduser().resolve().name if self.data.root else "demo"
+        given = self.data.root or self.data.meshes
+        name = given.expanduser().resolve().name if given else "demo"
         return (self.output or Path("outputs") / (name or "root")).expanduser().resolve()
 
 
@@ -205,27 +211,41 @@ def check(config: Config) -> None:
         smplx = weights.smplx_model(config.weights.smplx)
         # The workers inherit it; a later export of the run needs it set by the user.
         os.environ["VIEWSYNTH_SMPLX"] = str(smplx)
-    if config.data.root is not None:
-        root = config.data.root.expanduser().resolve()
-        if not root.is_dir():
-            what = "is a file, not a folder" if root.exists() else "does not exist"
-            raise FileNotFoundError(
-                f"data.root must be a folder of images; {config.data.root} {what}: give the path "
-                "of the folder, or leave data.root out for rendered people"
-            )
-        if config.folder.resolve().is_relative_to(root):
-            raise ValueError(
-                "output must not be inside data.root, or the next run would read it; got "
-                f"{config.folder} in {root}"
-            )
+    for key, given in (("root", config.data.root), ("meshes", config.data.meshes)):
+        if given is not None:
+            _check_input(key, given, config.folder.resolve())
     found = refine.find(config.refine, whole=False)
+    if found and config.data.meshes and not config.data.root:
+        raise ValueError(
+            "refine.engine needs photos of the people, and data.meshes alone has none: give them "
+            "with data.root, or leave refine.engine out"
+        )
     if config.commercial:
         require_commercial(_licences(config, found))
 
 
+def _check_input(key: str, given: Path, output: Path) -> None:
+    """Check one of the input folders."""
+    root = given.expanduser().resolve()
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise FileNotFoundError(
+            f"data.{key} must be a folder of {'images' if key == 'root' else key}; {given} {what}: "
+            f"give the path of the folder, or leave data.{key} out"
+            + " for rendered people"
+            * (key == "root")
+        )
+    if output.is_relative_to(root):
+        raise ValueError(
+            f"output must not be inside data.{key}, or the next run would read it; got {output} in "
+            f"{root}"
+        )
+
+
 def _licences(config: Config, found: refine.Found | None) -> dict[str, str]:
     """Licences of the images and the refiner; rendered people have the licence of viewsynth."""
-    data = {"data": config.data.licence if config.data.root else "Apache-2.0"}
+    given = config.data.root or config.data.meshes
+    data = {"data": config.data.licence if given else "Apache-2.0"}
     return data | ({"refiner": found.licence} if found else {})
 
 
@@ -238,8 +258,11 @@ def settings_of(config: Config, device: str) -> dict:
         del tree[key]
     tree["data"] = reading.non_default(tree["data"])
     del tree["data"]["people"]
-    if config.data.root:
-        tree["data"]["root"] = config.data.root.expanduser().resolve().as_posix()
+    for key in ("root", "meshes"):
+        if given := getattr(config.data, key):
+            tree["data"][key] = given.expanduser().resolve().as_posix()
+    if not config.data.meshes:  # runs from before this option can be resumed
+        del tree["data"]["meshes"]
     return tree | {"refine": refine.settings(config.refine), "device": device}
 
 
@@ -253,11 +276,15 @@ def _claim(folder: Path, settings: dict) -> None:
 
 
 def _input(config: Config) -> tuple[Path, list, list]:
-    """Root, samples and rejects of the data set; without a root, the demo is rendered first."""
+    """Root, samples and rejects of the data set; without any, the demo is rendered first."""
     from viewsynth import data
     from viewsynth.data import layout
+    from viewsynth.generate import meshes
 
-    root = config.data.root
+    root, own = config.data.root, config.data.meshes and config.data.meshes.expanduser().resolve()
+    if own and root is None:
+        _say("data.meshes without data.root: no photos, so nothing counts as seen")
+        return own, *meshes.alone(own)
     if root is None:
         from viewsynth.world import shots
 
@@ -280,6 +307,10 @@ def _input(config: Config) -> tuple[Path, list, list]:
             )
     if config.data.per_person:
         samples = manifest.random_subset(samples, config.data.per_person, config.seed)
+    if own:
+        samples, unknown, told = meshes.attach(own, samples)
+        dataset.rejects.extend(unknown)
+        _say("\n".join(told))
     return dataset.root, samples, dataset.rejects
 
 

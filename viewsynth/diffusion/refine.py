@@ -340,8 +340,8 @@ class Refiner:
 
 
 def used_sources(person: Person) -> list[dict]:
-    """The sources of a person that its reconstruction used."""
-    return [one for one in person.sources if one.get("used", True)]
+    """The photos of a person that its reconstruction used."""
+    return [one for one in person.sources if one.get("used", True) and "mesh" not in one]
 
 
 def _nearest(view: View, person: Person) -> int:

@@ -17,7 +17,7 @@ from viewsynth import __version__, manifest
 from viewsynth.generate import gather
 from viewsynth.generate.options import camera
 from viewsynth.generate.worker import ChunkResult, Job, relative
-from viewsynth.records import Person, Reject, Verdict, View
+from viewsynth.records import MESH, Person, Reject, Verdict, View
 from viewsynth.runtime.files import folder_of, stem_of
 from viewsynth.runtime.images import COMPOSITE, filmstrip, jpeg, png
 
@@ -111,15 +111,7 @@ def _loaded(
         try:
             photos = synthesizer.photos_of(person, job.root)
         except gather.UnusableError as error:
-            rejects.append(
-                Reject(
-                    source=error.source,
-                    stage=error.stage,
-                    reason=str(error),
-                    kind=error.kind,
-                    pid=made["pid"],
-                )
-            )
+            rejects.append(_unusable(error, made["pid"]))
             continue
         subjects.append(Subject(person, made["outfit"], photos))
     return subjects, rejects
@@ -141,7 +133,7 @@ def _reconstruct(
     subjects = []
     outcomes = synthesizer.outcomes(groups, job.root, tools.alike)
     for group, outcome in zip(groups, outcomes, strict=True):
-        first, samples = group.samples[0], {sample.name: sample for sample in group.samples}
+        first, samples = group.first, {sample.name: sample for sample in group.samples}
         for reject in outcome.rejects:
             source = gather.source_of(samples[reject.source], job)
             rejects.append(dataclasses.replace(reject, source=source))
@@ -153,8 +145,17 @@ def _reconstruct(
             continue
         for number, tiles in enumerate(outcome.overlays):
             put(f"report/fit/{stem_of(first.pid, first.outfit)}_{number}.jpg", filmstrip, tiles)
-        subjects.append(Subject(person, first.outfit, synthesizer.photos(person, group)))
+        try:
+            subjects.append(Subject(person, first.outfit, synthesizer.photos(person, group)))
+        except gather.UnusableError as error:
+            rejects.append(_unusable(error, person.pid))
     return subjects, rejects
+
+
+def _unusable(error: gather.UnusableError, pid: str) -> Reject:
+    return Reject(
+        source=error.source, stage=error.stage, reason=str(error), kind=error.kind, pid=pid
+    )
 
 
 def _views(
@@ -182,10 +183,12 @@ def _row(
     from viewsynth.diffusion import refine
 
     stem = f"{folder_of(person.pid)}/{f'{folder_of(outfit, 60)}+' if outfit else ''}{name}"
-    verdict, sources = judge.judge_view(view, person), refine.used_sources(person)
+    verdict = judge.judge_view(view, person)
+    sources = [source for source in person.sources if source.get("used", True)]
     if not verdict.keep:
         return {}, _judged(verdict, f"{sources[0]['file']} {name}", person.pid)
-    cameras = sorted({str(source.get("camid", "0")) for source in sources})
+    photos = refine.used_sources(person)
+    cameras = sorted({str(source.get("camid", "0")) for source in photos}) or [MESH]
     height, width = view.image.shape[:2]
     off = not view.mask.any()
     return {
@@ -209,12 +212,12 @@ def _row(
         "seen_file_name": f"seen/{stem}.png",
         "person": f"people/{stem_of(person.pid, outfit)}.safetensors",
         "sources": [
-            {key: source[key] for key in ("file", "sha256", "frame") if key in source}
+            {key: source[key] for key in ("file", "sha256", "frame", "mesh") if key in source}
             for source in sources
         ],
         "seed": job.config.seed,
         "engine": {"viewsynth": __version__, "body": person.body, **job.revisions},
-        "pose_mode": job.config.pose.mode,
+        "pose_mode": MESH if person.body == MESH else job.config.pose.mode,
         "fallback": person.fallback,
         "scores": verdict.scores,
         "weight": float(verdict.weight),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +19,12 @@ import numpy as np
 from viewsynth import manifest
 from viewsynth.data import frames
 from viewsynth.generate.worker import Job, relative
-from viewsynth.records import Person, Reject, Sample
+from viewsynth.records import MESH, Person, Reject, Sample
 from viewsynth.runtime.files import sha256
 
 if TYPE_CHECKING:
     from viewsynth import reconstruct
+    from viewsynth.reconstruct.own_mesh import OwnMesh
 
 Box = tuple[int, int, int, int]
 CROPS = ("auto", "yes", "no")
@@ -33,12 +35,16 @@ class PersonCrops:
     """The usable crops of one person.
 
     Args:
+        mesh: The mesh that takes the place of the reconstruction.
+        mesh_sample: Its sample.
         found: Number of people in the source image, if it shows several.
         samples: One per crop.
         images: The crops.  uint8 [H, W, 3] each
         sha256: Hash of the file of each crop, in hex.
     """
 
+    mesh: OwnMesh | None = None
+    mesh_sample: Sample | None = None
     found: int = 1
     samples: list[Sample] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
@@ -49,6 +55,11 @@ class PersonCrops:
         self.samples.append(sample)
         self.images.append(image)
         self.sha256.append(digest)
+
+    @property
+    def first(self) -> Sample:
+        """The first sample; of a person without crops that of the mesh."""
+        return self.samples[0] if self.samples else self.mesh_sample
 
 
 class UnusableError(Exception):
@@ -72,7 +83,8 @@ def crops(
 
     Returns:
         One group per person: one, or several where a single image shows several people; and a
-        reject for every image or frame that cannot be used.
+        reject for every image or frame that cannot be used. None if the mesh of the person cannot
+        be used.
     """
     own, others, rejects = PersonCrops(), [], []
     files = [path for sample in entry.samples for path in sample.paths]
@@ -101,7 +113,13 @@ def crops(
             reject(source_of(sample, job), error.stage, str(error), error.kind)
         return []
 
-    for sample in entry.samples:
+    for sample in (sample for sample in entry.samples if sample.modality == MESH):
+        try:
+            own.mesh, own.mesh_sample = _mesh(sample, hashed, expected), sample
+        except UnusableError as error:
+            reject(source_of(sample, job), error.stage, str(error), error.kind)
+            return [], rejects
+    for sample in (sample for sample in entry.samples if sample.modality != MESH):
         tracklet = frames.has_frames(sample)
         found = frames.best_frames(sample, people, unreadable) if tracklet else people(sample)
         for number, (part, image) in enumerate(found, 1):
@@ -113,7 +131,20 @@ def crops(
             )
             others.append(PersonCrops(found=len(found)))
             others[-1].add(part, image, hashed(part.paths[0]))
-    return ([own] if own.samples else []) + others, rejects
+    return ([own] if own.samples or own.mesh else []) + others, rejects
+
+
+def _mesh(sample: Sample, hashed: Callable, expected: dict) -> OwnMesh:
+    """Read the mesh of a sample, if none of its files has changed."""
+    from viewsynth.reconstruct import own_mesh
+
+    for path in sample.paths:
+        if problem := _changed(hashed(path), expected[path]):
+            raise UnusableError(f"{path.name}: {problem}", "input", "fault")
+    try:
+        return own_mesh.load(sample.paths[0], sample.name, hashed(sample.paths[0]))
+    except own_mesh.MeshError as error:
+        raise UnusableError(f"the mesh cannot be used: {error}", "input") from error
 
 
 def source_of(sample: Sample, job: Job) -> str:
@@ -202,7 +233,7 @@ def source_crops(person: Person, root: Path) -> list[np.ndarray]:
     """
     images = []
     for source in person.sources:
-        if not source.get("used", True):
+        if not source.get("used", True) or "mesh" in source:
             continue
         path, box = root / source["file"], source["box"]
         try:
@@ -216,4 +247,16 @@ def source_crops(person: Person, root: Path) -> list[np.ndarray]:
                 "fault",
                 source["file"],
             ) from error
+    if not images:
+        raise no_photo(person)
     return images
+
+
+def no_photo(person: Person) -> UnusableError:
+    """The error of a person without a photo, whom a refiner cannot repair."""
+    return UnusableError(
+        "the refiner needs a photo of the person, and this mesh has none: give photos with "
+        "--data.root, or leave --refine.engine out",
+        "refine",
+        source=person.sources[0]["file"],
+    )

@@ -25,8 +25,8 @@ from viewsynth.generate import gather, inputs
 from viewsynth.generate.options import camera
 from viewsynth.generate.rendered import RenderedView, camera_names, to_rendered_view
 from viewsynth.generate.worker import relative
-from viewsynth.reconstruct import Outcome, Tools, posing
-from viewsynth.records import Person, View, seed_of
+from viewsynth.reconstruct import Outcome, Tools, own_mesh, posing
+from viewsynth.records import MESH, Person, View, seed_of
 from viewsynth.render import views as rendering
 from viewsynth.render.options import Sensor
 from viewsynth.runtime import weights
@@ -264,7 +264,7 @@ class Synthesizer:
         """A person with what the refiner needs."""
         if not isinstance(person, Person):
             raise TypeError(f"expected a Person or None in the list, got {type(person).__name__}")
-        if person.body != self.tools.body.name:
+        if person.body not in (self.tools.body.name, MESH):
             raise ValueError(
                 f"{person.pid!r} was reconstructed with the body {person.body!r}, this synthesizer "
                 f"has {self.tools.body.name!r}: render with Synthesizer(body={person.body!r})"
@@ -302,12 +302,16 @@ class Synthesizer:
             self.tools,
             [group.sha256 for group in groups],
             alike,
+            [group.mesh for group in groups],
         )
         for group, outcome in zip(groups, outcomes, strict=True):
+            if outcome.person is None and group.mesh is not None:
+                outcome.person = own_mesh.person(group.mesh, group.first.pid)
             if (person := outcome.person) is None:
                 continue
             person.quality["found"] = group.found
-            samples = {sample.name: sample for sample in group.samples}
+            own = [group.mesh_sample] if group.mesh_sample else []
+            samples = {sample.name: sample for sample in [*group.samples, *own]}
             for source in person.sources:
                 sample = samples[source["file"]]
                 source |= {"sample": sample.name, "box": sample.box and list(sample.box)}
@@ -325,9 +329,14 @@ class Synthesizer:
 
         Returns:
             float32 [3, H, W] in [0, 1] for each source that is used.
+
+        Raises:
+            gather.UnusableError: If there is no photo.
         """
         if self.refiner is None:
             return []
+        if not refine.used_sources(person):
+            raise gather.no_photo(person)
         crops = {s.name: image for s, image in zip(group.samples, group.images, strict=True)}
         return [self.refiner.fitted(crops[one["sample"]]) for one in refine.used_sources(person)]
 
@@ -356,7 +365,7 @@ class Synthesizer:
         """Pose, render and, with a refiner, refine.
 
         Args:
-            subjects: The people; their bodies are posed in one batch.
+            subjects: The people; their bodies are posed in one batch, meshes are drawn as they are.
             shots: The cameras, each of one of the people.
             pose: See `viewsynth.reconstruct.posing.posed`.
             sensor: The virtual camera.

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from viewsynth.records import Person, Reject, Verdict, View
+from viewsynth.records import MESH, Person, Reject, Verdict, View
 
 LEAST_SEEN = 0.12  # share of the body's texels that must be observed in a crop
 LEAST_OVERLAP = 0.45  # IoU of the fitted body and the mask
@@ -25,6 +25,7 @@ FLAG_TEXT = {
     "small": "the crops have too few pixels for details",
     "mixed": "the crops seem to show different people",
     "elevation": "the given elevation is implausible and was replaced by an estimate",
+    "unobserved": "a mesh without photos: nothing of the person was observed",
 }
 FIT = ("error", "silhouette", "spread", "doubt", "aspect")  # flags of the fit, of equal weight
 SCORES = (
@@ -47,7 +48,9 @@ def judge_person(person: Person) -> Verdict:
 
     A person is rejected if too little of the body was observed or the fit failed: a low overlap
     with the mask, or three or more flags of the fit. (With two, reconstruction has already replaced
-    the fitted pose by a fallback, which lowers the weight.)
+    the fitted pose by a fallback, which lowers the weight.) A mesh of the user's own is rejected only
+    if it overlaps with the masks of the photos as little; what no photo shows lowers the weight of
+    its views.
 
     Args:
         person: Reconstructed person with its FitQuality.
@@ -59,12 +62,19 @@ def judge_person(person: Person) -> Verdict:
     flags = quality.get("flags", [])
     misfits = [flag for flag in flags if flag in FIT]
     reasons = []
-    if quality["seen_texels"] < LEAST_SEEN:
+    if quality["seen_texels"] < LEAST_SEEN and person.body != MESH:
         reasons.append(
             f"only {quality['seen_texels']:.0%} of the body was seen, "
             f"at least {LEAST_SEEN:.0%} is required"
         )
-    if quality["overlap"] < LEAST_OVERLAP or len(misfits) >= 3:
+    if person.body == MESH:
+        if quality.get("overlap", 1.0) < LEAST_OVERLAP:
+            reasons.append(
+                f"the mesh does not match the photos: its outline and the person's overlap by "
+                f"{quality['overlap']:.0%}, at least {LEAST_OVERLAP:.0%} is required; check that "
+                "the file shows this person, standing"
+            )
+    elif quality["overlap"] < LEAST_OVERLAP or len(misfits) >= 3:
         what = "; ".join(FLAG_TEXT[flag] for flag in misfits) or FLAG_TEXT["silhouette"]
         reasons.append(f"the fit failed: {what}")
     scores = {key: quality[key] for key in SCORES if key in quality}

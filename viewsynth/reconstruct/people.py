@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ from viewsynth.reconstruct import (
     fill,
     fit,
     foreign,
+    mesh_photos,
     quality,
     relief,
     surface,
@@ -33,6 +34,7 @@ from viewsynth.reconstruct import (
     texture,
 )
 from viewsynth.reconstruct.canonical import Volume
+from viewsynth.reconstruct.own_mesh import OwnMesh
 from viewsynth.reconstruct.parse import Parse, parse
 from viewsynth.reconstruct.posing import Poser
 from viewsynth.reconstruct.tflite import Model
@@ -112,6 +114,7 @@ def reconstruct(
     tools: Tools,
     digests: list[list[str]] | None = None,
     alike: Callable[[list[np.ndarray], list[int]], np.ndarray] | None = None,
+    meshes: Sequence[OwnMesh | None] = (),
 ) -> list[Outcome]:
     """Reconstruct the people of a chunk.
 
@@ -121,6 +124,7 @@ def reconstruct(
         tools: See `load`.
         digests: SHA-256 of the file of every sample, for the record.
         alike: `alike(images, owners)` gives log odds [N, N] to add to those of `foreign`.
+        meshes: Of each person the mesh that takes the place of the reconstruction, or None.
 
     Returns:
         One outcome per person, in their order.
@@ -144,8 +148,10 @@ def reconstruct(
     scores = [quality.of_crop(crop, found, row, overlaps[row]) for row, crop in enumerate(crops)]
     for place, owner in enumerate(owners):
         rows = [row for row, crop in enumerate(crops) if crop.owner == owner]
-        outcomes[owner].person = _assemble(
-            [crops[row] for row in rows],
+        mesh = meshes[owner] if meshes else None
+        own = [crops[row] for row in rows]
+        person = _assemble(
+            own,
             [paints[row] for row in rows],
             [scores[row] for row in rows],
             found,
@@ -153,8 +159,15 @@ def reconstruct(
             rows,
             place,
             tools,
-            [_digest(people[owner], digests[owner], crops[row].sample) for row in rows],
+            [_digest(people[owner], digests[owner], crop.sample) for crop in own],
+            bare=mesh is not None,
         )
+        if mesh is not None:
+            looks, places = mesh_photos.looks(own, found, vertices, rows, person.sources)
+            person, masks = mesh_photos.observe(mesh, person, looks)
+            for at, covered in zip(places, masks, strict=True):
+                fronts[rows[at]] = covered
+        outcomes[owner].person = person
         outcomes[owner].overlays = [_overlay(crops[row], fronts[row]) for row in rows]
     return outcomes
 
@@ -263,9 +276,12 @@ def _digest(samples, digests, sample) -> str:
 
 
 def _assemble(
-    crops, paints, scores, found: fit.Fit, vertices, rows, place, tools: Tools, digests
+    crops, paints, scores, found: fit.Fit, vertices, rows, place, tools: Tools, digests, bare=False
 ) -> Person:
-    """Put one person together; crops with a bad fit are not used if there is a good one."""
+    """Put one person together; crops with a bad fit are not used if there is a good one.
+
+    With `bare` without the clothed surface, which an own mesh will replace.
+    """
     good = [k for k, score in enumerate(scores) if quality.misfits(score) < 2] or list(
         range(len(crops))
     )
@@ -284,10 +300,17 @@ def _assemble(
         shape, offsets = tools.body.shape_mean, 0 * offsets
     standing = tools.body.vertices(shape[None], 0 * tools.body.pose_mean[None])[0, :, 1]
     clothed = None
-    if not fallback:
+    if not (fallback or bare):
         own = [rows[k] for k in good]
         clothed = _clothe(
-            [crops[k] for k in good], found, vertices[own], own, (colours, seen), tones, trust, tools
+            [crops[k] for k in good],
+            found,
+            vertices[own],
+            own,
+            (colours, seen),
+            tones,
+            trust,
+            tools,
         )
     sources = [
         {

@@ -17,7 +17,7 @@ from viewsynth.bodies import poses
 from viewsynth.reconstruct.canonical import Canonical
 from viewsynth.reconstruct.volume import Clothier
 from viewsynth.reconstruct.warp import move
-from viewsynth.records import Person
+from viewsynth.records import MESH, Person, Surface
 from viewsynth.render.meshes import Mesh
 
 MODES = ("fitted", "relaxed", "walk")
@@ -70,12 +70,12 @@ def posed(people: list[Person], poser: Poser, mode: str = "relaxed") -> Tensor:
     return bodies.stand(vertices * scale[:, None, None])
 
 
-def meshes(people: list[Person], poser: Poser, mode: str = "relaxed") -> list[Mesh]:
+def meshes(people: list[Person], poser: Poser | None, mode: str = "relaxed") -> list[Mesh]:
     """The textured surfaces of people, posed for rendering.
 
     Args:
-        people: See `posed`.
-        poser: See `posed`.
+        people: N people with this body, or with a mesh of their own, which has no pose.
+        poser: The prepared body; None if all people have a mesh of their own.
         mode: See `posed`.
 
     Returns:
@@ -84,10 +84,25 @@ def meshes(people: list[Person], poser: Poser, mode: str = "relaxed") -> list[Me
     Raises:
         ValueError: If the mode is unknown.
     """
-    dressed = clothed(people, poser, posed(people, poser, mode).detach())
+    dressed, moved = iter(()), [person for person in people if person.body != MESH]
+    if moved:
+        dressed = iter(clothed(moved, poser, posed(moved, poser, mode).detach()))
+    device = poser.bank.device if poser else torch.device("cpu")
     return [
-        dataclasses.replace(mesh, vertices=bodies.stand(mesh.vertices[None])[0]) for mesh in dressed
+        _own(person.surface, device) if person.body == MESH else _standing(next(dressed))
+        for person in people
     ]
+
+
+def _standing(mesh: Mesh) -> Mesh:
+    return dataclasses.replace(mesh, vertices=bodies.stand(mesh.vertices[None])[0])
+
+
+def _own(surface: Surface, device: torch.device) -> Mesh:
+    """A surface as it is."""
+    tensors = {key: torch.from_numpy(array).to(device) for key, array in vars(surface).items()}
+    indices = {key: tensors[key].long() for key in ("faces", "face_uvs")}
+    return Mesh(**tensors | indices)
 
 
 @torch.no_grad()

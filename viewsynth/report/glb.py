@@ -20,7 +20,7 @@ def write(person: Person, poser, mode: str = "relaxed") -> bytes:
 
     Args:
         person: Reconstructed person.
-        poser: See `viewsynth.reconstruct.posing.Poser`.
+        poser: See `viewsynth.reconstruct.posing.Poser`; None for an own mesh.
         mode: Pose, see `viewsynth.reconstruct.posing.posed`.
 
     Returns:
@@ -51,7 +51,7 @@ def write(person: Person, poser, mode: str = "relaxed") -> bytes:
         metadata={
             "pid": person.pid,
             "body": person.body,
-            "licence": poser.body.licence,
+            "licence": poser.body.licence if poser else "that of the mesh",
             "digitalSourceType": SYNTHETIC,
             "fingerprint": person.fingerprint,
         },
