@@ -48,8 +48,8 @@ def judge_person(person: Person) -> Verdict:
 
     A person is rejected if too little of the body was observed or the fit failed: a low overlap
     with the mask, or three or more flags of the fit. (With two, reconstruction has already replaced
-    the fitted pose by a fallback, which lowers the weight.) A mesh of the user's own is rejected only
-    if it overlaps with the masks of the photos as little; what no photo shows lowers the weight of
+    the fitted pose by a fallback, which lowers the weight.) A mesh of the user's own is rejected
+    only for a low overlap with the masks of its photos; what no photo shows lowers the weight of
     its views.
 
     Args:

@@ -41,9 +41,7 @@ class Canonical:
 
     def __init__(self, body: Body, clothier: Clothier):
         one = body.shape_mean.new_ones(1)
-        sides = [
-            (f"{side}_{name}", value) for side in ("left", "right") for name, value in APART.items()
-        ]
+        sides = [(f"{side}_{name}", value) for side in ("left", "right") for name, value in APART.items()]
         pose = body.from_angles({name: value * one for name, value in sides})
         bare = body.vertices(body.shape_mean[None], pose)
         self.vertices = clothier.dress(bare, clothier.cloth[None], one)[0]

@@ -124,13 +124,7 @@ def paint(
 
 
 def expose(
-    shell: Shell,
-    binding: Tensor,
-    fit: Fit,
-    row: int,
-    motions: Tensor,
-    mask: np.ndarray,
-    trust: float,
+    shell: Shell, binding: Tensor, fit: Fit, row: int, motions: Tensor, mask: np.ndarray, trust: float
 ) -> Exposure:
     """Project a shell into one crop and find what the crop sees of it.
 

@@ -58,7 +58,6 @@ class Raw:
         faces: int64 [F, 3].
         colours: See `Colours`.
         kind: Where the colours come from: "texture", "material", "vertex" or "face", or several.
-        dropped: Number of triangles without area, which were left out.
         transparent: Whether a material is transparent, which is ignored.
     """
 
@@ -66,7 +65,6 @@ class Raw:
     faces: np.ndarray
     colours: Colours
     kind: str
-    dropped: int
     transparent: bool
 
 
@@ -166,21 +164,19 @@ def _merged(pieces: list) -> Raw:
     height = float(np.sort(np.ptp(every, axis=0))[-1])
     if not height > 0:
         raise MeshError("all vertices lie in one point")
-    painted, kinds, transparent, dropped = [], set(), False, 0
+    painted, kinds, transparent = [], set(), False
     for vertices, faces, visual in pieces:
         corner = vertices[faces]
         area = np.linalg.norm(
             np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1
         )
-        solid = area > 1e-12 * height**2
-        dropped += int((~solid).sum())
-        if not solid.any():
+        if not area.sum() > 1e-9 * height**2:
             continue
-        kind, paint = _paint(faces, solid, visual, float(area[solid].sum()) / 2, height)
+        kind, paint = _paint(faces, visual, float(area.sum()) / 2, height)
         kinds.add(kind)
         mode = getattr(getattr(visual, "material", None), "alphaMode", None)
         transparent |= mode not in (None, "OPAQUE")
-        painted.append((corner[solid], paint))
+        painted.append((corner, paint))
     if not painted:
         raise MeshError("all triangles are without area")
     corners = np.concatenate([corner for corner, _ in painted]).reshape(-1, 3)
@@ -193,7 +189,6 @@ def _merged(pieces: list) -> Raw:
         index.reshape(-1, 3),
         colours,
         " and ".join(sorted(kinds)),
-        dropped,
         transparent,
     )
 
@@ -213,29 +208,27 @@ def _side_by_side(paints: list[Colours]) -> Colours:
     return Colours(np.hstack(images), np.concatenate(places), np.hstack(owners))
 
 
-def _paint(
-    faces: np.ndarray, solid: np.ndarray, visual, area: float, height: float
-) -> tuple[str, Colours]:
-    """The colours of the solid triangles of one geometry, and where they come from."""
+def _paint(faces: np.ndarray, visual, area: float, height: float) -> tuple[str, Colours]:
+    """The colours of the triangles of one geometry, and where they come from."""
     if visual.kind == "texture":
         image, factor = _material(visual.material)
         uv = visual.uv
         if image is not None and uv is not None and len(uv):
-            if not np.isfinite(uv[faces[solid]]).all():
+            if not np.isfinite(uv[faces]).all():
                 raise MeshError("some texture coordinates are not finite numbers")
-            places = _unwrapped(np.asarray(uv, np.float64)[faces[solid]])
+            places = _unwrapped(np.asarray(uv, np.float64)[faces])
             return "texture", _textured(_times(image, factor), places, area, height)
         if factor is not None:
-            return "material", _blocks(np.broadcast_to(factor * 255, (int(solid.sum()), 3, 3)))
+            return "material", _blocks(np.broadcast_to(factor * 255, (len(faces), 3, 3)))
         if "color" in getattr(visual, "vertex_attributes", {}):
             colours = np.asarray(visual.vertex_attributes["color"])[..., :3]
             if colours.dtype.kind == "f":
                 colours = colours * 255
-            return "vertex", _blocks(colours[faces[solid]])
+            return "vertex", _blocks(colours[faces])
     elif visual.kind == "vertex":
-        return "vertex", _blocks(np.asarray(visual.vertex_colors)[faces[solid], :3])
+        return "vertex", _blocks(np.asarray(visual.vertex_colors)[faces, :3])
     elif visual.kind == "face":
-        colours = np.asarray(visual.face_colors)[solid, None, :3]
+        colours = np.asarray(visual.face_colors)[:, None, :3]
         return "face", _blocks(np.repeat(colours, 3, axis=1))
     raise MeshError(
         "the mesh has no colours (no texture that can be read, no vertex colours), and a person "
@@ -283,7 +276,7 @@ def _unwrapped(uv: np.ndarray) -> np.ndarray:
 
 
 def _textured(image: np.ndarray, uv: np.ndarray, area: float, height: float) -> Colours:
-    """An image, averaged down to `DETAIL`; texels of no triangle get the nearest used colour."""
+    """An image; a finer one than `DETAIL` is averaged down, by the texels that are used."""
     tall, wide = image.shape[:2]
     places = np.stack([uv[..., 0], 1 - uv[..., 1]], -1) * [wide, tall]
     flat = places[:, 1:] - places[:, :1]
@@ -294,8 +287,6 @@ def _textured(image: np.ndarray, uv: np.ndarray, area: float, height: float) -> 
         image = _reduced(image, owner >= 0, factor)
         places = places / factor
         owner = _owners(places, image.shape[:2])
-    elif (owner >= 0).any():
-        image = image[_nearest(owner >= 0)]
     return Colours(image, places, owner)
 
 
@@ -308,7 +299,7 @@ def _owners(places: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _reduced(image: np.ndarray, used: np.ndarray, factor: int) -> np.ndarray:
-    """The image with the mean of the used texels of every block."""
+    """The mean of the used texels of every block; that of the nearest one where none is used."""
     weight = np.where(used, 1.0, 0.0).astype(np.float32)
     tall, wide = (-(-side // factor) for side in image.shape[:2])
     room = [(0, tall * factor - image.shape[0]), (0, wide * factor - image.shape[1])]
@@ -320,14 +311,10 @@ def _reduced(image: np.ndarray, used: np.ndarray, factor: int) -> np.ndarray:
     total = blocks(weight)
     sums = np.stack([blocks(weight * image[..., c]) for c in range(3)], -1)
     mean = (sums / np.maximum(total, 1e-6)[..., None]).round().astype(np.uint8)
-    return mean[_nearest(total > 0)] if (total > 0).any() else mean
-
-
-def _nearest(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of the nearest known texel of every texel."""
-    return tuple(
-        ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
-    )
+    if not (total > 0).any():
+        return mean
+    near = ndimage.distance_transform_edt(total == 0, return_distances=False, return_indices=True)
+    return mean[tuple(near)]
 
 
 def _blocks(colours: np.ndarray) -> Colours:

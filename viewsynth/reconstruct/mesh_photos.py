@@ -27,13 +27,13 @@ from viewsynth.records import Person
 from viewsynth.render import zbuffer
 from viewsynth.render.shade import vertex_normals
 
-POINTS = 20_000  # on the surface, for the search
+POINTS = 10_000  # on the surface, for the search
 TALL = 64  # rows of the crops in the search
 STEP = 15.0  # degrees between the turns that are tried
-STRAIGHT = 0.01  # what a turn by other than 90, 180 or 270 degrees must explain better ...
-FORWARD = 0.01  # ... and any turn at all
+STRAIGHT = 0.03  # what a turn by other than 90, 180 or 270 degrees must explain better ...
+FORWARD = 0.02  # ... and any turn at all
 COLOUR = 2.0  # weight of the mean difference of colours, [0, 1], against that of the outlines
-SHIFTS, SCALES = range(-3, 4), (0.94, 0.97, 1.0, 1.03, 1.06)  # columns and sizes that are tried
+SHIFTS, SCALES = range(-3, 4), (0.96, 1.0, 1.04)  # columns and sizes that are tried
 SWINGS = (-20.0, -10.0, 0.0, 10.0, 20.0)  # degrees by which the azimuth of a fit may be off
 BODY_FLAGS = ("error", "silhouette", "riding", "sitting")  # of the fitted body, which is not drawn
 
@@ -50,6 +50,7 @@ class Look:
         aspect: Horizontal stretch of the crop.
         top: Row of the person's highest point; may lie outside a crop that cuts the person.
         bottom: Row of the lowest point, likewise.
+        height: Of the fitted, clothed body, in the units of the body model.
         trust: (0, 1].
     """
 
@@ -60,6 +61,7 @@ class Look:
     aspect: float
     top: float
     bottom: float
+    height: float
     trust: float
 
 
@@ -106,7 +108,8 @@ def looks(crops: Sequence, found: Fit, vertices: Tensor, rows: Sequence[int], so
             ends = pixels[0, :, 1].min(), pixels[0, :, 1].max()
         else:
             ends = inside[0], inside[-1] + 1
-        values = (found.elevation[row], found.azimuth[row], found.aspect[row], *ends)
+        height = vertices[row, :, 1].max() - vertices[row, :, 1].min()
+        values = (found.elevation[row], found.azimuth[row], found.aspect[row], *ends, height)
         trust = source["quality"]["trust"]
         taken.append(Look(crop.image, crop.parse.mask, *map(float, values), trust))
         places.append(place)
@@ -125,11 +128,9 @@ def observe(mesh: OwnMesh, reconstructed: Person, taken: Sequence[Look]) -> tupl
         The person, and of each crop where the mesh lies, bool [H, W].
     """
     points, colours = _points(mesh)
-    degrees = _turn(points, colours, taken)
-    mesh = own_mesh.turned(mesh, degrees)
-    if degrees:
-        mesh = dataclasses.replace(mesh, facts={**mesh.facts, "turn": degrees})
-        points, colours = _points(mesh)
+    height = reconstructed.scale * float(np.median([look.height for look in taken]))
+    mesh = own_mesh.turned(mesh, _turn(points, colours, taken), height)
+    points, colours = _points(mesh)
     cameras = [_place(points, colours, look) for look in taken]
     seen = np.zeros(mesh.owner.shape, np.float32)
     fronts, overlaps = [], []

@@ -19,10 +19,12 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from viewsynth.reconstruct import mesh_files
-from viewsynth.reconstruct.mesh_files import MeshError, Raw
+from viewsynth.reconstruct.mesh_files import MeshError
 from viewsynth.records import MESH, Person, Surface
 
-STATURE = 1.68  # metres, as of every reconstructed person: photos do not say a person's size
+STATURE = 1.68  # metres, if neither the file nor photos say the height
+LIKELY = (1.4, 1.98)  # heights that are believed; a mesh of height 2 was scaled to [-1, 1]
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 LOWEST = 0.75  # height over the largest width, below which a mesh does not stand (arms may spread)
 REVISION = 1  # part of the fingerprint; raise it when the same file would give another person
 
@@ -55,16 +57,20 @@ def load(path: Path, name: str, sha256: str) -> OwnMesh:
         sha256: Hash of the file.
 
     Returns:
-        The mesh. Its `facts` are: "up", the axis that was up; "height", in the units of the file;
-        "colours", where they come from; "triangles"; and, unless zero, the numbers of triangles
-        that were "turned" outwards or "dropped" because they have no area, and of the "open_edges"
-        of holes; "transparent" if transparency was ignored.
+        The mesh. Its `facts` are: "up", the axis that was up; "height", in the file's "unit" (m, cm
+        or mm, if that gives a height between 1.4 and 1.98 m; else it is scaled); "colours", where
+        they come from; "triangles"; and, unless zero, the numbers of triangles that were "turned"
+        outwards and of the "open_edges" of holes; "transparent" if transparency was ignored.
 
     Raises:
         MeshError: If it cannot be used, with the reason.
     """
     raw = mesh_files.read(path)
-    vertices, up, height = _upright(raw.vertices)
+    vertices, up = _upright(raw.vertices)
+    height = float(np.ptp(vertices[:, 1]))
+    units = [unit for unit, size in UNITS.items() if LIKELY[0] <= height * size <= LIKELY[1]]
+    metres = height * UNITS[units[0]] if units else STATURE
+    vertices = _standing(vertices * (metres / height))
     faces, places, turned = outward(vertices, raw.faces, raw.colours.places)
     tall, wide = raw.colours.image.shape[:2]
     uvs, face_uvs = np.unique(places.reshape(-1, 2).astype(np.float32), axis=0, return_inverse=True)
@@ -80,10 +86,10 @@ def load(path: Path, name: str, sha256: str) -> OwnMesh:
     facts = {
         "up": up,
         "height": round(height, 4),
+        "unit": units[0] if units else f"none: scaled to {metres:.2f} m",
         "colours": raw.kind,
         "triangles": len(faces),
         "turned": turned,
-        "dropped": raw.dropped,
         "open_edges": _open_edges(faces),
         "transparent": raw.transparent,
     }
@@ -91,8 +97,8 @@ def load(path: Path, name: str, sha256: str) -> OwnMesh:
     return OwnMesh(name, sha256, surface, raw.colours.owner, facts)
 
 
-def _upright(vertices: np.ndarray) -> tuple[np.ndarray, str, float]:
-    """The vertices in our frame and metres, the axis that was up, and the height in the file."""
+def _upright(vertices: np.ndarray) -> tuple[np.ndarray, str]:
+    """The vertices with y up, and the axis that was up."""
     x, y, z = np.ptp(vertices, axis=0)
     up = "z" if z > y else "y"
     height, depth = max(y, z), min(y, z)
@@ -103,10 +109,13 @@ def _upright(vertices: np.ndarray) -> tuple[np.ndarray, str, float]:
         )
     if up == "z":
         vertices = vertices[:, [0, 2, 1]] * [1, 1, -1]
-    vertices = vertices * (STATURE / height)
+    return vertices, up
+
+
+def _standing(vertices: np.ndarray) -> np.ndarray:
+    """The vertices on the ground, with the middle of their box on the y axis."""
     low, high = vertices.min(0), vertices.max(0)
-    middle = (low + high) / 2
-    return vertices - [middle[0], low[1], middle[2]], up, float(height)
+    return vertices - [(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2]
 
 
 def outward(
@@ -169,26 +178,33 @@ def _means(points: np.ndarray, group: np.ndarray) -> np.ndarray:
 def _open_edges(faces: np.ndarray) -> int:
     """Number of edges of a single triangle, which are the rims of holes."""
     edges = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], -1).reshape(-1, 2), axis=1)
+    edges = edges[edges[:, 0] < edges[:, 1]]  # others are sides of triangles without area
     code = edges[:, 0].astype(np.int64) << 32 | edges[:, 1]
     return int((np.unique(code, return_counts=True)[1] == 1).sum())
 
 
-def turned(mesh: OwnMesh, degrees: float) -> OwnMesh:
-    """The mesh turned about the vertical axis, and again in the middle of the ground.
+def turned(mesh: OwnMesh, degrees: float, height: float) -> OwnMesh:
+    """The mesh turned about the vertical axis and, if its file does not say its height, scaled.
 
     Args:
         mesh: The mesh.
         degrees: From +z towards +x.
+        height: Metres.
     """
-    if not degrees % 360:
+    facts, size = dict(mesh.facts), 1.0
+    if degrees:
+        facts["turn"] = degrees
+    if facts["unit"] not in UNITS:
+        size = height / float(mesh.surface.vertices[:, 1].max())
+        facts["unit"] = f"none: scaled to {height:.2f} m"
+    if facts == mesh.facts:
         return mesh
     turn_rad = np.deg2rad(degrees)
     cos, sin = np.cos(turn_rad), np.sin(turn_rad)
-    x, y, z = mesh.surface.vertices.astype(np.float64).T
-    vertices = np.stack([x * cos + z * sin, y, z * cos - x * sin], 1)
-    middle = (vertices.min(0) + vertices.max(0)) / 2 * [1, 0, 1]
-    surface = dataclasses.replace(mesh.surface, vertices=(vertices - middle).astype(np.float32))
-    return dataclasses.replace(mesh, surface=surface)
+    x, y, z = size * mesh.surface.vertices.astype(np.float64).T
+    vertices = _standing(np.stack([x * cos + z * sin, y, z * cos - x * sin], 1))
+    surface = dataclasses.replace(mesh.surface, vertices=vertices.astype(np.float32))
+    return dataclasses.replace(mesh, surface=surface, facts=facts)
 
 
 def person(

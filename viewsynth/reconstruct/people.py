@@ -303,14 +303,7 @@ def _assemble(
     if not (fallback or bare):
         own = [rows[k] for k in good]
         clothed = _clothe(
-            [crops[k] for k in good],
-            found,
-            vertices[own],
-            own,
-            (colours, seen),
-            tones,
-            trust,
-            tools,
+            [crops[k] for k in good], found, vertices[own], own, (colours, seen), tones, trust, tools
         )
     sources = [
         {
