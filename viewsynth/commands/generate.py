@@ -50,9 +50,8 @@ class Data(Reading, Source):
     root: Path | None = None
     """Folder of <person>/*.jpg, *.jpg (one person each) or metadata.csv; None = rendered people."""
     meshes: Path | None = None
-    """Folder of <pid>.glb, .gltf, .obj or .ply: meshes of standing people, made elsewhere, that are
-    drawn instead of our reconstruction. With a root, of the people of the images, which give what
-    was seen; without one, each file is a person."""
+    """Folder of <pid>.glb, .gltf, .obj or .ply: meshes of people, drawn instead of reconstructions;
+    without a root each file is a person, and nothing counts as seen."""
     people: int = 6
     """Number of rendered people, without a root and meshes."""
     per_person: int | None = None
@@ -211,35 +210,28 @@ def check(config: Config) -> None:
         smplx = weights.smplx_model(config.weights.smplx)
         # The workers inherit it; a later export of the run needs it set by the user.
         os.environ["VIEWSYNTH_SMPLX"] = str(smplx)
-    for key, given in (("root", config.data.root), ("meshes", config.data.meshes)):
-        if given is not None:
-            _check_input(key, given, config.folder.resolve())
+    for key in ("root", "meshes"):
+        if (given := getattr(config.data, key)) is not None:
+            _check_input(f"data.{key}", given, config.folder.resolve())
     found = refine.find(config.refine, whole=False)
     if found and config.data.meshes and not config.data.root:
-        raise ValueError(
-            "refine.engine needs photos of the people, and data.meshes alone has none: give them "
-            "with data.root, or leave refine.engine out"
-        )
+        raise ValueError("refine.engine needs photos of the people of data.meshes: give data.root")
     if config.commercial:
         require_commercial(_licences(config, found))
 
 
 def _check_input(key: str, given: Path, output: Path) -> None:
-    """Check one of the input folders."""
+    """Check the folder that the option `key` gives."""
     root = given.expanduser().resolve()
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise FileNotFoundError(
-            f"data.{key} must be a folder of {'images' if key == 'root' else key}; {given} {what}: "
-            f"give the path of the folder, or leave data.{key} out"
-            + " for rendered people"
-            * (key == "root")
+            f"{key} must be a folder of {'meshes' if 'meshes' in key else 'images'}; {given} {what}"
+            f": give the path of the folder, or leave {key} out for rendered people"
         )
     if output.is_relative_to(root):
-        raise ValueError(
-            f"output must not be inside data.{key}, or the next run would read it; got {output} in "
-            f"{root}"
-        )
+        why = "or the next run would read it"
+        raise ValueError(f"output must not be inside {key}, {why}; got {output} in {root}")
 
 
 def _licences(config: Config, found: refine.Found | None) -> dict[str, str]:

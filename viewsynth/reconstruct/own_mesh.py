@@ -197,7 +197,7 @@ def turned(mesh: OwnMesh, degrees: float, height: float) -> OwnMesh:
     if facts["unit"] not in UNITS:
         size = height / float(mesh.surface.vertices[:, 1].max())
         facts["unit"] = f"none: scaled to {height:.2f} m"
-    if facts == mesh.facts:
+    if not degrees and size == 1:
         return mesh
     turn_rad = np.deg2rad(degrees)
     cos, sin = np.cos(turn_rad), np.sin(turn_rad)

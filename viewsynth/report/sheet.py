@@ -207,7 +207,7 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>viewsynth</title>'
         f"<style>{STYLE}</style></head><body>\n<h1>Aerial views</h1>\n"
-        "<p>Every view is synthetic: a body model with the texture of the source pictures"
+        f"<p>Every view is synthetic: {_drawn(every)}"
         f"{', repaired by a diffusion model' if repaired else ''}.</p>\n"
         f"{summary}\n<h2>Contact sheet</h2>\n<p>Captions: elevation / azimuth in degrees. In the "
         "seen overlay green was seen, red was inferred, grey was invented or is ground.</p>\n"
@@ -218,6 +218,20 @@ def page(people: dict[str, list[dict]], rejects: list[dict], count: int) -> str:
         '<a href="../rejects.jsonl">rejects.jsonl</a> · <a href="../config.yaml">config.yaml</a> · '
         '<a href="../run.json">run.json</a></p>\n</body></html>\n'
     )
+
+
+def _drawn(rows: list[dict]) -> str:
+    """What the views of a run show."""
+    own = {bool(_mesh(row)) for row in rows}
+    reconstructed = "a body model with the texture of the source pictures"
+    if own == {True}:
+        return "meshes of people that were given"
+    return reconstructed + ", or a mesh that was given" * (True in own)
+
+
+def _mesh(row: dict) -> dict:
+    """What was found and done with the own mesh of a person; empty for others."""
+    return next((source["mesh"] for source in row["sources"] if "mesh" in source), {})
 
 
 def _people_table(people: dict[str, list[dict]]) -> str:
@@ -277,7 +291,29 @@ def remarks(rows: list[dict]) -> list[str]:
     ]
     counts = Counter(flag for row in people for flag in _flags(row))
     flags = [f"{n} x flag {flag}: {FLAG_TEXT.get(flag, '')}" for flag, n in counts.most_common()]
-    return crowds * bool(several) + flags
+    return crowds * bool(several) + flags + _mesh_remarks([_mesh(row) for row in people])
+
+
+MESH_REMARKS = {  # key of the facts of a mesh -> what was done
+    "up": "z up, turned to y up",
+    "turn": "turned about the vertical axis, as its photos show it; degrees",
+    "unit": "not in metres; unit",
+    "turned": "with triangles that faced inwards, which were turned",
+    "open_edges": "with holes, which are left open; open edges",
+    "transparent": "transparent, drawn as if it were not",
+}
+PLAIN = {"up": "y", "unit": "m"}  # values that need no remark
+
+
+def _mesh_remarks(facts: list[dict]) -> list[str]:
+    """What was done with the meshes of a run, one sentence per kind; rows have the details."""
+    lines = []
+    for key, text in MESH_REMARKS.items():
+        values = [one[key] for one in facts if one.get(key, PLAIN.get(key)) != PLAIN.get(key)]
+        some = ", ".join(dict.fromkeys(map(str, values[:5]))) + ", …" * (len(values) > 5)
+        detail = "" if key in ("up", "transparent") else f": {some}"
+        lines += [f"{len(values)} x mesh {text}{detail}"] if values else []
+    return lines
 
 
 def _flags(row: dict) -> list[str]:
