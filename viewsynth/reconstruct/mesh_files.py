@@ -160,11 +160,11 @@ def _pieces(scene, trimesh) -> Iterator[tuple[np.ndarray, np.ndarray, object]]:
 
 def _merged(pieces: list) -> Raw:
     """One surface from the geometries of a file."""
-    every = np.concatenate([vertices[faces].reshape(-1, 3) for vertices, faces, _ in pieces])
-    height = float(np.sort(np.ptp(every, axis=0))[-1])
+    every = np.concatenate([vertices[np.unique(faces)] for vertices, faces, _ in pieces])
+    height = float(np.ptp(every, axis=0).max())
     if not height > 0:
         raise MeshError("all vertices lie in one point")
-    painted, kinds, transparent = [], set(), False
+    points, triangles, paints, kinds, transparent = [], [], [], set(), False
     for vertices, faces, visual in pieces:
         corner = vertices[faces]
         area = np.linalg.norm(
@@ -176,17 +176,21 @@ def _merged(pieces: list) -> Raw:
         kinds.add(kind)
         mode = getattr(getattr(visual, "material", None), "alphaMode", None)
         transparent |= mode not in (None, "OPAQUE")
-        painted.append((corner, paint))
-    if not painted:
+        triangles.append(faces + sum(map(len, points)))
+        points.append(vertices)
+        paints.append(paint)
+    if not paints:
         raise MeshError("all triangles are without area")
-    corners = np.concatenate([corner for corner, _ in painted]).reshape(-1, 3)
-    vertices, index = np.unique(corners.astype(np.float32), axis=0, return_inverse=True)
-    colours = _side_by_side([paint for _, paint in painted])
+    every = np.concatenate(points).astype(np.float32) + 0.0  # no -0.0, which is another one
+    vertices, index = np.unique(every, axis=0, return_inverse=True)
+    faces = index.ravel()[np.concatenate(triangles)]
+    used, faces = np.unique(faces, return_inverse=True)  # a vertex of no triangle has no place
+    colours = _side_by_side(paints)
     if (np.ptp(colours.image[colours.owner >= 0], axis=0) == 0).all():
         raise MeshError(f"the whole mesh has one colour (is its texture there?): {EXPORT}")
     return Raw(
-        vertices.astype(np.float64),
-        index.reshape(-1, 3),
+        vertices[used].astype(np.float64),
+        faces.reshape(-1, 3),
         colours,
         " and ".join(sorted(kinds)),
         transparent,

@@ -73,8 +73,9 @@ def load(path: Path, name: str, sha256: str) -> OwnMesh:
     vertices = _standing(vertices * (metres / height))
     faces, places, turned = outward(vertices, raw.faces, raw.colours.places)
     tall, wide = raw.colours.image.shape[:2]
-    uvs, face_uvs = np.unique(places.reshape(-1, 2).astype(np.float32), axis=0, return_inverse=True)
-    uvs = uvs / np.array([wide, tall], np.float32)
+    pairs = np.ascontiguousarray(places.reshape(-1, 2).astype(np.float32))
+    codes, face_uvs = np.unique(pairs.view(np.uint64), return_inverse=True)
+    uvs = codes.view(np.float32).reshape(-1, 2) / np.array([wide, tall], np.float32)
     surface = Surface(
         vertices=vertices.astype(np.float32),
         faces=faces.astype(np.int32),
