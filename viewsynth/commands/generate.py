@@ -275,7 +275,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
 
     root, own = config.data.root, config.data.meshes and config.data.meshes.expanduser().resolve()
     if own and root is None:
-        _say("data.meshes without data.root: no photos, so nothing counts as seen")
+        _say("data.meshes without data.root: fronts are taken to face +z, and nothing as seen")
         return own, *meshes.alone(own)
     if root is None:
         from viewsynth.world import shots
