@@ -27,13 +27,13 @@ from viewsynth.records import Person
 from viewsynth.render import zbuffer
 from viewsynth.render.shade import vertex_normals
 
-POINTS = 10_000  # on the surface, for the search
+CELL = 0.012  # metres, side of the cubes whose vertices are one in the search
 TALL = 64  # rows of the crops in the search
 STEP = 15.0  # degrees between the turns that are tried
 STRAIGHT = 0.03  # what a turn by other than 90, 180 or 270 degrees must explain better ...
 FORWARD = 0.02  # ... and any turn at all
 COLOUR = 2.0  # weight of the mean difference of colours, [0, 1], against that of the outlines
-SHIFTS, SCALES = range(-3, 4), (0.96, 1.0, 1.04)  # columns and sizes that are tried
+SHIFTS, SCALES = range(-3, 4), (0.96, 0.98, 1.0, 1.02, 1.04)  # columns and sizes that are tried
 SWINGS = (-20.0, -10.0, 0.0, 10.0, 20.0)  # degrees by which the azimuth of a fit may be off
 BODY_FLAGS = ("error", "silhouette", "riding", "sitting")  # of the fitted body, which is not drawn
 
@@ -127,11 +127,10 @@ def observe(mesh: OwnMesh, reconstructed: Person, taken: Sequence[Look]) -> tupl
     Returns:
         The person, and of each crop where the mesh lies, bool [H, W].
     """
-    points, colours = _points(mesh)
     height = reconstructed.scale * float(np.median([look.height for look in taken]))
-    mesh = own_mesh.turned(mesh, _turn(points, colours, taken), height)
-    points, colours = _points(mesh)
-    cameras = [_place(points, colours, look) for look in taken]
+    mesh = own_mesh.turned(mesh, _turn(_coarse(mesh), taken), height)
+    coarse = _coarse(mesh)
+    cameras = [_place(coarse, look) for look in taken]
     seen = np.zeros(mesh.owner.shape, np.float32)
     fronts, overlaps = [], []
     for look, camera in zip(taken, cameras, strict=True):
@@ -168,106 +167,156 @@ def quality(fitted: dict, overlap: float, share: float) -> dict:
 # ---- where it faces --------------------------------------------------------------------------
 
 
-def _points(mesh: OwnMesh) -> tuple[np.ndarray, np.ndarray]:
-    """Points on the surface, evenly by area and always the same ones, and their colours."""
-    surface, rng = mesh.surface, np.random.default_rng(0)
-    corner = surface.vertices.astype(np.float64)[surface.faces]
-    area = np.linalg.norm(
-        np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1
-    )
-    steps = (np.arange(POINTS) + rng.random(POINTS)) / POINTS
-    face = np.searchsorted(np.cumsum(area) / area.sum(), steps).clip(max=len(area) - 1)
-    bary = rng.dirichlet((1, 1, 1), POINTS)
-    points = (corner[face] * bary[..., None]).sum(1)
-    uv = (surface.uvs[surface.face_uvs[face]] * bary[..., None]).sum(1)
+@dataclass(frozen=True)
+class Coarse:
+    """A mesh with few triangles, for the search.
+
+    Args:
+        vertices: float64 [V, 3].
+        faces: int64 [F, 3].
+        colours: Of the vertices.  float64 [V, 3]
+    """
+
+    vertices: np.ndarray
+    faces: Tensor
+    colours: np.ndarray
+
+
+def _coarse(mesh: OwnMesh) -> Coarse:
+    """The mesh with the vertices of every cube of side `CELL` as one, and their mean colours."""
+    surface = mesh.surface
+    cube = np.floor(surface.vertices / CELL).astype(np.int64) + (1 << 20)
+    _, index = np.unique(cube @ (1 << 42, 1 << 21, 1), return_inverse=True)
     tall, wide = surface.texture.shape[:2]
-    row = ((1 - uv[:, 1]) * tall).astype(int).clip(0, tall - 1)
-    column = (uv[:, 0] * wide).astype(int).clip(0, wide - 1)
-    return points, surface.texture[row, column].astype(np.float64)
+    row = ((1 - surface.uvs[:, 1]) * tall).astype(int).clip(0, tall - 1)
+    column = (surface.uvs[:, 0] * wide).astype(int).clip(0, wide - 1)
+    colours = surface.texture[row, column].astype(np.float64)[surface.face_uvs.ravel()]
+    corner = index[surface.faces.ravel()]
+
+    def means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+        count = np.maximum(np.bincount(group, minlength=index.max() + 1), 1)
+        sums = [np.bincount(group, column, minlength=len(count)) for column in values.T]
+        return np.stack(sums, 1) / count[:, None]
+
+    faces = corner.reshape(-1, 3)
+    solid = (faces != np.roll(faces, 1, axis=1)).all(1)
+    faces = np.unique(faces[solid], axis=0) if solid.any() else faces[:1]
+    return Coarse(
+        means(surface.vertices.astype(np.float64), index),
+        torch.from_numpy(faces),
+        means(colours, corner),
+    )
 
 
-def _turn(points: np.ndarray, colours: np.ndarray, taken: Sequence[Look]) -> float:
-    """Degrees by which the mesh must be turned so that it faces +z."""
-    targets = [_target(look) for look in taken]
-    best, degrees = -np.inf, 0.0
-    for turn in np.arange(0, 360, STEP):
-        scores = [
-            look.trust * _best(points, colours, look, target, look.azimuth - turn)[0]
-            for look, target in zip(taken, targets, strict=True)
-        ]
-        score = sum(scores) / sum(look.trust for look in taken)
-        score -= FORWARD * bool(turn) + STRAIGHT * bool(turn % 90)
-        if score > best + 1e-9:
-            best, degrees = score, float(turn)
-    return degrees
+@dataclass(frozen=True)
+class Target:
+    """A crop with the person `TALL` rows high.
+
+    Args:
+        mask: bool [h, w].
+        image: float64 [h, w, 3].
+        factor: Columns and rows of it per pixel of the crop.  float64 [2]
+        centre: Column of the middle of the mask, in it.
+    """
+
+    mask: np.ndarray
+    image: np.ndarray
+    factor: np.ndarray
+    centre: float
 
 
-def _target(look: Look) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Mask and colours of a crop with the person `TALL` rows high, its left edge, and the scale."""
+def _target(look: Look) -> Target:
     factor = TALL / max(look.bottom - look.top, 1.0)
-    size = [max(round(side * factor), 1) for side in look.mask.shape[::-1]]
+    tall, wide = look.mask.shape
+    size = max(round(wide * factor), 1), max(round(tall * factor), 1)
     mask = np.asarray(Image.fromarray(look.mask).resize(size, Image.Resampling.BOX))
     image = np.asarray(Image.fromarray(look.image).resize(size, Image.Resampling.BOX))
-    return mask > 0.5, image.astype(np.float64), size[0] / look.mask.shape[1], factor
+    columns = np.flatnonzero((look.mask > 0.5).any(0))
+    middle = columns[[0, -1]].mean() + 0.5 if len(columns) else wide / 2
+    factors = np.array(size) / (wide, tall)
+    return Target(mask > 0.5, image.astype(np.float64), factors, middle * factors[0])
 
 
 def _best(
-    points: np.ndarray,
-    colours: np.ndarray,
-    look: Look,
-    target: tuple,
-    azimuth: float,
-    scales: Sequence[float] = (1.0,),
-) -> tuple[float, Camera]:
-    """Score and camera of the best place of the mesh in a crop, seen from an azimuth."""
-    mask, image, across, factor = target
-    angles = torch.tensor([look.elevation]), torch.tensor([azimuth])
-    rotation = view_rotation(*angles)[0].double().numpy()
-    local = points @ rotation.T
-    low, high = local.min(0), local.max(0)
-    columns = np.flatnonzero(mask.any(0))
-    centre = (columns[0] + columns[-1] + 1) / 2 if len(columns) else mask.shape[1] / 2
-    best, found = -np.inf, None
-    for scale in scales:
-        pixels = scale * (look.bottom - look.top) / (high[1] - low[1])  # a metre, in the crop
-        stretch = pixels * np.array([look.aspect * across, factor])
-        bottom = look.bottom * factor - high[1] * stretch[1]
+    coarse: Coarse, look: Look, target: Target, azimuths: Sequence[float], scale: float = 1.0
+) -> list[tuple[float, Camera]]:
+    """Score and camera of the best place of the mesh in a crop, for each azimuth.
+
+    Args:
+        coarse: The mesh.
+        look: The crop.
+        target: The same crop, see `_target`.
+        azimuths: From which the crop may see the mesh, degrees.  [N]
+        scale: Height of the mesh in the crop, relative to that of the mask.
+    """
+    angles = torch.full((len(azimuths),), look.elevation), torch.tensor(azimuths).float()
+    rotations = view_rotation(*angles).double().numpy()
+    local = coarse.vertices @ rotations.transpose(0, 2, 1)
+    low, high = local.min(1), local.max(1)
+    pixels = scale * (look.bottom - look.top) / (high[:, 1] - low[:, 1])  # per metre, in the crop
+    stretch = pixels[:, None] * target.factor * (look.aspect, 1)
+    bottom = look.bottom * target.factor[1] - high[:, 1] * stretch[:, 1]
+    left = target.centre - (low[:, 0] + high[:, 0]) / 2 * stretch[:, 0]
+    shift = np.stack([left, bottom], 1)
+    (tall, wide), most = target.mask.shape, max(SHIFTS)
+    places = local[..., :2] * stretch[:, None] + shift[:, None] + (most, 0)
+    drawn = zbuffer.rasterize(
+        torch.from_numpy(places).float(),
+        torch.from_numpy(local[..., 2] + 10).float(),
+        coarse.faces,
+        (tall, wide + 2 * most),
+    )
+    corners = coarse.colours[coarse.faces.numpy()]
+    found = []
+    for n, (face, bary) in enumerate(zip(drawn.face.numpy(), drawn.bary.numpy(), strict=True)):
+        image = (corners[face] * bary[..., None]).sum(2)
+        scores = []
         for move in SHIFTS:
-            shift = np.array([centre + move - (low[0] + high[0]) / 2 * stretch[0], bottom])
-            value = _score(local[:, :2] * stretch + shift, local[:, 2], colours, mask, image)
-            if value > best:
-                unit = np.array([across, factor])
-                best, found = value, Camera(rotation, stretch / unit, shift / unit)
-    return best, found
+            window = slice(most - move, most - move + wide)
+            scores.append(_score(face[:, window] >= 0, image[:, window], target))
+        chosen = int(np.argmax(scores))
+        place = (shift[n] + (SHIFTS[chosen], 0)) / target.factor
+        found.append((scores[chosen], Camera(rotations[n], stretch[n] / target.factor, place)))
+    return found
 
 
-def _score(
-    pixels: np.ndarray, depth: np.ndarray, colours: np.ndarray, mask: np.ndarray, image: np.ndarray
-) -> float:
-    """How well points explain a crop: IoU of the outlines less the difference of the colours."""
-    tall, wide = mask.shape
-    at = np.floor(pixels).astype(int)
-    inside = ((at >= 0) & (at < (wide, tall))).all(1)
-    cell = at[inside, 1] * wide + at[inside, 0]
-    order = np.argsort(-depth[inside], kind="stable")
-    nearest = np.full(tall * wide, -1)
-    nearest[cell[order]] = np.flatnonzero(inside)[order]  # the last one written is the nearest
-    shown = (nearest >= 0).reshape(tall, wide)
-    both = shown & mask
+def _score(shown: np.ndarray, drawn: np.ndarray, target: Target) -> float:
+    """How well a mesh explains a crop: IoU of the outlines less the difference of the colours.
+
+    What lies beyond the crop does not count.
+    """
+    both = shown & target.mask
     if both.sum() < 8:
         return -COLOUR
-    overlap = both.sum() / (shown | mask).sum()  # what lies beyond the crop does not count
-    drawn, real = colours[nearest.reshape(tall, wide)[both]], image[both]
-    gain = (real.mean(0) + 8) / (drawn.mean(0) + 8)  # light and white balance differ
-    return float(overlap - COLOUR * np.abs(drawn * gain - real).mean() / 255)
+    overlap = both.sum() / (shown | target.mask).sum()
+    own, real = drawn[both], target.image[both]
+    gain = (real.mean(0) + 8) / (own.mean(0) + 8)  # light and white balance differ
+    return float(overlap - COLOUR * np.abs(own * gain - real).mean() / 255)
 
 
-def _place(points: np.ndarray, colours: np.ndarray, look: Look) -> Camera:
+def _turn(coarse: Coarse, taken: Sequence[Look]) -> float:
+    """Degrees by which the mesh must be turned so that it faces +z."""
+    turns, total = np.arange(0, 360, STEP), 0.0
+    for look in taken:
+        found = _best(coarse, look, _target(look), (look.azimuth - turns).tolist())
+        total = total + look.trust * np.array([score for score, _ in found])
+    score = total / sum(look.trust for look in taken)
+    score = score - FORWARD * (turns != 0) - STRAIGHT * (turns % 90 != 0)
+    return float(turns[np.argmax(score)])
+
+
+def _place(coarse: Coarse, look: Look) -> Camera:
     """The camera of a crop for a mesh that faces +z, near that of the fit."""
-    target = _target(look)
-    found = [_best(points, colours, look, target, look.azimuth + swing, SCALES) for swing in SWINGS]
-    values = [value - 0.0005 * abs(swing) for (value, _), swing in zip(found, SWINGS, strict=True)]
-    return found[int(np.argmax(values))][1]
+    target, best, camera = _target(look), -np.inf, None
+    azimuths = [look.azimuth + swing for swing in SWINGS]
+    for scale in SCALES:
+        for swing, (score, found) in zip(
+            SWINGS, _best(coarse, look, target, azimuths, scale), strict=True
+        ):
+            score -= 0.0005 * abs(swing)
+            if score > best:
+                best, camera = score, found
+    return camera
 
 
 # ---- what the photos see ---------------------------------------------------------------------
