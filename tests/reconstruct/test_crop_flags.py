@@ -146,6 +146,7 @@ class Made:
 
     quality: dict
     fallback: str = ""
+    body: str = "anny"
 
 
 def verdict(*flags: str, pixels: float = 150.0):

@@ -13,7 +13,6 @@ from pathlib import Path
 from viewsynth.records import MESH, Reject, Sample
 from viewsynth.runtime.files import folder_of, pid_of, stem_of
 
-SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
 FEW = 5  # names in a message
 Person = tuple[str, str]  # pid, outfit
 
@@ -31,6 +30,8 @@ def listed(folder: Path) -> tuple[dict[str, Path], list[Reject]]:
     Raises:
         ValueError: If there is no mesh, or two have the same name.
     """
+    from viewsynth.reconstruct.mesh_files import SUFFIXES
+
     found, rejects = {}, []
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)

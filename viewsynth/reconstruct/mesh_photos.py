@@ -139,11 +139,11 @@ def observe(mesh: OwnMesh, reconstructed: Person, taken: Sequence[Look]) -> tupl
         both = front & (look.mask > 0.5)
         overlaps.append(both.sum() / max((front | (look.mask > 0.5)).sum(), 1))
         fronts.append(front)
-    share = _share(mesh, seen)
     known = mesh.owner >= 0
     if known.any():
         near = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
         seen = seen[tuple(near)]
+    share = _share(mesh, seen)
     surface = dataclasses.replace(mesh.surface, seen=(255 * seen).round().astype(np.uint8))
     mesh = dataclasses.replace(mesh, surface=surface)
     measured = quality(reconstructed.quality, float(np.mean(overlaps)), share)
@@ -377,6 +377,11 @@ def _share(mesh: OwnMesh, seen: np.ndarray) -> float:
     )
     known = mesh.owner >= 0
     count = np.bincount(mesh.owner[known], minlength=len(area))
-    total = np.bincount(mesh.owner[known], seen[known], minlength=len(area))
-    area = area * (count > 0)
-    return float((area * total / np.maximum(count, 1)).sum() / max(area.sum(), 1e-12))
+    mean = np.bincount(mesh.owner[known], seen[known], len(area)) / np.maximum(count, 1)
+    # Triangles that are smaller than a texel own none.
+    middle = mesh.surface.uvs[mesh.surface.face_uvs].mean(1)
+    tall, wide = seen.shape
+    row = ((1 - middle[:, 1]) * tall).astype(int).clip(0, tall - 1)
+    column = (middle[:, 0] * wide).astype(int).clip(0, wide - 1)
+    mean = np.where(count > 0, mean, seen[row, column])
+    return float((area * mean).sum() / max(area.sum(), 1e-12))
