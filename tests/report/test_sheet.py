@@ -55,3 +55,27 @@ def test_overlay_distinguishes_seen_from_inferred():
 
 def test_title_of_a_row():
     assert sheet.title(rows("p")) == "p   1 views   50% seen   fallback: walk"
+
+
+def test_what_was_done_with_meshes_is_told():
+    facts = [
+        {"up": "z", "unit": "cm", "turn": 90.0, "open_edges": 7},
+        {"up": "y", "unit": "m", "turned": 3},
+        {"up": "y", "unit": "none: scaled to 1.68 m", "turn": 90.0, "transparent": True},
+    ]
+    found = [
+        row | {"person": str(k), "sources": [{"file": f"{k}.glb", "mesh": one}, *row["sources"]]}
+        for k, one in enumerate(facts)
+        for row in rows("p")
+    ]
+    assert sheet.remarks(found) == [
+        "1 x mesh z up, turned to y up",
+        "2 x mesh turned about the vertical axis, as its photos show it; degrees: 90.0",
+        "2 x mesh not in metres; unit: cm, none: scaled to 1.68 m",
+        "1 x mesh with triangles that faced inwards, which were turned: 3",
+        "1 x mesh with holes, which are left open; open edges: 7",
+        "1 x mesh transparent, drawn as if it were not",
+    ]
+    assert sheet.remarks(rows("p")) == []
+    assert "meshes of people that were given" in sheet.page({"x": found[:1]}, [], 1)
+    assert "or a mesh that was given" in sheet.page({"x": found[:1], "y": rows("q")}, [], 2)
