@@ -112,8 +112,8 @@ def clothed(people: list[Person], poser: Poser, vertices: Tensor) -> list[Mesh]:
             images = (person.texture, person.seen)
         else:
             own = person.surface
-            points = torch.from_numpy(own.vertices).to(body.device)
-            moved = move(points, canonical.nodes.bind(own.vertices), motion) * person.scale
+            binding = canonical.nodes.bind(own.vertices)
+            moved = move(own.vertices, binding, motion) * person.scale
             rest = (own.faces.astype(np.int64), own.uvs, own.face_uvs.astype(np.int64))
             arrays = (moved, *(torch.from_numpy(array).to(body.device) for array in rest))
             images = (own.texture, own.seen)

@@ -103,7 +103,8 @@ def relief(
     covered = front.face[0].cpu().numpy() >= 0
     medial = move(volume.medial, volume.medial_binding, motions)
     middle = fit.project(medial[None], at)[1][0]
-    values = torch.cat([middle[:, None], volume.radius[:, None], canonical.vertices], 1)
+    radius = torch.from_numpy(volume.radius).to(middle.device)
+    values = torch.cat([middle[:, None], radius[:, None], canonical.vertices], 1)
     drawn = _interpolate(values, body.faces, front)
     group = _groups(body)[front.face[0].clamp_min(0)].cpu().numpy()
     nearest = ndimage.distance_transform_edt(~(covered & person), return_indices=True)

@@ -26,6 +26,7 @@ from viewsynth.reconstruct.warp import move
 INSIDE, OUTSIDE = 0.03, 0.10  # metres: how much a single outline can say for and against a point
 BLEND = 0.02  # metres over which body and sheets pass into each other
 SMOOTH = 0.6  # voxels, standard deviation
+REACH = 0.07  # metres from the middle of a brick to its corners, and some more
 LEAST = 0.02  # share of the vertices, below which a separate piece is dropped
 
 
@@ -66,18 +67,26 @@ def fuse(
     Raises:
         ValueError: If nothing is left of the person.
     """
-    points = volume.points.cpu().numpy()
+    crops = list(zip(rows, reliefs, motions, trust, strict=True))
+    coarse = _solid(volume, volume.centre, fit, crops)
+    near = np.flatnonzero((np.abs(coarse) < CORE + REACH)[volume.brick])
+    solid = np.where(coarse > 0, CORE, -CORE).astype(np.float32)[volume.brick]
+    solid[near] = _solid(volume, near, fit, crops)
+    return _mesh(volume, solid)
+
+
+def _solid(volume: Volume, chosen: np.ndarray, fit: Fit, crops: list) -> np.ndarray:
+    """Signed distances of the chosen points from the clothed person, metres, inside negative."""
+    points, binding = volume.points[chosen], volume.binding[chosen]
     sheets = np.full(len(points), np.inf, np.float32)
     outline, total = np.zeros(len(points)), 0.0
-    for row, relief, motion, weight in zip(rows, reliefs, motions, trust, strict=True):
-        moved = move(volume.points, volume.binding, motion)
-        pixels, depth = fit.project(moved[None], torch.tensor([row]))
+    for row, relief, motion, weight in crops:
+        pixels, depth = fit.project(move(points, binding, motion)[None], torch.tensor([row]))
         own, outside = relief.distance(points, pixels[0], depth[0].cpu().numpy())
         np.minimum(sheets, own, out=sheets)
         outline += weight * np.nan_to_num(np.clip(outside, -INSIDE, OUTSIDE), nan=-INSIDE)
         total += weight
-    solid = np.maximum(_union(volume.distance, sheets), outline / total)
-    return _mesh(volume, solid)
+    return np.maximum(_union(volume.distance[chosen], sheets), outline / total)
 
 
 def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
