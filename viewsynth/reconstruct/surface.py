@@ -2,8 +2,9 @@
 """Surface: one closed mesh of a clothed person, from the reliefs of all crops.
 
 relief -> this module -> charts. In the volume around the canonical body, the clothed person is the
-union of the body and of every crop's sheets, cut by the outlines of all crops. Outlines that
-contradict each other are averaged as truncated signed distances (Curless and Levoy, SIGGRAPH 1996).
+union of the body and of every crop's sheets, cut by the outlines of all crops (visual hull,
+Laurentini, 1994). Outlines from the same or the opposite side, which should agree, are averaged as
+truncated signed distances (Curless and Levoy, SIGGRAPH 1996).
 The surface is found by marching cubes (Lewiner et al., 2003; scikit-image).
 """
 
@@ -24,6 +25,7 @@ from viewsynth.reconstruct.relief import Relief
 from viewsynth.reconstruct.warp import move
 
 INSIDE, OUTSIDE = 0.03, 0.10  # metres: how much a single outline can say for and against a point
+ALIKE = 8  # exponent of the cosine of the angle between crops whose outlines are averaged
 BLEND = 0.02  # metres over which body and sheets pass into each other
 SMOOTH = 0.6  # voxels, standard deviation
 REACH = 0.07  # metres from the middle of a brick to its corners, and some more
@@ -78,15 +80,16 @@ def fuse(
 def _solid(volume: Volume, chosen: np.ndarray, fit: Fit, crops: list) -> np.ndarray:
     """Signed distances of the chosen points from the clothed person, metres, inside negative."""
     points, binding = volume.points[chosen], volume.binding[chosen]
-    sheets = np.full(len(points), np.inf, np.float32)
-    outline, total = np.zeros(len(points)), 0.0
-    for row, relief, motion, weight in crops:
+    sheets, outside = np.full(len(points), np.inf, np.float32), []
+    for row, relief, motion, _ in crops:
         pixels, depth = fit.project(move(points, binding, motion)[None], torch.tensor([row]))
-        own, outside = relief.distance(points, pixels[0], depth[0].cpu().numpy())
+        own, beyond = relief.distance(points, pixels[0], depth[0].cpu().numpy())
         np.minimum(sheets, own, out=sheets)
-        outline += weight * np.nan_to_num(np.clip(outside, -INSIDE, OUTSIDE), nan=-INSIDE)
-        total += weight
-    return np.maximum(_union(volume.distance[chosen], sheets), outline / total)
+        outside.append(np.nan_to_num(np.clip(beyond, -INSIDE, OUTSIDE), nan=-INSIDE))
+    solid = _union(volume.distance[chosen], sheets)
+    azimuth = np.deg2rad([float(fit.azimuth[row]) for row, *_ in crops])
+    alike = np.cos(azimuth[:, None] - azimuth) ** ALIKE * [weight for *_, weight in crops]
+    return np.maximum(solid, ((alike / alike.sum(1, keepdims=True)) @ outside).max(0))
 
 
 def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
