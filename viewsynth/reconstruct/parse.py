@@ -49,6 +49,7 @@ class Parse:
             damped later, in `targets`).  float32 [K, 3]
         spread: Standard deviation of each point over the passes, in person heights.  float32 [K]
         mask: Person probability.  float32 [H, W]
+        soft: Mean person probability of all passes, not sharp.  float32 [H, W]
         presence: The model's confidence that there is a person, median over passes, [0, 1].
         vote: Agreement of the passes on the facing, 0 = none, 1 = unanimous.
         front: Whether the person faces the camera.
@@ -59,6 +60,7 @@ class Parse:
     length: np.ndarray
     spread: np.ndarray
     mask: np.ndarray
+    soft: np.ndarray
     presence: float
     vote: float
     front: bool
@@ -219,11 +221,14 @@ def _combine(passes: list[_Pass], shape: tuple[int, int]) -> Parse:
     masks = [to_crop(agreeing[k], shape) for k in np.argsort(misfit)[:3]]
     mask = np.sort(np.stack(masks), axis=0)[-2 if len(masks) > 1 else -1]
     mask = mask * main_component(mask > 0.3, points)
+    soft = np.mean([to_crop(one, shape) for one in passes], axis=0)
+    soft = soft * main_component(soft > 0.3, points)
     return Parse(
         points=points.astype(np.float32),
         length=world.astype(np.float32),
         spread=spread.astype(np.float32),
         mask=mask.astype(np.float32),
+        soft=soft.astype(np.float32),
         presence=float(np.median([one.presence for one in passes])),
         vote=abs(verdict),
         front=bool(front),
