@@ -11,7 +11,7 @@ done `STAGES` times. A last edge-aware filter and a ramp one pixel wide give the
 
 Sources: local colour models, Bai et al., Video SnapCut, SIGGRAPH 2009, here as joint histograms of
 place and colour; guided filter, He et al., PAMI 2013; a cascade of classifiers that see the last
-one's result, Tu, Auto-context, CVPR 2008. `benchmarks/masks.py --fit` fits the coefficients on
+one's result, Tu, Auto-context, CVPR 2008. `benchmarks/masks.py --fit-to` fits the coefficients on
 people of seeds 1 and 2 of the world and reports results on those of seed 0.
 """
 
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
 from viewsynth.bodies import KEYPOINTS
@@ -36,7 +35,8 @@ FEATURES = (*("prior", "skeleton", "colour", "between narrow", "between wide", "
 STAGES = 2
 SURE = 0.02  # probabilities are kept this far from 0 and 1
 REACH = 0.15  # how far from the prior mask the person may extend, person heights
-COLOURS, ALIKE = 40, 9.0  # colours of the palette; difference of colours that count as alike
+FREE, DOUBT = 0.02, 80.0  # heights from prior and skeleton, logits per height beyond them
+STEP, ALIKE = 14.0, 9.0  # of the colours of a palette; difference of colours that are alike
 AROUND = 0.25  # sigma of the colour models, person heights
 NARROW, WIDE = 0.012, 0.03  # sigma of the mean colours on both sides of the edge, person heights
 EDGE = 1e-3  # variance of colours in [0, 1] that the guided filter takes for an edge
@@ -62,20 +62,25 @@ def refine(image: np.ndarray, found: Parse) -> np.ndarray:
         float32 [H, W]
     """
     prior = np.clip(np.nan_to_num(found.soft.astype(np.float32)), 0, 1)
-    window = _window(prior, found.height)
+    window = window_of(prior, found.height)
     if window is None:
         return prior
-    cut = Crop(image[window], prior[window], found, (window[1].start, window[0].start))
-    share = cut.prior
+    crop = Crop(image, found, window)
+    share = crop.prior
     for weights in coefficients():
-        share = cut.classify(cut.features(share), weights)
+        share = crop.classify(crop.features(share), weights)
     out = np.zeros_like(prior)
-    out[window] = _pieces(_crisp(cut.guided(share, cut.radius(NARROW))), cut.prior)
+    out[window] = _pieces(_crisp(crop.guided(share, crop.radius(NARROW))), crop.prior)
     return out
 
 
-def _window(prior: np.ndarray, height: float) -> tuple[slice, slice] | None:
-    """Rows and columns that the person may reach; None if there is no person to refine."""
+def window_of(prior: np.ndarray, height: float) -> tuple[slice, slice] | None:
+    """Rows and columns that the person may reach; None if there is no person to refine.
+
+    Args:
+        prior: Person probability.  float32 [H, W]
+        height: Of the person, pixels.
+    """
     rows, columns = np.nonzero(prior > 0.5)
     if len(rows) < LEAST or not np.isfinite(height) or len(rows) > 0.98 * prior.size:
         return None
@@ -98,7 +103,7 @@ def coefficients() -> np.ndarray:
     if tuple(stored["features"]) != FEATURES or len(stored["weights"]) != STAGES:
         raise ValueError(
             f"{COEFFICIENTS} has the features {stored['features']}, expected {FEATURES}; fit it "
-            "again with benchmarks/masks.py --fit"
+            "again with benchmarks/masks.py --fit-to"
         )
     return np.asarray(stored["weights"], np.float32)
 
@@ -107,18 +112,23 @@ class Crop:
     """What the stages of the refinement share for one crop.
 
     Args:
-        image: uint8 [H, W, 3].
-        prior: Person probability.  float32 [H, W]
-        found: Parse of the whole crop.
-        corner: (x, y) of this part in the whole crop, pixels.
+        image: The whole crop.  uint8 [H, W, 3]
+        found: Its parse.
+        window: The part that is examined, see `window_of`.
     """
 
-    def __init__(self, image: np.ndarray, prior: np.ndarray, found: Parse, corner):
-        self.image, self.prior = np.moveaxis(image, -1, 0).astype(np.float32) / 255, prior
-        self.height = _height(found.height, prior.shape)
+    def __init__(self, image: np.ndarray, found: Parse, window: tuple[slice, slice]):
+        image = image[window]
+        self.image = np.moveaxis(image, -1, 0).astype(np.float32) / 255
+        self.prior = np.clip(np.nan_to_num(found.soft[window].astype(np.float32)), 0, 1)
+        self.height, prior = _height(found.height, found.soft.shape), self.prior
+        corner = (window[1].start, window[0].start)
         points = np.nan_to_num(found.points.astype(np.float64)) - corner
         self.skeleton = _skeleton(points, prior.shape, self.height)
         outside = ndimage.distance_transform_edt(prior <= 0.5) / self.height
+        # Beyond `FREE` the person ends somewhere, however alike the colours are.
+        away = np.maximum(np.minimum(outside, self.skeleton) - FREE, 0)
+        self.rejected = (DOUBT * away).astype(np.float32)
         self.open = (outside < REACH) | (self.skeleton < 0.03)
         self.palette = _Palette(image, max(2, round(self.height / 20)))
         self._moments = {}
@@ -153,7 +163,7 @@ class Crop:
 
     def classify(self, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Person probability by the regression, 0 where the person cannot be."""
-        score = np.tensordot(weights, features, 1)
+        score = np.tensordot(weights, features, 1) - self.rejected
         return np.where(self.open, 1 / (1 + np.exp(-np.clip(score, -30, 30))), 0).astype(np.float32)
 
     def _between(self, share: np.ndarray, radius: int) -> np.ndarray:
@@ -226,11 +236,11 @@ class _Palette:
 
     def __init__(self, image: np.ndarray, cell: int):
         tones = _tones(ndimage.gaussian_filter(image.astype(np.float32), (0.7, 0.7, 0)))
-        few = Image.fromarray(tones.clip(0, 255).astype(np.uint8)).quantize(
-            COLOURS, method=Image.Quantize.MEDIANCUT
-        )
-        index = np.asarray(few).astype(np.int64)
-        colours = np.array(few.getpalette()).reshape(-1, 3)[: index.max() + 1].astype(np.float32)
+        bins = np.round(tones / STEP).astype(np.int64) @ (1 << 20, 1 << 10, 1)
+        index, counts = np.unique(bins, return_inverse=True, return_counts=True)[1:]
+        index = index.reshape(bins.shape)
+        sums = [np.bincount(index.ravel(), tone.ravel()) for tone in np.moveaxis(tones, -1, 0)]
+        colours = (np.stack(sums, 1) / counts[:, None]).astype(np.float32)
         apart = ((colours[:, None] - colours[None]) ** 2).sum(-1)
         self.alike = np.exp(-apart / (2 * ALIKE**2))
         rows, columns = np.indices(index.shape)
