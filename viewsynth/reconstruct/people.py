@@ -26,6 +26,7 @@ from viewsynth.reconstruct import (
     fill,
     fit,
     foreign,
+    matting,
     quality,
     relief,
     surface,
@@ -339,7 +340,7 @@ def _clothe(
         charts.expose(shell, binding, found, row, motion, mask, weight)
         for row, motion, mask, weight in zip(rows, motions, masks, trust, strict=True)
     ]
-    images = [texture.inner_colours(crop.image, crop.parse.mask)[0] for crop in crops]
+    images = [matting.foreground_colours(crop.image, crop.parse.mask) for crop in crops]
     return charts.paint(shell, canonical, tools.atlas, *atlas, exposures, images, tones)
 
 
