@@ -12,7 +12,7 @@ from viewsynth.records import Person, Reject, Verdict, View
 LEAST_SEEN = 0.12  # share of the body's texels that must be observed in a crop
 LEAST_OVERLAP = 0.45  # IoU of the fitted body and the mask
 SMALLEST = 12  # pixels of the shorter side of a view
-FALLBACK_WEIGHT = {"": 1.0, "walk": 0.7, "mean": 0.4}
+FALLBACK_WEIGHT = {"": 1.0, "body": 0.9, "walk": 0.7, "mean": 0.4}
 FLAG_TEXT = {
     "error": "the joints of the fitted body are far from the detected landmarks",
     "silhouette": "the outline of the fitted body does not match the mask",

@@ -8,7 +8,6 @@ body into every pose (`warp`). Prepared once per process.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -42,7 +41,9 @@ class Canonical:
 
     def __init__(self, body: Body, clothier: Clothier):
         one = body.shape_mean.new_ones(1)
-        sides = [(f"{side}_{name}", value) for side in ("left", "right") for name, value in APART.items()]
+        sides = [
+            (f"{side}_{name}", value) for side in ("left", "right") for name, value in APART.items()
+        ]
         pose = body.from_angles({name: value * one for name, value in sides})
         bare = body.vertices(body.shape_mean[None], pose)
         self.vertices = clothier.dress(bare, clothier.cloth[None], one)[0]

@@ -60,13 +60,16 @@ class Exposure:
         shown = self.face >= 0
         return (of_vertex[faces[self.face[shown]]] * self.bary[shown][..., None]).sum(1)
 
+    def overlap(self, mask: np.ndarray) -> float:
+        """IoU of the drawn shell and the mask of the crop."""
+        drawn, person = self.face >= 0, mask > 0.5
+        return float((drawn & person).sum() / max((drawn | person).sum(), 1))
+
 
 def paint(
     shell: Shell,
     canonical: Canonical,
-    atlas: Atlas,
-    texture: np.ndarray,
-    seen: np.ndarray,
+    body: tuple[Atlas, np.ndarray, np.ndarray],
     exposures: Sequence[Exposure],
     images: Sequence[np.ndarray],
     tones: Sequence,
@@ -76,9 +79,8 @@ def paint(
     Args:
         shell: The clothed mesh.
         canonical: The body inside.
-        atlas: The texels of the body.
-        texture: Its completed colours.  uint8 [T, T, 3]
-        seen: Its seen map.  uint8 [T, T]
+        body: The texels of the body, their completed colours, uint8 [T, T, 3], and their seen map,
+            uint8 [T, T].
         exposures: What each crop sees of the shell, see `expose`.
         images: Colours of the crops, free of background.  float32 [H, W, 3] each
         tones: Of `texture.tones`, for the same crops.
@@ -86,6 +88,7 @@ def paint(
     Returns:
         The surface; its texture shows the atlas at the left, then one chart per crop.
     """
+    atlas, texture, seen = body
     texel = atlas.of_vertex[cKDTree(canonical.vertices.cpu().numpy()).query(shell.vertices)[1]]
     row, column = np.divmod(atlas.texel[texel], SIZE)
     fill, guess = texture[row, column].astype(np.float32), seen[row, column] / 255
@@ -125,7 +128,13 @@ def paint(
 
 
 def expose(
-    shell: Shell, binding: csr_array, fit: Fit, row: int, motions: Tensor, mask: np.ndarray, trust: float
+    shell: Shell,
+    binding: csr_array,
+    fit: Fit,
+    row: int,
+    motions: Tensor,
+    mask: np.ndarray,
+    trust: float,
 ) -> Exposure:
     """Project a shell into one crop and find what the crop sees of it.
 

@@ -29,6 +29,7 @@ ALIKE = 8  # exponent of the cosine of the angle between crops whose outlines ar
 BLEND = 0.02  # metres over which body and sheets pass into each other
 SMOOTH = 0.6  # voxels, standard deviation
 REACH = 0.07  # metres from the middle of a brick to its corners, and some more
+WHOLE = 0.6  # smallest volume of a person, relative to the canonical body
 LEAST = 0.02  # share of the vertices, below which a separate piece is dropped
 
 
@@ -52,7 +53,7 @@ def fuse(
     reliefs: Sequence[Relief],
     motions: Tensor,
     trust: Sequence[float],
-) -> Shell:
+) -> Shell | None:
     """Fuse the crops of one person.
 
     Args:
@@ -64,10 +65,7 @@ def fuse(
         trust: Weight of each crop.
 
     Returns:
-        The mesh.
-
-    Raises:
-        ValueError: If nothing is left of the person.
+        The mesh; None if the outlines leave less than a person.
     """
     crops = list(zip(rows, reliefs, motions, trust, strict=True))
     coarse = _solid(volume, volume.centre, fit, crops)
@@ -98,16 +96,16 @@ def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return b * (1 - share) + a * share - BLEND * share * (1 - share)
 
 
-def _mesh(volume: Volume, solid: np.ndarray) -> Shell:
-    """Marching cubes over the distances of the active points."""
+def _mesh(volume: Volume, solid: np.ndarray) -> Shell | None:
+    """Marching cubes over the distances of the active points; None if too little is inside."""
     from skimage.measure import marching_cubes
 
     field = np.full(np.prod(volume.shape), CORE, np.float32)
     field[volume.core] = -CORE
     field[volume.active] = np.clip(solid, -CORE, CORE)
     field = ndimage.gaussian_filter(field.reshape(volume.shape), SMOOTH, mode="nearest")
-    if not (field < 0).any():
-        raise ValueError("the masks of the crops leave nothing of the person")
+    if (field < 0).sum() < WHOLE * ((volume.distance < 0).sum() + len(volume.core)):
+        return None
     vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="descent")
     faces = faces.astype(np.int64)
     edges = sparse.coo_matrix(
