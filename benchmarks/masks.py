@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from viewsynth.metrics.intervals import interval
 from viewsynth.reconstruct import matting
-from viewsynth.reconstruct.parse import Parse, parse
+from viewsynth.reconstruct.parse import Parse, unrefined
 from viewsynth.reconstruct.tflite import Model
 from viewsynth.runtime import weights
 from viewsynth.world import LABELS, of_person, truth
@@ -68,7 +68,7 @@ def cases(world: Path, people: int | None, images: int, model: Model) -> Iterato
         for row in (rows[pid][k] for k in order):
             one = truth.read(world, row)
             if one.mask.sum() >= LEAST:
-                yield Case(one.image, one.labels, pid, parse(one.image, model))
+                yield Case(one.image, one.labels, pid, unrefined(one.image, model))
 
 
 def boundary(mask: np.ndarray, true: np.ndarray) -> float:
@@ -201,11 +201,10 @@ def main(
         fit_to.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         return
     every = list(cases(world[0], people, images, model))
-    report(every, [case.found.soft for case in every], [case.found.mask for case in every])
     began = time.process_time()
-    for case in every:
-        matting.refine(case.image, case.found)
-    print(f"\n{1000 * (time.process_time() - began) / len(every):.1f} CPU ms per image")
+    refined = [matting.refine(case.image, case.found) for case in every]
+    print(f"{1000 * (time.process_time() - began) / len(every):.1f} CPU ms per image")
+    report(every, [case.found.soft for case in every], refined)
 
 
 if __name__ == "__main__":

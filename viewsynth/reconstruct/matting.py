@@ -31,15 +31,19 @@ if TYPE_CHECKING:
     from viewsynth.reconstruct.parse import Parse
 
 COEFFICIENTS = Path(__file__).with_name("matting.json")
-FEATURES = (*("prior", "skeleton", "colour", "between narrow", "between wide", "smooth", "bias"),)
+FEATURES = (
+    *("prior", "skeleton", "colour", "colour at the head", "feet", "colour at the feet"),
+    *("between narrow", "between wide", "smooth", "bias"),
+)
 STAGES = 2
-SURE = 0.02  # probabilities are kept this far from 0 and 1
+SURE = 0.002  # probabilities are kept this far from 0 and 1
 REACH = 0.15  # how far from the prior mask the person may extend, person heights
 FREE, DOUBT = 0.02, 80.0  # heights from prior and skeleton, logits per height beyond them
 STEP, ALIKE = 14.0, 9.0  # of the colours of a palette; difference of colours that are alike
 AROUND = 0.25  # sigma of the colour models, person heights
 NARROW, WIDE = 0.012, 0.03  # sigma of the mean colours on both sides of the edge, person heights
 EDGE = 1e-3  # variance of colours in [0, 1] that the guided filter takes for an edge
+HEAD, FOOT = (0.09, 0.13), (0.02, 0.06)  # heights from ears or feet where the part surely is, ends
 LEAST = 20.0  # pixels, of a person that can be refined
 BLUR, RIM = 0.7, 1.5  # sigma of an image's edges, and of the window of rim colours; pixels
 PIECE = 0.02  # smallest share of the person's area of a separate piece that is kept
@@ -97,7 +101,7 @@ def _height(height: float, shape: tuple[int, int]) -> float:
 
 @functools.cache
 def coefficients() -> np.ndarray:
-    """Weights of `FEATURES` in every stage, float32 [STAGES, 7]."""
+    """Weights of `FEATURES` in every stage, float32 [STAGES, 10]."""
     with COEFFICIENTS.open(encoding="utf-8") as file:
         stored = json.load(file)
     if tuple(stored["features"]) != FEATURES or len(stored["weights"]) != STAGES:
@@ -125,6 +129,12 @@ class Crop:
         corner = (window[1].start, window[0].start)
         points = np.nan_to_num(found.points.astype(np.float64)) - corner
         self.skeleton = _skeleton(points, prior.shape, self.height)
+        ears, feet = (
+            points[[name.endswith(ends) for name in KEYPOINTS]]
+            for ends in ("ear", ("big_toe", "heel"))
+        )
+        self.head = _around(ears.mean(0, keepdims=True), prior.shape, self.height, HEAD)
+        self.feet = _around(feet, prior.shape, self.height, FOOT)
         outside = ndimage.distance_transform_edt(prior <= 0.5) / self.height
         # Beyond `FREE` the person ends somewhere, however alike the colours are.
         away = np.maximum(np.minimum(outside, self.skeleton) - FREE, 0)
@@ -138,7 +148,7 @@ class Crop:
         return max(2, round(1.7 * sigma * self.height))
 
     def features(self, share: np.ndarray) -> np.ndarray:
-        """`FEATURES` of all pixels, float32 [7, H, W].
+        """`FEATURES` of all pixels, float32 [10, H, W].
 
         Args:
             share: Person probability so far.  float32 [H, W]
@@ -149,11 +159,15 @@ class Crop:
         )
         sigma = AROUND * self.height
         ours, theirs = (self.palette.frequency(weight, sigma) for weight in (person, other))
+        colour = ours - theirs
         return np.stack(
             [
                 _logit(self.prior),
                 20 * np.clip(self.skeleton, -0.04, 0.12),
-                ours - theirs,
+                colour,
+                self.head * np.minimum(colour, 0),  # dark hair before dark trees
+                self.feet,
+                self.feet * colour,
                 self._between(share, self.radius(NARROW)),
                 self._between(share, self.radius(WIDE)),
                 _logit(self.guided(share, self.radius(WIDE))),
@@ -299,6 +313,14 @@ def _skeleton(points: np.ndarray, shape: tuple[int, int], height: float) -> np.n
         offset -= np.clip(along, 0, 1) * line[:, None, None]
         np.minimum(nearest, np.sqrt((offset**2).sum(0)) - radius * height, out=nearest)
     return nearest / height
+
+
+def _around(points: np.ndarray, shape: tuple[int, int], height: float, reach) -> np.ndarray:
+    """1 near points, 0 far away, a ramp between the two distances of `reach`; float32 [H, W]."""
+    rows, columns = (np.arange(side, dtype=np.float32) + 0.5 for side in shape)
+    away = [np.hypot(columns - x, (rows - y)[:, None]) for x, y in points.astype(np.float32)]
+    near, far = (height * value for value in reach)
+    return np.clip((far - np.min(away, axis=0)) / (far - near), 0, 1)
 
 
 def _crisp(share: np.ndarray) -> np.ndarray:

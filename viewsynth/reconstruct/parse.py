@@ -88,14 +88,24 @@ def parse(image: np.ndarray, model) -> Parse:
         image: RGB crop of one person.  uint8 [H, W, 3]
         model: The pose model, see `viewsynth.reconstruct.tflite.Model`.
     """
+    found = unrefined(image, model)
+    return replace(found, mask=matting.refine(image, found))
+
+
+def unrefined(image: np.ndarray, model) -> Parse:
+    """Parse one crop; the mask is the soft one of the pose model.
+
+    Args:
+        image: RGB crop of one person.  uint8 [H, W, 3]
+        model: The pose model.
+    """
     height, width = image.shape[:2]
     first = _run(image, model, np.array([width / 2, height / 2]), 1.25 * max(height, width), False)
     centre, size = _region(first, (height, width))
     passes = [first]
     for scale, shift, mirrored in PASSES:
         passes.append(_run(image, model, centre + [0, shift * size], scale * size, mirrored))
-    found = _combine(passes, (height, width))
-    return replace(found, mask=matting.refine(image, found))
+    return _combine(passes, (height, width))
 
 
 def middle(points: np.ndarray, name: str) -> np.ndarray:
