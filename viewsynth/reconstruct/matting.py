@@ -352,7 +352,9 @@ def foreground_colours(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     Source: blur fusion, Forte, Approximate Fast Foreground Colour Estimation, ICIP 2021, in one
     pass with a small window. The alpha is softened first, because the edges of real images are
-    wider than one pixel. Outside, every pixel gets the colour of the nearest pixel of the person.
+    wider than one pixel; and at the rim the difference along the line between both sides' colours
+    is left out, because it tells how wrong alpha is, not the colour. Outside, every pixel gets the
+    colour of the nearest pixel of the person.
 
     Args:
         image: RGB.  uint8 [H, W, 3]
@@ -371,7 +373,9 @@ def foreground_colours(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     sums = ndimage.gaussian_filter(sums, (0, RIM, RIM), mode="nearest", truncate=3)
     person, other = sums[:3] / (sums[6] + 1e-6), sums[3:6] / (sums[7] + 1e-6)
     share = np.where(sums[7] > 1e-3, soft, 1)
-    out = person + share * (values - share * person - (1 - share) * other)
+    apart, step = values - share * person - (1 - share) * other, person - other
+    along = (apart * step).sum(0) / ((step**2).sum(0) + 1) * step
+    out = person + share * (apart - (1 - share**8) * along)
     nearest = ndimage.distance_transform_edt(
         soft < 0.5, return_distances=False, return_indices=True
     )
