@@ -32,7 +32,9 @@ from viewsynth.world import LABELS, of_person, truth
 
 LEAST = 50  # pixels of a person or a part, below which an image does not count
 PIXELS = 1500  # per image for the fit
-HEAVIER = 1.25  # weight of the person's pixels in the fit: a lost part costs more than some rim
+# Weights of pixels in the fit: of the person, and of what is lost most often. A lost part costs
+# more than some background at the rim.
+HEAVIER, RARE = 1.25, {"hair": 1.5, "headwear": 1.5, "carried": 1.5}
 PARTS = ("hair", "headwear", "top", "arms", "bottom", "legs", "shoes", "carried")
 
 
@@ -144,29 +146,34 @@ def fit(every: list[Case]) -> np.ndarray:
             crop = matting.Crop(case.image, case.found, window)
             used = crop.open & case.counts[window]
             used &= ndimage.distance_transform_edt(crop.prior > 0.5) < 0.1 * crop.height
-            items.append([crop, case.true[window], used, crop.prior])
+            weight = np.ones(len(LABELS))
+            weight[[LABELS.index(name) for name in RARE]] = list(RARE.values())
+            weight = weight[case.labels[window]] * np.where(case.true[window], HEAVIER, 1)
+            items.append([crop, case.true[window], weight, used, crop.prior])
     found = []
     for _ in range(matting.STAGES):
-        samples, wanted, features = [], [], []
-        for crop, true, used, share in items:
+        samples, wanted, heavy, features = [], [], [], []
+        for crop, true, weight, used, share in items:
             values = crop.features(share)
             pick = rng.permutation(np.flatnonzero(used))[:PIXELS]
             samples.append(values.reshape(len(values), -1)[:, pick])
             wanted.append(true.ravel()[pick])
+            heavy.append(weight.ravel()[pick])
             features.append(values.astype(np.float16))
-        found.append(regression(np.concatenate(samples, 1).T, np.concatenate(wanted)))
+        sides = (np.concatenate(rows) for rows in (wanted, heavy))
+        found.append(regression(np.concatenate(samples, 1).T, *sides))
         for item, values in zip(items, features, strict=True):
-            item[3] = item[0].classify(values.astype(np.float32), found[-1])
+            item[-1] = item[0].classify(values.astype(np.float32), found[-1])
     return np.stack(found)
 
 
-def regression(samples: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def regression(samples: np.ndarray, wanted: np.ndarray, heavy: np.ndarray) -> np.ndarray:
     """Weights of a logistic regression of standardised features with a small ridge."""
     scale = np.maximum(samples.std(0), 1e-3)
-    scale[-1] = 1  # the bias
-    x, y = (torch.from_numpy(v.astype(np.float32)) for v in (samples / scale, wanted))
+    rows = (samples / scale, wanted, heavy)
+    x, y, weight = (torch.from_numpy(v.astype(np.float32)) for v in rows)
     factors = torch.zeros(x.shape[1], requires_grad=True)
-    loss = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(HEAVIER))
+    loss = torch.nn.BCEWithLogitsLoss(weight)
     optimizer = torch.optim.LBFGS([factors], max_iter=60, line_search_fn="strong_wolfe")
 
     def closure():

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 COEFFICIENTS = Path(__file__).with_name("matting.json")
 FEATURES = (
     *("prior", "skeleton", "colour", "colour at the head", "feet", "colour at the feet"),
-    *("between narrow", "between wide", "smooth", "bias"),
+    *("between narrow", "between wide", "smooth", "contrast"),
 )
 STAGES = 2
 SURE = 0.002  # probabilities are kept this far from 0 and 1
 REACH = 0.15  # how far from the prior mask the person may extend, person heights
-FREE, DOUBT = 0.02, 80.0  # heights from prior and skeleton, logits per height beyond them
+FREE, DOUBT = 0.02, 150.0  # heights from prior and skeleton, logits per height beyond them
 STEP, ALIKE = 14.0, 9.0  # of the colours of a palette; difference of colours that are alike
 AROUND = 0.25  # sigma of the colour models, person heights
 NARROW, WIDE = 0.012, 0.03  # sigma of the mean colours on both sides of the edge, person heights
@@ -160,6 +160,8 @@ class Crop:
         sigma = AROUND * self.height
         ours, theirs = (self.palette.frequency(weight, sigma) for weight in (person, other))
         colour = ours - theirs
+        narrow, _ = self._between(share, self.radius(NARROW))
+        wide, contrast = self._between(share, self.radius(WIDE))
         return np.stack(
             [
                 _logit(self.prior),
@@ -168,10 +170,10 @@ class Crop:
                 self.head * np.minimum(colour, 0),  # dark hair before dark trees
                 self.feet,
                 self.feet * colour,
-                self._between(share, self.radius(NARROW)),
-                self._between(share, self.radius(WIDE)),
+                narrow,
+                wide,
                 _logit(self.guided(share, self.radius(WIDE))),
-                np.ones_like(share),
+                contrast,  # a bias only where the colours say something
             ]
         )
 
@@ -180,11 +182,11 @@ class Crop:
         score = np.tensordot(weights, features, 1) - self.rejected
         return np.where(self.open, 1 / (1 + np.exp(-np.clip(score, -30, 30))), 0).astype(np.float32)
 
-    def _between(self, share: np.ndarray, radius: int) -> np.ndarray:
-        """Place of the colour between the local means of background and person, -0.8 to 0.8.
+    def _between(self, share: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
+        """Place of the colour between the local means of background and person, and their contrast.
 
-        Near 0 where one of the two is not near, where both look alike, or where the colour is off
-        the line between them.
+        The place is about -2 to 2, and near 0 where one of the two is not near, where both look
+        alike, or where the colour is off the line between them. The contrast is 0 to 1.
         """
         person, other = np.clip(2 * share - 1, 0, 1) ** 2, np.clip(1 - 2 * share, 0, 1) ** 2
         mean = _box(
@@ -192,11 +194,12 @@ class Crop:
         )
         ours, theirs = mean[:3] / (mean[6] + 1e-4), mean[3:6] / (mean[7] + 1e-4)
         step = ours - theirs
-        contrast = (step**2).sum(0)
-        place = np.clip(((self.image - theirs) * step).sum(0) / (contrast + 5e-4), -0.3, 1.3)
+        apart = (step**2).sum(0)
+        place = np.clip(((self.image - theirs) * step).sum(0) / (apart + 5e-4), -0.3, 1.3)
         off = ((self.image - theirs - np.clip(place, 0, 1) * step) ** 2).sum(0)
-        trust = contrast / (contrast + 2 * off + 3e-3)
-        return 4 * (place - 0.5) * trust * np.clip(np.minimum(mean[6], mean[7]) / 0.02, 0, 1)
+        both = np.clip(np.minimum(mean[6], mean[7]) / 0.02, 0, 1)
+        trust = apart / (apart + 2 * off + 3e-3)
+        return 4 * (place - 0.5) * trust * both, apart / (apart + 3e-3) * both
 
     def guided(self, share: np.ndarray, radius: int) -> np.ndarray:
         """Guided filter with the colour image as the guide.
@@ -349,7 +352,9 @@ def foreground_colours(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     Source: blur fusion, Forte, Approximate Fast Foreground Colour Estimation, ICIP 2021, in one
     pass with a small window. The alpha is softened first, because the edges of real images are
-    wider than one pixel. Outside, every pixel gets the colour of the nearest pixel of the person.
+    wider than one pixel; and at the rim the difference along the line between both sides' colours
+    is left out, because it tells how wrong alpha is, not the colour. Outside, every pixel gets the
+    colour of the nearest pixel of the person.
 
     Args:
         image: RGB.  uint8 [H, W, 3]
@@ -368,7 +373,9 @@ def foreground_colours(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     sums = ndimage.gaussian_filter(sums, (0, RIM, RIM), mode="nearest", truncate=3)
     person, other = sums[:3] / (sums[6] + 1e-6), sums[3:6] / (sums[7] + 1e-6)
     share = np.where(sums[7] > 1e-3, soft, 1)
-    out = person + share * (values - share * person - (1 - share) * other)
+    apart, step = values - share * person - (1 - share) * other, person - other
+    along = (apart * step).sum(0) / ((step**2).sum(0) + 1) * step
+    out = person + share * (apart - (1 - share**8) * along)
     nearest = ndimage.distance_transform_edt(
         soft < 0.5, return_distances=False, return_indices=True
     )
