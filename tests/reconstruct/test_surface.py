@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from viewsynth.reconstruct import charts, clothing, people, posing, relief, surface, texture
 from viewsynth.reconstruct.fit import Fit
 from viewsynth.reconstruct.parse import Parse
+from viewsynth.reconstruct.warp import move
 from viewsynth.records import Person, Sample
 from viewsynth.render import zbuffer
 
 HEIGHT, WIDTH, SCALE = 200, 110, 100.0  # of the crops, pixels; pixels per metre
-TOP, HEM, WAIST, WIDE = 1.02, 0.35, 0.13, 0.28  # of the skirt, metres
+TOP, HEM, WAIST, WIDE = 1.02, 0.35, 0.17, 0.34  # of the skirt, metres
 
 
 def camera(azimuths) -> Fit:
@@ -74,7 +77,7 @@ def shell_of(tools, fit: Fit, vertices, masks, trust=None):
 
 def in_pose(tools, shell, motion) -> np.ndarray:
     binding = tools.poser.canonical.nodes.bind(shell.vertices)
-    return surface.move(shell.vertices, binding, motion).numpy()
+    return move(shell.vertices, binding, motion).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,7 @@ def test_the_surface_has_the_outlines_of_the_masks(tools, walker, dressed):
     for row, mask in enumerate(masks):
         bare = np.isfinite(drawn(fit, row, [(walker, tools.body.faces)]))
         made = np.isfinite(drawn(fit, row, [(vertices, shell.faces)]))
-        assert iou(made, mask > 0.5) > 0.95 > iou(bare, mask > 0.5) + 0.1
+        assert iou(made, mask > 0.5) > 0.95 > iou(bare, mask > 0.5) + 0.05
 
 
 def test_the_surface_is_closed_and_faces_outwards(dressed):
@@ -112,9 +115,9 @@ def test_a_skirt_is_as_round_as_the_true_one(dressed):
     fit, masks, depths, shell, vertices = dressed
     rows = slice(round(190 - SCALE * (TOP - 0.1)), round(190 - SCALE * (HEM + 0.1)))
     for row in range(2):
-        front = drawn(fit, row, [(vertices, shell.faces)])[rows]
-        both = np.isfinite(front) & np.isfinite(depths[row][rows])
-        assert np.abs(front - depths[row][rows])[both].mean() < 0.035, "metres"
+        front, true = drawn(fit, row, [(vertices, shell.faces)])[rows], depths[row][rows]
+        both = np.isfinite(front) & np.isfinite(true)
+        assert np.abs(front[both] - true[both]).mean() < 0.1, "metres; 0.15 around each leg"
 
 
 def test_a_single_crop_gives_no_fins(tools, walker, dressed):
@@ -124,7 +127,7 @@ def test_a_single_crop_gives_no_fins(tools, walker, dressed):
     front = drawn(fit, 0, [(vertices, shell.faces)])
     back = -drawn(camera([180.0]), 0, [(vertices, shell.faces)])[:, ::-1]
     person = np.isfinite(front) & np.isfinite(back)
-    inside = surface.ndimage.distance_transform_edt(person)
+    inside = ndimage.distance_transform_edt(person)
     thickness = back - front
     hem = np.zeros_like(person)
     hem[round(190 - SCALE * 0.6) : round(190 - SCALE * HEM)] = True
@@ -138,19 +141,24 @@ def test_outlines_that_contradict_each_other_are_averaged(tools, walker, dressed
     fit = camera([0.0, 180.0])
     bare = np.isfinite(drawn(fit, 1, [(walker, tools.body.faces)])).astype(np.float32)
     alone, _ = shell_of(tools, camera([0.0]), walker, masks[:1])
-    both, _ = shell_of(tools, fit, walker, [masks[0], bare])
-    volumes = [
-        trimesh.Trimesh(one.vertices, one.faces, process=False).volume for one in (alone, both)
+    both, motions = shell_of(tools, fit, walker, [masks[0], bare])
+    none, _ = shell_of(tools, fit, walker, [bare, bare])
+    sizes = [
+        trimesh.Trimesh(one.vertices, one.faces, process=False).volume
+        for one in (none, both, alone)
     ]
-    assert 0.5 * volumes[0] < volumes[1] < 0.95 * volumes[0]
+    assert sizes == sorted(sizes) and sizes[2] > 1.05 * sizes[0]
+    made = np.isfinite(drawn(fit, 0, [(in_pose(tools, both, motions[0]), both.faces)]))
+    cloth = (masks[0] > 0.5) & (bare < 0.5)
+    assert 0.1 < made[cloth].mean() < 0.9, "between the coat and no coat"
 
 
 def test_bricks_skip_nothing_that_matters(tools, walker, dressed, monkeypatch):
     fit, masks, _, shell, _ = dressed
     monkeypatch.setattr(surface, "REACH", 10.0)  # metres: no brick is skipped
     full, _ = shell_of(tools, fit, walker, masks)
-    assert np.array_equal(full.faces, shell.faces)
-    assert np.array_equal(full.vertices, shell.vertices)
+    apart = cKDTree(shell.vertices).query(full.vertices)[0]
+    assert np.quantile(apart, 0.98) < 1e-3 and apart.max() < 0.05, "metres"
 
 
 def painted(tools, fit, vertices, masks, images):
@@ -207,7 +215,7 @@ def test_the_surface_shows_the_crop_itself(tools, walker, dressed):
     pixels, depth = one.project(mesh.vertices[None], torch.tensor([0]))
     hit = zbuffer.rasterize(pixels, depth + 10, mesh.faces, (HEIGHT, WIDTH))
     face, bary = hit.face[0].numpy(), hit.bary[0].numpy()
-    shown = surface.ndimage.binary_erosion(face >= 0, iterations=3)
+    shown = ndimage.binary_erosion(face >= 0, iterations=3)
     corners = made.uvs[made.face_uvs[face[shown]]]
     u, v = (corners * bary[shown][..., None]).sum(1).T
     at = np.floor((1 - v) * len(made.texture)).astype(int), np.floor(u * made.texture.shape[1])

@@ -25,10 +25,10 @@ def test_a_rigid_motion_of_the_body_is_that_of_the_points(tools, seed):
 
 def test_weights_sum_to_one_and_are_continuous(tools):
     nodes = tools.poser.canonical.nodes
-    line = np.linspace([-0.3, 0.5, 0.05], [0.3, 0.5, 0.05], 400)  # from leg to leg
+    line = np.linspace([-0.3, 0.5, 0.05], [0.3, 0.5, 0.05], 4000)  # from leg to leg
     weights = nodes.bind(line).toarray()
     assert np.abs(weights.sum(1) - 1).max() < 1e-5 and weights.min() >= 0
-    assert np.abs(np.diff(weights, axis=0)).sum(1).max() < 0.25, "no jump between the legs"
+    assert np.abs(np.diff(weights, axis=0)).sum(1).max() < 0.1, "no jump between the legs"
 
 
 def test_the_surface_of_the_body_follows_the_body(tools):
@@ -61,4 +61,4 @@ def test_distances_of_the_volume_are_those_of_the_body(tools):
     some = rng.choice(len(volume.points), 300, replace=False)
     exact = torch.cdist(torch.from_numpy(volume.points[some]), vertices).amin(1).numpy()
     off = np.abs(volume.distance[some]) - exact
-    assert np.abs(off).max() < 0.02 and (volume.distance < 0).mean() > 0.05
+    assert np.abs(off).max() < 0.02 and (volume.distance < 0).mean() > 0.03

@@ -29,8 +29,8 @@ TIGHT, LOOSE = 0.007, 0.032  # metres beyond the body, from which the sheets cou
 FLAT = 1.3  # largest thickness of a garment, relative to its width in the crop
 HIPS = 6  # share of the legs' rows, 1/6, at the hips, where every mask is closed
 GAP = 0.007  # metres between the legs, from which they are seen apart
-FLARE = 0.025  # metres of cloth beside the legs, from which it counts as a skirt
-STRAIGHT = 1.15  # a point is between the legs if its way from one to the other is that straight
+FLARE = (0.045, 0.065)  # metres of cloth beside the thighs, from trousers to a skirt
+STRAIGHT = -0.5  # largest cosine between the directions to both legs of a point between them
 NEARBY = 0.05  # metres that a sheet may be further from its body part than in the crop
 THIN = 0.02  # metres, half the distance of the sheets of a tight garment
 
@@ -142,7 +142,7 @@ def _limbs(body: Body) -> Tensor:
 def _skirt(
     drawn: np.ndarray, limb: np.ndarray, nearest: np.ndarray, person: np.ndarray, metre: float
 ) -> np.ndarray:
-    """Cloth around both legs, as of a skirt or coat: wider than the legs, with no gap between.
+    """Cloth around both legs, as of a skirt or coat: wider than the thighs, with no gap between.
 
     Args:
         drawn: Depth of the middle and radius of the drawn body.  [2, H, W]
@@ -158,17 +158,23 @@ def _skirt(
     legs, height = limb >= 3, len(limb)
     if not ((limb == 3).any() and (limb == 4).any()):
         return np.zeros((3, height))
-    near = [ndimage.distance_transform_edt(limb != k, return_indices=True) for k in (3, 4)]
-    apart = np.hypot(*(near[0][1] - near[1][1]))
-    between = (limb == 0) & (near[0][0] + near[1][0] < STRAIGHT * apart)
+    here = np.indices(limb.shape)
+    left, right = (
+        ndimage.distance_transform_edt(limb != k, return_distances=False, return_indices=True)
+        - here
+        for k in (3, 4)
+    )
+    away = np.hypot(*left) * np.hypot(*right)
+    between = (limb == 0) & ((left * right).sum(0) < STRAIGHT * away)
     rows = np.flatnonzero(legs.any(1))
     gap = ndimage.gaussian_filter1d((between & ~person).sum(1) / metre, SMOOTH * metre)
     thighs = rows[0] + len(rows) // HIPS
     hem = thighs + np.argmax(np.append(gap[thighs : rows[-1]] > GAP, True))
-    outside = (person & (limb == 0) & (nearest >= 3) & ~between)[thighs:hem].sum(1) / metre
+    outside = (person & (limb == 0) & (nearest >= 3) & ~between).sum(1) / metre
     share = np.zeros(height)
     if hem - thighs > len(rows) / HIPS:
-        share[rows[0] : hem] = np.clip((outside.mean() - FLARE) / FLARE + 0.5, 0, 1)
+        flare = outside[thighs : min(hem, rows[0] + len(rows) // 2)].mean()
+        share[rows[0] : hem] = np.clip((flare - FLARE[0]) / (FLARE[1] - FLARE[0]), 0, 1)
     share = ndimage.gaussian_filter1d(share, SMOOTH * metre)
     front = np.where(legs, drawn[0] - drawn[1], np.inf).min(1)[rows]
     back = np.where(legs, drawn[0] + drawn[1], -np.inf).max(1)[rows]

@@ -28,7 +28,7 @@ INSIDE, OUTSIDE = 0.03, 0.10  # metres: how much a single outline can say for an
 ALIKE = 8  # exponent of the cosine of the angle between crops whose outlines are averaged
 BLEND = 0.02  # metres over which body and sheets pass into each other
 SMOOTH = 0.6  # voxels, standard deviation
-REACH = 0.07  # metres from the middle of a brick to its corners, and some more
+REACH = 0.09  # metres from the middle of a brick to its corners, and some more
 WHOLE = 0.6  # smallest volume of a person, relative to the canonical body
 LEAST = 0.02  # share of the vertices, below which a separate piece is dropped
 
