@@ -24,6 +24,7 @@ FLAG_TEXT = {
     "cut": "the crops show only part of the person; the rest is invented",
     "small": "the crops have too few pixels for details",
     "mixed": "the crops seem to show different people",
+    "outline": "the outlines of the crops contradict each other",
     "elevation": "the given elevation is implausible and was replaced by an estimate",
 }
 FIT = ("error", "silhouette", "spread", "doubt", "aspect")  # flags of the fit, of equal weight
@@ -35,11 +36,19 @@ SCORES = (
     "presence",
     "aspect",
     "overlap",
+    "drawn",
     "seen_texels",
     "pixels",
     "found",
 )
-OTHER_WEIGHT = {"riding": 0.5, "sitting": 0.5, "cut": 0.7, "mixed": 0.5, "elevation": 0.8}
+OTHER_WEIGHT = {
+    "riding": 0.5,
+    "sitting": 0.5,
+    "cut": 0.7,
+    "mixed": 0.5,
+    "outline": 0.9,
+    "elevation": 0.8,
+}
 
 
 def judge_person(person: Person) -> Verdict:

@@ -40,7 +40,7 @@ from viewsynth.records import Person, Reject, Sample
 MOST_CROPS = 8  # per person; more cost time and show hardly any further texels
 TALLEST = 320  # pixels; the atlas has no room for the detail of taller crops, which are shrunk
 STATURE = 1.68  # metres, of a mean adult; a crop does not say its scale
-REVISION = 3  # part of the fingerprint; raise it when the same images would give another person
+REVISION = 4  # part of the fingerprint; raise it when the same images would give another person
 
 
 @dataclass(frozen=True)

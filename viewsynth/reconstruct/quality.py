@@ -17,7 +17,7 @@ from viewsynth.reconstruct.fit import Fit
 from viewsynth.reconstruct.parse import Parse
 
 # A flag is set beyond its limit.
-LIMITS = {"error": 0.021, "silhouette": 0.7, "spread": 0.06, "doubt": 0.3, "aspect": 1.4}
+LIMITS = {"error": 0.021, "silhouette": 1.0, "spread": 0.06, "doubt": 0.3, "aspect": 1.4}
 CONSISTENT = 0.75  # IoU of surface and mask, below which a crop contradicts the others
 POSTURE = ("riding", "sitting")
 WHOLE = ("cut", "small")  # other crops of the person compensate for these
