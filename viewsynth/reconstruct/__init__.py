@@ -8,7 +8,7 @@
 - `foreign`: crops of somebody else among those of a person.
 - `texture`, `fill`: the texture of the body from the crops, and what no crop shows.
 - `canonical`, `warp`: the body with its parts apart, and how points around it follow a body.
-- `clothing`: the clothed surface, by `relief` (each crop), `surface` (the mesh), `charts` (colours).
+- `clothing`: the clothed surface, by `relief` (a crop), `surface` (the mesh), `charts` (colours).
 - `posing`: the pose that is rendered.
 - `quality`, `crop_flags`: measurements and flags that the judge reads.
 """
