@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +19,9 @@ from PIL import Image
 from scipy import ndimage
 
 from viewsynth.data import images
-from viewsynth.reconstruct import Tools, facing, fill, people, quality, texture
-from viewsynth.reconstruct.fit import Fit
+from viewsynth.reconstruct import Tools, people, posing, quality, texture
 from viewsynth.records import Person, Sample
-from viewsynth.render import shade, zbuffer
+from viewsynth.render import zbuffer
 from viewsynth.runtime.messages import first_names
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
@@ -206,8 +206,6 @@ class Drawn:
 def reconstructed(crops: Sequence[np.ndarray], tools: Tools) -> list[Drawn]:
     """Reconstruct one person, and draw it at the camera of each crop.
 
-    The steps are those of `reconstruct.reconstruct`, which keeps the fitted cameras to itself.
-
     Args:
         crops: Of the person.  uint8 [H, W, 3] each
         tools: See `reconstruct.load`.
@@ -217,63 +215,59 @@ def reconstructed(crops: Sequence[np.ndarray], tools: Tools) -> list[Drawn]:
     """
     samples = [Sample(pid="person", name=str(k), paths=(Path(str(k)),)) for k in range(len(crops))]
     outcomes = [people.Outcome(person=None)]
-    parsed = people._parse_all([samples], [list(crops)], tools, outcomes)
-    used = people._without_foreign(parsed, outcomes, None)
-    if not used:
+    found = people.fitted([samples], [list(crops)], tools, outcomes)
+    if found is None:
         return []
-    facing.resolve(used)
-    found, vertices = people._fit(used, [0], tools)
-    pixels = [crop.image for crop in used], [crop.parse.mask for crop in used]
-    paints, overlaps, _ = texture.project(tools.body, tools.atlas, found, vertices, *pixels)
-    scores = [quality.of_crop(crop, found, k, overlaps[k]) for k, crop in enumerate(used)]
-    good = [k for k, score in enumerate(scores) if quality.misfits(score) < 2] or range(len(used))
-    toned = texture.harmonise(
-        [paints[k] for k in good], tools.atlas, [scores[k]["trust"] for k in good]
+    pixels = [crop.image for crop in found.crops], [crop.parse.mask for crop in found.crops]
+    paints, overlaps, _ = texture.project(
+        tools.body, tools.atlas, found.fit, found.vertices, *pixels
     )
-    fused = texture.fuse(toned)
+
+    def person(rows: list[int]) -> Person:
+        scores = [
+            quality.of_crop(crop, found.fit, k, overlaps[k]) for k, crop in enumerate(found.crops)
+        ]
+        return people.assemble(found, 0, rows, paints, scores, tools, [""] * len(rows))
+
+    every = list(range(len(found.crops)))
+    fused = person(every)
     return [
         Drawn(
-            image=crop.image,
-            mask=crop.parse.mask,
-            alone=draw(tools, found, vertices, k, crop.image.shape[:2], paints[k]),
-            fused=draw(tools, found, vertices, k, crop.image.shape[:2], fused),
+            crop.image,
+            crop.parse.mask,
+            draw(person([k]), found, k, tools),
+            draw(fused, found, k, tools),
         )
-        for k, crop in enumerate(used)
+        for k, crop in enumerate(found.crops)
     ]
 
 
-def draw(
-    tools: Tools,
-    found: Fit,
-    vertices: torch.Tensor,
-    row: int,
-    size: tuple[int, int],
-    paint: texture.Paint,
-) -> Drawing:
+def draw(person: Person, found: people.Fitted, row: int, tools: Tools) -> Drawing:
     """Draw a person at the camera of one of its crops.
 
     Args:
-        tools: See `reconstruct.load`.
-        found: The fit of all crops.
-        vertices: Posed and clothed, per crop, metres.  [N, V, 3]
+        person: The person.
+        found: The crops of the person with their fit.
         row: The crop.
-        size: Height and width of the crop, pixels.
-        paint: What the crops show of the texture; the rest is filled.
+        tools: See `reconstruct.load`.
     """
-    body, canvas = tools.body, (size[0] * OVERSAMPLE, size[1] * OVERSAMPLE)
-    atlas = torch.from_numpy(fill.complete(paint, tools.atlas)[0])[None]
-    pixels, depth = found.project(vertices[row : row + 1], torch.tensor([row]))
-    front = zbuffer.rasterize(pixels * OVERSAMPLE, depth + AWAY, body.faces, canvas)
+    size = found.crops[row].image.shape[:2]
+    canvas = (size[0] * OVERSAMPLE, size[1] * OVERSAMPLE)
+    standard = dataclasses.replace(person, scale=1.0)  # the cameras are those of the body model
+    [mesh] = posing.clothed([standard], tools.poser, found.vertices[row : row + 1])
+    pixels, depth = found.fit.project(mesh.vertices[None], torch.tensor([row]))
+    front = zbuffer.rasterize(pixels * OVERSAMPLE, depth + AWAY, mesh.faces, canvas)
     where = (front.face.view(-1) >= 0).nonzero()[:, 0]
-    corners = body.uvs[body.face_uvs[front.face.view(-1)[where].long()]]
+    corners = mesh.uvs[mesh.face_uvs[front.face.view(-1)[where].long()]]
     u, v = (corners * front.bary.view(-1, 3)[where][..., None]).sum(1).unbind(1)
-    place = (1 - v) * atlas.shape[1] - 0.5, u * atlas.shape[2] - 0.5
-    *colour, _ = shade.sample(
-        torch.cat([atlas, atlas[..., :1]], -1), *place, torch.zeros_like(where)
-    )
-    layer = torch.zeros(canvas[0] * canvas[1], 4)
-    layer[where] = torch.stack([*(255 * plane for plane in colour), torch.ones_like(u)], 1)
-    layer = layer.view(size[0], OVERSAMPLE, size[1], OVERSAMPLE, 4).mean((1, 3)).numpy()
+    height, width = mesh.seen.shape
+    place = [((1 - v) * height - 0.5).numpy(), (u * width - 0.5).numpy()]
+    layer = np.zeros((canvas[0] * canvas[1], 4), np.float32)
+    for channel in range(3):
+        plane = mesh.texture[..., channel].numpy().astype(np.float32)
+        layer[where, channel] = ndimage.map_coordinates(plane, place, order=1, mode="nearest")
+    layer[where, 3] = 1
+    layer = layer.reshape(size[0], OVERSAMPLE, size[1], OVERSAMPLE, 4).mean((1, 3))
     return Drawing(layer[..., :3], layer[..., 3])
 
 

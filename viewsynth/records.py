@@ -247,7 +247,8 @@ class Person:
         texture: Colour atlas.  uint8 [T, T, 3]
         seen: Seen map of the atlas, 255 = observed.  uint8 [T, T]
         quality: Fit quality: landmark error, silhouette, spread, vote, aspect and derived flags.
-        fallback: "" (fitted pose), "walk" (walking pose on the fitted shape) or "mean" (mean body).
+        fallback: "" (clothed surface in the fitted pose), "body" (no clothed surface), "walk" (nor
+            the fitted pose, but a walking one) or "mean" (nor the fitted shape).
         surface: The clothed surface; None = the body itself is drawn.
         sources: One dict per source image: file, sha256, camid, elevation, azimuth, quality; and
             of an own mesh: file, sha256, mesh (what was found and done).

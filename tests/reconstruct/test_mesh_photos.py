@@ -83,7 +83,7 @@ def test_the_front_is_found(mesh, degrees):
     given = own_mesh.turned(mesh, -degrees, 1.7)
     given = dataclasses.replace(given, facts=mesh.facts)
     for taken in (looks, looks[:1]):
-        person, fronts = mesh_photos.observe(given, reconstructed(), taken)
+        person, fronts = mesh_photos.observed(given, reconstructed(), taken)
         assert person.sources[0]["mesh"].get("turn", 0) == degrees
         assert person.quality["overlap"] > 0.9 and judge_person(person).keep
         assert np.allclose(person.surface.vertices, mesh.surface.vertices, atol=0.01)
@@ -104,8 +104,8 @@ def facing(mesh, person: Person, azimuth: float) -> np.ndarray:
 
 def test_what_a_crop_sees_is_observed_and_nothing_else(mesh):
     front, back = look(mesh, 0.0), look(mesh, 180.0)
-    one, _ = mesh_photos.observe(mesh, reconstructed(), [front])
-    both, _ = mesh_photos.observe(mesh, reconstructed(), [front, back])
+    one, _ = mesh_photos.observed(mesh, reconstructed(), [front])
+    both, _ = mesh_photos.observed(mesh, reconstructed(), [front, back])
     assert facing(mesh, one, 0) > 0.97 and facing(mesh, one, 180) < 0.03
     assert facing(mesh, both, 0) > 0.97 and facing(mesh, both, 180) > 0.97
     assert (both.surface.seen >= one.surface.seen).all()
@@ -115,13 +115,13 @@ def test_what_a_crop_sees_is_observed_and_nothing_else(mesh):
 
 def test_a_hole_of_the_mask_and_a_cut_are_not_observed(mesh):
     front = look(mesh, 0.0)
-    whole, _ = mesh_photos.observe(mesh, reconstructed(), [front])
+    whole, _ = mesh_photos.observed(mesh, reconstructed(), [front])
     mask = front.mask.copy()
     mask[:, :64] = 0  # something stands before the person's right half
-    hidden, _ = mesh_photos.observe(mesh, reconstructed(), [dataclasses.replace(front, mask=mask)])
+    hidden, _ = mesh_photos.observed(mesh, reconstructed(), [dataclasses.replace(front, mask=mask)])
     assert hidden.quality["seen_texels"] < 0.8 * whole.quality["seen_texels"]
     cut = dataclasses.replace(front, mask=front.mask[:100], image=front.image[:100])
-    upper, _ = mesh_photos.observe(mesh, reconstructed(("cut",)), [cut])
+    upper, _ = mesh_photos.observed(mesh, reconstructed(("cut",)), [cut])
     assert upper.quality["flags"] == ["cut"]
     assert facing(mesh, upper, 0) > 0.9  # the trunk lies where the whole person puts it
     corner = mesh.surface.vertices[mesh.surface.faces].mean(1)
@@ -135,21 +135,21 @@ def test_a_mesh_of_somebody_else_is_rejected(mesh):
         mesh.surface, vertices=mesh.surface.vertices * np.array([6, 1, 6], np.float32)
     )
     other = dataclasses.replace(mesh, surface=wide)
-    person, _ = mesh_photos.observe(other, reconstructed(), [look(mesh, 0.0)])
+    person, _ = mesh_photos.observed(other, reconstructed(), [look(mesh, 0.0)])
     verdict = judge_person(person)
     assert not verdict.keep and "does not match the photos" in verdict.reasons[0]
 
 
 def test_flags_of_the_fitted_body_are_dropped(mesh):
     flags = ("error", "silhouette", "doubt", "riding", "mixed")
-    person, _ = mesh_photos.observe(mesh, reconstructed(flags), [look(mesh, 0.0)])
+    person, _ = mesh_photos.observed(mesh, reconstructed(flags), [look(mesh, 0.0)])
     assert person.quality["flags"] == ["doubt", "mixed"]
     assert "error" not in person.quality and person.fallback == ""
 
 
 def test_the_same_photos_give_the_same_bytes(mesh):
     looks = [look(mesh, 20.0), look(mesh, 200.0)]
-    one, two = (mesh_photos.observe(mesh, reconstructed(), looks)[0] for _ in range(2))
+    one, two = (mesh_photos.observed(mesh, reconstructed(), looks)[0] for _ in range(2))
     assert one.to_bytes() == two.to_bytes()
 
 
@@ -157,6 +157,6 @@ def test_a_height_that_the_file_does_not_say_is_that_of_the_fit(mesh):
     facts = {**mesh.facts, "unit": "none: scaled to 1.70 m"}
     given = dataclasses.replace(mesh, facts=facts)
     taken = [dataclasses.replace(look(mesh, 0.0), height=1.8)]
-    person, _ = mesh_photos.observe(given, reconstructed(), taken)
+    person, _ = mesh_photos.observed(given, reconstructed(), taken)
     assert person.surface.vertices[:, 1].max() == pytest.approx(1.8)
     assert "1.80 m" in person.sources[0]["mesh"]["unit"]

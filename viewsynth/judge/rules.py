@@ -12,7 +12,7 @@ from viewsynth.records import MESH, Person, Reject, Verdict, View
 LEAST_SEEN = 0.12  # share of the body's texels that must be observed in a crop
 LEAST_OVERLAP = 0.45  # IoU of the fitted body and the mask
 SMALLEST = 12  # pixels of the shorter side of a view
-FALLBACK_WEIGHT = {"": 1.0, "walk": 0.7, "mean": 0.4}
+FALLBACK_WEIGHT = {"": 1.0, "body": 0.9, "walk": 0.7, "mean": 0.4}
 FLAG_TEXT = {
     "error": "the joints of the fitted body are far from the detected landmarks",
     "silhouette": "the outline of the fitted body does not match the mask",
@@ -24,6 +24,7 @@ FLAG_TEXT = {
     "cut": "the crops show only part of the person; the rest is invented",
     "small": "the crops have too few pixels for details",
     "mixed": "the crops seem to show different people",
+    "outline": "the outlines of the crops contradict each other",
     "elevation": "the given elevation is implausible and was replaced by an estimate",
     "unobserved": "a mesh without photos: nothing of the person was observed",
 }
@@ -36,11 +37,19 @@ SCORES = (
     "presence",
     "aspect",
     "overlap",
+    "drawn",
     "seen_texels",
     "pixels",
     "found",
 )
-OTHER_WEIGHT = {"riding": 0.5, "sitting": 0.5, "cut": 0.7, "mixed": 0.5, "elevation": 0.8}
+OTHER_WEIGHT = {
+    "riding": 0.5,
+    "sitting": 0.5,
+    "cut": 0.7,
+    "mixed": 0.5,
+    "outline": 0.9,
+    "elevation": 0.8,
+}
 
 
 def judge_person(person: Person) -> Verdict:

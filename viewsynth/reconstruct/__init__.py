@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconstruct: the crops of people in, textured 3D bodies with seen map and fit quality out.
+"""Reconstruct: the crops of people in, clothed 3D surfaces with seen map and fit quality out.
 
 - `people`: all steps for several people at once (`reconstruct`).
 - `find`, `crowd`: people in a photo that is not a crop, and two people in one crop.
-- `parse`, `tflite`: landmarks and mask of a crop.
+- `parse`, `matting`, `tflite`: landmarks and mask of a crop.
 - `facing`, `targets`, `fit`, `volume`: front or back view; the body that fits landmarks and mask.
 - `foreign`: crops of somebody else among those of a person.
-- `texture`, `fill`: the texture from the crops, and what no crop shows.
+- `texture`, `fill`: the texture of the body from the crops, and what no crop shows.
+- `canonical`, `warp`: the body with its parts apart, and how points around it follow a body.
+- `clothing`: the clothed surface, by `relief` (a crop), `surface` (the mesh), `charts` (colours).
 - `posing`: the pose that is rendered.
 - `quality`, `crop_flags`: measurements and flags that the judge reads.
 """

@@ -8,7 +8,6 @@ body into every pose (`warp`). Prepared once per process.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -20,6 +19,7 @@ from viewsynth.render.shade import vertex_normals
 
 APART = {"shoulder_abduction": 38.0, "hip_abduction": 7.0}  # degrees
 VOXEL = 0.015  # metres
+BRICK = 4  # voxels along the side of a block of points that is skipped as a whole
 REACH = 0.30  # metres from the body within which clothes, hair and bags are looked for
 BELOW = 0.03  # metres below the soles
 CORE = 0.05  # metres below the body's surface, where nothing needs to be computed
@@ -41,7 +41,9 @@ class Canonical:
 
     def __init__(self, body: Body, clothier: Clothier):
         one = body.shape_mean.new_ones(1)
-        sides = [(f"{side}_{name}", value) for side in ("left", "right") for name, value in APART.items()]
+        sides = [
+            (f"{side}_{name}", value) for side in ("left", "right") for name, value in APART.items()
+        ]
         pose = body.from_angles({name: value * one for name, value in sides})
         bare = body.vertices(body.shape_mean[None], pose)
         self.vertices = clothier.dress(bare, clothier.cloth[None], one)[0]
@@ -58,11 +60,13 @@ class Volume:
     Attributes:
         shape: Of the grid.
         origin: Of the grid, metres.  float64 [3]
-        active: Flat indices of the M points near the surface.  [M]
+        active: Flat indices of the M points near the surface, brick by brick.  [M]
         core: Flat indices of the points deep inside the body.
         points: The active points, metres.  float32 [M, 3]
         distance: Their signed distance from the body, metres, inside negative.  float32 [M]
         binding: Their `Nodes.bind`.
+        brick: Brick of each of these points, ascending.  [M]
+        centre: Of the B bricks, an active point near the middle.  [B]
         radius: Per vertex of the body, the radius of the largest ball inside that touches it,
             metres.  float32 [V]
         medial: Centre of that ball.  float32 [V, 3]
@@ -81,16 +85,21 @@ class Volume:
         near = (field > -CORE) & (field < REACH) & above[None, :, None]
         for axis in range(3):  # the surface closes before the border of the grid
             near[(slice(None),) * axis + ([0, -1],)] = False
-        self.active, self.core = np.flatnonzero(near), np.flatnonzero(field <= -CORE)
-        places = np.stack(np.unravel_index(self.active, self.shape), 1) * VOXEL + low
-        device = canonical.vertices.device
-        self.points = torch.from_numpy(places.astype(np.float32)).to(device)
+        self.core = np.flatnonzero(field <= -CORE)
+        index = np.stack(np.nonzero(near), 1)
+        corner, self.brick = np.unique(index // BRICK, axis=0, return_inverse=True)
+        order = np.argsort(self.brick, kind="stable")
+        index, self.brick = index[order], self.brick[order]
+        off = np.abs(index - (corner[self.brick] + 0.5) * BRICK + 0.5).sum(1)
+        self.centre = np.lexsort((off, self.brick))[np.searchsorted(self.brick, range(len(corner)))]
+        self.active = np.ravel_multi_index(index.T, self.shape)
+        places = index * VOXEL + low
+        self.points = places.astype(np.float32)
         self.distance = field.ravel()[self.active].astype(np.float32)
         self.binding = canonical.nodes.bind(places)
         radius = _inner_radius(field, vertices, normals, low)
         medial = vertices - normals * radius[:, None]
-        self.radius = torch.from_numpy(radius).to(device)
-        self.medial = torch.from_numpy(medial.astype(np.float32)).to(device)
+        self.radius, self.medial = radius, medial.astype(np.float32)
         self.medial_binding = canonical.nodes.bind(medial)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from viewsynth.records import Surface
 from viewsynth.render import zbuffer
 from viewsynth.render.shade import vertex_normals
 
-OVERSAMPLE = 3  # resolution of the visibility test, relative to crop pixels
+OVERSAMPLE = 3  # resolution of the visibility test, relative to crop pixels; odd
 HIDDEN = 0.02  # metres behind the front, from which a vertex is hidden
 GRAZING = 0.02  # cosine below which a crop does not see a surface
 SURE = 0.15  # weight from which a point counts as observed
@@ -59,13 +60,16 @@ class Exposure:
         shown = self.face >= 0
         return (of_vertex[faces[self.face[shown]]] * self.bary[shown][..., None]).sum(1)
 
+    def overlap(self, mask: np.ndarray) -> float:
+        """IoU of the drawn shell and the mask of the crop."""
+        drawn, person = self.face >= 0, mask > 0.5
+        return float((drawn & person).sum() / max((drawn | person).sum(), 1))
+
 
 def paint(
     shell: Shell,
     canonical: Canonical,
-    atlas: Atlas,
-    texture: np.ndarray,
-    seen: np.ndarray,
+    body: tuple[Atlas, np.ndarray, np.ndarray],
     exposures: Sequence[Exposure],
     images: Sequence[np.ndarray],
     tones: Sequence,
@@ -75,9 +79,8 @@ def paint(
     Args:
         shell: The clothed mesh.
         canonical: The body inside.
-        atlas: The texels of the body.
-        texture: Its completed colours.  uint8 [T, T, 3]
-        seen: Its seen map.  uint8 [T, T]
+        body: The texels of the body, their completed colours, uint8 [T, T, 3], and their seen map,
+            uint8 [T, T].
         exposures: What each crop sees of the shell, see `expose`.
         images: Colours of the crops, free of background.  float32 [H, W, 3] each
         tones: Of `texture.tones`, for the same crops.
@@ -85,6 +88,7 @@ def paint(
     Returns:
         The surface; its texture shows the atlas at the left, then one chart per crop.
     """
+    atlas, texture, seen = body
     texel = atlas.of_vertex[cKDTree(canonical.vertices.cpu().numpy()).query(shell.vertices)[1]]
     row, column = np.divmod(atlas.texel[texel], SIZE)
     fill, guess = texture[row, column].astype(np.float32), seen[row, column] / 255
@@ -124,7 +128,13 @@ def paint(
 
 
 def expose(
-    shell: Shell, binding: Tensor, fit: Fit, row: int, motions: Tensor, mask: np.ndarray, trust: float
+    shell: Shell,
+    binding: csr_array,
+    fit: Fit,
+    row: int,
+    motions: Tensor,
+    mask: np.ndarray,
+    trust: float,
 ) -> Exposure:
     """Project a shell into one crop and find what the crop sees of it.
 
@@ -139,12 +149,12 @@ def expose(
     """
     height, width = mask.shape
     faces = torch.from_numpy(shell.faces)
-    vertices = move(torch.from_numpy(shell.vertices), binding, motions)
+    vertices = move(shell.vertices, binding, motions)
     pixels, depth = fit.project(vertices[None], torch.tensor([row]))
-    fine = zbuffer.rasterize(
-        pixels * OVERSAMPLE, depth + 10, faces, (height * OVERSAMPLE, width * OVERSAMPLE)
-    )
-    coarse = zbuffer.rasterize(pixels, depth + 10, faces, (height, width))
+    size = (height * OVERSAMPLE, width * OVERSAMPLE)
+    fine = zbuffer.rasterize(pixels * OVERSAMPLE, depth + 10, faces, size)
+    middle = slice(OVERSAMPLE // 2, None, OVERSAMPLE)  # has the centres of the crop's pixels
+    shown = [image[0, middle, middle].cpu().numpy() for image in (fine.face, fine.bary)]
     forward = view_rotation(fit.elevation[row : row + 1], fit.azimuth[row : row + 1])[0, 2]
     cosine = -(vertex_normals(vertices[None], faces)[0] @ forward).cpu().numpy()
     place, far = pixels[0].cpu().numpy(), depth[0].cpu().numpy() + 10
@@ -157,9 +167,7 @@ def expose(
     visible = inside & (far < front[at[:, 1], at[:, 0]] + HIDDEN) & (cosine > GRAZING)
     person = ndimage.map_coordinates(mask, (place[:, ::-1] - 0.5).T, order=1, mode="constant")
     weight = np.where(visible, np.clip(cosine, 0, 1) * trust * (person > 0.3), 0)
-    return Exposure(
-        place, weight.astype(np.float32), coarse.face[0].cpu().numpy(), coarse.bary[0].cpu().numpy()
-    )
+    return Exposure(place, weight.astype(np.float32), *shown)
 
 
 def _parts(exposures, faces: np.ndarray, part: np.ndarray) -> list[np.ndarray]:

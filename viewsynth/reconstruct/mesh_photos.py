@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,11 +22,14 @@ from torch import Tensor
 
 from viewsynth.reconstruct import own_mesh
 from viewsynth.reconstruct.charts import GRAZING, HIDDEN, OVERSAMPLE, SURE
-from viewsynth.reconstruct.fit import Fit, view_rotation
+from viewsynth.reconstruct.fit import view_rotation
 from viewsynth.reconstruct.own_mesh import OwnMesh
 from viewsynth.records import Person
 from viewsynth.render import zbuffer
 from viewsynth.render.shade import vertex_normals
+
+if TYPE_CHECKING:  # `people` imports this module
+    from viewsynth.reconstruct.people import Fitted
 
 CELL = 0.012  # metres, side of the cubes whose vertices are one in the search
 TALL = 64  # rows of the crops in the search
@@ -35,7 +39,8 @@ FORWARD = 0.02  # ... and any turn at all
 COLOUR = 2.0  # weight of the mean difference of colours, [0, 1], against that of the outlines
 SHIFTS, SCALES = range(-3, 4), (0.96, 0.98, 1.0, 1.02, 1.04)  # columns and sizes that are tried
 SWINGS = (-20.0, -10.0, 0.0, 10.0, 20.0)  # degrees by which the azimuth of a fit may be off
-BODY_FLAGS = ("error", "silhouette", "riding", "sitting")  # of the fitted body, which is not drawn
+# Of the fitted body, which is not drawn.
+BODY_FLAGS = ("error", "silhouette", "outline", "riding", "sitting")
 
 
 @dataclass(frozen=True)
@@ -85,48 +90,50 @@ class Camera:
         return local[:, :2] * self.stretch + self.shift, local[:, 2]
 
 
-def looks(crops: Sequence, found: Fit, vertices: Tensor, rows: Sequence[int], sources: list):
-    """The crops of a person that its reconstruction used.
+def look(found: Fitted, row: int, trust: float) -> Look:
+    """A crop of the fit as a `Look`.
 
     Args:
-        crops: Of the person, with `image`, `parse` and `flags`.
-        found: The fit of the chunk.
-        vertices: Clothed bodies of all crops of the chunk.  [N, V, 3]
-        rows: Index of each crop in the fit.
-        sources: Of the reconstructed person, one per crop.
-
-    Returns:
-        A `Look` per crop that was used, and the positions of these crops.
+        found: The fitted crops of the chunk.
+        row: Index of the crop.
+        trust: (0, 1].
     """
-    taken, places = [], []
-    for place, (crop, row, source) in enumerate(zip(crops, rows, sources, strict=True)):
-        if not source["used"]:
-            continue
-        inside = np.flatnonzero((crop.parse.mask > 0.5).any(1))
-        if "cut" in crop.flags or not len(inside):
-            pixels, _ = found.project(vertices[row : row + 1], torch.tensor([row]))
-            ends = pixels[0, :, 1].min(), pixels[0, :, 1].max()
-        else:
-            ends = inside[0], inside[-1] + 1
-        height = vertices[row, :, 1].max() - vertices[row, :, 1].min()
-        values = (found.elevation[row], found.azimuth[row], found.aspect[row], *ends, height)
-        trust = source["quality"]["trust"]
-        taken.append(Look(crop.image, crop.parse.mask, *map(float, values), trust))
-        places.append(place)
-    return taken, places
+    crop, fit, body = found.crops[row], found.fit, found.vertices[row]
+    inside = np.flatnonzero((crop.parse.mask > 0.5).any(1))
+    if "cut" in crop.flags or not len(inside):
+        pixels, _ = fit.project(body[None], torch.tensor([row]))
+        ends = pixels[0, :, 1].min(), pixels[0, :, 1].max()
+    else:
+        ends = inside[0], inside[-1] + 1
+    height = body[:, 1].max() - body[:, 1].min()
+    values = (fit.elevation[row], fit.azimuth[row], fit.aspect[row], *ends, height)
+    return Look(crop.image, crop.parse.mask, *map(float, values), trust)
 
 
-def observe(mesh: OwnMesh, reconstructed: Person, taken: Sequence[Look]) -> tuple[Person, list]:
+def observe(
+    mesh: OwnMesh, reconstructed: Person, found: Fitted, rows: Sequence[int]
+) -> tuple[Person, dict[int, np.ndarray]]:
     """Replace the reconstruction of a person by a mesh.
 
     Args:
         mesh: The mesh.
         reconstructed: The person by its photos.
-        taken: The crops, see `looks`; at least one.
+        found: The fitted crops of the chunk.
+        rows: Those of the person, in the order of its sources.
 
     Returns:
-        The person, and of each crop where the mesh lies, bool [H, W].
+        The person, and where the mesh lies in each crop that was used, bool [H, W].
     """
+    sources = zip(rows, reconstructed.sources, strict=True)
+    used = {row: source["quality"]["trust"] for row, source in sources if source["used"]}
+    person, fronts = observed(mesh, reconstructed, [look(found, *one) for one in used.items()])
+    return person, dict(zip(used, fronts, strict=True))
+
+
+def observed(
+    mesh: OwnMesh, reconstructed: Person, taken: Sequence[Look]
+) -> tuple[Person, list[np.ndarray]]:
+    """The same for crops as `Look`s, at least one; returns a list of where the mesh lies."""
     height = reconstructed.scale * float(np.median([look.height for look in taken]))
     mesh = own_mesh.turned(mesh, _turn(_coarse(mesh), taken), height)
     coarse = _coarse(mesh)

@@ -9,13 +9,14 @@ median skeleton of those that agree. The model's own "visibility" is of no use f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from viewsynth.bodies import KEYPOINTS
+from viewsynth.reconstruct import matting
 
 SIDE = 256  # the model's input
 INDEX = {name: k for k, name in enumerate(KEYPOINTS)}
@@ -48,7 +49,8 @@ class Parse:
         length: Points in metres relative to the hips (x right, y down, z away from the camera; z is
             damped later, in `targets`).  float32 [K, 3]
         spread: Standard deviation of each point over the passes, in person heights.  float32 [K]
-        mask: Person probability.  float32 [H, W]
+        mask: Alpha of the person, see `matting`.  float32 [H, W]
+        soft: Person probability by the pose model, about two pixels too soft.  float32 [H, W]
         presence: The model's confidence that there is a person, median over passes, [0, 1].
         vote: Agreement of the passes on the facing, 0 = none, 1 = unanimous.
         front: Whether the person faces the camera.
@@ -59,6 +61,7 @@ class Parse:
     length: np.ndarray
     spread: np.ndarray
     mask: np.ndarray
+    soft: np.ndarray
     presence: float
     vote: float
     front: bool
@@ -84,6 +87,17 @@ def parse(image: np.ndarray, model) -> Parse:
     Args:
         image: RGB crop of one person.  uint8 [H, W, 3]
         model: The pose model, see `viewsynth.reconstruct.tflite.Model`.
+    """
+    found = unrefined(image, model)
+    return replace(found, mask=matting.refine(image, found))
+
+
+def unrefined(image: np.ndarray, model) -> Parse:
+    """Parse one crop; the mask is the soft one of the pose model.
+
+    Args:
+        image: RGB crop of one person.  uint8 [H, W, 3]
+        model: The pose model.
     """
     height, width = image.shape[:2]
     first = _run(image, model, np.array([width / 2, height / 2]), 1.25 * max(height, width), False)
@@ -202,7 +216,7 @@ def main_component(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _combine(passes: list[_Pass], shape: tuple[int, int]) -> Parse:
-    """Vote on the facing, then combine the passes that agree: median skeleton, one mask."""
+    """Vote on the facing, then combine the passes that agree: median skeleton, one soft mask."""
     left, right = SHOULDERS
     ballots = np.array([np.sign(one.points[left, 0] - one.points[right, 0]) for one in passes])
     weights = np.array([one.presence for one in passes]) + 1e-3
@@ -214,18 +228,26 @@ def _combine(passes: list[_Pass], shape: tuple[int, int]) -> Parse:
     world = np.median(np.stack([one.world for one in agreeing]), axis=0)
     extent = max(float(np.ptp(points[:, 1])), 1.0)
     spread = stack.std(axis=0).max(axis=1) / extent
-    # A mean of masks loses feet on bright ground: use the passes nearest to the median skeleton.
+    # A mean of masks loses feet on bright ground: the passes nearest to the median skeleton keep
+    # them. Both together lose least; what is too much, `matting` takes away.
     misfit = [np.abs(one.points - points).mean() / extent - 0.05 * one.presence for one in agreeing]
     masks = [to_crop(agreeing[k], shape) for k in np.argsort(misfit)[:3]]
-    mask = np.sort(np.stack(masks), axis=0)[-2 if len(masks) > 1 else -1]
-    mask = mask * main_component(mask > 0.3, points)
+    best = np.sort(np.stack(masks), axis=0)[-2 if len(masks) > 1 else -1]
+    mean = np.mean([to_crop(one, shape) for one in passes], axis=0)
+    soft = _alone(np.maximum(_alone(best, points), mean), points).astype(np.float32)
     return Parse(
         points=points.astype(np.float32),
         length=world.astype(np.float32),
         spread=spread.astype(np.float32),
-        mask=mask.astype(np.float32),
+        mask=soft,
+        soft=soft,
         presence=float(np.median([one.presence for one in passes])),
         vote=abs(verdict),
         front=bool(front),
         height=extent,
     )
+
+
+def _alone(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The mask without other people: what is connected with the trunk."""
+    return mask * main_component(mask > 0.3, points)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconstruct people: crops in; textured bodies with seen maps and FitQuality out.
+"""Reconstruct people: crops in; clothed surfaces with seen maps and FitQuality out.
 
-parse -> foreign -> facing -> fit -> texture (project, harmonise, fuse) -> fill, for all people of a
-chunk together. Measurements and flags go into the person; `viewsynth.judge` decides what is kept.
-Only crops that show another person than the others are left out here, each with a reject.
+parse -> foreign -> facing -> fit -> texture (project, tones, fuse) -> fill -> clothing, for all
+people of a chunk together. Measurements and flags go into the person; `viewsynth.judge` decides
+what is kept. Only crops that show another person than the others are left out here, each with a
+reject.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from viewsynth import bodies
 from viewsynth.reconstruct import (
-    charts,
+    clothing,
     crop_flags,
     facing,
     fill,
@@ -28,8 +29,6 @@ from viewsynth.reconstruct import (
     foreign,
     mesh_photos,
     quality,
-    relief,
-    surface,
     targets,
     texture,
 )
@@ -38,12 +37,12 @@ from viewsynth.reconstruct.own_mesh import OwnMesh
 from viewsynth.reconstruct.parse import Parse, parse
 from viewsynth.reconstruct.posing import Poser
 from viewsynth.reconstruct.tflite import Model
-from viewsynth.records import Person, Reject, Sample, Surface
+from viewsynth.records import Person, Reject, Sample
 
 MOST_CROPS = 8  # per person; more cost time and show hardly any further texels
 TALLEST = 320  # pixels; the atlas has no room for the detail of taller crops, which are shrunk
 STATURE = 1.68  # metres, of a mean adult; a crop does not say its scale
-REVISION = 3  # part of the fingerprint; raise it when the same images would give another person
+REVISION = 4  # part of the fingerprint; raise it when the same images would give another person
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,8 @@ def load(body: bodies.Body, pose_model, detector_model) -> Tools:
 
 
 @dataclass
-class _Crop:
-    """A crop of the person `owner`; for `flags` and `pixels` see `crop_flags.flags`."""
+class Crop:
+    """A crop that shows the person `owner`; for `flags` and `pixels` see `crop_flags.flags`."""
 
     owner: int
     sample: Sample
@@ -105,6 +104,66 @@ class _Crop:
     parse: Parse
     flags: list[str]
     pixels: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """N crops of P people with the bodies that were fitted to them.
+
+    Args:
+        crops: The crops that can be used.
+        owners: Index of each person that has one; the order of the people of `fit`.
+        fit: Bodies and cameras.
+        vertices: Posed and clothed body of each crop, metres.  float32 [N, V, 3]
+    """
+
+    crops: list[Crop]
+    owners: list[int]
+    fit: fit.Fit
+    vertices: Tensor
+
+    def rows(self, owner: int) -> list[int]:
+        """The crops of one person."""
+        return [row for row, crop in enumerate(self.crops) if crop.owner == owner]
+
+
+@torch.no_grad()
+def fitted(
+    people: list[list[Sample]],
+    images: list[list[np.ndarray]],
+    tools: Tools,
+    outcomes: list[Outcome],
+    alike: Callable[[list[np.ndarray], list[int]], np.ndarray] | None = None,
+) -> Fitted | None:
+    """Parse the crops of the people of a chunk and fit bodies to them.
+
+    Args:
+        people: See `reconstruct`.
+        images: See `reconstruct`.
+        tools: See `load`.
+        outcomes: One per person; get the rejects.
+        alike: See `reconstruct`.
+
+    Returns:
+        None if no crop can be used.
+    """
+    crops = _without_foreign(_parse_all(people, images, tools, outcomes), outcomes, alike)
+    if not crops:
+        return None
+    facing.resolve(crops)
+    owners = sorted({crop.owner for crop in crops})
+    goal = targets.targets(
+        [crop.parse for crop in crops],
+        [owners.index(crop.owner) for crop in crops],
+        [_elevation(crop.sample) for crop in crops],
+        tools.body.faces.device,
+    )
+    with torch.enable_grad():
+        found = fit.fit(tools.fitter, goal)
+    bare = tools.body.vertices(found.shape[goal.person], found.pose)
+    no_hair = bare.new_zeros(len(crops))
+    dressed = tools.poser.clothier.dress(bare, found.offsets[goal.person], no_hair)
+    return Fitted(crops, owners, found, dressed)
 
 
 @torch.no_grad()
@@ -131,63 +190,34 @@ def reconstruct(
     """
     outcomes = [Outcome(person=None) for _ in people]
     digests = digests or [[""] * len(samples) for samples in people]
-    crops = _without_foreign(_parse_all(people, images, tools, outcomes), outcomes, alike)
-    if not crops:
+    found = fitted(people, images, tools, outcomes, alike)
+    if found is None:
         return outcomes
-    facing.resolve(crops)
-    owners = sorted({crop.owner for crop in crops})
-    found, vertices = _fit(crops, owners, tools)
     paints, overlaps, fronts = texture.project(
         tools.body,
         tools.atlas,
-        found,
-        vertices,
-        [crop.image for crop in crops],
-        [crop.parse.mask for crop in crops],
+        found.fit,
+        found.vertices,
+        [crop.image for crop in found.crops],
+        [crop.parse.mask for crop in found.crops],
     )
-    scores = [quality.of_crop(crop, found, row, overlaps[row]) for row, crop in enumerate(crops)]
-    for place, owner in enumerate(owners):
-        rows = [row for row, crop in enumerate(crops) if crop.owner == owner]
+    scores = [
+        quality.of_crop(crop, found.fit, row, overlaps[row]) for row, crop in enumerate(found.crops)
+    ]
+    for owner in found.owners:
+        rows = found.rows(owner)
+        files = [_digest(people[owner], digests[owner], found.crops[row].sample) for row in rows]
         mesh = meshes[owner] if meshes else None
-        own = [crops[row] for row in rows]
-        person = _assemble(
-            own,
-            [paints[row] for row in rows],
-            [scores[row] for row in rows],
-            found,
-            vertices,
-            rows,
-            place,
-            tools,
-            [_digest(people[owner], digests[owner], crop.sample) for crop in own],
-            bare=mesh is not None,
-        )
+        person = assemble(found, owner, rows, paints, scores, tools, files, bare=mesh is not None)
         if mesh is not None:
-            looks, places = mesh_photos.looks(own, found, vertices, rows, person.sources)
-            person, masks = mesh_photos.observe(mesh, person, looks)
-            for at, covered in zip(places, masks, strict=True):
-                fronts[rows[at]] = covered
+            person, masks = mesh_photos.observe(mesh, person, found, rows)
+            fronts = [masks.get(row, front) for row, front in enumerate(fronts)]
         outcomes[owner].person = person
-        outcomes[owner].overlays = [_overlay(crops[row], fronts[row]) for row in rows]
+        outcomes[owner].overlays = [_overlay(found.crops[row], fronts[row]) for row in rows]
     return outcomes
 
 
-def _fit(crops: list[_Crop], owners: list[int], tools: Tools) -> tuple[fit.Fit, Tensor]:
-    """Fit all crops; also returns the posed and clothed vertices of each crop, [N, V, 3]."""
-    goal = targets.targets(
-        [crop.parse for crop in crops],
-        [owners.index(crop.owner) for crop in crops],
-        [_elevation(crop.sample) for crop in crops],
-        tools.body.faces.device,
-    )
-    with torch.enable_grad():
-        found = fit.fit(tools.fitter, goal)
-    bare = tools.body.vertices(found.shape[goal.person], found.pose)
-    no_hair = bare.new_zeros(len(crops))
-    return found, tools.poser.clothier.dress(bare, found.offsets[goal.person], no_hair)
-
-
-def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[_Crop]:
+def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[Crop]:
     """Parse the best crops of every person; unusable ones are rejected."""
     crops = []
     for owner, (samples, own) in enumerate(zip(people, images, strict=True)):
@@ -208,7 +238,7 @@ def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[_C
                 continue
             flags, pixels = crop_flags.flags(image, found)
             flags += ["elevation"] * (_elevation(samples[k]) != samples[k].elevation)
-            crops.append(_Crop(owner, samples[k], image, found, flags, pixels))
+            crops.append(Crop(owner, samples[k], image, found, flags, pixels))
     return crops
 
 
@@ -219,8 +249,8 @@ def _elevation(sample: Sample) -> float | None:
 
 
 def _without_foreign(
-    crops: list[_Crop], outcomes: list[Outcome], alike: Callable | None
-) -> list[_Crop]:
+    crops: list[Crop], outcomes: list[Outcome], alike: Callable | None
+) -> list[Crop]:
     """The crops without those that do not show the person of their owner's other crops."""
     owners = np.array([crop.owner for crop in crops], int)
     more = np.zeros((len(crops), len(crops)))
@@ -242,7 +272,7 @@ def _without_foreign(
     return kept
 
 
-def _foreign(crop: _Crop, other: _Crop, undecided: bool) -> Reject:
+def _foreign(crop: Crop, other: Crop, undecided: bool) -> Reject:
     """The reject of a crop that does not look like `other`, which is kept."""
     pid = crop.sample.pid
     if undecided:
@@ -275,55 +305,58 @@ def _digest(samples, digests, sample) -> str:
     return next(d for s, d in zip(samples, digests, strict=True) if s is sample)
 
 
-def _assemble(
-    crops, paints, scores, found: fit.Fit, vertices, rows, place, tools: Tools, digests, bare=False
+def assemble(
+    found: Fitted,
+    owner: int,
+    rows: list[int],
+    paints: list[texture.Paint],
+    scores: list[dict],
+    tools: Tools,
+    digests: list[str],
+    bare: bool = False,
 ) -> Person:
     """Put one person together; crops with a bad fit are not used if there is a good one.
 
-    With `bare` without the clothed surface, which an own mesh will replace.
+    Args:
+        found: The fitted crops.
+        owner: The person.
+        rows: Crops of the person.
+        paints: Of `texture.project`, for all crops.
+        scores: Of `quality.of_crop`, for all crops; `drawn` is added.
+        tools: See `load`.
+        digests: SHA-256 of the file of each of `rows`.
+        bare: Whether to leave out the clothed surface, because a mesh will replace it.
     """
-    good = [k for k, score in enumerate(scores) if quality.misfits(score) < 2] or list(
-        range(len(crops))
-    )
-    trust = [scores[k]["trust"] for k in good]
-    tones = texture.tones([paints[k] for k in good], tools.atlas, trust)
-    toned = [
-        texture.Paint(tone(paints[k].colour, tools.atlas.part), paints[k].weight)
-        for k, tone in zip(good, tones, strict=True)
-    ]
-    colours, seen, notes = fill.complete(texture.fuse(toned), tools.atlas)
-    best = min(range(len(crops)), key=lambda k: quality.rank(scores[k]))
-    used = [scores[k] for k in good]
+    place = found.owners.index(owner)
+    good = [row for row in rows if quality.misfits(scores[row]) < 2] or rows
+    best = min(rows, key=lambda row: quality.rank(scores[row]))
     fallback = quality.fallback(scores[best])
-    shape, offsets = found.shape[place], found.offsets[place] + tools.poser.clothier.cloth
+    trust = [scores[row]["trust"] for row in good]
+    tones = texture.tones([paints[row] for row in good], tools.atlas, trust)
+    fused = texture.fuse([paints[row] for row in good], tones, tools.atlas)
+    colours, seen, notes = fill.complete(fused, tools.atlas)
+    clothed = None
+    if not (fallback or bare):
+        maps = clothing.Maps(colours, seen, tones)
+        clothed, drawn = clothing.clothe(tools, found, good, trust, maps)
+        fallback = "" if clothed else "body"
+        for row, overlap in zip(good, drawn, strict=True):
+            quality.set_drawn(scores[row], overlap)
+    shape = found.fit.shape[place]
+    offsets = found.fit.offsets[place] + tools.poser.clothier.cloth
     if fallback == "mean":
         shape, offsets = tools.body.shape_mean, 0 * offsets
     standing = tools.body.vertices(shape[None], 0 * tools.body.pose_mean[None])[0, :, 1]
-    clothed = None
-    if not (fallback or bare):
-        own = [rows[k] for k in good]
-        clothed = _clothe(
-            [crops[k] for k in good], found, vertices[own], own, (colours, seen), tones, trust, tools
-        )
     sources = [
-        {
-            "file": crop.sample.name,
-            "sha256": digests[k],
-            "camid": crop.sample.camid,
-            "platform": crop.sample.platform,
-            "elevation": round(float(found.elevation[rows[k]]), 2),
-            "azimuth": round(float(found.azimuth[rows[k]]), 2),
-            "used": k in good,
-            "quality": scores[k],
-        }
-        | ({"elevation_given": crop.sample.elevation} if "elevation" in crop.flags else {})
-        for k, crop in enumerate(crops)
+        _source(found, row, scores[row], row in good, sha256)
+        for row, sha256 in zip(rows, digests, strict=True)
     ]
+    used = [scores[row] for row in good]
     return Person(
-        pid=crops[0].sample.pid,
+        pid=found.crops[rows[0]].sample.pid,
         body=tools.body.name,
         shape=shape.cpu().numpy(),
-        pose=found.pose[rows[best]].cpu().numpy(),
+        pose=found.fit.pose[best].cpu().numpy(),
         offsets=offsets.cpu().numpy(),
         scale=STATURE / float(standing.max() - standing.min()),
         texture=colours,
@@ -338,28 +371,25 @@ def _assemble(
     )
 
 
-def _clothe(
-    crops, found: fit.Fit, vertices: Tensor, rows, atlas, tones, trust, tools: Tools
-) -> Surface:
-    """The clothed surface of one person from its crops, the rows of the fit."""
-    canonical = tools.poser.canonical
-    motions = canonical.nodes.motions(vertices)
-    masks = [crop.parse.mask for crop in crops]
-    reliefs = [
-        relief.relief(tools.body, canonical, tools.volume, found, row, posed, motion, mask)
-        for row, posed, motion, mask in zip(rows, vertices, motions, masks, strict=True)
-    ]
-    shell = surface.fuse(tools.volume, found, rows, reliefs, motions, trust)
-    binding = canonical.nodes.bind(shell.vertices)
-    exposures = [
-        charts.expose(shell, binding, found, row, motion, mask, weight)
-        for row, motion, mask, weight in zip(rows, motions, masks, trust, strict=True)
-    ]
-    images = [texture.inner_colours(crop.image, crop.parse.mask)[0] for crop in crops]
-    return charts.paint(shell, canonical, tools.atlas, *atlas, exposures, images, tones)
+def _source(found: Fitted, row: int, scores: dict, used: bool, sha256: str) -> dict:
+    """The record of a crop in the person's file."""
+    crop = found.crops[row]
+    source = {
+        "file": crop.sample.name,
+        "sha256": sha256,
+        "camid": crop.sample.camid,
+        "platform": crop.sample.platform,
+        "elevation": round(float(found.fit.elevation[row]), 2),
+        "azimuth": round(float(found.fit.azimuth[row]), 2),
+        "used": used,
+        "quality": scores,
+    }
+    if "elevation" in crop.flags:
+        source["elevation_given"] = crop.sample.elevation
+    return source
 
 
-def _overlay(crop: _Crop, front: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _overlay(crop: Crop, front: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The crop, the mask over it, and the fitted body over it."""
     image = crop.image.astype(np.float32)
     mask = crop.parse.mask[..., None]

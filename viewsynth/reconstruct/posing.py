@@ -61,7 +61,7 @@ def posed(people: list[Person], poser: Poser, mode: str = "relaxed") -> Tensor:
     share = (
         _share(poser.body).to(device) if mode == "relaxed" else {"fitted": 1.0, "walk": 0.0}[mode]
     )
-    sound = torch.tensor([not person.fallback for person in people], device=device)[:, None, None]
+    sound = torch.tensor([p.fallback in ("", "body") for p in people], device=device)[:, None, None]
     pose = nearest + share * sound * (fitted - nearest)
     hair = torch.tensor([0.0 if p.quality.get("bald") else 1.0 for p in people], device=device)
     offsets = torch.from_numpy(np.stack([person.offsets for person in people])).to(device)
@@ -127,8 +127,8 @@ def clothed(people: list[Person], poser: Poser, vertices: Tensor) -> list[Mesh]:
             images = (person.texture, person.seen)
         else:
             own = person.surface
-            points = torch.from_numpy(own.vertices).to(body.device)
-            moved = move(points, canonical.nodes.bind(own.vertices), motion) * person.scale
+            binding = canonical.nodes.bind(own.vertices)
+            moved = move(own.vertices, binding, motion) * person.scale
             rest = (own.faces.astype(np.int64), own.uvs, own.face_uvs.astype(np.int64))
             arrays = (moved, *(torch.from_numpy(array).to(body.device) for array in rest))
             images = (own.texture, own.seen)

@@ -17,7 +17,8 @@ from viewsynth.reconstruct.fit import Fit
 from viewsynth.reconstruct.parse import Parse
 
 # A flag is set beyond its limit.
-LIMITS = {"error": 0.021, "silhouette": 0.7, "spread": 0.06, "doubt": 0.3, "aspect": 1.4}
+LIMITS = {"error": 0.021, "silhouette": 1.0, "spread": 0.06, "doubt": 0.3, "aspect": 1.4}
+CONSISTENT = 0.75  # IoU of surface and mask, below which a crop contradicts the others
 POSTURE = ("riding", "sitting")
 WHOLE = ("cut", "small")  # other crops of the person compensate for these
 
@@ -75,6 +76,18 @@ def of_crop(crop, fit: Fit, row: int, overlap: float) -> dict:
     flags = [name for name, limit in LIMITS.items() if scores[name] > limit]
     trust = round(1 / (1 + len(flags)), 4)
     return {**scores, "flags": flags + crop.flags, "trust": trust, "pixels": round(crop.pixels, 1)}
+
+
+def set_drawn(scores: dict, drawn: float) -> None:
+    """Add how well the person's clothed surface fits the mask of a crop, and flag a bad fit.
+
+    Args:
+        scores: Of `of_crop`; changed in place.
+        drawn: IoU of the surface of all crops and the mask of this one.
+    """
+    scores["drawn"] = round(drawn, 4)
+    if drawn < CONSISTENT:
+        scores["flags"] = [*scores["flags"], "outline"]
 
 
 def misfits(scores: dict) -> int:

@@ -27,6 +27,10 @@ SMOOTH = 0.02  # metres, standard deviation of all smoothing
 THICK, WIDE = 0.06, 0.12  # metres: windows that find the thickness of a part and of a garment
 TIGHT, LOOSE = 0.007, 0.032  # metres beyond the body, from which the sheets count, and fully
 FLAT = 1.3  # largest thickness of a garment, relative to its width in the crop
+HIPS = 6  # share of the legs' rows, 1/6, at the hips, where every mask is closed
+GAP = 0.007  # metres between the legs, from which they are seen apart
+FLARE = (0.045, 0.065)  # metres of cloth beside the thighs, from trousers to a skirt
+STRAIGHT = -0.5  # largest cosine between the directions to both legs of a point between them
 NEARBY = 0.05  # metres that a sheet may be further from its body part than in the crop
 THIN = 0.02  # metres, half the distance of the sheets of a tight garment
 
@@ -103,31 +107,80 @@ def relief(
     covered = front.face[0].cpu().numpy() >= 0
     medial = move(volume.medial, volume.medial_binding, motions)
     middle = fit.project(medial[None], at)[1][0]
-    values = torch.cat([middle[:, None], volume.radius[:, None], canonical.vertices], 1)
+    radius = torch.from_numpy(volume.radius).to(middle.device)
+    values = torch.cat([middle[:, None], radius[:, None], canonical.vertices], 1)
     drawn = _interpolate(values, body.faces, front)
-    group = _groups(body)[front.face[0].clamp_min(0)].cpu().numpy()
+    limb = _limbs(body)[front.face[0].clamp_min(0)].cpu().numpy() * covered
     nearest = ndimage.distance_transform_edt(~(covered & person), return_indices=True)
     beyond, (rows, columns) = nearest[0] / metre, nearest[1]
-    drawn, group = drawn[:, rows, columns], group[rows, columns]
+    skirt = _skirt(drawn[:2], limb, limb[rows, columns], person, metre)
+    drawn, group = drawn[:, rows, columns], np.minimum(limb, 3)[rows, columns] % 3
     inside = _signed(person) / metre
     width = ndimage.maximum_filter(inside * person, int(WIDE * metre) | 1)
     middle, half = _thickness(drawn[0], drawn[1], group, person, metre)
+    share = skirt[0][:, None] * (group == 0)
+    middle, half = (a + share * (b[:, None] - a) for a, b in ((middle, skirt[1]), (half, skirt[2])))
     half = np.minimum(half, FLAT * np.maximum(width, 0) + 0.005)
     thin = np.minimum(half, THIN)
-    half = thin + (half - thin) * _loose(person, beyond, metre)
+    half = thin + (half - thin) * np.maximum(_loose(person, beyond, metre), share)
     maps = np.stack([inside, middle, half, beyond]).astype(np.float32)
     overlap = (covered & person).sum() / max((covered | person).sum(), 1)
     return Relief(factor, maps, drawn[2:].astype(np.float32), float(overlap))
 
 
-def _groups(body: Body) -> Tensor:
-    """Of every face 1 on the left arm, 2 on the right arm, 0 elsewhere, [F]."""
-    sides = [
-        next((k for k, side in ((1, "left"), (2, "right")) if name.startswith(side)), 0)
-        * name.endswith(("arm", "hand"))
+def _limbs(body: Body) -> Tensor:
+    """Of every face 1 or 2 on the left or right arm, 3 or 4 on the leg, 0 elsewhere, [F]."""
+    kinds = {"upper_arm": 1, "forearm": 1, "hand": 1, "thigh": 3, "shank": 3}
+    numbers = [
+        kinds.get(name.removeprefix("left_").removeprefix("right_"), 0)
+        + (name.startswith("right") and not name.endswith("foot"))
         for name in PARTS
     ]
-    return torch.tensor(sides, device=body.parts.device)[body.parts[body.faces[:, 0]]]
+    return torch.tensor(numbers, device=body.parts.device)[body.parts[body.faces[:, 0]]]
+
+
+def _skirt(
+    drawn: np.ndarray, limb: np.ndarray, nearest: np.ndarray, person: np.ndarray, metre: float
+) -> np.ndarray:
+    """Cloth around both legs, as of a skirt or coat: wider than the thighs, with no gap between.
+
+    Args:
+        drawn: Depth of the middle and radius of the drawn body.  [2, H, W]
+        limb: See `_limbs`; 0 off the body.  [H, W]
+        nearest: The same, of the nearest point of the body.  [H, W]
+        person: The mask.  bool [H, W]
+        metre: Pixels per metre.
+
+    Returns:
+        Of every row: whether there is such cloth, [0, 1]; depth of the middle of both legs; half
+        their thickness together, metres.  [3, H]
+    """
+    legs, height = limb >= 3, len(limb)
+    if not ((limb == 3).any() and (limb == 4).any()):
+        return np.zeros((3, height))
+    here = np.indices(limb.shape)
+    left, right = (
+        ndimage.distance_transform_edt(limb != k, return_distances=False, return_indices=True)
+        - here
+        for k in (3, 4)
+    )
+    away = np.hypot(*left) * np.hypot(*right)
+    between = (limb == 0) & ((left * right).sum(0) < STRAIGHT * away)
+    rows = np.flatnonzero(legs.any(1))
+    gap = ndimage.gaussian_filter1d((between & ~person).sum(1) / metre, SMOOTH * metre)
+    thighs = rows[0] + len(rows) // HIPS
+    hem = thighs + np.argmax(np.append(gap[thighs : rows[-1]] > GAP, True))
+    outside = (person & (limb == 0) & (nearest >= 3) & ~between).sum(1) / metre
+    share = np.zeros(height)
+    if hem - thighs > len(rows) / HIPS:
+        flare = outside[thighs : min(hem, rows[0] + len(rows) // 2)].mean()
+        share[rows[0] : hem] = np.clip((flare - FLARE[0]) / (FLARE[1] - FLARE[0]), 0, 1)
+    share = ndimage.gaussian_filter1d(share, SMOOTH * metre)
+    front = np.where(legs, drawn[0] - drawn[1], np.inf).min(1)[rows]
+    back = np.where(legs, drawn[0] + drawn[1], -np.inf).max(1)[rows]
+    sides = np.stack([np.interp(np.arange(height), rows, one) for one in (front, back)])
+    front, back = ndimage.gaussian_filter1d(sides, 2 * SMOOTH * metre, axis=1, mode="nearest")
+    return np.stack([share, (front + back) / 2, (back - front) / 2])
 
 
 def _interpolate(values: Tensor, faces: Tensor, front: zbuffer.Fragments) -> np.ndarray:

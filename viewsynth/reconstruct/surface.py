@@ -2,8 +2,9 @@
 """Surface: one closed mesh of a clothed person, from the reliefs of all crops.
 
 relief -> this module -> charts. In the volume around the canonical body, the clothed person is the
-union of the body and of every crop's sheets, cut by the outlines of all crops. Outlines that
-contradict each other are averaged as truncated signed distances (Curless and Levoy, SIGGRAPH 1996).
+union of the body and of every crop's sheets, cut by the outlines of all crops (visual hull,
+Laurentini, 1994). Outlines from the same or the opposite side, which should agree, are averaged as
+truncated signed distances (Curless and Levoy, SIGGRAPH 1996).
 The surface is found by marching cubes (Lewiner et al., 2003; scikit-image).
 """
 
@@ -24,8 +25,11 @@ from viewsynth.reconstruct.relief import Relief
 from viewsynth.reconstruct.warp import move
 
 INSIDE, OUTSIDE = 0.03, 0.10  # metres: how much a single outline can say for and against a point
+ALIKE = 8  # exponent of the cosine of the angle between crops whose outlines are averaged
 BLEND = 0.02  # metres over which body and sheets pass into each other
 SMOOTH = 0.6  # voxels, standard deviation
+REACH = 0.09  # metres from the middle of a brick to its corners, and some more
+WHOLE = 0.6  # smallest volume of a person, relative to the canonical body
 LEAST = 0.02  # share of the vertices, below which a separate piece is dropped
 
 
@@ -49,7 +53,7 @@ def fuse(
     reliefs: Sequence[Relief],
     motions: Tensor,
     trust: Sequence[float],
-) -> Shell:
+) -> Shell | None:
     """Fuse the crops of one person.
 
     Args:
@@ -61,23 +65,29 @@ def fuse(
         trust: Weight of each crop.
 
     Returns:
-        The mesh.
-
-    Raises:
-        ValueError: If nothing is left of the person.
+        The mesh; None if the outlines leave less than a person.
     """
-    points = volume.points.cpu().numpy()
-    sheets = np.full(len(points), np.inf, np.float32)
-    outline, total = np.zeros(len(points)), 0.0
-    for row, relief, motion, weight in zip(rows, reliefs, motions, trust, strict=True):
-        moved = move(volume.points, volume.binding, motion)
-        pixels, depth = fit.project(moved[None], torch.tensor([row]))
-        own, outside = relief.distance(points, pixels[0], depth[0].cpu().numpy())
-        np.minimum(sheets, own, out=sheets)
-        outline += weight * np.nan_to_num(np.clip(outside, -INSIDE, OUTSIDE), nan=-INSIDE)
-        total += weight
-    solid = np.maximum(_union(volume.distance, sheets), outline / total)
+    crops = list(zip(rows, reliefs, motions, trust, strict=True))
+    coarse = _solid(volume, volume.centre, fit, crops)
+    near = np.flatnonzero((np.abs(coarse) < CORE + REACH)[volume.brick])
+    solid = np.where(coarse > 0, CORE, -CORE).astype(np.float32)[volume.brick]
+    solid[near] = _solid(volume, near, fit, crops)
     return _mesh(volume, solid)
+
+
+def _solid(volume: Volume, chosen: np.ndarray, fit: Fit, crops: list) -> np.ndarray:
+    """Signed distances of the chosen points from the clothed person, metres, inside negative."""
+    points, binding = volume.points[chosen], volume.binding[chosen]
+    sheets, outside = np.full(len(points), np.inf, np.float32), []
+    for row, relief, motion, _ in crops:
+        pixels, depth = fit.project(move(points, binding, motion)[None], torch.tensor([row]))
+        own, beyond = relief.distance(points, pixels[0], depth[0].cpu().numpy())
+        np.minimum(sheets, own, out=sheets)
+        outside.append(np.nan_to_num(np.clip(beyond, -INSIDE, OUTSIDE), nan=-INSIDE))
+    solid = _union(volume.distance[chosen], sheets)
+    azimuth = np.deg2rad([float(fit.azimuth[row]) for row, *_ in crops])
+    alike = np.cos(azimuth[:, None] - azimuth) ** ALIKE * [weight for *_, weight in crops]
+    return np.maximum(solid, ((alike / alike.sum(1, keepdims=True)) @ outside).max(0))
 
 
 def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -86,16 +96,16 @@ def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return b * (1 - share) + a * share - BLEND * share * (1 - share)
 
 
-def _mesh(volume: Volume, solid: np.ndarray) -> Shell:
-    """Marching cubes over the distances of the active points."""
+def _mesh(volume: Volume, solid: np.ndarray) -> Shell | None:
+    """Marching cubes over the distances of the active points; None if too little is inside."""
     from skimage.measure import marching_cubes
 
     field = np.full(np.prod(volume.shape), CORE, np.float32)
     field[volume.core] = -CORE
     field[volume.active] = np.clip(solid, -CORE, CORE)
     field = ndimage.gaussian_filter(field.reshape(volume.shape), SMOOTH, mode="nearest")
-    if not (field < 0).any():
-        raise ValueError("the masks of the crops leave nothing of the person")
+    if (field < 0).sum() < WHOLE * ((volume.distance < 0).sum() + len(volume.core)):
+        return None
     vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="descent")
     faces = faces.astype(np.int64)
     edges = sparse.coo_matrix(

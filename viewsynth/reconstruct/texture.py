@@ -58,7 +58,7 @@ class Atlas:
 
     @property
     def part(self) -> np.ndarray:
-        """Index into `GROUPS` of every texel, with hair as a further one.  [M]"""
+        """Index into `GROUPS` of every texel, with hair as a further one, [M]."""
         return np.where(self.hair, len(GROUPS), self.group)
 
 
@@ -269,20 +269,6 @@ def tones(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[Calla
     return [functools.partial(tone, own=own) for own in medians]
 
 
-def harmonise(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[Paint]:
-    """Bring the crops of one person to one tone, see `tones`.
-
-    Args:
-        paints: Of each crop.
-        atlas: The texels.
-        quality: Trust in each crop, on any scale.
-    """
-    return [
-        Paint(tone(paint.colour, atlas.part), paint.weight)
-        for paint, tone in zip(paints, tones(paints, atlas, quality), strict=True)
-    ]
-
-
 def _common_curve(mine: dict, theirs: dict):
     """The tone curve from one crop to another, or None if they share too little."""
     common = sorted(set(mine) & set(theirs))
@@ -362,13 +348,18 @@ def _bag(mine: dict, theirs: dict) -> float:
     return max(float(ratio[1] - ratio[0]), 0.0)
 
 
-def fuse(paints: list[Paint]) -> Paint:
+def fuse(paints: list[Paint], tones: list[Callable], atlas: Atlas) -> Paint:
     """Fuse the paints of one person; the crop that shows a texel best counts most.
 
     Args:
         paints: Of each crop; colours are averaged by their squared weights.
+        tones: Of `tones`, for the same crops.
+        atlas: The texels.
     """
     weight = np.stack([paint.weight for paint in paints])
     share = weight**2 / np.maximum((weight**2).sum(0), 1e-9)
-    colour = sum(s[:, None] * paint.colour for s, paint in zip(share, paints, strict=True))
+    colour = sum(
+        part[:, None] * tone(paint.colour, atlas.part)
+        for part, paint, tone in zip(share, paints, tones, strict=True)
+    )
     return Paint(colour.astype(np.float32), weight.max(0))

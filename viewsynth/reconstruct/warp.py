@@ -9,10 +9,9 @@ rotation of a node is not optimised as there, but follows from the body: it is t
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -60,7 +59,7 @@ class Nodes:
         shift = centre - (rotation @ self.centre[..., None])[..., 0]
         return torch.cat([rotation, shift[..., None]], -1)
 
-    def bind(self, points: np.ndarray) -> Tensor:
+    def bind(self, points: np.ndarray) -> sparse.csr_array:
         """Weights of the nodes that points follow.
 
         Near the body only the closest nodes count; further away more and more do, so that the
@@ -76,22 +75,14 @@ class Nodes:
         beyond = distance - distance[:, :1]
         weight = np.exp(-0.5 * (beyond / (0.02 + 0.4 * distance[:, :1])) ** 2)
         weight *= np.clip(1 - beyond / np.maximum(beyond[:, -1:], 1e-6), 0, 1)  # continuous
-        order = index.argsort(1)  # the CSR format wants sorted columns
-        index, weight = (np.take_along_axis(array, order, 1) for array in (index, weight))
-        weight = torch.from_numpy((weight / weight.sum(1, keepdims=True)).astype(np.float32))
-        first = torch.arange(0, len(points) * (NEAR + 1) + 1, NEAR + 1)
-        with warnings.catch_warnings():  # torch calls its CSR format beta at every first use
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.sparse_csr_tensor(
-                first,
-                torch.from_numpy(index.ravel()),
-                weight.ravel(),
-                (len(points), len(self.centre)),
-                device=self.centre.device,
-            )
+        rows = np.arange(0, weight.size + 1, NEAR + 1)
+        weight = (weight / weight.sum(1, keepdims=True)).astype(np.float32)
+        return sparse.csr_array(
+            (weight.ravel(), index.ravel(), rows), (len(points), len(self.centre))
+        )
 
 
-def move(points: Tensor, binding: Tensor, motions: Tensor) -> Tensor:
+def move(points: np.ndarray, binding: sparse.csr_array, motions: Tensor) -> Tensor:
     """Points in another pose.
 
     Args:
@@ -100,7 +91,8 @@ def move(points: Tensor, binding: Tensor, motions: Tensor) -> Tensor:
         motions: Of `Nodes.motions`, of one pose.  float32 [G, 3, 4]
 
     Returns:
-        float32 [M, 3].
+        float32 [M, 3], on the device of the motions.
     """
-    mean = (binding @ motions.reshape(len(motions), 12)).view(-1, 3, 4)
-    return (mean[..., :3] @ points[..., None])[..., 0] + mean[..., 3]
+    mean = (binding @ motions.reshape(len(motions), 12).cpu().numpy()).reshape(-1, 3, 4)
+    moved = np.einsum("mij,mj->mi", mean[..., :3], points) + mean[..., 3]
+    return torch.from_numpy(moved).to(motions.device)

@@ -41,6 +41,7 @@ def parsed(picture) -> Parse:
         length=np.zeros((len(points), 3), np.float32),
         spread=points[:, 0],
         mask=picture.mask.astype(np.float32),
+        soft=picture.mask.astype(np.float32),
         presence=1.0,
         vote=1.0,
         front=True,

@@ -221,6 +221,9 @@ class Comparer:
                         "method": name,
                         "view": true.row["file_name"],
                         "elevation": true.row["elevation"],
+                        "angle": measures.nearest_angle(
+                            true.row["azimuth"], [one.row["azimuth"] for one in ground]
+                        ),
                         "occlusion": true.row.get("occlusion", 0.0),
                         "fallback": person.fallback,
                         **_rounded(_measure(true, name, views)),

@@ -9,6 +9,8 @@ of the rendering that lie on the true person; a repaired view is measured on the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from viewsynth import metrics
@@ -26,7 +28,10 @@ PARTS = {
     "shoes": ("shoes",),
     "carried": ("carried",),
 }
+# What clothes, hair and bags add to a body.
+COVERAGE = {"hair": ("hair", "headwear"), "bottom": ("bottom",), "carried": ("carried",)}
 BINS = ((25, 40), (40, 55), (55, 70), (70, 90.001))  # degrees of elevation
+ANGLES = ((0, 30), (30, 60), (60, 90), (90, 180.001))  # degrees from the nearest crop
 OTHER = "other"  # name of the bin for all other elevations
 MIN_PIXELS = 8  # smallest number of pixels that is measured
 COVERED = 0.1  # minimum share of a part that the prediction must cover
@@ -39,6 +44,22 @@ def bin_of(elevation: float) -> str:
         if low <= elevation < high:
             return f"{low}-{int(high)}"
     return OTHER
+
+
+def angle_bin(angle: float) -> str:
+    """Name of the bin of a view by its angle to the nearest crop, e.g. "0-30 off"."""
+    low, high = next((low, high) for low, high in ANGLES if angle < high)
+    return f"{low}-{int(high)} off"
+
+
+def nearest_angle(azimuth: float, crops: Sequence[float]) -> float:
+    """Smallest difference in azimuth to one of the crops, degrees in [0, 180].
+
+    Args:
+        azimuth: Of a view, degrees.
+        crops: Azimuths of the crops, degrees.
+    """
+    return float(min(abs((azimuth - crop + 180) % 360 - 180) for crop in crops))
 
 
 def compare(
@@ -63,6 +84,7 @@ def compare(
             ssim_unseen, de_unseen: over the other pixels of the body.
         seen: share of observed pixels in the rendering.
         missing: share of the true person that the prediction does not cover.
+        covered_<part>: share of the pixels of hair, bottom or carried things that it covers.
         height_error: error of the body size, per cent of the true size, signed.
     """
     valid = true.labels != OCCLUDER
@@ -72,6 +94,10 @@ def compare(
     error = metrics.delta_e(true_lab, lab)
     row = {"iou": metrics.iou(mask, true.mask), **_similarity(true, predicted, valid)}
     row["missing"] = float((true.mask & ~mask).sum() / max(true.mask.sum(), 1))
+    for name, labels in COVERAGE.items():
+        part = np.isin(true.labels, [LABELS.index(label) for label in labels])
+        if part.sum() >= MIN_PIXELS:
+            row[f"covered_{name}"] = float((part & mask).sum() / part.sum())
     row |= _by_part(true, predicted, both, true_lab, lab, error)
     if both.any():
         row["de_pixel"] = float(error[both].mean())

@@ -236,8 +236,9 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
         [picture.image for picture in ground],
         [picture.mask.astype(np.float32) for picture in ground],
     )
-    toned = texture.harmonise(projected, tools.atlas, [1.0] * len(projected))
-    colours, seen, _ = fill.complete(texture.fuse(toned), tools.atlas)
+    tones = texture.tones(projected, tools.atlas, [1.0] * len(projected))
+    fused = texture.fuse(projected, tones, tools.atlas)
+    colours, seen, _ = fill.complete(fused, tools.atlas)
     maps = {"texture": torch.from_numpy(colours), "seen": torch.from_numpy(seen)}
     return Body(dataclasses.replace(mesh, **maps), 0.0)
 

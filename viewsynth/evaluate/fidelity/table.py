@@ -13,7 +13,15 @@ from collections import defaultdict
 import numpy as np
 
 from viewsynth import metrics
-from viewsynth.evaluate.fidelity.measures import BINS, OTHER, PARTS, bin_of
+from viewsynth.evaluate.fidelity.measures import (
+    ANGLES,
+    BINS,
+    COVERAGE,
+    OTHER,
+    PARTS,
+    angle_bin,
+    bin_of,
+)
 
 # name: (heading, whether higher is better, decimals), most important first
 MEASURES = {
@@ -49,6 +57,7 @@ REID = {
 DETAILS = {
     "seen": ("share seen", True, 2),
     "missing": ("bare", False, 3),
+    **{f"covered_{name}": (f"{name} covered", True, 2) for name in COVERAGE},
     "height_error": ("size error %", False, 1),
     "height_apart": ("|size error| %", False, 1),
     "iou_grown": ("IoU grown", True, 3),
@@ -59,6 +68,7 @@ ALL = "all"
 BASELINES = ("resized", "warped", "mean_body")
 REPAIRS = (("repair", "ours"), ("source_only", "ours"), ("repair_true", "true_pose"))
 NAMES = (*(f"{low}-{int(high)}" for low, high in BINS), OTHER)
+ANGLE_NAMES = tuple(angle_bin(low) for low, _ in ANGLES)
 
 
 def identify(rows: list[dict], space: str = "") -> None:
@@ -122,7 +132,7 @@ def summary(rows: list[dict]) -> list[dict]:
     values = _by_person(rows)
     counts = defaultdict(int)
     for row in rows:
-        for name in (ALL, bin_of(row["elevation"])):
+        for name in bins_of(row):
             counts[row["method"], name] += 1
     found = []
     for (method, name, measure), people in values.items():
@@ -201,13 +211,19 @@ def better(low: float, high: float) -> bool | None:
     return True if low > 0 else False if high < 0 else None
 
 
+def bins_of(row: dict) -> tuple[str, ...]:
+    """The bins that a view counts in: all, its elevation, its angle to the nearest crop."""
+    angle = (angle_bin(row["angle"]),) if "angle" in row else ()
+    return ALL, bin_of(row["elevation"]), *angle
+
+
 def _by_person(rows: list[dict]) -> dict[tuple[str, str, str], dict[str, float]]:
     """(method, bin, measure) -> person -> mean over the person's views."""
     lists: dict[tuple, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for measure in EVERY:
             if measure in row:
-                for name in (ALL, bin_of(row["elevation"])):
+                for name in bins_of(row):
                     lists[row["method"], name, measure][row["pid"]].append(row[measure])
     return {
         key: {pid: float(np.mean(values)) for pid, values in people.items()}

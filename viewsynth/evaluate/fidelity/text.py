@@ -9,6 +9,7 @@ from viewsynth.evaluate.fidelity import methods, repair
 from viewsynth.evaluate.fidelity.measures import OTHER
 from viewsynth.evaluate.fidelity.table import (
     ALL,
+    ANGLE_NAMES,
     BASELINES,
     COLOURS,
     DETAILS,
@@ -49,10 +50,12 @@ def markdown(
         "Mean [95 % interval over people]. Rank by ΔE, IoU and identity: PSNR and SSIM reward "
         "blur and come second.",
     ]
-    for name in (ALL, *NAMES):
+    for name in (ALL, *NAMES, *ANGLE_NAMES):
         many = [c for c in found if c["bin"] == name and c["measure"] == "iou"]
         if many:
             title = "All elevations" if name == ALL else f"Elevation {_degrees(name)}"
+            if name in ANGLE_NAMES:
+                title = f"{name.removesuffix(' off')}° from the nearest ground crop"
             lines += ["", f"## {title} ({many[0]['people']} people, {many[0]['pictures']} views)"]
             lines += ["", *_grid(cells, name, MEASURES)]
     lines += ["", "## Colour error ΔE by part, all elevations", "", *_grid(cells, ALL, COLOURS)]

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clothing: the clothed surface of a person, from its crops and the bodies fitted to them.
+
+relief (each crop) -> surface -> charts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from viewsynth.reconstruct import charts, matting, relief, surface
+from viewsynth.records import Surface
+
+if TYPE_CHECKING:
+    from viewsynth.reconstruct.people import Fitted, Tools
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What is known of the person's colours.
+
+    Args:
+        texture: Atlas of the body, completed.  uint8 [T, T, 3]
+        seen: Its seen map.  uint8 [T, T]
+        tones: Of `texture.tones`, for each crop that is used.
+    """
+
+    texture: np.ndarray
+    seen: np.ndarray
+    tones: Sequence[Callable]
+
+
+def clothe(
+    tools: Tools, found: Fitted, rows: Sequence[int], trust: Sequence[float], maps: Maps
+) -> tuple[Surface | None, list[float]]:
+    """Reconstruct the clothed surface of one person.
+
+    Args:
+        tools: See `people.load`.
+        found: The fitted crops.
+        rows: Those of the person that are used.
+        trust: Weight of each of them, (0, 1].
+        maps: Colours of the body, and the tones of the crops.
+
+    Returns:
+        The surface, None if the crops leave no whole person; and for each crop the IoU of the
+        surface and the mask.
+    """
+    canonical, masks = tools.poser.canonical, [found.crops[row].parse.mask for row in rows]
+    posed = [found.vertices[row] for row in rows]
+    motions = canonical.nodes.motions(found.vertices[list(rows)])
+    reliefs = [
+        relief.relief(tools.body, canonical, tools.volume, found.fit, row, body, motion, mask)
+        for row, body, motion, mask in zip(rows, posed, motions, masks, strict=True)
+    ]
+    shell = surface.fuse(tools.volume, found.fit, rows, reliefs, motions, trust)
+    if shell is None:
+        return None, [one.overlap for one in reliefs]
+    binding = canonical.nodes.bind(shell.vertices)
+    exposures = [
+        charts.expose(shell, binding, found.fit, row, motion, mask, weight)
+        for row, motion, mask, weight in zip(rows, motions, masks, trust, strict=True)
+    ]
+    images = [
+        matting.foreground_colours(found.crops[row].image, mask)
+        for row, mask in zip(rows, masks, strict=True)
+    ]
+    atlas = (tools.atlas, maps.texture, maps.seen)
+    made = charts.paint(shell, canonical, atlas, exposures, images, maps.tones)
+    return made, [one.overlap(mask) for one, mask in zip(exposures, masks, strict=True)]
