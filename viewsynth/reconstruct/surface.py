@@ -26,6 +26,7 @@ from viewsynth.reconstruct.warp import move
 
 INSIDE, OUTSIDE = 0.03, 0.10  # metres: how much a single outline can say for and against a point
 ALIKE = 8  # exponent of the cosine of the angle between crops whose outlines are averaged
+DOUBT = 0.05  # metres by which the outline of a crop without any trust is moved outwards
 BLEND = 0.02  # metres over which body and sheets pass into each other
 SMOOTH = 0.6  # voxels, standard deviation
 REACH = 0.09  # metres from the middle of a brick to its corners, and some more
@@ -79,10 +80,12 @@ def _solid(volume: Volume, chosen: np.ndarray, fit: Fit, crops: list) -> np.ndar
     """Signed distances of the chosen points from the clothed person, metres, inside negative."""
     points, binding = volume.points[chosen], volume.binding[chosen]
     sheets, outside = np.full(len(points), np.inf, np.float32), []
-    for row, relief, motion, _ in crops:
+    most = max(weight for *_, weight in crops)
+    for row, relief, motion, weight in crops:
         pixels, depth = fit.project(move(points, binding, motion)[None], torch.tensor([row]))
         own, beyond = relief.distance(points, pixels[0], depth[0].cpu().numpy())
         np.minimum(sheets, own, out=sheets)
+        beyond = beyond - (1 - weight / most) * DOUBT
         outside.append(np.nan_to_num(np.clip(beyond, -INSIDE, OUTSIDE), nan=-INSIDE))
     solid = _union(volume.distance[chosen], sheets)
     azimuth = np.deg2rad([float(fit.azimuth[row]) for row, *_ in crops])
