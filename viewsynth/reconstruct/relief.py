@@ -25,7 +25,9 @@ from viewsynth.render import zbuffer
 TALL, MOST = 300, 3  # pixels: height that crops are enlarged to, by at most this factor
 SMOOTH = 0.02  # metres, standard deviation of all smoothing
 THICK, WIDE = 0.06, 0.12  # metres: windows that find the thickness of a part and of a garment
-TIGHT, LOOSE = 0.007, 0.032  # metres beyond the body, from which the sheets count, and fully
+LOOSE = 0.012  # metres beyond the body, from which the sheets are as thick as the part
+PUFF = 0.7  # how much deeper a loose garment is than its part, relative to how much wider
+WIDER = 0.05  # metres: what is wider still is a bag
 FLAT = 1.3  # largest thickness of a garment, relative to its width in the crop
 HIPS = 6  # share of the legs' rows, 1/6, at the hips, where every mask is closed
 GAP = 0.007  # metres between the legs, from which they are seen apart
@@ -120,9 +122,11 @@ def relief(
     middle, half = _thickness(drawn[0], drawn[1], group, person, metre)
     share = skirt[0][:, None] * (group == 0)
     middle, half = (a + share * (b[:, None] - a) for a, b in ((middle, skirt[1]), (half, skirt[2])))
+    gap = _gap(person, beyond, metre)
+    half = half + PUFF * np.minimum(gap, WIDER)  # what is wide is deep as well
     half = np.minimum(half, FLAT * np.maximum(width, 0) + 0.005)
     thin = np.minimum(half, THIN)
-    half = thin + (half - thin) * np.maximum(_loose(person, beyond, metre), share)
+    half = thin + (half - thin) * np.maximum(np.clip(gap / LOOSE, 0, 1), share)
     maps = np.stack([inside, middle, half, beyond]).astype(np.float32)
     overlap = (covered & person).sum() / max((covered | person).sum(), 1)
     return Relief(factor, maps, drawn[2:].astype(np.float32), float(overlap))
@@ -215,8 +219,8 @@ def _thickness(middle, radius, group, person, metre) -> tuple[np.ndarray, np.nda
     return out
 
 
-def _loose(person: np.ndarray, beyond: np.ndarray, metre: float) -> np.ndarray:
-    """How far the outline nearest to each pixel lies beyond the drawn body, tight 0 to loose 1."""
+def _gap(person: np.ndarray, beyond: np.ndarray, metre: float) -> np.ndarray:
+    """How far the outline nearest to each pixel lies beyond the drawn body, smoothed, metres."""
     edge = person & ~ndimage.binary_erosion(person)
     if not edge.any():
         return np.zeros_like(beyond)
@@ -225,7 +229,7 @@ def _loose(person: np.ndarray, beyond: np.ndarray, metre: float) -> np.ndarray:
     )
     share = ndimage.gaussian_filter(person.astype(np.float32), SMOOTH * metre)
     gap = ndimage.gaussian_filter(beyond[rows, columns] * person, SMOOTH * metre)
-    return np.clip((gap / np.maximum(share, 1e-6) - TIGHT) / (LOOSE - TIGHT), 0, 1)
+    return gap / np.maximum(share, 1e-6)
 
 
 def _sample(maps: np.ndarray, at: Tensor, mode: str) -> np.ndarray:
