@@ -70,7 +70,7 @@ STAGES = {
     PARALLEL: (
         "generate.chunk:jpeg",
         "generate.chunk:png",
-        "generate.chunk:strip",
+        "generate.chunk:filmstrip",
         "records:Person.to_bytes",
         "runtime.writer:write",
     ),

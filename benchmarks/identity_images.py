@@ -219,15 +219,14 @@ def reconstructed(crops: Sequence[np.ndarray], tools: Tools) -> list[Drawn]:
     if found is None:
         return []
     pixels = [crop.image for crop in found.crops], [crop.parse.mask for crop in found.crops]
-    paints, overlaps, _ = texture.project(
-        tools.body, tools.atlas, found.fit, found.vertices, *pixels
-    )
+    shown = texture.project(tools.body, tools.atlas, found.fit, found.vertices, *pixels)
 
     def person(rows: list[int]) -> Person:
         scores = [
-            quality.of_crop(crop, found.fit, k, overlaps[k]) for k, crop in enumerate(found.crops)
+            quality.of_crop(crop, found.fit, k, shown[k].overlap)
+            for k, crop in enumerate(found.crops)
         ]
-        return people.assemble(found, 0, rows, paints, scores, tools, [""] * len(rows))
+        return people.assemble(found, 0, rows, shown, scores, tools, [""] * len(rows))
 
     every = list(range(len(found.crops)))
     fused = person(every)

@@ -10,7 +10,16 @@ import trimesh
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from viewsynth.reconstruct import charts, clothing, people, posing, relief, surface, texture
+from viewsynth.reconstruct import (
+    charts,
+    clothing,
+    drawing,
+    people,
+    posing,
+    relief,
+    surface,
+    texture,
+)
 from viewsynth.reconstruct.fit import Fit
 from viewsynth.reconstruct.parse import Parse
 from viewsynth.reconstruct.warp import move
@@ -64,11 +73,17 @@ def drawn(fit: Fit, row: int, parts) -> np.ndarray:
     return torch.stack(depths).amin(0).numpy() - 10
 
 
+def front(tools, fit, row, vertices):
+    drawn = fit.project(vertices[None], torch.tensor([row]))
+    return drawing.draw(*drawn, tools.body.faces, (HEIGHT, WIDTH))
+
+
 def shell_of(tools, fit: Fit, vertices, masks, trust=None):
     canonical, rows = tools.poser.canonical, range(len(masks))
     motions = canonical.nodes.motions(vertices[None].repeat(len(masks), 1, 1))
+    fronts = [front(tools, fit, row, vertices) for row in rows]
     reliefs = [
-        relief.relief(tools.body, canonical, tools.volume, fit, row, vertices, motion, mask)
+        relief.relief(tools.body, canonical, tools.volume, fit, row, fronts[row], motion, mask)
         for row, motion, mask in zip(rows, motions, masks, strict=True)
     ]
     shell = surface.fuse(tools.volume, fit, rows, reliefs, motions, trust or [1.0] * len(masks))
@@ -115,20 +130,20 @@ def test_a_skirt_is_as_round_as_the_true_one(dressed):
     fit, masks, depths, shell, vertices = dressed
     rows = slice(round(190 - SCALE * (TOP - 0.1)), round(190 - SCALE * (HEM + 0.1)))
     for row in range(2):
-        front, true = drawn(fit, row, [(vertices, shell.faces)])[rows], depths[row][rows]
-        both = np.isfinite(front) & np.isfinite(true)
-        assert np.abs(front[both] - true[both]).mean() < 0.1, "metres; 0.15 around each leg"
+        made, true = drawn(fit, row, [(vertices, shell.faces)])[rows], depths[row][rows]
+        both = np.isfinite(made) & np.isfinite(true)
+        assert np.abs(made[both] - true[both]).mean() < 0.1, "metres; 0.15 around each leg"
 
 
 def test_a_single_crop_gives_no_fins(tools, walker, dressed):
     fit, masks, _, _, _ = dressed
     shell, motions = shell_of(tools, fit, walker, masks[:1])
     vertices = in_pose(tools, shell, motions[0])
-    front = drawn(fit, 0, [(vertices, shell.faces)])
-    back = -drawn(camera([180.0]), 0, [(vertices, shell.faces)])[:, ::-1]
-    person = np.isfinite(front) & np.isfinite(back)
+    near = drawn(fit, 0, [(vertices, shell.faces)])
+    far = -drawn(camera([180.0]), 0, [(vertices, shell.faces)])[:, ::-1]
+    person = np.isfinite(near) & np.isfinite(far)
     inside = ndimage.distance_transform_edt(person)
-    thickness = back - front
+    thickness = far - near
     hem = np.zeros_like(person)
     hem[round(190 - SCALE * 0.6) : round(190 - SCALE * HEM)] = True
     rim, middle = thickness[person & hem & (inside <= 2)], thickness[hem & (inside > 8)]
@@ -189,7 +204,10 @@ def painted(tools, fit, vertices, masks, images):
     found = people.Fitted(crops, [0], fit, vertices[None].repeat(count, 1, 1))
     grey = np.full((texture.SIZE, texture.SIZE, 3), 128, np.uint8)
     maps = clothing.Maps(grey, grey[..., 0] * 0, [lambda colour, part: colour] * count)
-    return clothing.clothe(tools, found, range(count), [1.0] * count, maps)
+    shown = [
+        texture.Projection(None, front(tools, fit, row, vertices), 1.0) for row in range(count)
+    ]
+    return clothing.clothe(tools, found, shown, range(count), [1.0] * count, maps)
 
 
 def test_the_surface_shows_the_crop_itself(tools, walker, dressed):

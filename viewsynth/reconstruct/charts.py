@@ -20,16 +20,15 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from viewsynth.reconstruct.canonical import Canonical
+from viewsynth.reconstruct.drawing import draw
 from viewsynth.reconstruct.fill import MIRRORED
 from viewsynth.reconstruct.fit import Fit, view_rotation
 from viewsynth.reconstruct.surface import Shell
 from viewsynth.reconstruct.texture import SIZE, Atlas
 from viewsynth.reconstruct.warp import move
 from viewsynth.records import Surface
-from viewsynth.render import zbuffer
 from viewsynth.render.shade import vertex_normals
 
-OVERSAMPLE = 3  # resolution of the visibility test, relative to crop pixels; odd
 HIDDEN = 0.02  # metres behind the front, from which a vertex is hidden
 GRAZING = 0.02  # cosine below which a crop does not see a surface
 SURE = 0.15  # weight from which a point counts as observed
@@ -147,18 +146,17 @@ def expose(
         mask: Person probability.  float32 [H, W]
         trust: Trust in the crop, (0, 1].
     """
-    height, width = mask.shape
     faces = torch.from_numpy(shell.faces)
     vertices = move(shell.vertices, binding, motions)
     pixels, depth = fit.project(vertices[None], torch.tensor([row]))
-    size = (height * OVERSAMPLE, width * OVERSAMPLE)
-    fine = zbuffer.rasterize(pixels * OVERSAMPLE, depth + 10, faces, size)
-    middle = slice(OVERSAMPLE // 2, None, OVERSAMPLE)  # has the centres of the crop's pixels
+    front = draw(pixels, depth, faces, mask.shape)
+    factor, fine = front.factor, front.fragments
+    middle = slice(factor // 2, None, factor)  # about the centres of the crop's pixels
     shown = [image[0, middle, middle].cpu().numpy() for image in (fine.face, fine.bary)]
     forward = view_rotation(fit.elevation[row : row + 1], fit.azimuth[row : row + 1])[0, 2]
     cosine = -(vertex_normals(vertices[None], faces)[0] @ forward).cpu().numpy()
     place, far = pixels[0].cpu().numpy(), depth[0].cpu().numpy() + 10
-    at = np.floor(place * OVERSAMPLE).astype(int)
+    at = np.floor(place * factor).astype(int)
     front = fine.depth[0].cpu().numpy()
     inside = ((at >= 0) & (at < front.shape[::-1])).all(1)
     at = np.clip(at, 0, np.array(front.shape[::-1]) - 1)
@@ -232,9 +230,12 @@ def _coordinates(
     Returns:
         Places [U, 2] and, for every corner of the triangles, an index into them [F, 3].
     """
-    by_face = weights[:, faces].min(2)
+    a, b, c = faces.T
+    by_face = np.minimum(np.minimum(weights[:, a], weights[:, b]), weights[:, c])
     sheet = np.where(by_face.max(0) > UNSEEN, by_face.argmax(0) + 1, 0)
-    torn = (np.ptp(places[0, faces], axis=1).max(1) > TORN * SIZE) & (sheet == 0)
+    on = places[0]
+    span = [np.abs(on[one] - on[other]).max(1) for one, other in ((a, b), (b, c), (c, a))]
+    torn = (np.maximum.reduce(span) > TORN * SIZE) & (sheet == 0)
     corner = np.where(torn[:, None], faces[:, :1], faces)  # across a seam one colour is taken
     count = weights.shape[1]
     used, index = np.unique(corner + sheet[:, None] * count, return_inverse=True)

@@ -17,6 +17,7 @@ from viewsynth.records import Surface
 
 if TYPE_CHECKING:
     from viewsynth.reconstruct.people import Fitted, Tools
+    from viewsynth.reconstruct.texture import Projection
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,19 @@ class Maps:
 
 
 def clothe(
-    tools: Tools, found: Fitted, rows: Sequence[int], trust: Sequence[float], maps: Maps
+    tools: Tools,
+    found: Fitted,
+    shown: Sequence[Projection],
+    rows: Sequence[int],
+    trust: Sequence[float],
+    maps: Maps,
 ) -> tuple[Surface | None, list[float]]:
     """Reconstruct the clothed surface of one person.
 
     Args:
         tools: See `people.load`.
         found: The fitted crops.
+        shown: Of `texture.project`, for all crops.
         rows: Those of the person that are used.
         trust: Weight of each of them, (0, 1].
         maps: Colours of the body, and the tones of the crops.
@@ -51,11 +58,12 @@ def clothe(
         surface and the mask.
     """
     canonical, masks = tools.poser.canonical, [found.crops[row].parse.mask for row in rows]
-    posed = [found.vertices[row] for row in rows]
     motions = canonical.nodes.motions(found.vertices[list(rows)])
     reliefs = [
-        relief.relief(tools.body, canonical, tools.volume, found.fit, row, body, motion, mask)
-        for row, body, motion, mask in zip(rows, posed, motions, masks, strict=True)
+        relief.relief(
+            tools.body, canonical, tools.volume, found.fit, row, shown[row].front, motion, mask
+        )
+        for row, motion, mask in zip(rows, motions, masks, strict=True)
     ]
     shell = surface.fuse(tools.volume, found.fit, rows, reliefs, motions, trust)
     if shell is None:

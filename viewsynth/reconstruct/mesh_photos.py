@@ -21,7 +21,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from viewsynth.reconstruct import own_mesh
-from viewsynth.reconstruct.charts import GRAZING, HIDDEN, OVERSAMPLE, SURE
+from viewsynth.reconstruct.charts import GRAZING, HIDDEN, SURE
+from viewsynth.reconstruct.drawing import draw
 from viewsynth.reconstruct.fit import view_rotation
 from viewsynth.reconstruct.own_mesh import OwnMesh
 from viewsynth.records import Person
@@ -334,19 +335,17 @@ def _visible(mesh: OwnMesh, look: Look, camera: Camera) -> tuple[np.ndarray, np.
     surface, size = mesh.surface, look.mask.shape
     vertices = surface.vertices.astype(np.float64)
     pixels, depth = camera.project(vertices)
-    drawn = torch.from_numpy(np.concatenate([pixels, depth[:, None] + 10], 1)[None]).float()
     faces = torch.from_numpy(surface.faces.astype(np.int64))
-    fine_size = tuple(OVERSAMPLE * side for side in size)
-    fine = zbuffer.rasterize(drawn[..., :2] * OVERSAMPLE, drawn[..., 2], faces, fine_size)
-    coarse = zbuffer.rasterize(drawn[..., :2], drawn[..., 2], faces, size)
+    place, away = (torch.from_numpy(one)[None].float() for one in (pixels, depth))
+    drawn = draw(place, away, faces, size)
     normals = vertex_normals(torch.from_numpy(surface.vertices)[None], faces)[0].double().numpy()
     texel, face, bary = _texels(mesh)
     at, far, cosine = (
         (values[surface.faces[face]] * bary.reshape(-1, 3, *[1] * (values.ndim - 1))).sum(1)
         for values in (pixels, depth + 10, -normals @ camera.rotation[2])
     )
-    front = fine.depth[0].numpy()
-    cell = np.floor(at * OVERSAMPLE).astype(int)
+    front = drawn.fragments.depth[0].numpy()
+    cell = np.floor(at * drawn.factor).astype(int)
     inside = ((cell >= 0) & (cell < front.shape[::-1])).all(1)
     cell = cell.clip(0, np.array(front.shape[::-1]) - 1)
     front = ndimage.maximum_filter(np.where(np.isfinite(front), front, -np.inf), 3)
@@ -354,7 +353,7 @@ def _visible(mesh: OwnMesh, look: Look, camera: Camera) -> tuple[np.ndarray, np.
     person = ndimage.map_coordinates(look.mask, (at[:, ::-1] - 0.5).T, order=1, mode="constant")
     weight = np.zeros(mesh.owner.size, np.float32)
     weight[texel] = np.where(visible & (person > 0.3), cosine, 0)
-    return weight.reshape(mesh.owner.shape), (coarse.face[0] >= 0).numpy()
+    return weight.reshape(mesh.owner.shape), drawn.coverage >= 0.5
 
 
 def _texels(mesh: OwnMesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

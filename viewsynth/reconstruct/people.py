@@ -65,8 +65,7 @@ class Outcome:
     Args:
         person: None if no crop could be used.
         rejects: The crops that were not used, with reasons.
-        overlays: Of each used crop the crop, the mask over it and the fit over it, for the report.
-            uint8 [H, W, 3] each
+        overlays: Of each used crop the crop, mask and fit over it, for the report, uint8 [H, W, 3].
     """
 
     person: Person | None
@@ -193,7 +192,7 @@ def reconstruct(
     found = fitted(people, images, tools, outcomes, alike)
     if found is None:
         return outcomes
-    paints, overlaps, fronts = texture.project(
+    shown = texture.project(
         tools.body,
         tools.atlas,
         found.fit,
@@ -202,18 +201,20 @@ def reconstruct(
         [crop.parse.mask for crop in found.crops],
     )
     scores = [
-        quality.of_crop(crop, found.fit, row, overlaps[row]) for row, crop in enumerate(found.crops)
+        quality.of_crop(crop, found.fit, row, shown[row].overlap)
+        for row, crop in enumerate(found.crops)
     ]
     for owner in found.owners:
         rows = found.rows(owner)
         files = [_digest(people[owner], digests[owner], found.crops[row].sample) for row in rows]
         mesh = meshes[owner] if meshes else None
-        person = assemble(found, owner, rows, paints, scores, tools, files, bare=mesh is not None)
+        person = assemble(found, owner, rows, shown, scores, tools, files, bare=mesh is not None)
+        covers = {row: shown[row].front.coverage for row in rows}
         if mesh is not None:
             person, masks = mesh_photos.observe(mesh, person, found, rows)
-            fronts = [masks.get(row, front) for row, front in enumerate(fronts)]
+            covers |= masks
         outcomes[owner].person = person
-        outcomes[owner].overlays = [_overlay(found.crops[row], fronts[row]) for row in rows]
+        outcomes[owner].overlays = [_overlay(found.crops[row], covers[row]) for row in rows]
     return outcomes
 
 
@@ -309,7 +310,7 @@ def assemble(
     found: Fitted,
     owner: int,
     rows: list[int],
-    paints: list[texture.Paint],
+    shown: list[texture.Projection],
     scores: list[dict],
     tools: Tools,
     digests: list[str],
@@ -321,7 +322,7 @@ def assemble(
         found: The fitted crops.
         owner: The person.
         rows: Crops of the person.
-        paints: Of `texture.project`, for all crops.
+        shown: Of `texture.project`, for all crops.
         scores: Of `quality.of_crop`, for all crops; `drawn` is added.
         tools: See `load`.
         digests: SHA-256 of the file of each of `rows`.
@@ -332,13 +333,13 @@ def assemble(
     best = min(rows, key=lambda row: quality.rank(scores[row]))
     fallback = quality.fallback(scores[best])
     trust = [scores[row]["trust"] for row in good]
-    tones = texture.tones([paints[row] for row in good], tools.atlas, trust)
-    fused = texture.fuse([paints[row] for row in good], tones, tools.atlas)
+    tones = texture.tones([shown[row].paint for row in good], tools.atlas, trust)
+    fused = texture.fuse([shown[row].paint for row in good], tones, tools.atlas)
     colours, seen, notes = fill.complete(fused, tools.atlas)
     clothed = None
     if not (fallback or bare):
         maps = clothing.Maps(colours, seen, tones)
-        clothed, drawn = clothing.clothe(tools, found, good, trust, maps)
+        clothed, drawn = clothing.clothe(tools, found, shown, good, trust, maps)
         fallback = "" if clothed else "body"
         for row, overlap in zip(good, drawn, strict=True):
             quality.set_drawn(scores[row], overlap)

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from viewsynth.bodies import PARTS, Body
 from viewsynth.reconstruct.canonical import Canonical, Volume
+from viewsynth.reconstruct.drawing import Front
 from viewsynth.reconstruct.fit import Fit
 from viewsynth.reconstruct.warp import move
 from viewsynth.render import zbuffer
 
-TALL, MOST = 300, 3  # pixels: height that crops are enlarged to, by at most this factor
 SMOOTH = 0.02  # metres, standard deviation of all smoothing
 THICK, WIDE = 0.06, 0.12  # metres: windows that find the thickness of a part and of a garment
 LOOSE = 0.012  # metres beyond the body, from which the sheets are as thick as the part
@@ -84,7 +84,7 @@ def relief(
     volume: Volume,
     fit: Fit,
     row: int,
-    vertices: Tensor,
+    front: Front,
     motions: Tensor,
     mask: np.ndarray,
 ) -> Relief:
@@ -96,23 +96,19 @@ def relief(
         volume: The points around it.
         fit: Cameras of the crops.
         row: Index of the crop in the fit.
-        vertices: Posed and clothed body of the crop.  float32 [V, 3]
+        front: The body drawn into the crop, see `texture.project`.
         motions: Of its nodes, see `warp.Nodes.motions`.  float32 [G, 3, 4]
         mask: Person probability.  float32 [H, W]
     """
-    factor = int(np.clip(round(TALL / len(mask)), 1, MOST))
+    factor, covered = front.factor, front.covered
     person = ndimage.zoom(mask, factor, order=1, grid_mode=True, mode="nearest") > 0.5
     metre = float(fit.scale[row]) * factor  # pixels
-    at = torch.tensor([row])
-    pixels, depth = fit.project(vertices[None], at)
-    front = zbuffer.rasterize(pixels * factor, depth + 10, body.faces, person.shape)
-    covered = front.face[0].cpu().numpy() >= 0
     medial = move(volume.medial, volume.medial_binding, motions)
-    middle = fit.project(medial[None], at)[1][0]
+    middle = fit.project(medial[None], torch.tensor([row]))[1][0]
     radius = torch.from_numpy(volume.radius).to(middle.device)
     values = torch.cat([middle[:, None], radius[:, None], canonical.vertices], 1)
-    drawn = _interpolate(values, body.faces, front)
-    limb = _limbs(body)[front.face[0].clamp_min(0)].cpu().numpy() * covered
+    drawn = _interpolate(values, body.faces, front.fragments)
+    limb = _limbs(body)[front.fragments.face[0].clamp_min(0)].cpu().numpy() * covered
     nearest = ndimage.distance_transform_edt(~(covered & person), return_indices=True)
     beyond, (rows, columns) = nearest[0] / metre, nearest[1]
     skirt = _skirt(drawn[:2], limb, limb[rows, columns], person, metre)

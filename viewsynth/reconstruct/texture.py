@@ -20,12 +20,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from viewsynth.bodies import KEYPOINTS, PARTS, Body, keypoints
+from viewsynth.reconstruct.drawing import Front, draw
 from viewsynth.reconstruct.fit import Fit, view_rotation
-from viewsynth.render import shade, zbuffer
+from viewsynth.render import shade
 
 SIZE = 256  # texels along a side of the atlas
 PRIOR = 10.0**2  # strength of the prior on an unchanged tone, grey levels squared
-OVERSAMPLE = 3  # resolution of the visibility test, relative to crop pixels
 # Parts with one colour profile over height, left and right together.
 GROUPS = ("head", "neck", "torso", "upper_arm", "forearm", "hand", "thigh", "shank", "foot")
 
@@ -124,6 +124,21 @@ class Paint:
     weight: np.ndarray
 
 
+@dataclass(frozen=True)
+class Projection:
+    """What one crop shows of the fitted body.
+
+    Args:
+        paint: Colours of the texels.
+        front: The body drawn into the crop.
+        overlap: IoU of the drawn body and the mask.
+    """
+
+    paint: Paint
+    front: Front
+    overlap: float
+
+
 def project(
     body: Body,
     atlas: Atlas,
@@ -131,7 +146,7 @@ def project(
     vertices: Tensor,
     images: list[np.ndarray],
     masks: list[np.ndarray],
-) -> tuple[list[Paint], list[float], list[np.ndarray]]:
+) -> list[Projection]:
     """Read the colours of the texels from the crops.
 
     Args:
@@ -143,37 +158,31 @@ def project(
         masks: Person probability.  [H, W] each
 
     Returns:
-        For each crop: its paint; the IoU of the fitted body and the mask; and the share of every
-        pixel that the fitted body covers, float32 [H, W].
+        One per crop.
     """
     normals = shade.vertex_normals(vertices, body.faces)
     forward = view_rotation(fit.elevation, fit.azimuth)[:, 2]
-    paints, overlaps, covered = [], [], []
+    found = []
     for crop, (image, mask) in enumerate(zip(images, masks, strict=True)):
         at = torch.tensor([crop], device=vertices.device)
         pixels, depth = fit.project(vertices[crop : crop + 1], at)
-        size = (image.shape[0] * OVERSAMPLE, image.shape[1] * OVERSAMPLE)
-        front = zbuffer.rasterize(pixels * OVERSAMPLE, depth + 10, body.faces, size)
+        front = draw(pixels, depth, body.faces, image.shape[:2])
         facing = -(normals[crop] @ forward[crop]).cpu().numpy()
         place, distance = pixels[0].cpu().numpy(), depth[0].cpu().numpy() + 10
-        paints.append(
-            _read(atlas, place, distance, facing, front.depth[0].cpu().numpy(), image, mask)
-        )
-        body_pixels = front.face[0].cpu().numpy() >= 0
-        overlaps.append(_overlap(body_pixels, mask))
-        small = body_pixels.reshape(mask.shape[0], OVERSAMPLE, mask.shape[1], OVERSAMPLE)
-        covered.append(small.mean((1, 3), dtype=np.float32))
-    return paints, overlaps, covered
+        paint = _read(atlas, place, distance, facing, front, image, mask)
+        found.append(Projection(paint, front, _overlap(front, mask)))
+    return found
 
 
-def _overlap(body: np.ndarray, mask: np.ndarray) -> float:
-    """Intersection over union of the fitted body (oversampled) and the mask."""
-    person = np.kron(mask > 0.5, np.ones((OVERSAMPLE, OVERSAMPLE), bool))
+def _overlap(front: Front, mask: np.ndarray) -> float:
+    """Intersection over union of the drawn body and the mask."""
+    body, person = front.covered, np.kron(mask > 0.5, np.ones((front.factor,) * 2, bool))
     return float((body & person).sum() / max((body | person).sum(), 1))
 
 
-def _read(atlas: Atlas, place, distance, facing, nearest, image, mask) -> Paint:
-    """The paint of one crop; place, distance and facing are per vertex, nearest is the depth."""
+def _read(atlas: Atlas, place, distance, facing, front: Front, image, mask) -> Paint:
+    """The paint of one crop; place, distance and facing are per vertex."""
+    nearest = front.fragments.depth[0].cpu().numpy()
     mixed = [
         (array[atlas.vertex] * (atlas.weight[..., None] if array.ndim == 2 else atlas.weight)).sum(
             1
@@ -181,7 +190,7 @@ def _read(atlas: Atlas, place, distance, facing, nearest, image, mask) -> Paint:
         for array in (place, distance, facing)
     ]
     where, far, cosine = mixed
-    at = np.floor(where * OVERSAMPLE).astype(int)
+    at = np.floor(where * front.factor).astype(int)
     inside = ((at >= 0) & (at < nearest.shape[::-1])).all(1)
     at = np.clip(at, 0, np.array(nearest.shape[::-1]) - 1)
     visible = inside & (far < nearest[at[:, 1], at[:, 0]] + 0.015) & (cosine > 0.2)

@@ -228,7 +228,7 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
         [picture.camera for picture in ground],
         *(torch.tensor([float(p.row[k]) for p in ground]) for k in ("elevation", "azimuth")),
     )
-    projected, _, _ = texture.project(
+    shown = texture.project(
         tools.body,
         tools.atlas,
         view,
@@ -236,6 +236,7 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
         [picture.image for picture in ground],
         [picture.mask.astype(np.float32) for picture in ground],
     )
+    projected = [one.paint for one in shown]
     tones = texture.tones(projected, tools.atlas, [1.0] * len(projected))
     fused = texture.fuse(projected, tones, tools.atlas)
     colours, seen, _ = fill.complete(fused, tools.atlas)
