@@ -293,6 +293,17 @@ def test_blending_is_the_weighted_mean_of_the_crops():
     assert np.abs(pixel[:3] - share @ [200, 100] / share.sum()).max() <= 1 and pixel[3] == 255
 
 
+def test_a_crop_that_shows_nothing_of_the_surface_changes_nothing(tools, walker, dressed):
+    image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    fit = camera([0.0, 180.0])
+    fit.shift[1] += 10_000  # pixels
+    alone, _ = painted(tools, camera([0.0]), walker, dressed[1][:1], [image])
+    both, overlaps = painted(tools, fit, walker, [dressed[1][0]] * 2, [image] * 2)
+    assert overlaps[1] == 0 and np.array_equal(both.vertices, alone.vertices)
+    width = alone.texture.shape[1]
+    assert np.array_equal(both.texture[: len(alone.texture), :width], alone.texture)
+
+
 def test_a_person_with_a_surface_survives_its_file(tools, walker, dressed, tmp_path):
     image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     made, _ = painted(tools, camera([0.0]), walker, dressed[1][:1], [image])

@@ -99,22 +99,13 @@ def paint(
         )
     ]
     weights = np.stack([one.weight for one in exposures])
-    sheets, corners = [np.dstack([texture, seen])], [(0, 0)]
-    left = SIZE
-    for number, exposure in enumerate(exposures):
-        chart = _chart(number, exposures, shell.faces, toned, weights, fill, guess)
-        rows, columns = np.nonzero(exposure.face >= 0)
-        window = [(max(v.min() - BORDER, 0), v.max() + 1 + BORDER) for v in (rows, columns)]
-        sheets.append(chart[window[0][0] : window[0][1], window[1][0] : window[1][1]])
-        corners.append((left - window[1][0], -window[0][0]))
-        left += sheets[-1].shape[1]
-    whole = np.zeros((max(len(sheet) for sheet in sheets), left, 4), np.uint8)
-    left = 0
-    for sheet in sheets:
-        whole[: len(sheet), left : left + sheet.shape[1]] = sheet
-        left += sheet.shape[1]
+    charts = [
+        _chart(number, exposures, shell.faces, toned, weights, fill, guess)
+        for number in range(len(exposures))
+    ]
+    whole, corners = _packed(np.dstack([texture, seen]), charts, exposures)
     places = np.stack([np.stack([column, row], 1) + 0.5, *(one.pixels for one in exposures)])
-    uvs, face_uvs = _coordinates(shell.faces, weights, places + np.array(corners)[:, None])
+    uvs, face_uvs = _coordinates(shell.faces, weights, places + corners[:, None])
     uvs = uvs / whole.shape[1::-1]
     return Surface(
         vertices=shell.vertices,
@@ -215,6 +206,32 @@ def _chart(number: int, exposures, faces, toned, weights, fill, guess) -> np.nda
     out = np.zeros((*shown.shape, 4), np.uint8)
     out[shown] = np.concatenate([colour, 255 * seen], 1).clip(0, 255).round()
     return _extended(out, shown)
+
+
+def _packed(
+    atlas: np.ndarray, charts: Sequence[np.ndarray], exposures: Sequence[Exposure]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The atlas and the parts of the charts with the person, side by side.
+
+    Returns:
+        uint8 [H, W, 4], and what is to be added to the pixels (x, y) of each, [1 + K, 2].
+    """
+    sheets, corners, left = [atlas], [(0, 0)], atlas.shape[1]
+    for chart, exposure in zip(charts, exposures, strict=True):
+        shown = np.argwhere(exposure.face >= 0)
+        if not len(shown):
+            shown = np.zeros((1, 2), int)
+        top, start = np.maximum(shown.min(0) - BORDER, 0)
+        bottom, end = shown.max(0) + 1 + BORDER
+        sheets.append(chart[top:bottom, start:end])
+        corners.append((left - start, -top))
+        left += sheets[-1].shape[1]
+    whole = np.zeros((max(len(sheet) for sheet in sheets), left, 4), np.uint8)
+    left = 0
+    for sheet in sheets:
+        whole[: len(sheet), left : left + sheet.shape[1]] = sheet
+        left += sheet.shape[1]
+    return whole, np.array(corners)
 
 
 def _coordinates(

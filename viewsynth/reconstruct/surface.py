@@ -85,12 +85,14 @@ def _solid(volume: Volume, chosen: np.ndarray, fit: Fit, crops: list) -> np.ndar
         pixels, depth = fit.project(move(points, binding, motion)[None], torch.tensor([row]))
         own, beyond = relief.distance(points, pixels[0], depth[0].cpu().numpy())
         np.minimum(sheets, own, out=sheets)
-        beyond = beyond - (1 - weight / most) * DOUBT
-        outside.append(np.nan_to_num(np.clip(beyond, -INSIDE, OUTSIDE), nan=-INSIDE))
+        outside.append(np.clip(beyond - (1 - weight / most) * DOUBT, -INSIDE, OUTSIDE))
     solid = _union(volume.distance[chosen], sheets)
     azimuth = np.deg2rad([float(fit.azimuth[row]) for row, *_ in crops])
     alike = np.cos(azimuth[:, None] - azimuth) ** ALIKE * [weight for *_, weight in crops]
-    return np.maximum(solid, ((alike / alike.sum(1, keepdims=True)) @ outside).max(0))
+    known = np.isfinite(outside)
+    share = alike @ known
+    mean = (alike @ np.nan_to_num(outside)) / np.maximum(share, 1e-9)
+    return np.maximum(solid, np.where(share > 1e-3, mean, -INSIDE).max(0))
 
 
 def _union(a: np.ndarray, b: np.ndarray) -> np.ndarray:
