@@ -217,9 +217,9 @@ class Surface:
     Args:
         vertices: Around the body in its canonical pose, or of an own mesh in the world, metres.
             float32 [V, 3]
-        faces: Counter-clockwise seen from outside.  int32 [F, 3]
+        faces: Counter-clockwise seen from outside.  uint16 or int32 [F, 3]
         uvs: Texture coordinates in [0, 1], v up.  float32 [U, 2]
-        face_uvs: Indices into `uvs`.  int32 [F, 3]
+        face_uvs: Indices into `uvs`.  uint16 or int32 [F, 3]
         texture: Colours: the atlas of the body, then one chart per crop.  uint8 [H, W, 3]
         seen: Seen map of the texture, 255 = observed.  uint8 [H, W]
     """

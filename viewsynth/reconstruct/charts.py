@@ -109,12 +109,17 @@ def paint(
     uvs = uvs / whole.shape[1::-1]
     return Surface(
         vertices=shell.vertices,
-        faces=shell.faces.astype(np.int32),
+        faces=_small(shell.faces),
         uvs=np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1).astype(np.float32),
-        face_uvs=face_uvs.astype(np.int32),
+        face_uvs=_small(face_uvs),
         texture=np.ascontiguousarray(whole[..., :3]),
         seen=np.ascontiguousarray(whole[..., 3]),
     )
+
+
+def _small(index: np.ndarray) -> np.ndarray:
+    """Indices in two bytes where they fit: they are half of a person file."""
+    return index.astype(np.uint16 if index.max() < 1 << 16 else np.int32)
 
 
 def expose(
