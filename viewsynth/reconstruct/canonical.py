@@ -7,14 +7,18 @@ body into every pose (`warp`). Prepared once per process.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 from scipy import ndimage
+from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from viewsynth.bodies import Body
 from viewsynth.reconstruct.volume import Clothier
 from viewsynth.reconstruct.warp import Nodes
+from viewsynth.records import Surface
 from viewsynth.render.shade import vertex_normals
 
 APART = {"shoulder_abduction": 38.0, "hip_abduction": 7.0}  # degrees
@@ -37,6 +41,8 @@ class Canonical:
     Attributes:
         vertices: Clothed vertices, metres.  float32 [V, 3]
         nodes: See `warp.Nodes`.
+        tree: Finds the nearest vertices.
+        bindings: Of surfaces in use, see `binding`.
     """
 
     def __init__(self, body: Body, clothier: Clothier):
@@ -48,6 +54,14 @@ class Canonical:
         bare = body.vertices(body.shape_mean[None], pose)
         self.vertices = clothier.dress(bare, clothier.cloth[None], one)[0]
         self.nodes = Nodes(self.vertices)
+        self.tree = cKDTree(self.vertices.cpu().numpy())
+        self.bindings: WeakKeyDictionary[Surface, csr_array] = WeakKeyDictionary()
+
+    def binding(self, surface: Surface) -> csr_array:
+        """`Nodes.bind` of the vertices of a surface, computed once in its life."""
+        if surface not in self.bindings:
+            self.bindings[surface] = self.nodes.bind(surface.vertices)
+        return self.bindings[surface]
 
 
 class Volume:
@@ -87,7 +101,10 @@ class Volume:
             near[(slice(None),) * axis + ([0, -1],)] = False
         self.core = np.flatnonzero(field <= -CORE)
         index = np.stack(np.nonzero(near), 1)
-        corner, self.brick = np.unique(index // BRICK, axis=0, return_inverse=True)
+        bricks = [-(-side // BRICK) for side in self.shape]
+        number = np.ravel_multi_index((index // BRICK).T, bricks)
+        number, self.brick = np.unique(number, return_inverse=True)
+        corner = np.stack(np.unravel_index(number, bricks), 1)
         order = np.argsort(self.brick, kind="stable")
         index, self.brick = index[order], self.brick[order]
         off = np.abs(index - (corner[self.brick] + 0.5) * BRICK + 0.5).sum(1)

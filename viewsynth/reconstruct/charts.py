@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from scipy import ndimage
 from scipy.sparse import csr_array
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from viewsynth.reconstruct.canonical import Canonical
@@ -57,7 +56,8 @@ class Exposure:
     def values(self, of_vertex: np.ndarray, faces: np.ndarray) -> np.ndarray:
         """Values of vertices, [V, C], at the pixels that show the shell, [K, C]."""
         shown = self.face >= 0
-        return (of_vertex[faces[self.face[shown]]] * self.bary[shown][..., None]).sum(1)
+        corners, shares = faces[self.face[shown]].T, self.bary[shown].T[..., None]
+        return sum(of_vertex[at] * share for at, share in zip(corners, shares, strict=True))
 
     def overlap(self, mask: np.ndarray) -> float:
         """IoU of the drawn shell and the mask of the crop."""
@@ -88,7 +88,7 @@ def paint(
         The surface; its texture shows the atlas at the left, then one chart per crop.
     """
     atlas, texture, seen = body
-    texel = atlas.of_vertex[cKDTree(canonical.vertices.cpu().numpy()).query(shell.vertices)[1]]
+    texel = atlas.of_vertex[canonical.tree.query(shell.vertices)[1]]
     row, column = np.divmod(atlas.texel[texel], SIZE)
     fill, guess = texture[row, column].astype(np.float32), seen[row, column] / 255
     guess = np.minimum(guess, MIRRORED)
@@ -145,10 +145,12 @@ def expose(
     faces = torch.from_numpy(shell.faces)
     vertices = move(shell.vertices, binding, motions)
     pixels, depth = fit.project(vertices[None], torch.tensor([row]))
-    front = draw(pixels, depth, faces, mask.shape)
+    towards = _towards(pixels[0], faces)  # the mesh is closed: the others are hidden
+    front = draw(pixels, depth, faces[towards], mask.shape)
     factor, fine = front.factor, front.fragments
     middle = slice(factor // 2, None, factor)  # about the centres of the crop's pixels
-    shown = [image[0, middle, middle].cpu().numpy() for image in (fine.face, fine.bary)]
+    face, bary = (image[0, middle, middle].cpu().numpy() for image in (fine.face, fine.bary))
+    face = np.where(face < 0, -1, towards.cpu().numpy()[face])
     forward = view_rotation(fit.elevation[row : row + 1], fit.azimuth[row : row + 1])[0, 2]
     cosine = -(vertex_normals(vertices[None], faces)[0] @ forward).cpu().numpy()
     place, far = pixels[0].cpu().numpy(), depth[0].cpu().numpy() + 10
@@ -161,7 +163,13 @@ def expose(
     visible = inside & (far < front[at[:, 1], at[:, 0]] + HIDDEN) & (cosine > GRAZING)
     person = ndimage.map_coordinates(mask, (place[:, ::-1] - 0.5).T, order=1, mode="constant")
     weight = np.where(visible, np.clip(cosine, 0, 1) * trust * (person > 0.3), 0)
-    return Exposure(place, weight.astype(np.float32), *shown)
+    return Exposure(place, weight.astype(np.float32), face, bary)
+
+
+def _towards(pixels: Tensor, faces: Tensor) -> Tensor:
+    """Index of the triangles whose outside a crop sees."""
+    (ax, ay), (bx, by), (cx, cy) = (pixels[corner].T for corner in faces.T)
+    return ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax) < 0).nonzero()[:, 0]
 
 
 def _parts(exposures, faces: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
@@ -255,9 +263,9 @@ def _coordinates(
     a, b, c = faces.T
     by_face = np.minimum(np.minimum(weights[:, a], weights[:, b]), weights[:, c])
     sheet = np.where(by_face.max(0) > UNSEEN, by_face.argmax(0) + 1, 0)
-    on = places[0]
-    span = [np.abs(on[one] - on[other]).max(1) for one, other in ((a, b), (b, c), (c, a))]
-    torn = (np.maximum.reduce(span) > TORN * SIZE) & (sheet == 0)
+    corner = [axis[faces.T] for axis in places[0].T]
+    span = [np.maximum.reduce(axis) - np.minimum.reduce(axis) for axis in corner]
+    torn = (np.maximum(*span) > TORN * SIZE) & (sheet == 0)
     corner = np.where(torn[:, None], faces[:, :1], faces)  # across a seam one colour is taken
     count = weights.shape[1]
     used, index = np.unique(corner + sheet[:, None] * count, return_inverse=True)

@@ -79,4 +79,5 @@ def clothe(
     ]
     atlas = (tools.atlas, maps.texture, maps.seen)
     made = charts.paint(shell, canonical, atlas, exposures, images, maps.tones)
+    canonical.bindings[made] = binding
     return made, [one.overlap(mask) for one, mask in zip(exposures, masks, strict=True)]

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
+from scipy.sparse import csr_array
 
 from viewsynth.bodies import KEYPOINTS
 
@@ -40,6 +41,7 @@ SURE = 0.002  # probabilities are kept this far from 0 and 1
 REACH = 0.15  # how far from the prior mask the person may extend, person heights
 FREE, DOUBT = 0.02, 150.0  # heights from prior and skeleton, logits per height beyond them
 STEP, ALIKE = 14.0, 9.0  # of the colours of a palette; difference of colours that are alike
+FAINT = 1e-3  # likeness of two colours that counts as none
 AROUND = 0.25  # sigma of the colour models, person heights
 NARROW, WIDE = 0.012, 0.03  # sigma of the mean colours on both sides of the edge, person heights
 EDGE = 1e-3  # variance of colours in [0, 1] that the guided filter takes for an edge
@@ -259,7 +261,8 @@ class _Palette:
         sums = [np.bincount(index.ravel(), tone.ravel()) for tone in np.moveaxis(tones, -1, 0)]
         colours = (np.stack(sums, 1) / counts[:, None]).astype(np.float32)
         apart = ((colours[:, None] - colours[None]) ** 2).sum(-1)
-        self.alike = np.exp(-apart / (2 * ALIKE**2))
+        alike = np.exp(-apart / (2 * ALIKE**2))
+        self.alike = csr_array(np.where(alike > FAINT, alike, 0))
         rows, columns = np.indices(index.shape)
         self.cell, self.shape = cell, tuple(-(-side // cell) for side in index.shape)
         self.cells = rows // cell * self.shape[1] + columns // cell
@@ -274,7 +277,7 @@ class _Palette:
             weight: Of the pixels that are counted.  float32 [H, W]
             sigma: Of "near", pixels.
         """
-        count, area = len(self.alike), self.shape[0] * self.shape[1]
+        count, area = self.alike.shape[0], self.shape[0] * self.shape[1]
         table = np.bincount(self.keys.ravel(), weight.ravel(), count * area).astype(np.float32)
         table = (self.alike @ table.reshape(count, area)).reshape(count, *self.shape)
         total = np.bincount(self.cells.ravel(), weight.ravel(), area).reshape(1, *self.shape)

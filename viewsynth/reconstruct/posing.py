@@ -127,7 +127,7 @@ def clothed(people: list[Person], poser: Poser, vertices: Tensor) -> list[Mesh]:
             images = (person.texture, person.seen)
         else:
             own = person.surface
-            binding = canonical.nodes.bind(own.vertices)
+            binding = canonical.binding(own)
             moved = move(own.vertices, binding, motion) * person.scale
             rest = (own.faces.astype(np.int64), own.uvs, own.face_uvs.astype(np.int64))
             arrays = (moved, *(torch.from_numpy(array).to(body.device) for array in rest))

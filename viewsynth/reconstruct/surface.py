@@ -29,6 +29,7 @@ ALIKE = 8  # exponent of the cosine of the angle between crops whose outlines ar
 DOUBT = 0.05  # metres by which the outline of a crop without any trust is moved outwards
 BLEND = 0.02  # metres over which body and sheets pass into each other
 SMOOTH = 0.6  # voxels, standard deviation
+ROOM = 4  # voxels around the person that the smoothing needs
 REACH = 0.09  # metres from the middle of a brick to its corners, and some more
 WHOLE = 0.6  # smallest volume of a person, relative to the canonical body
 LEAST = 0.02  # share of the vertices, below which a separate piece is dropped
@@ -108,9 +109,12 @@ def _mesh(volume: Volume, solid: np.ndarray) -> Shell | None:
     field = np.full(np.prod(volume.shape), CORE, np.float32)
     field[volume.core] = -CORE
     field[volume.active] = np.clip(solid, -CORE, CORE)
-    field = ndimage.gaussian_filter(field.reshape(volume.shape), SMOOTH, mode="nearest")
+    field = field.reshape(volume.shape)
     if (field < 0).sum() < WHOLE * ((volume.distance < 0).sum() + len(volume.core)):
         return None
+    (box,) = ndimage.find_objects((field < 0).astype(int))
+    box = tuple(slice(max(side.start - ROOM, 0), side.stop + ROOM) for side in box)
+    field = ndimage.gaussian_filter(field[box], SMOOTH, mode="nearest")
     vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="descent")
     faces = faces.astype(np.int64)
     edges = sparse.coo_matrix(
@@ -121,4 +125,5 @@ def _mesh(volume: Volume, solid: np.ndarray) -> Shell | None:
     kept = (np.bincount(piece) > LEAST * len(vertices))[piece]
     number = np.cumsum(kept) - 1
     faces = number[faces[kept[faces[:, 0]]]]
-    return Shell((vertices[kept] * VOXEL + volume.origin).astype(np.float32), faces)
+    vertices = (vertices[kept] + [side.start for side in box]) * VOXEL + volume.origin
+    return Shell(vertices.astype(np.float32), faces)
