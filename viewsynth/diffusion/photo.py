@@ -195,7 +195,7 @@ def _frames(meshes: list[Mesh], person: list[int], angles, distance: float | Non
     from viewsynth.render import views
 
     sensor = Sensor(distance=distance)
-    room = np.full(4, sensor.margin)
+    room = np.full(4, np.mean(sensor.margin))
     return [
         views.frame(meshes[k].points, views.Shot(k, *pair, "photo"), sensor, room)
         for k, pair in zip(person, angles, strict=True)

@@ -24,7 +24,7 @@ from torch.nn import functional
 from viewsynth.cameras import Cameras, join
 from viewsynth.config import check_range
 from viewsynth.diffusion.options import Refine
-from viewsynth.records import Person, View, seed_of
+from viewsynth.records import Person, View
 from viewsynth.render import foreground
 from viewsynth.render.meshes import Mesh
 from viewsynth.render.options import Sensor
@@ -157,11 +157,6 @@ def digital_source_type(options: Refine) -> str:
     return BY_MODEL if alone else WITH_MODEL
 
 
-def without_noise(sensor: Sensor) -> Sensor:
-    """The part of the sensor model that is applied before the refiner: the blur."""
-    return dataclasses.replace(sensor, noise=0.0, jpeg=0)
-
-
 # ---- in a worker ---------------------------------------------------------------------------------
 
 
@@ -224,7 +219,7 @@ class Refiner:
         """Repair views, each independent of the others; only their images change.
 
         Args:
-            views: Views rendered with `without_noise(sensor)`.
+            views: Views rendered with `sensor.without_chip()`.
             mesh: Index of the person that each view shows.
             seeds: Seed of everything random in each view.
             people: The P people.
@@ -315,10 +310,9 @@ class Refiner:
     def finish(self, made: Tensor, view: View, sensor: Sensor, seed: int) -> np.ndarray:
         """Resize a generated image to the view's crop, blend in the ground, apply the sensor.
 
-        Noise and JPEG of the sensor model are applied to the whole crop: they are finer than what
-        an autoencoder reproduces, and applying them once leaves no seam between person and ground.
-        The blur is not applied: the images that the model was trained on contain it, and the
-        rendered ground already has it.
+        What follows the lens in the sensor model is applied to the whole crop: noise and JPEG are
+        finer than what an autoencoder reproduces, and applying them once leaves no seam between
+        person and ground. Light and lens are not applied: the rendered view already has them.
 
         Args:
             made: Generated image.  float [3, H, W] in [0, 1]
@@ -335,8 +329,7 @@ class Refiner:
         if self.options.background == "kept":
             ground = torch.from_numpy(view.image).permute(2, 0, 1).float() / 255
             image = torch.lerp(ground, image, blend_mask(view, sensor))
-        noise = torch.Generator().manual_seed(seed_of(seed, "noise"))
-        return expose(image, dataclasses.replace(sensor, blur=0.0), noise)
+        return expose(image, sensor.chip(), seed)
 
 
 def used_sources(person: Person) -> list[dict]:

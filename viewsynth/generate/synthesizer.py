@@ -379,7 +379,7 @@ class Synthesizer:
         people = [subject.person for subject in subjects]
         meshes = posing.meshes(people, self.tools.poser, pose)
         pids = [person.pid for person in people]
-        optics = refine.without_noise(sensor) if self.refiner else sensor
+        optics = sensor.without_chip() if self.refiner else sensor
         for first in range(0, len(shots), SLICE):  # bounds the memory
             some = list(shots[first : first + SLICE])
             views = rendering.render_views(meshes, pids, some, optics, seed)

@@ -3,15 +3,53 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from viewsynth.records import seed_of
+
+LIMITS = {
+    "pixels": (8, 2048, " pixels"),
+    "picture_height": (240, 16384, " pixels"),
+    "vfov": (1, 120, " degrees"),
+    "margin": (-0.4, 1, ""),
+    "distance": (2, 10000, " metres"),
+    "exposure": (-4, 4, " stops"),
+    "haze": (0, 0.9, ""),
+    "blur": (0, 10, " pixels"),
+    "noise": (0, 0.5, ""),
+    "chroma_noise": (0, 0.5, ""),
+    "denoising": (0, 0.5, ""),
+    "sharpening": (0, 10, ""),
+    "halo": (0.3, 5, " pixels"),
+    "contrast": (0.2, 3, ""),
+    "saturation": (0, 4, ""),
+    "warmth": (-0.5, 0.5, ""),
+    "tint": (-0.5, 0.5, ""),
+    "jpeg": (0, 100, ""),
+}
+Range = float | tuple[float, float]
+CHROMA = ("4:4:4", "4:2:2", "4:2:0")
+# Values that switch the steps off.
+LENS = {"exposure": 0.0, "haze": 0.0, "warmth": 0.0, "tint": 0.0, "blur": 0.0}
+CHIP = {
+    **{"noise": 0.0, "chroma_noise": 0.0, "denoising": 0.0},
+    **{"sharpening": 0.0, "contrast": 1.0, "saturation": 1.0, "jpeg": 0.0},
+}
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """The virtual camera and its sensor model."""
+    """The virtual camera and its sensor model.
 
-    pixels: float = 128.0
+    Two numbers are a range, from which each view draws its own value.
+    """
+
+    pixels: Range = 128.0
     """Height of a standing person in pixels, from which the camera's distance follows."""
     distance: float | None = None
     """Distance from the target in metres; overrides `pixels`."""
@@ -19,37 +57,79 @@ class Sensor:
     """Height of the whole camera image in pixels; its aspect ratio is 16:9."""
     vfov: float = 40.0
     """Vertical field of view of the camera, degrees."""
-    margin: float = 0.1
-    """Room around the person in a crop, as a share of the longer side; varied by +- 50 %."""
-    blur: float = 0.6
-    """Standard deviation of the lens blur in pixels."""
-    noise: float = 0.01
-    """Standard deviation of the sensor noise, as a share of full scale."""
-    jpeg: int = 80
+    margin: Range = (0.05, 0.15)
+    """Room around the person in a crop, as a share of the longer side, drawn for each side of the
+    crop; below 0 the person is cut."""
+    exposure: Range = (-0.2, 0.2)
+    """Brightness of the light, stops; 0 = unchanged."""
+    haze: Range = (0.0, 0.03)
+    """Share of the light that is scattered over the image; 0 = none."""
+    blur: Range = (0.5, 0.8)
+    """Standard deviation of the lens blur in pixels; 0 = none."""
+    noise: Range = (0.004, 0.012)
+    """Standard deviation of the brightness noise at middle grey, as a share of full scale."""
+    chroma_noise: Range = (0.003, 0.01)
+    """Standard deviation of the colour noise at middle grey, as a share of full scale."""
+    denoising: Range = (0.005, 0.02)
+    """Detail that is weaker than this share of full scale is smoothed away; 0 = none."""
+    sharpening: Range = (0.5, 1.5)
+    """Amount of the camera's unsharp mask; 0 = none."""
+    halo: Range = (0.9, 1.4)
+    """Radius of denoising and of the unsharp mask, standard deviation in pixels."""
+    contrast: Range = (1.0, 1.25)
+    """Slope of the tone curve at middle grey; 1 = unchanged."""
+    saturation: Range = (0.9, 1.15)
+    """Factor of the distance of colours from grey; 1 = unchanged."""
+    warmth: Range = (-0.03, 0.03)
+    """White balance: share by which red is raised and blue lowered; 0 = unchanged."""
+    tint: Range = (-0.01, 0.01)
+    """White balance: share by which green is raised; 0 = unchanged."""
+    jpeg: Range = (65.0, 90.0)
     """JPEG quality of the camera's compression, 5 to 100; 0 = no compression."""
+    chroma: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
+    """Subsampling of the colours in that compression."""
 
     def __post_init__(self):
-        for name, low, high, unit in (
-            ("pixels", 8, 2048, " pixels"),
-            ("picture_height", 240, 16384, " pixels"),
-            ("vfov", 1, 120, " degrees"),
-            ("margin", 0, 1, ""),
-            ("blur", 0, 10, " pixels"),
-            ("noise", 0, 0.5, ""),
-            ("distance", 2, 10000, " metres"),
-        ):
+        for name, (low, high, unit) in LIMITS.items():
             value = getattr(self, name)
             if value is None and name == "distance":
                 continue
-            if not (math.isfinite(value) and low <= value <= high):
+            ends = span(value)
+            if not all(math.isfinite(end) and low <= end <= high for end in ends):
                 raise ValueError(f"sensor.{name} must be in [{low}, {high}]{unit}, got {value}")
-        if self.jpeg != 0 and not 5 <= self.jpeg <= 100:
+            if ends[0] > ends[1]:
+                raise ValueError(f"sensor.{name} must go from low to high, got {value}")
+        least = span(self.jpeg)[0]
+        if self.jpeg != 0 and least < 5:
             raise ValueError(f"sensor.jpeg must be 0 (none) or in [5, 100], got {self.jpeg}")
-        if self.distance is None and self.pixels > 0.8 * self.picture_height:
+        if self.chroma not in CHROMA:
+            raise ValueError(f"sensor.chroma must be one of {', '.join(CHROMA)}; got {self.chroma}")
+        if self.distance is None and span(self.pixels)[1] > 0.8 * self.picture_height:
             raise ValueError(
                 "sensor.pixels must be at most 0.8 x sensor.picture_height = "
-                f"{0.8 * self.picture_height:g}, got {self.pixels:g}"
+                f"{0.8 * self.picture_height:g}, got {self.pixels}"
             )
+
+    def draw(self, seed: int) -> Sensor:
+        """The sensor of one view: every range replaced by a value from it.
+
+        Args:
+            seed: Seed of the view. Each value depends on it and on its own range alone.
+        """
+        drawn = {
+            name: float(np.random.default_rng(seed_of(seed, name)).uniform(*value))
+            for name, value in vars(self).items()
+            if isinstance(value, tuple) and name != "margin"
+        }
+        return dataclasses.replace(self, **drawn)
+
+    def without_chip(self) -> Sensor:
+        """Light and lens alone, as if the sensor model ended there."""
+        return dataclasses.replace(self, **CHIP)
+
+    def chip(self) -> Sensor:
+        """The rest of the sensor model, for images that light and lens were applied to."""
+        return dataclasses.replace(self, **LENS)
 
     @property
     def focal(self) -> float:
@@ -83,3 +163,8 @@ class Sensor:
                 "sensor.picture_height"
             )
         return metres
+
+
+def span(value: Range) -> tuple[float, float]:
+    """Both ends of a range."""
+    return value if isinstance(value, tuple) else (value, value)

@@ -18,7 +18,7 @@ from viewsynth.cameras import Cameras, focal_length, orbit, pinhole
 from viewsynth.records import View, seed_of
 from viewsynth.render import scene, shade
 from viewsynth.render.meshes import Mesh
-from viewsynth.render.options import Sensor
+from viewsynth.render.options import Sensor, span
 from viewsynth.render.sensor import expose
 
 SUPERSAMPLE = 2
@@ -119,8 +119,8 @@ def _frames(
     """The frame of each shot, with a margin that varies as the boxes of a detector do."""
     frames = []
     for shot, seed in zip(shots, seeds, strict=True):
-        room = sensor.margin * np.random.default_rng(seed_of(seed, "box")).uniform(0.5, 1.5, 4)
-        frames.append(frame(meshes[shot.person].points, shot, sensor, room))
+        room = np.random.default_rng(seed_of(seed, "box")).uniform(*span(sensor.margin), 4)
+        frames.append(frame(meshes[shot.person].points, shot, sensor.draw(seed), room))
     return frames
 
 
@@ -151,7 +151,7 @@ def frame(points: Tensor, shot: Shot, sensor: Sensor, room: np.ndarray) -> Frame
     Args:
         points: Vertices of the person.  [V, 3]
         shot: Elevation and azimuth of the camera.
-        sensor: Options of the virtual camera.
+        sensor: The virtual camera of this shot, see `Sensor.draw`.
         room: Margin on the left, top, right and bottom, as shares of the longer side of the
             projected box.  [4]
 
@@ -232,10 +232,9 @@ def _finish(layers: Tensor, frame: Frame, pid: str, sensor: Sensor, seed: int) -
     layers = layers[:, :height, :width]
     mask = layers[4] >= 0.5
     seen = layers[3].clamp(0, 1) * 255 * mask
-    generator = torch.Generator().manual_seed(seed_of(seed, "noise"))
     return View(
         pid=pid,
-        image=expose(layers[:3], sensor, generator),
+        image=expose(layers[:3], sensor, seed),
         seen=seen.round().to(torch.uint8).numpy(),
         mask=mask.numpy().copy(),
         elevation=float(frame.elevation),

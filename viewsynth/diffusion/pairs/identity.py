@@ -227,7 +227,7 @@ def _candidates(sample: Sample, points: Tensor) -> list[Frame]:
     azimuths = AZIMUTHS if sample.azimuth is None else (sample.azimuth,)
     distance = sample.distance and max(sample.distance, NEAREST)
     sensor = Sensor(distance=distance or None)
-    room = np.full(4, sensor.margin / 2)
+    room = np.full(4, np.mean(sensor.margin) / 2)
     return [
         frame(points, Shot(0, float(e), float(a), sample.name), sensor, room)
         for e in elevations

@@ -106,7 +106,7 @@ def predict(
         view_seed = seed_of(seed, true.row["file_name"])
         composed = compose([bodies[name].mesh for name in WHOLE], true.camera, view_seed)
         wholes = {
-            name: expose(image, Sensor(), torch.Generator().manual_seed(view_seed))
+            name: expose(image, Sensor(), view_seed)
             for name, image in zip(WHOLE, composed, strict=True)
         } | {"true": true.image}
         predictions = {}
@@ -157,7 +157,7 @@ def on_grey(layers: Tensor, seed: int | None) -> Prediction:
     if seed is None:
         stored = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy().copy()
     else:
-        stored = expose(image, Sensor(), torch.Generator().manual_seed(seed))
+        stored = expose(image, Sensor(), seed)
     stored[~mask] = GREY
     seen = (layers[4] / share[0].clamp_min(1e-6)).numpy() * mask
     return Prediction(stored, mask, seen)

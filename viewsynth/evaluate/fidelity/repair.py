@@ -125,8 +125,7 @@ def _renderings(
         sensor = _sensor(true)
         images = compose([bodies[name].mesh for name in WHOLE], true.camera, view_seed)
         for name, image in zip(WHOLE, images, strict=True):
-            noise = torch.Generator().manual_seed(view_seed)
-            exposed = expose(image, refine.without_noise(sensor), noise)
+            exposed = expose(image, sensor.without_chip(), view_seed)
             views.append(_view(pid, true.row, exposed, predictions[name]))
             sensors.append(sensor)
             seeds.append(seed_of(view_seed, "repair"))
