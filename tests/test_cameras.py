@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from viewsynth import cameras
 from viewsynth.render import Mesh, views
-from viewsynth.render.options import Sensor
+from viewsynth.render.options import CHIP, LENS, Sensor
 
 ANGLES = st.tuples(
     st.sampled_from([0.0, 90.0, -90.0]) | st.floats(-90, 90, width=32),
@@ -289,7 +289,8 @@ def solve(found, focal, size):
 )
 def test_measured_angles_are_the_requested_ones(axis, tmp_path):
     name, asked = axis
-    sensor = Sensor(pixels=500, noise=0.005, jpeg=95, vfov=40)
+    values = {**LENS, **CHIP, "noise": 0.005, "jpeg": 95}
+    sensor = Sensor(pixels=500, vfov=40, **values)
     shots = [views.Shot(0, float(e), float(a), f"{e} {a}") for e, a in asked]
     taken = views.render_views([marked_person()], ["p"], shots, sensor, 0)
     tall = max(view.image.shape[0] for view in taken)

@@ -18,12 +18,12 @@ from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
 from viewsynth.diffusion.pipeline import ViewDiffusionPipeline
 from viewsynth.records import Person
-from viewsynth.render.options import Sensor
+from viewsynth.render.options import CHIP, LENS, Sensor
 from viewsynth.render.views import Shot, render_views
 from viewsynth.runtime import images
 
 SENSOR = Sensor(pixels=80, margin=0.3)
-CLEAN = dataclasses.replace(SENSOR, noise=0, jpeg=0)
+CLEAN = dataclasses.replace(SENSOR, **LENS, **CHIP)
 SHOTS = [
     Shot(k % 2, e, a, str(k))
     for k, (e, a) in enumerate([(20.0, 0.0), (50.0, 170.0), (70.0, 300.0), (90.0, 45.0)])
@@ -56,7 +56,7 @@ def refined(model, options: Refine, which=range(4), sensor: Sensor = SENSOR):
         for pid, mesh in zip(pids, meshes, strict=True)
     ]
     some = [SHOTS[k] for k in which]
-    drawn = render_views(meshes, pids, some, refine.without_noise(sensor), 3)
+    drawn = render_views(meshes, pids, some, sensor.without_chip(), 3)
     refiner = refine.load(model, options, "cpu")
     rng = np.random.default_rng(0)
     photos = [

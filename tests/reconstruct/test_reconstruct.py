@@ -13,7 +13,7 @@ from viewsynth.judge import judge_person
 from viewsynth.reconstruct import facing, fill, fit, posing, quality, targets, texture
 from viewsynth.reconstruct.parse import parse
 from viewsynth.records import Person, Sample
-from viewsynth.render.options import Sensor
+from viewsynth.render.options import CHIP, LENS, Sensor
 from viewsynth.render.views import Shot, render_views
 from viewsynth.world import shots
 
@@ -88,7 +88,7 @@ def test_a_person_in_a_batch_equals_the_same_person_alone(tools, rendered, fused
     alone = made(tools, [rendered[1, "front"], rendered[1, "back"]])[0]
     together = fused[1]
     joints, pictures = [], []
-    clean = Sensor(noise=0.0, jpeg=0)  # noise depends on the box, which may differ by a pixel
+    clean = Sensor(**LENS, **CHIP)  # noise depends on the box, which may differ by a pixel
     for person in (alone, together):
         [mesh] = posing.meshes([person], tools.poser, "relaxed")
         joints.append(bodies.keypoints(tools.body, posing.posed([person], tools.poser)))
@@ -149,7 +149,7 @@ def test_colours_of_the_parts_survive(tools, rendered, from_front, number):
     person, picture = from_front[number], rendered[number, "front"]
     shot = Shot(0, picture.station.elevation, picture.station.azimuth, "same")
     meshes = posing.meshes([person], tools.poser, "relaxed")
-    [view] = render_views(meshes, ["a"], [shot], Sensor(noise=0.0), 0)
+    [view] = render_views(meshes, ["a"], [shot], Sensor(**LENS, **CHIP), 0)
 
     def thirds(image, mask):
         rows = np.nonzero(mask.any(1))[0]
