@@ -2,16 +2,18 @@
 """Views of a simple person: framing, independence, seen maps, ground, shadow and sensor."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from figures import figure, people
+from PIL import Image
 from scipy import ndimage
 
 from viewsynth import cameras
-from viewsynth.render import scene, views
-from viewsynth.render.options import CHIP, LENS, Sensor
+from viewsynth.render import grounds, scene, views
+from viewsynth.render.options import CHIP, LENS, Scene, Sensor
 from viewsynth.render.views import Shot, render_views
 
 CLEAN = Sensor(pixels=96, margin=0.1, **LENS, **CHIP)
@@ -210,3 +212,53 @@ def test_shrink_is_the_mean(factor):
 def test_unknown_paving():
     with pytest.raises(ValueError, match="kind must be one of"):
         scene.place(0, "lava")
+
+
+# ---- grounds of a folder -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chessboard(tmp_path):
+    """A texture of 2 x 2 squares, each 0.8 m wide, in a folder of its own."""
+    squares = np.kron([[60, 200], [200, 60]], np.ones((32, 32)))
+    image = Image.fromarray(np.repeat(squares[..., None], 3, 2).astype(np.uint8))
+    image.save(tmp_path / "00.png", dpi=(40 * 0.0254, 40 * 0.0254))
+    return Scene(grounds=tmp_path, overcast=1.0)
+
+
+def test_a_texture_has_its_size_on_the_ground(chessboard):
+    [texture] = grounds.load(chessboard)
+    assert abs(texture.density - 40) < 0.5
+    x, z = torch.meshgrid(torch.arange(0.1, 3.2, 0.2), torch.arange(0.1, 3.2, 0.2), indexing="ij")
+    dark = grounds.colour(x, z, torch.full_like(x, 0.01), texture)[..., 0] < 0.5
+    even = ((x / 0.8).floor() + (z / 0.8).floor()).long() % 2 == 0
+    assert (dark == even).all()
+    turned = dataclasses.replace(texture, turn=np.pi / 2, shift=(0.8, 0.0))
+    dark = grounds.colour(x, z, torch.full_like(x, 0.01), turned)[..., 0] < 0.5
+    assert (dark == even).all()  # a quarter turn exchanges the squares, and so does the shift
+    far = grounds.colour(x, z, torch.full_like(x, 2.0), texture)
+    assert far.std() < 0.05 and abs(float(far.mean()) - 130 / 255) < 0.02
+
+
+def test_a_texture_takes_the_place_of_the_paving(chessboard):
+    meshes, pids = people(1)
+    shots = [Shot(0, 90.0, 0.0, str(k)) for k in range(6)]
+    views = render_views(meshes, pids, shots, CLEAN, 0, chessboard)
+    for view in views:
+        far = ~ndimage.binary_dilation(view.mask, iterations=5)
+        assert np.ptp(view.image[far].astype(int), axis=1).max() <= 1  # grey, as the texture
+    assert len({view.image[:4, :4].tobytes() for view in views}) > 1
+
+
+def test_a_scene_changes_shadows_alone():
+    soft, hard = (scene.place(3, scene=Scene(softness=s, overcast=0)) for s in (0.3, 0.01))
+    assert dataclasses.replace(soft, softness=0, grain=None) == dataclasses.replace(
+        hard, softness=0, grain=None
+    )
+    dark = scene.place(3, scene=Scene(shadow=0.8, overcast=0))
+    light = scene.shadow_maps([figure()], torch.tensor([0]), [dark])
+    assert light.min() < 0.21
+    with pytest.raises(FileNotFoundError, match="viewsynth match"):
+        Scene(grounds=Path("nowhere")).textures()
+    with pytest.raises(ValueError, match=r"scene\.shadow must be in"):
+        Scene(shadow=(0.5, 0.3))

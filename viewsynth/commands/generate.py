@@ -26,7 +26,7 @@ from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion.options import Refine
 from viewsynth.generate import ranks, worker
 from viewsynth.generate.options import Pose, Views
-from viewsynth.render.options import Sensor
+from viewsynth.render.options import Scene, Sensor
 from viewsynth.runtime.files import claim_folder, clean, write
 from viewsynth.runtime.licences import require_commercial
 from viewsynth.runtime.provenance import facts
@@ -88,6 +88,7 @@ class Config:
     views: Views = field(default_factory=Views)
     pose: Pose = field(default_factory=Pose)
     sensor: Sensor = field(default_factory=Sensor)
+    scene: Scene = field(default_factory=Scene)
     refine: Refine = field(default_factory=Refine)
     weights: Weights = field(default_factory=Weights)
     body: str = "anny"
@@ -255,6 +256,7 @@ def settings_of(config: Config, device: str) -> dict:
             tree["data"][key] = given.expanduser().resolve().as_posix()
     if not config.data.meshes:  # runs from before this option can be resumed
         del tree["data"]["meshes"]
+    tree["scene"] = config.scene.settings()
     return tree | {"refine": refine.settings(config.refine), "device": device}
 
 

@@ -170,7 +170,8 @@ def _views(
         for k, one in enumerate(subjects)
         for name in names
     ]
-    views = synthesizer.views(subjects, shots, config.pose.mode, config.sensor, config.seed)
+    options = config.pose.mode, config.sensor, config.seed, config.scene
+    views = synthesizer.views(subjects, shots, *options)
     for shot, view in zip(shots, views, strict=True):
         yield subjects[shot.person], shot.name, view
 

@@ -28,7 +28,7 @@ from viewsynth.generate.worker import relative
 from viewsynth.reconstruct import Outcome, Tools, own_mesh, posing
 from viewsynth.records import MESH, Person, View, seed_of
 from viewsynth.render import views as rendering
-from viewsynth.render.options import Sensor
+from viewsynth.render.options import Scene, Sensor
 from viewsynth.runtime import weights
 from viewsynth.runtime.devices import find_device, one_thread
 from viewsynth.runtime.images import COMPOSITE
@@ -205,6 +205,7 @@ class Synthesizer:
         sensor: Sensor | None = None,
         seed: int = 0,
         root: str | os.PathLike = ".",
+        scene: Scene | None = None,
     ) -> RenderedView | list:
         """Render people from above.
 
@@ -221,44 +222,41 @@ class Synthesizer:
                 poses) or "relaxed" (more than half way there, which is truest from above).
             sensor: The virtual camera; None = that of `generate`.
             seed: Seed of ground, light and noise, together with the pid and the camera.
-            root: Folder that the files of the person's sources are relative to; a refiner reads
-                them again if the person was loaded from a file.
+            root: Folder of the sources, which a refiner reads again for a person from a file.
+            scene: Ground and light; None = those of `generate`.
 
         Returns:
-            A view; with lists of angles a list of views; of several people a list with one of
-            these per person.
+            A view; with lists of angles a list of views; of several people a list of these.
 
         Raises:
             TypeError: If an argument is not a person.
-            ValueError: If an argument is out of range, the person has another body, or the refiner
-                cannot read the source images of the person.
+            ValueError: If an argument is out of range, the person has another body, or the sources
+                cannot be read.
         """
         if pose not in posing.MODES:
             raise ValueError(f"pose must be one of {', '.join(posing.MODES)}; got {pose!r}")
         if isinstance(person, Person):
-            return self.render([person], elevation, azimuth, pose, sensor, seed, root)[0]
+            return self.render([person], elevation, azimuth, pose, sensor, seed, root, scene)[0]
         if not isinstance(person, Iterable):
             raise TypeError(f"person must be a Person or a list, got {type(person).__name__}")
-        names, sensor = camera_names(elevation, azimuth), sensor or Sensor()
+        names = camera_names(elevation, azimuth)
+        options = pose, sensor or Sensor(), seed, scene or Scene()
         subjects = [None if one is None else self._subject(one, Path(root)) for one in person]
-        # One person at a time, so that views do not depend on who else is rendered.
-        rows = [one and self._rendered(one, names, pose, sensor, seed) for one in subjects]
-        if np.ndim(elevation) == np.ndim(azimuth) == 0:
-            return [row and row[0] for row in rows]
-        return rows
+        # One person at a time: views do not depend on who else is rendered.
+        rows = [one and self._rendered(one, names, *options) for one in subjects]
+        single = np.ndim(elevation) == np.ndim(azimuth) == 0
+        return [row and row[0] for row in rows] if single else rows
 
     def _rendered(
-        self, subject: Subject, names: list[str], pose: str, sensor: Sensor, seed: int
+        self, subject: Subject, names: list[str], pose: str, sensor: Sensor, seed: int, scene: Scene
     ) -> list[RenderedView]:
         """One person from the cameras of these names."""
         pid = subject.person.pid
         shots = [rendering.Shot(0, *camera(name, seed, pid), name) for name in names]
-        source_type = (
-            refine.digital_source_type(self.refiner.options) if self.refiner else COMPOSITE
-        )
+        kind = refine.digital_source_type(self.refiner.options) if self.refiner else COMPOSITE
         with one_thread():
-            views = list(self.views([subject], shots, pose, sensor, seed))
-        return [to_rendered_view(view, sensor, source_type) for view in views]
+            views = list(self.views([subject], shots, pose, sensor, seed, scene))
+        return [to_rendered_view(view, sensor, kind) for view in views]
 
     def _subject(self, person: Person, root: Path) -> Subject:
         """A person with what the refiner needs."""
@@ -361,6 +359,7 @@ class Synthesizer:
         pose: str,
         sensor: Sensor,
         seed: int,
+        scene: Scene = Scene(),  # noqa: B008
     ) -> Iterator[View]:
         """Pose, render and, with a refiner, refine.
 
@@ -370,6 +369,7 @@ class Synthesizer:
             pose: See `viewsynth.reconstruct.posing.posed`.
             sensor: The virtual camera.
             seed: The run's seed.
+            scene: Ground and light.
 
         Yields:
             One view per shot, in their order; none depends on the other shots.
@@ -382,7 +382,7 @@ class Synthesizer:
         optics = sensor.without_chip() if self.refiner else sensor
         for first in range(0, len(shots), SLICE):  # bounds the memory
             some = list(shots[first : first + SLICE])
-            views = rendering.render_views(meshes, pids, some, optics, seed)
+            views = rendering.render_views(meshes, pids, some, optics, seed, scene)
             if self.refiner:
                 seeds = [
                     seed_of(seed, pids[s.person], subjects[s.person].outfit, s.name, "refine")

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the renderer: the virtual camera. Importing this module needs no torch."""
+"""Options of the renderer: virtual camera and scene. Importing this module needs no torch."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from viewsynth.records import seed_of
+from viewsynth.runtime.files import sha256
 
 LIMITS = {
     "pixels": (8, 2048, " pixels"),
@@ -163,6 +166,51 @@ class Sensor:
                 "sensor.picture_height"
             )
         return metres
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Ground and light around the person."""
+
+    grounds: Path | None = None
+    """Folder of square PNG textures of the ground, see `viewsynth match`; None = drawn pavings."""
+    shadow: Range = (0.37, 0.62)
+    """Share of the ground's sRGB value that the sun's shadow takes away."""
+    softness: Range = (0.02, 0.05)
+    """Softness of the sun's shadow: standard deviation of its edge in metres."""
+    overcast: float = 0.45
+    """Share of the views without direct sun, whose shadows are soft and light."""
+
+    def __post_init__(self):
+        for name, high in (("shadow", 0.9), ("softness", 0.5), ("overcast", 1.0)):
+            ends = span(getattr(self, name))
+            if not all(0 <= end <= high for end in ends) or ends[0] > ends[1]:
+                raise ValueError(
+                    f"scene.{name} must be in [0, {high:g}], from low to high; got "
+                    f"{getattr(self, name)}"
+                )
+
+    def textures(self) -> list[Path]:
+        """Files of the textures, in the order of their names; none without a folder.
+
+        Raises:
+            FileNotFoundError: If the folder has none.
+        """
+        if self.grounds is None:
+            return []
+        if found := sorted(self.grounds.expanduser().glob("*.png")):
+            return found
+        raise FileNotFoundError(
+            f"scene.grounds must be a folder of square PNG textures; {self.grounds} has none: give "
+            "the folder that `viewsynth match` wrote beside its preset"
+        )
+
+    def settings(self) -> dict:
+        """The options as a run stores them, with the content of the textures for their folder."""
+        texts = "".join(map(sha256, self.textures()))
+        mark = hashlib.sha256(texts.encode()).hexdigest() if texts else None
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self).items()}
+        return values | {"grounds": mark}
 
 
 def span(value: Range) -> tuple[float, float]:

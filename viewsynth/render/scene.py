@@ -7,6 +7,7 @@ function of the world point that a pixel's ray meets, so that it foreshortens wi
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ import torch
 from torch import Tensor
 
 from viewsynth.cameras import Cameras
+from viewsynth.records import seed_of
+from viewsynth.render import grounds
 from viewsynth.render.meshes import Mesh
+from viewsynth.render.options import Scene, span
 from viewsynth.render.sensor import gaussian
 from viewsynth.render.shade import Buffers, by_mesh
 from viewsynth.render.zbuffer import rasterize
@@ -32,6 +36,7 @@ TONES = {
 TABLE = 64  # side of the periodic noise table
 MAP, REACH = 176, 2.8  # shadow map: side in pixels, metres from its centre to its border
 CONTACT = 0.08  # metres of height over which a sole darkens the ground
+AMBIENT, DIRECT = 0.12, 0.5  # darkness of a cast shadow without sun, and more of it by the sun
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Place:
         softness: Standard deviation of the shadow's edge, metres.
         wall: Distance behind the person, metres, at which a low camera sees the ground end.
         grain: Noise table, [0, 1].  float32 [TABLE, TABLE]
+        texture: Takes the place of the paving; None = none.
     """
 
     kind: str
@@ -66,14 +72,16 @@ class Place:
     softness: float
     wall: float
     grain: np.ndarray
+    texture: grounds.Texture | None = None
 
 
-def place(seed: int, kind: str | None = None) -> Place:
+def place(seed: int, kind: str | None = None, scene: Scene = Scene()) -> Place:  # noqa: B008
     """Sample a place.
 
     Args:
         seed: Seed of all parameters.
         kind: Kind of paving; None = sampled.
+        scene: Grounds, and the spread of light and shadow.
 
     Raises:
         ValueError: If the kind is unknown.
@@ -95,7 +103,8 @@ def place(seed: int, kind: str | None = None) -> Place:
         math.sin(height_rad),
         math.cos(height_rad) * math.cos(heading_rad),
     )
-    overcast = rng.random() < 0.45
+    overcast = rng.random() < scene.overcast
+    sun_strength = [(share - AMBIENT) / DIRECT for share in span(scene.shadow)]
     size = rng.uniform(0.45, 0.9) if kind == "stone" else rng.uniform(0.2, 0.5)
     if kind == "concrete":
         size = rng.uniform(1.5, 3.0)
@@ -108,11 +117,20 @@ def place(seed: int, kind: str | None = None) -> Place:
         unit=(size * rng.uniform(1.0, 1.8), size),
         contrast=rng.uniform(0.7, 1.2),
         sun=sun,
-        strength=rng.uniform(0.0, 0.25) if overcast else rng.uniform(0.5, 1.0),
-        softness=rng.uniform(0.12, 0.2) if overcast else rng.uniform(0.02, 0.05),
+        strength=rng.uniform(0.0, 0.25) if overcast else rng.uniform(*sun_strength),
+        softness=rng.uniform(0.12, 0.2) if overcast else rng.uniform(*span(scene.softness)),
         wall=rng.uniform(8, 30),
         grain=rng.random((TABLE, TABLE), dtype=np.float32),
+        texture=_texture(scene, seed) if scene.grounds else None,
     )
+
+
+def _texture(scene: Scene, seed: int) -> grounds.Texture:
+    """One of the textures, turned and shifted at random."""
+    rng, found = np.random.default_rng(seed_of(seed, "ground")), grounds.load(scene)
+    chosen = found[rng.integers(len(found))]
+    shift = tuple(rng.uniform(0, len(chosen.levels[0]) / chosen.density, 2).tolist())
+    return dataclasses.replace(chosen, turn=rng.uniform(0, 2 * math.pi), shift=shift)
 
 
 def compose(
@@ -223,7 +241,7 @@ def _brightness(cast: Tensor, under: Tensor, site: Place) -> Tensor:
     shade = gaussian(shade, site.softness * scale)[0, 0]
     sole = gaussian(torch.exp(-under / CONTACT)[None, None], 0.03 * scale)[0, 0]
     sky = gaussian(torch.exp(-under / 0.9)[None, None], 0.22 * scale)[0, 0]
-    return (1 - (0.12 + 0.5 * site.strength) * shade) * (1 - 0.5 * sole) * (1 - 0.4 * sky)
+    return (1 - (AMBIENT + DIRECT * site.strength) * shade) * (1 - 0.5 * sole) * (1 - 0.4 * sky)
 
 
 def _middle(sun: Tensor) -> Tensor:
@@ -254,9 +272,13 @@ def _ground(cameras: Cameras, n: int, site: Place, shadow: Tensor) -> Tensor:
     x, y, z = (eye[k] + ray[k] * reach for k in range(3))
     # Metres of ground that one pixel spans: finer detail fades.
     grazing = -ray[1] / torch.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2)
-    span = reach / matrix[0, 0] / grazing.clamp_min(0.02).sqrt()
+    metres = reach / matrix[0, 0] / grazing.clamp_min(0.02).sqrt()
     grain = torch.from_numpy(site.grain).to(device)
-    floor = paving(x, z, span, site, grain) * _lookup(shadow, x, z, site)[..., None]
+    if site.texture is None:
+        floor = paving(x, z, metres, site, grain)
+    else:
+        floor = grounds.colour(x, z, metres, site.texture)
+    floor = floor * _lookup(shadow, x, z, site)[..., None]
     side = x * ahead[1] - z * ahead[0]
     far = _far(side, y, site, grain)
     edge = ((to_ground - to_wall) / (0.004 * to_wall) + 0.5).clamp(0, 1)[..., None]

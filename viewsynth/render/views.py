@@ -18,7 +18,7 @@ from viewsynth.cameras import Cameras, focal_length, orbit, pinhole
 from viewsynth.records import View, seed_of
 from viewsynth.render import scene, shade
 from viewsynth.render.meshes import Mesh
-from viewsynth.render.options import Sensor, span
+from viewsynth.render.options import Scene, Sensor, span
 from viewsynth.render.sensor import expose
 
 SUPERSAMPLE = 2
@@ -73,7 +73,12 @@ class Frame:
 
 @torch.no_grad()
 def render_views(
-    meshes: Sequence[Mesh], pids: list[str], shots: list[Shot], sensor: Sensor, seed: int
+    meshes: Sequence[Mesh],
+    pids: list[str],
+    shots: list[Shot],
+    sensor: Sensor,
+    seed: int,
+    around: Scene = Scene(),  # noqa: B008
 ) -> list[View]:
     """Render views of standing people.
 
@@ -83,6 +88,7 @@ def render_views(
         shots: Views to render.
         sensor: Options of the virtual camera.
         seed: Seed of the run.
+        around: Options of ground and light.
 
     Returns:
         One view per shot, in the order of the shots, each independent of the other shots.
@@ -105,7 +111,7 @@ def render_views(
         members.sort(key=lambda i: shots[i].person)  # `shade` draws mesh after mesh
         cameras = _batch_cameras([frames[i] for i in members], sensor, device)
         person = torch.tensor([shots[i].person for i in members], device=device)
-        places = [scene.place(seeds[i]) for i in members]
+        places = [scene.place(seeds[i], scene=around) for i in members]
         layers = _layers(meshes, person, cameras, places)
         for k, i in enumerate(members):
             pid = pids[shots[i].person]
