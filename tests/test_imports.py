@@ -25,7 +25,7 @@ LEVELS = (
     ("bodies", "render", "metrics", "training", "judge"),
     ("data", "world", "reconstruct"),
     ("diffusion", "reid"),
-    ("generate", "evaluate"),
+    ("generate", "evaluate", "match"),
     ("report",),
     ("commands",),
     ("cli",),
