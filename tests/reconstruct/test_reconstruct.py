@@ -88,7 +88,9 @@ def test_a_person_in_a_batch_equals_the_same_person_alone(tools, rendered, fused
     alone = made(tools, [rendered[1, "front"], rendered[1, "back"]])[0]
     together = fused[1]
     joints, pictures = [], []
-    clean = Sensor(**LENS | {"blur": 0.6}, **CHIP)  # noise depends on the box, which may differ by a pixel
+    clean = Sensor(
+        **LENS | {"blur": 0.6}, **CHIP
+    )  # noise depends on the box, which may differ by a pixel
     for person in (alone, together):
         [mesh] = posing.meshes([person], tools.poser, "relaxed")
         joints.append(bodies.keypoints(tools.body, posing.posed([person], tools.poser)))

@@ -8,8 +8,8 @@ Clean images of people go through many random sensors and are measured.
   simulations, and figures count by the inverse of their covariance, the one between people
   included. Of colour they are a ridge regression from the figures of each crop.
 - The spread is that of the regression's answers over the crops, less its own error.
-- As filmed people and made ones differ in more than the sensor, a few steps then move four centres
-  until what the eye compares first (`measures.LOOK`) has the same median in both.
+- As filmed people and made ones differ in more than the sensor, a few steps then move five centres
+  until what the eye compares first (`measures.AIMS`) has the same median in both.
 
 Source: the method of simulated moments (McFadden, Econometrica 57(5), 1989) and regression
 adjustment (Beaumont, Zhang and Balding, Genetics 162(4), 2002); ours corrects the attenuation of
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from viewsynth.match import measures
 from viewsynth.records import seed_of
-from viewsynth.render.options import LIMITS, Sensor, span
+from viewsynth.render.options import Sensor, span
 from viewsynth.render.sensor import expose
 from viewsynth.runtime.devices import one_thread
 
@@ -61,9 +61,13 @@ GAP = 0.01  # variance of what people and places differ in beyond the sensor, of
 TOLD = 0.25  # attenuation below which a value is not told by the figures: its default stays
 QUANTILES = (0.1, 0.9)
 MATCHED = 96  # exposures whose medians are compared with the filmed ones
-STEPS = 4
-# The value that moves each figure of `measures.LOOK`, a step to differentiate by, and the longest.
-KNOBS = (("exposure", 0.15, 0.4), ("contrast", 0.1, 0.4), ("saturation", 0.1, 0.5))
+STEPS = 5
+DAMPING = 3e-4
+# The value that moves each figure of `measures.AIMS`, a step to differentiate by, and the longest.
+KNOBS = (
+    *(("exposure", 0.15, 0.4), ("haze", 0.02, 0.06)),
+    *(("contrast", 0.1, 0.4), ("saturation", 0.1, 0.5)),
+)
 SHARP = ("sharpening", 0.3, 1.0)
 
 
@@ -185,7 +189,9 @@ def _centres(
 def _of_detail(name: str) -> bool:
     """Whether a figure has nothing to do with colour."""
     colour = (".a", ".b", ".chroma", ".vivid")
-    return not (name.startswith(("noise.red", "noise.blue", "look")) or name.endswith(colour))
+    return not (
+        name.startswith(("noise.red", "noise.blue", "look", "aim")) or name.endswith(colour)
+    )
 
 
 def _quadratic(unit: np.ndarray) -> np.ndarray:
@@ -309,9 +315,9 @@ def _ridge(x: np.ndarray, target: np.ndarray, asked: np.ndarray) -> np.ndarray:
 def corrected(
     found: Found, filmed: Sequence[dict[str, float]], clean: Sequence[Clean], seed: int = 0
 ) -> Found:
-    """Move the centres of four values until the look of made and filmed images agrees.
+    """Move the centres of five values until the look of made and filmed images agrees.
 
-    Newton steps on the medians of `measures.LOOK`, with the same draws at each step. Where no
+    Newton steps on the medians of `measures.AIMS`, with the same draws at each step. Where no
     sharpening is left to take away, the lens blurs more.
 
     Args:
@@ -323,7 +329,7 @@ def corrected(
     Returns:
         The same with other centres.
     """
-    aim = np.array([np.median([row[f"look.{key}"] for row in filmed]) for key in measures.LOOK])
+    aim = np.array([np.median([row[f"aim.{key}"] for row in filmed]) for key in measures.AIMS])
     sensor, knobs = found.sensor, (*KNOBS, SHARP)
     with one_thread():
         for _ in range(STEPS):
@@ -331,10 +337,12 @@ def corrected(
             nearby = [look(move(sensor, name, step), clean, seed) for name, step, _ in knobs]
             slopes = [(there - here) / k[1] for k, there in zip(knobs, nearby, strict=True)]
             jacobian = np.stack(slopes, 1)
-            # Figures in shares of the aim; light damping keeps weak directions short.
-            scaled = jacobian / aim[:, None]
-            left, right = scaled.T @ scaled + 0.01 * np.eye(4), scaled.T @ ((aim - here) / aim)
-            change = np.linalg.solve(left, right)
+            # Figures and values in units of what is plainly seen; light damping keeps the steps
+            # in weak directions short.
+            unit = [k[1] for k in knobs]
+            scaled = jacobian / np.maximum(aim, 8)[:, None] * unit
+            damped = scaled.T @ scaled + DAMPING * np.eye(len(knobs))
+            change = unit * np.linalg.solve(damped, scaled.T @ ((aim - here) / np.maximum(aim, 8)))
             for (name, _, most), by in zip(knobs, change, strict=True):
                 sensor = move(sensor, name, float(np.clip(by, -most, most)))
     moved = {
@@ -346,7 +354,7 @@ def corrected(
 
 
 def look(sensor: Sensor, clean: Sequence[Clean], seed: int) -> np.ndarray:
-    """Medians of `measures.LOOK` over made images.
+    """Medians of `measures.AIMS` over made images.
 
     Args:
         sensor: Its ranges are drawn from.
@@ -354,14 +362,12 @@ def look(sensor: Sensor, clean: Sequence[Clean], seed: int) -> np.ndarray:
         seed: Of the draws.
 
     Returns:
-        float64 [4]
+        float64 [5]
     """
     rows = []
     for number in range(max(MATCHED, len(clean))):
-        own = seed_of(seed, "look", number)
-        rows.append(
-            list(measures.look(expose(clean[number % len(clean)].image, sensor, own)).values())
-        )
+        own, one = seed_of(seed, "look", number), clean[number % len(clean)]
+        rows.append(list(measures.aims(expose(one.image, sensor, own), one.mask).values()))
     return np.median(rows, axis=0)
 
 
@@ -384,7 +390,5 @@ def move(sensor: Sensor, name: str, by: float) -> Sensor:
 
 def _range(name: str, low: float, high: float) -> tuple[float, float]:
     """A range within the limits of the value, rounded to what an estimate can tell."""
-    least, most, _ = LIMITS[name]
-    least = 5.0 if name == "jpeg" else least
-    ends = np.clip([low, high], least, min(most, 100.0)).tolist()
+    ends = np.clip([low, high], *PRIOR[name]).tolist()
     return tuple(float(f"{end:.3g}") for end in ends)

@@ -25,6 +25,7 @@ IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
 MAD = 1.4826  # standard deviation of normal noise over its median absolute deviation
 LAGS = 7  # pixels: reach of the autocorrelation of the gradient
 LOOK = ("lightness", "range", "chroma", "laplacian")
+AIMS = ("lightness", "dark", "range", "chroma", "laplacian")
 
 
 def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -43,7 +44,28 @@ def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     found = _tone("person", lab, mask > 0.7) | _tone("ground", lab, mask < 0.1)
     found |= _spectrum(luma) | _edges(luma) | _noise(values, luma) | _blocks(luma)
     found |= {f"look.{key}": value for key, value in look(image).items()}
-    return found
+    return found | {f"aim.{key}": value for key, value in aims(image, mask).items()}
+
+
+def aims(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """What filmed and made images shall agree in: `look`, with the tone of the person alone.
+
+    The ground has its own colours, which the textures carry.
+
+    Args:
+        image: sRGB.  uint8 [H, W, 3]
+        mask: Alpha of the person, [0, 1].  [H, W]
+
+    Returns:
+        Median, 2 % quantile and range of the person's lightness, mean chroma of the person, and
+        the mean absolute Laplacian of the image.
+    """
+    where = mask > 0.7 if (mask > 0.7).sum() >= LEAST else np.ones(mask.shape, bool)
+    part = colours.lab(image[where])
+    low, middle, high = np.percentile(part[:, 0], (2, 50, 98))
+    chroma = np.hypot(part[:, 1], part[:, 2]).mean()
+    values = (middle, low, high - low, chroma, look(image)["laplacian"])
+    return dict(zip(AIMS, map(float, values), strict=True))
 
 
 def look(image: np.ndarray) -> dict[str, float]:

@@ -90,7 +90,7 @@ def scene(crops: Sequence[Crop], sensor: Sensor) -> Scene:
 
 
 def shadow(image: np.ndarray, mask: np.ndarray) -> tuple[float, float] | None:
-    """sRGB brightness of shaded and of lit ground, [0, 1]; None without a clear shadow.
+    """Brightness (sRGB, [0, 1]) of shaded and of lit ground; None without a clear shadow.
 
     Args:
         image: sRGB.  uint8 [H, W, 3]
