@@ -82,5 +82,5 @@ def test_sharpening_below_none_is_blur():
 
 
 def test_too_little_is_refused(kit):
-    with pytest.raises(ValueError, match="at least 4 clean images, got 1 and 2"):
+    with pytest.raises(ValueError, match="at least 4 people, got 1 crops and 1 people"):
         estimate.estimate(kit[1][:1], kit[0][:2], Sensor())

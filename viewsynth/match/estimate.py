@@ -124,11 +124,13 @@ def estimate(
         The ranges, before `corrected`.
 
     Raises:
-        ValueError: If there are no crops, or fewer than four clean images.
+        ValueError: If there are no crops, or fewer than four people.
     """
-    if not filmed or len(clean) < 4:
+    people = len({one.pid for one in clean})
+    if not filmed or people < 4:
         raise ValueError(
-            f"expected filmed crops and at least 4 clean images, got {len(filmed)} and {len(clean)}"
+            "expected filmed crops and clean images of at least 4 people, got "
+            f"{len(filmed)} crops and {people} people"
         )
     prior = {name: ends for name, ends in PRIOR.items() if name not in fixed}
     names = sorted(filmed[0])
