@@ -26,7 +26,7 @@ from viewsynth.render.sensor import LUMA, encoded, linear
 BLOCK, OVERLAP = 14, 5  # pixels
 SIDE = 256  # of a texture, pixels
 AWAY = 0.09  # distance from the person, as a share of the longer side of the person's box
-FEWEST = 24  # blocks of a texture
+FEWEST, MOST = 24, 300  # blocks that a texture is made of
 DONORS = 8  # crops that a texture may take blocks from
 TOLERANCE = 1.15  # blocks whose error is at most so many times the least are drawn from
 PERSON = 1.75  # metres: longer side of a person's box
@@ -165,7 +165,9 @@ def textures(
         every = np.concatenate([one[1] for one in near])
         if len(every) < FEWEST:
             continue
-        made.append((undeveloped(_even(quilt(every, seed_of(seed, name))), sensor), density))
+        rng = np.random.default_rng(seed_of(seed, name, "blocks"))
+        some = every[np.sort(rng.permutation(len(every))[:MOST])]
+        made.append((undeveloped(_even(quilt(some, seed_of(seed, name))), sensor), density))
         if len(made) == most:
             break
     return made
