@@ -35,6 +35,7 @@ OTHERS |= {".ci/run", "nice"}
 # Options of others that pages mention.
 FOREIGN = "cpu multi_gpu num_processes num_machines machine_rank main_process_ip main_process_port"
 FOREIGN = {f"--{name}" for name in f"{FOREIGN} help".split()}
+MATCHED = "drone.yaml"  # a preset that `viewsynth match` writes
 EXTEND = [page for page in PAGES if page.parent.name == "extend" and documents.blocks(page)]
 PYTHON = [
     page
@@ -52,7 +53,10 @@ def name(page: Path) -> str:
 
 def parse(cls, words: list[str]):
     """The configuration that options ask for; a question for help is none."""
-    presets = [ROOT / word for word in words if word.endswith((".yaml", ".yml"))]
+    words = words[1:] if words[:1] == [MATCHED] else words
+    presets = [
+        ROOT / word for word in words if word.endswith((".yaml", ".yml")) and word != MATCHED
+    ]
     assert all(preset.is_file() for preset in presets), words
     return config.parse(cls, [word for word in words if word != "--help"], "docs")
 

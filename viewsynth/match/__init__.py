@@ -8,16 +8,3 @@
 - `grounds`: textures of the ground by image quilting.
 - `report`: filmed and made images side by side, and histograms.
 """
-
-from __future__ import annotations
-
-from viewsynth.runtime.lazy import lazy
-
-__getattr__, __dir__, __all__ = lazy(
-    __name__,
-    {
-        "crops": ["Crop", "NotAerialError"],
-        "estimate": ["Found", "estimate"],
-        "measures": ["measure"],
-    },
-)
