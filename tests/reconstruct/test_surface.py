@@ -293,6 +293,22 @@ def test_blending_is_the_weighted_mean_of_the_crops():
     assert np.abs(pixel[:3] - share @ [200, 100] / share.sum()).max() <= 1 and pixel[3] == 255
 
 
+def test_triangles_that_face_away_are_hidden_anyway(tools, walker, dressed):
+    """Leaving them out of the drawing changes nothing, because the mesh is closed."""
+    fit, masks, _, shell, _ = dressed
+    canonical, faces = tools.poser.canonical, torch.from_numpy(shell.faces)
+    binding = canonical.nodes.bind(shell.vertices)
+    for row, mask in enumerate(masks):
+        motion = canonical.nodes.motions(walker[None])[0]
+        exposure = charts.expose(shell, binding, fit, row, motion, mask, 1.0)
+        at = fit.project(move(shell.vertices, binding, motion)[None], torch.tensor([row]))
+        whole = drawing.draw(*at, faces, mask.shape)
+        middle = slice(whole.factor // 2, None, whole.factor)
+        face = whole.fragments.face[0, middle, middle].numpy()
+        assert (face >= 0).any() and np.array_equal(exposure.face >= 0, face >= 0)
+        assert (exposure.face == face).mean() > 0.995, "the warp folds few triangles over"
+
+
 def test_a_crop_that_shows_nothing_of_the_surface_changes_nothing(tools, walker, dressed):
     image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     fit = camera([0.0, 180.0])
