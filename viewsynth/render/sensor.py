@@ -22,6 +22,7 @@ from viewsynth.render.options import Sensor
 
 LUMA = (0.299, 0.587, 0.114)
 GREY = 0.2140  # linear light of sRGB 0.5
+READ = 0.001  # linear light whose shot noise is as strong as the read noise
 LIMIT = (-0.28, 0.22)  # darkest and brightest halo, as a share of full scale
 
 
@@ -68,7 +69,7 @@ def _noisy(light: Tensor, sensor: Sensor, generator: torch.Generator) -> Tensor:
     noise = sensor.noise * grain[0, :1] + sensor.chroma_noise * colour
     # A step of sRGB at middle grey is `slope` of linear light.
     slope = 1.055 / 2.4 * GREY ** (1 / 2.4 - 1)
-    return light + noise / slope * ((light.clamp_min(0) + 0.01) / (GREY + 0.01)).sqrt()
+    return light + noise / slope * ((light.clamp_min(0) + READ) / (GREY + READ)).sqrt()
 
 
 def _sharpened(image: Tensor, sensor: Sensor) -> Tensor:
