@@ -119,10 +119,10 @@ def test_colours_of_the_person_survive():
     red = np.tile(np.uint8([180, 40, 50]), (64, 64, 1))
     mesh = dataclasses.replace(mesh, texture=torch.from_numpy(red))
     shots = [Shot(0, float(e), float(a), f"{e}{a}") for e in (0, 45, 90) for a in (0, 120)]
-    for view in render_views([mesh], pids, shots, Sensor(**LENS, **CHIP), 0):
+    for view in render_views([mesh], pids, shots, Sensor(), 0):
         inner = ndimage.binary_erosion(view.mask, iterations=3)
         mean = view.image[inner].mean(0)
-        assert np.abs(mean / mean.sum() - red[0, 0] / red[0, 0].sum()).max() < 0.05
+        assert np.abs(mean / mean.sum() - red[0, 0] / red[0, 0].sum()).max() < 0.03
         assert 0.7 < mean.sum() / red[0, 0].sum() < 1.2
 
 
