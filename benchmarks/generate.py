@@ -56,7 +56,7 @@ STAGES = {
     "fit": ("reconstruct.fit:fit",),
     "project": ("reconstruct.texture:project",),
     "tone, fuse, fill": (
-        "reconstruct.texture:tones",
+        "reconstruct.tone:tones",
         "reconstruct.texture:fuse",
         "reconstruct.fill:complete",
     ),

@@ -30,7 +30,7 @@ class Config:
     arms: tuple[str, ...] = ()
     """Each "name: description: options of train"; a is the floor, f the ceiling, e the treatment.
     {made} is the run of generate, {single} one from a single image per person, {repaired} one with
-    repaired views."""
+    repaired views, {matched} one with the look of the aerial training images, see `match`."""
     repair: str = "bundled"
     """Diffusion model of {repaired}, see --refine.engine of generate."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -59,10 +59,16 @@ def plan(asked: Config) -> tuple[list, list, list]:
         "single": ["--data.per-person", "1"],
         "repaired": ["--refine.engine", asked.repair],
     }
-    made = {kind: f"{out}/{kind}" for kind in kinds}
-    for kind, more in kinds.items():
-        if any(f"{{{kind}}}" in todo for _, todo in arms.values()):
-            first.append(["generate", *own(asked.generate), *real, *more, "--output", made[kind]])
+    made = {kind: f"{out}/{kind}" for kind in (*kinds, "matched")}
+    for kind, folder in made.items():
+        if not any(f"{{{kind}}}" in todo for _, todo in arms.values()):
+            continue
+        preset = []
+        if kind == "matched":
+            preset = [f"{out}/drone.yaml"]
+            first.append(["match", root, "--data.name", name, *data.given(), "--output", *preset])
+        options = [*own(asked.generate), *real, *kinds.get(kind, [])]
+        first.append(["generate", *preset, *options, "--output", folder])
     chains, cache = [], ["--cache", f"{out}/cache"]
     for run in (f"{arm}/seed{seed}" for seed in asked.seeds for arm in arms):
         arm, seed = run.split("/seed")

@@ -39,6 +39,8 @@ def parsed(line: list[str]):
 def parsed_once(name: str, *options: str):
     assert name in commands.names()
     command = importlib.import_module(f"viewsynth.commands.{name.replace('-', '_')}")
+    if options and options[0].endswith("drone.yaml"):  # written by a command before
+        options = options[1:]
     return config.parse(command.Config, [*options], name)
 
 
@@ -112,6 +114,22 @@ def test_the_repair_arms_reuse_the_runs_of_small(benchmark):
     ]
     learns = [parsed(chain[0]) for chain in arms if "e-repaired" in chain[1]]
     assert [made.data.synthetic for made in learns] == [(repaired.output,)] * 3
+
+
+def test_the_matched_arm_reuses_the_runs_of_small(benchmark):
+    first, chains, _ = planned(benchmark, ROOT / "configs/benchmark/small.yaml")
+    more, arms, _ = planned(benchmark, ROOT / "configs/benchmark/small_look.yaml")
+    assert more[:2] == first and [line[0] for line in more[2:]] == ["match", "generate"]
+    match, made = parsed(more[2]), more[3]
+    assert match.aerial == parsed(first[0]).output and match.data.name == "world"
+    assert Path(made[1]) == match.output  # the preset comes first
+    matched, plain = parsed(made), parsed(first[1])
+    assert replace(matched, output=plain.output) == plain != matched
+    learns = [parsed(chain[0]) for chain in arms if "e-matched" in chain[1]]
+    assert [one.data.synthetic for one in learns] == [(matched.output,)] * 3
+    assert [chain for chain in arms if "e-matched" not in chain[1]] == [
+        chain for chain in chains if chain[1][chain[1].index("--method") + 1] in "aef"
+    ]
 
 
 def test_options_and_data_of_the_user(benchmark, tmp_path):

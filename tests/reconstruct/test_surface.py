@@ -205,7 +205,8 @@ def painted(tools, fit, vertices, masks, images):
     grey = np.full((texture.SIZE, texture.SIZE, 3), 128, np.uint8)
     maps = clothing.Maps(grey, grey[..., 0] * 0, [lambda colour, part: colour] * count)
     shown = [
-        texture.Projection(None, front(tools, fit, row, vertices), 1.0) for row in range(count)
+        texture.Projection(None, front(tools, fit, row, vertices), 1.0, images[row])
+        for row in range(count)
     ]
     return clothing.clothe(tools, found, shown, range(count), [1.0] * count, maps)
 

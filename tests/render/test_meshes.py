@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from viewsynth import cameras
-from viewsynth.render import Sensor, Shot, render, render_views, scene
+from viewsynth.render import Sensor, Shot, lighting, render, render_views, scene
 
 SIZE = (22, 18)
 
@@ -143,9 +143,9 @@ def test_shadows_of_mixed_meshes_are_the_same_alone():
     meshes = [figure(20), ball(15)]
     meshes[1] = moved(meshes[1], 0.3, [0.2, 0.3, 0.0])
     mesh, places = torch.tensor([1, 0, 1]), [scene.place(k) for k in (3, 8, 9)]
-    together = scene.shadow_maps(meshes, mesh, places)
+    together = lighting.shadows(meshes, mesh, places).ground
     for k, place in enumerate(places):
-        alone = scene.shadow_maps([meshes[mesh[k]]], torch.tensor([0]), [place])
+        alone = lighting.shadows([meshes[mesh[k]]], torch.tensor([0]), [place]).ground
         assert torch.equal(together[k], alone[0])
     assert (together[0] - together[1]).abs().max() > 0.2
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from viewsynth import cameras
-from viewsynth.render import grounds, scene, views
+from viewsynth.render import grounds, lighting, scene, views
 from viewsynth.render.options import CHIP, LENS, Scene, Sensor
 from viewsynth.render.views import Shot, render_views
 
@@ -119,7 +119,8 @@ def test_colours_of_the_person_survive():
     red = np.tile(np.uint8([180, 40, 50]), (64, 64, 1))
     mesh = dataclasses.replace(mesh, texture=torch.from_numpy(red))
     shots = [Shot(0, float(e), float(a), f"{e}{a}") for e in (0, 45, 90) for a in (0, 120)]
-    for view in render_views([mesh], pids, shots, Sensor(), 0):
+    sensor = Sensor(haze=0.0, saturation=1.0, contrast=1.0, warmth=0.0, tint=0.0)
+    for view in render_views([mesh], pids, shots, sensor, 0):
         inner = ndimage.binary_erosion(view.mask, iterations=3)
         mean = view.image[inner].mean(0)
         assert np.abs(mean / mean.sum() - red[0, 0] / red[0, 0].sum()).max() < 0.03
@@ -160,7 +161,7 @@ def test_batches_hold_every_shot_once_and_respect_the_limit():
 def test_paving_is_fixed_in_the_world(kind):
     """Two cameras see the same colour at the same world point."""
     where = dataclasses.replace(scene.place(4, kind), strength=0.0)
-    light = torch.ones(scene.MAP, scene.MAP)
+    light = torch.ones(lighting.MAP, lighting.MAP)
     spots = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
     spots[..., 1] = 0
     read = []
@@ -180,13 +181,14 @@ def test_paving_is_fixed_in_the_world(kind):
 def test_the_shadow_falls_away_from_the_sun():
     sun = (0.6, 0.64, 0.48)
     where = dataclasses.replace(scene.place(0), sun=sun, strength=1.0, softness=0.03)
-    light = scene.shadow_maps([figure()], torch.tensor([0]), [where])
+    light = lighting.shadows([figure()], torch.tensor([0]), [where]).ground
     for distance in (0.5, 0.9, 1.3):  # the shadow of 1.7 m is 2.04 m long
         step = torch.tensor([[sun[0], sun[2]]]) / (sun[0] ** 2 + sun[2] ** 2) ** 0.5 * distance
-        dark = scene._lookup(light[0], -step[:, :1], -step[:, 1:], where)
-        lit = scene._lookup(light[0], step[:, :1], step[:, 1:], where)
+        dark = lighting.lookup(light[0], -step[:, :1], -step[:, 1:], where)
+        lit = lighting.lookup(light[0], step[:, :1], step[:, 1:], where)
         assert dark < 0.6 and lit > 0.85
-    assert scene._lookup(light[0], torch.zeros(1, 1), torch.zeros(1, 1), where) < 0.5  # at the feet
+    at_the_feet = lighting.lookup(light[0], torch.zeros(1, 1), torch.zeros(1, 1), where)
+    assert at_the_feet < 0.5
     assert light.min() > 0 and light.max() <= 1
 
 
@@ -195,7 +197,7 @@ def test_ground_and_background_are_valid_colours(elevation):
     """Also at the horizon, where rays never meet the ground."""
     pose = cameras.orbit(*(torch.tensor([v]) for v in (elevation, 70.0, 30.0, 0.85)))
     view = cameras.Cameras(pose, cameras.pinhole(torch.tensor([600.0]), (80, 60)), (80, 60))
-    picture = scene._ground(view, 0, scene.place(2), torch.ones(scene.MAP, scene.MAP))
+    picture = scene._ground(view, 0, scene.place(2), torch.ones(lighting.MAP, lighting.MAP))
     assert picture.isfinite().all() and picture.min() >= 0 and picture.max() <= 1
     above, below = picture[:30].mean((0, 1)), picture[-20:].mean((0, 1))
     if elevation < 2:
@@ -256,7 +258,7 @@ def test_a_scene_changes_shadows_alone():
         hard, softness=0, grain=None
     )
     dark = scene.place(3, scene=Scene(shadow=0.8, overcast=0))
-    light = scene.shadow_maps([figure()], torch.tensor([0]), [dark])
+    light = lighting.shadows([figure()], torch.tensor([0]), [dark]).ground
     assert light.min() < 0.21
     with pytest.raises(FileNotFoundError, match="viewsynth match"):
         Scene(grounds=Path("nowhere")).textures()

@@ -13,6 +13,9 @@ The observer, a network that measures identity and elevation, is trained on WORL
 first (a few minutes) and saved in DIR. To compare two versions of the code, give both runs the same
 --observer; to tune on some people and report others, use --skip.
 
+The look of the views is that of `generate`; a preset of `viewsynth match` before WORLD changes it.
+Their cameras are the true ones, so the sizes and margins of a preset are not used.
+
 --refine.engine FOLDER_OR_ID adds a model of `viewsynth train-diffusion`, applied to the renderings
 and to the photo alone; --reid FOLDER adds a model of `viewsynth train` as a second measure of
 identity. Neither may be trained on WORLD's test people.
@@ -32,6 +35,7 @@ import tyro
 
 from viewsynth.config import check_range, to_dict
 from viewsynth.diffusion.options import Refine
+from viewsynth.render.options import Scene, Sensor
 from viewsynth.runtime import weights
 from viewsynth.runtime.files import to_jsonl, write
 from viewsynth.runtime.workers import FatalError, run_items
@@ -70,6 +74,8 @@ class Config:
     """Seed of the sensor noise and of the observer's training."""
     sheet: int = 12
     """Number of people on the sheet."""
+    sensor: Sensor = field(default_factory=Sensor)
+    scene: Scene = field(default_factory=Scene)
     refine: Refine = field(default_factory=Refine)
     reid: Path | None = None
     """Folder of a model of `viewsynth train`: a second measure of identity, on whole images."""
@@ -97,7 +103,8 @@ def run(config: Config) -> int:
     mark = have_observer(config.world, path, config.seed)
     pids = list(dict.fromkeys(moment.pid for moment in moments))
     code = comparison.code(config.refine.engine != "none", config.reid is not None)
-    said = [code, truth.digest(config.world), mark, config.seed, *marks]
+    look = {"sensor": to_dict(config.sensor), "scene": config.scene.settings()}
+    said = [code, truth.digest(config.world), mark, config.seed, look, *marks]
     job = comparison.Job(
         world=config.world,
         output=config.output,
@@ -106,6 +113,8 @@ def run(config: Config) -> int:
         mark=hashlib.sha256(json.dumps(said).encode()).hexdigest(),
         seed=config.seed,
         shown=tuple(pids[: config.sheet]),
+        sensor=config.sensor,
+        scene=config.scene,
         **judges,
     )
     every = comparison.chunks(moments)

@@ -30,6 +30,21 @@ def linear(srgb: np.ndarray) -> np.ndarray:
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
+def srgb(light: np.ndarray) -> np.ndarray:
+    """Encode linear light as sRGB, the inverse of `linear`.
+
+    Source: IEC 61966-2-1.
+
+    Args:
+        light: Values, clipped to [0, 1], any shape.
+
+    Returns:
+        float64 in [0, 255], of the same shape.
+    """
+    light = np.clip(light, 0, 1)
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
 def lab(srgb: np.ndarray) -> np.ndarray:
     """CIE L*a*b* (D65) of sRGB colours.
 

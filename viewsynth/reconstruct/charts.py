@@ -82,7 +82,7 @@ def paint(
             uint8 [T, T].
         exposures: What each crop sees of the shell, see `expose`.
         images: Colours of the crops, free of background.  float32 [H, W, 3] each
-        tones: Of `texture.tones`, for the same crops.
+        tones: Of `tone.tones`, for the same crops.
 
     Returns:
         The surface; its texture shows the atlas at the left, then one chart per crop.

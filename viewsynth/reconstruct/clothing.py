@@ -27,7 +27,7 @@ class Maps:
     Args:
         texture: Atlas of the body, completed.  uint8 [T, T, 3]
         seen: Its seen map.  uint8 [T, T]
-        tones: Of `texture.tones`, for each crop that is used.
+        tones: Of `tone.tones`, for each crop that is used.
     """
 
     texture: np.ndarray
@@ -74,7 +74,7 @@ def clothe(
         for row, motion, mask, weight in zip(rows, motions, masks, trust, strict=True)
     ]
     images = [
-        matting.foreground_colours(found.crops[row].image, mask)
+        matting.foreground_colours(shown[row].image, mask)
         for row, mask in zip(rows, masks, strict=True)
     ]
     atlas = (tools.atlas, maps.texture, maps.seen)

@@ -31,6 +31,7 @@ from viewsynth.reconstruct import (
     quality,
     targets,
     texture,
+    tone,
 )
 from viewsynth.reconstruct.canonical import Volume
 from viewsynth.reconstruct.own_mesh import OwnMesh
@@ -42,7 +43,7 @@ from viewsynth.records import Person, Reject, Sample
 MOST_CROPS = 8  # per person; more cost time and show hardly any further texels
 TALLEST = 320  # pixels; the atlas has no room for the detail of taller crops, which are shrunk
 STATURE = 1.68  # metres, of a mean adult; a crop does not say its scale
-REVISION = 4  # part of the fingerprint; raise it when the same images would give another person
+REVISION = 5  # part of the fingerprint; raise it when the same images would give another person
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,8 @@ def reconstruct(
     ]
     for owner in found.owners:
         rows = found.rows(owner)
-        files = [_digest(people[owner], digests[owner], found.crops[row].sample) for row in rows]
+        known = {id(s): d for s, d in zip(people[owner], digests[owner], strict=True)}
+        files = [known[id(found.crops[row].sample)] for row in rows]
         mesh = meshes[owner] if meshes else None
         person = assemble(found, owner, rows, shown, scores, tools, files, bare=mesh is not None)
         covers = {row: shown[row].front.coverage for row in rows}
@@ -302,10 +304,6 @@ def _detail(image: np.ndarray) -> float:
     return image.shape[0] * float(np.abs(np.diff(grey, axis=0)).mean() + 1)
 
 
-def _digest(samples, digests, sample) -> str:
-    return next(d for s, d in zip(samples, digests, strict=True) if s is sample)
-
-
 def assemble(
     found: Fitted,
     owner: int,
@@ -333,8 +331,9 @@ def assemble(
     best = min(rows, key=lambda row: quality.rank(scores[row]))
     fallback = quality.fallback(scores[best])
     trust = [scores[row]["trust"] for row in good]
-    tones = texture.tones([shown[row].paint for row in good], tools.atlas, trust)
-    fused = texture.fuse([shown[row].paint for row in good], tones, tools.atlas)
+    paints = [shown[row].paint for row in good]
+    tones = tone.tones(paints, [shown[row].image for row in good], tools.atlas, trust)
+    fused = texture.fuse(paints, tones, tools.atlas)
     colours, seen, notes = fill.complete(fused, tools.atlas)
     clothed = None
     if not (fallback or bare):

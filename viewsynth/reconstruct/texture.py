@@ -3,13 +3,12 @@
 
 The weight of a texel in a crop is cos(normal, ray) ** 1.5 if it is visible and inside the person's
 mask. Near the mask's edge, colours are taken from the nearest inner pixel, so that no background
-bleeds in. Crops of one person are brought to one tone before they are fused, because exposures of
-cameras differ by up to a factor of two. `viewsynth.reconstruct.fill` completes the rest.
+bleeds in. Crops of one person are brought to one tone (`tone`) before they are fused.
+`viewsynth.reconstruct.fill` completes the rest.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,12 +19,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from viewsynth.bodies import KEYPOINTS, PARTS, Body, keypoints
+from viewsynth.reconstruct import shading
 from viewsynth.reconstruct.drawing import Front, draw
 from viewsynth.reconstruct.fit import Fit, view_rotation
 from viewsynth.render import shade
 
 SIZE = 256  # texels along a side of the atlas
-PRIOR = 10.0**2  # strength of the prior on an unchanged tone, grey levels squared
 # Parts with one colour profile over height, left and right together.
 GROUPS = ("head", "neck", "torso", "upper_arm", "forearm", "hand", "thigh", "shank", "foot")
 
@@ -75,9 +74,7 @@ def prepare(body: Body, size: int = SIZE) -> Atlas:
     weight = bary.reshape(-1, 3)[texel].astype(np.float32)
     rest = body.vertices(body.shape_mean[None], 0 * body.pose_mean[None])
     position = (rest[0].cpu().numpy()[vertex] * weight[..., None]).sum(1)
-    part = body.parts.cpu().numpy()[vertex[np.arange(len(vertex)), weight.argmax(1)]]
-    names = [name.removeprefix("left_").removeprefix("right_") for name in PARTS]
-    group = np.array([GROUPS.index(name) for name in names])[part]
+    group = _groups(body)[vertex[np.arange(len(vertex)), weight.argmax(1)]]
     mirror = cKDTree(position).query(position * [-1, 1, 1])[1]
     _, (rows, columns) = ndimage.distance_transform_edt(face < 0, return_indices=True)
     number = np.full(size * size, -1)
@@ -93,6 +90,12 @@ def prepare(body: Body, size: int = SIZE) -> Atlas:
         gutter=number[(rows * size + columns).ravel()],
         of_vertex=cKDTree(position).query(rest[0].cpu().numpy())[1],
     )
+
+
+def _groups(body: Body) -> np.ndarray:
+    """Index into `GROUPS` of every vertex, [V]."""
+    names = [name.removeprefix("left_").removeprefix("right_") for name in PARTS]
+    return np.array([GROUPS.index(name) for name in names])[body.parts.cpu().numpy()]
 
 
 def hair_region(body: Body, rest: Tensor, points: np.ndarray) -> np.ndarray:
@@ -132,11 +135,13 @@ class Projection:
         paint: Colours of the texels.
         front: The body drawn into the crop.
         overlap: IoU of the drawn body and the mask.
+        image: The crop without the shading of its light, see `shading`.  uint8 [H, W, 3]
     """
 
     paint: Paint
     front: Front
     overlap: float
+    image: np.ndarray
 
 
 def project(
@@ -161,17 +166,40 @@ def project(
         One per crop.
     """
     normals = shade.vertex_normals(vertices, body.faces)
-    forward = view_rotation(fit.elevation, fit.azimuth)[:, 2]
+    rotation = view_rotation(fit.elevation, fit.azimuth)
+    group = _groups(body)
     found = []
     for crop, (image, mask) in enumerate(zip(images, masks, strict=True)):
         at = torch.tensor([crop], device=vertices.device)
         pixels, depth = fit.project(vertices[crop : crop + 1], at)
         front = draw(pixels, depth, body.faces, image.shape[:2])
-        facing = -(normals[crop] @ forward[crop]).cpu().numpy()
+        turned = (normals[crop] @ rotation[crop].mT).cpu().numpy()
+        image = shading.removed(image, *_pixels(front, body, turned, group, mask))
+        facing = -turned[:, 2]
         place, distance = pixels[0].cpu().numpy(), depth[0].cpu().numpy() + 10
         paint = _read(atlas, place, distance, facing, front, image, mask)
-        found.append(Projection(paint, front, _overlap(front, mask)))
+        found.append(Projection(paint, front, _overlap(front, mask), image))
     return found
+
+
+def _pixels(
+    front: Front, body: Body, normal: np.ndarray, group: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normal [H, W, 3] at each pixel of a crop, and part [H, W], -1 = beside the person."""
+    middle = slice(front.factor // 2, None, front.factor)  # the centres of the crop's pixels
+    face, bary = (
+        plane[0, middle, middle].cpu().numpy()
+        for plane in (front.fragments.face, front.fragments.bary)
+    )
+    drawn = face >= 0
+    if not drawn.any():
+        return np.zeros((*face.shape, 3)), np.full(face.shape, -1)
+    rows, columns = ndimage.distance_transform_edt(~drawn, return_indices=True)[1]
+    corners = body.faces.cpu().numpy()[face[rows, columns]]
+    weight = bary[rows, columns]
+    part = group[np.take_along_axis(corners, weight.argmax(-1)[..., None], -1)[..., 0]]
+    mixed = (normal[corners] * weight[..., None]).sum(2)
+    return mixed, np.where(drawn & (mask > 0.5), part, -1)
 
 
 def _overlap(front: Front, mask: np.ndarray) -> float:
@@ -236,133 +264,12 @@ def inner_colours(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.n
     return image[rows, columns].astype(np.float32), np.clip(1 - outside / (0.025 * height), 0, 1)
 
 
-def tones(paints: list[Paint], atlas: Atlas, quality: list[float]) -> list[Callable]:
-    """Find what brings the crops of one person to one tone.
-
-    Source: ours. Haze or low exposure is undone by out = gain * (in - black), fitted robustly to
-    the medians of the parts that both crops show, with a weak prior on no change. The remaining
-    difference of a part is then removed as well, unless it is so large that front and back must
-    really differ (a backpack). Parts are matched to the tone of the crop with the best exposure;
-    the result lies between its tone and those of the others, because no single one is the truth.
-
-    Args:
-        paints: Of each crop.
-        atlas: The texels.
-        quality: Trust in each crop, on any scale.
-
-    Returns:
-        For each crop a function `tone(colour, part)` that changes colours [N, 3] of the parts [N]
-        (see `Atlas.part`).
-    """
-    if len(paints) == 1:
-        return [lambda colour, part: colour]
-    medians = [_medians(paint, atlas) for paint in paints]
-    contrast = []
-    for paint, trust in zip(paints, quality, strict=True):
-        sure = paint.weight > 0.1
-        light = paint.colour[sure].mean(1) if sure.any() else np.zeros(1)
-        contrast.append(float(np.subtract(*np.percentile(light, [92, 8]))) * trust)
-    best = int(np.argmax(contrast))
-    share = np.maximum(contrast, 1e-6) / max(sum(contrast), 1e-6)
-    curves = [
-        (share[k], _common_curve(medians[best], medians[k]))
-        for k in range(len(paints))
-        if k != best
-    ]
-
-    def tone(colour: np.ndarray, part: np.ndarray, own: dict) -> np.ndarray:
-        if own is not medians[best]:
-            colour = _retone(colour, part, own, medians[best])
-        return _between(colour, curves)
-
-    return [functools.partial(tone, own=own) for own in medians]
-
-
-def _common_curve(mine: dict, theirs: dict):
-    """The tone curve from one crop to another, or None if they share too little."""
-    common = sorted(set(mine) & set(theirs))
-    return _tone_curve(mine, theirs, common) if len(common) > 1 else None
-
-
-def _between(colour: np.ndarray, curves: list) -> np.ndarray:
-    """Move colours towards the tones of other crops, by the share of each."""
-    moved = colour.copy()
-    for share, curve in curves:
-        if curve is not None:
-            gain, middle, aim = curve
-            moved += share * (gain * (colour - middle) + aim - colour)
-    return np.clip(moved, 0, 255).astype(np.float32)
-
-
-def _medians(paint: Paint, atlas: Atlas) -> dict[int, np.ndarray]:
-    """Median colour of every part that the crop shows, hair included."""
-    found = {}
-    for number in range(len(GROUPS) + 1):
-        mine = (atlas.part == number) & (paint.weight > 0.15)
-        if mine.sum() > 60:
-            found[number] = np.median(paint.colour[mine], axis=0)
-    return found
-
-
-def _retone(colour: np.ndarray, part: np.ndarray, mine: dict, theirs: dict) -> np.ndarray:
-    """Colours of a crop in the tone of another one, from the medians of their parts."""
-    torso = GROUPS.index("torso")
-    common = sorted(set(mine) & set(theirs))
-    if len(common) < 2:
-        return colour
-    bag = np.clip((_bag(mine, theirs) - 0.3) / 0.2, 0, 1) if torso in common else 0.0
-    gain, middle, aim = _tone_curve(mine, theirs, [p for p in common if bag < 0.5 or p != torso])
-    toned = gain * (colour - middle) + aim
-    for number in common:
-        whole = part == number
-        if number == torso:  # a bag keeps part of its own tone
-            toned[whole] += 0.6 * bag * (colour[whole] - toned[whole])
-        row = gain * (mine[number] - middle) + aim
-        rest = theirs[number] - row
-        same = np.clip((110 - np.abs(rest).max()) / 40, 0, 1)
-        if number == len(GROUPS):
-            same = 1.0  # hair looks alike from all sides
-        elif number == torso:
-            same *= 1 - bag
-        near = np.exp(-((np.abs(toned[whole] - row).max(1) / 70) ** 2))  # not belts and hems
-        toned[whole] += same * near[:, None] * rest
-    return np.clip(0.9 * toned + 0.1 * colour, 0, 255).astype(np.float32)
-
-
-def _tone_curve(mine: dict, theirs: dict, parts: list[int]):
-    """Robust fit of theirs = gain * (mine - middle) + aim to the medians of parts, [3] each."""
-    x, y = (np.stack([medians[part] for part in parts]) for medians in (mine, theirs))
-    weight = np.ones(len(parts))
-    for _ in range(10):
-        w = weight[:, None] / weight.sum()
-        middle, aim = (w * x).sum(0), (w * y).sum(0)
-        x0, y0 = w * (x - middle), y - aim
-        pooled = ((x0 * y0).sum() / 3 + PRIOR) / ((x0 * (x - middle)).sum() / 3 + PRIOR)
-        gain = ((x0 * y0).sum(0) + 3 * PRIOR * pooled) / ((x0 * (x - middle)).sum(0) + 3 * PRIOR)
-        gain = np.clip(gain, 0.5, 2.2)
-        miss = np.abs(gain * (x - middle) + aim - y).max(1)
-        weight = 1 / (1 + (miss / 25) ** 2)
-    return gain, middle, aim
-
-
-def _bag(mine: dict, theirs: dict) -> float:
-    """How much darker the trunk is in one crop than in the other: evidence of a dark bag.
-
-    Relative to the sleeves, in natural logarithms; 0 where it is not darker.
-    """
-    torso, sleeve = GROUPS.index("torso"), GROUPS.index("upper_arm")
-    if sleeve not in mine or sleeve not in theirs:
-        return 0.0
-    ratio = [np.log(m[torso].mean() + 4) - np.log(m[sleeve].mean() + 4) for m in (mine, theirs)]
-    return max(float(ratio[1] - ratio[0]), 0.0)
-
-
 def fuse(paints: list[Paint], tones: list[Callable], atlas: Atlas) -> Paint:
     """Fuse the paints of one person; the crop that shows a texel best counts most.
 
     Args:
         paints: Of each crop; colours are averaged by their squared weights.
-        tones: Of `tones`, for the same crops.
+        tones: Of `tone.tones`, for the same crops.
         atlas: The texels.
     """
     weight = np.stack([paint.weight for paint in paints])

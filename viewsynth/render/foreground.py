@@ -8,7 +8,6 @@ crop, so that the rendered person is aligned with the view.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from viewsynth.cameras import Cameras, orbit
 from viewsynth.records import View
-from viewsynth.render import scene, shade
+from viewsynth.render import lighting, scene, shade
 from viewsynth.render.meshes import Mesh
 from viewsynth.render.options import Sensor
 from viewsynth.render.views import BATCH, SUPERSAMPLE, Frame, whole
@@ -84,18 +83,17 @@ def layers(meshes: Sequence[Mesh], person: Tensor, cameras: Cameras) -> Tensor:
     device, (height, width) = meshes[0].vertices.device, cameras.size
     fine = resize_canvas(cameras, (height * SUPERSAMPLE, width * SUPERSAMPLE))
     step = max(1, BATCH[device.type] // (fine.size[0] * fine.size[1]))
-    overcast = dataclasses.replace(scene.place(0), strength=0.0)
     done = []
     for start in range(0, len(person), step):
         part = fine.take(rows := slice(start, start + step), device)
         buffers = shade.render(meshes, part, person[rows].to(device))
-        done.append(scene.shrink(_premultiplied(buffers, part, overcast), SUPERSAMPLE))
+        done.append(scene.shrink(_premultiplied(buffers, part), SUPERSAMPLE))
     return torch.cat(done)
 
 
-def _premultiplied(buffers: shade.Buffers, cameras: Cameras, sky: scene.Place) -> Tensor:
+def _premultiplied(buffers: shade.Buffers, cameras: Cameras) -> Tensor:
     """The 8 channels of `layers` on the supersampled canvas.  float32 [N, 8, H, W]."""
-    colour = (buffers.colour * scene.light(buffers.normal, sky)[..., None]).clamp(0, 1)
+    colour = (buffers.colour * lighting.sky(buffers.normal)[..., None]).clamp(0, 1)
     coverage = (buffers.face >= 0).float()[..., None]
     normals = torch.einsum("nij,nhwj->nhwi", cameras.world_to_camera[:, :3, :3], buffers.normal)
     planes = torch.cat([colour * coverage, coverage, buffers.seen[..., None], normals], dim=-1)

@@ -49,7 +49,9 @@ CHIP = {
 class Sensor:
     """The virtual camera and its sensor model.
 
-    Two numbers are a range, from which each view draws its own value.
+    Two numbers are a range, from which each view draws its own value. The defaults of light, lens
+    and chip lie between an ideal camera and what `viewsynth match` found in aerial crops of public
+    figures, see docs/guides/options.md.
     """
 
     pixels: Range = 128.0
@@ -63,31 +65,31 @@ class Sensor:
     margin: Range = (0.05, 0.15)
     """Room around the person in a crop, as a share of the longer side, drawn for each side of the
     crop; below 0 the person is cut."""
-    exposure: Range = 0.0
+    exposure: Range = (-0.2, 0.2)
     """Brightness of the light, stops; 0 = unchanged."""
-    haze: Range = 0.0
+    haze: Range = (0.0, 0.04)
     """Share of the light that is scattered over the image; 0 = none."""
-    blur: Range = 0.6
+    blur: Range = (0.5, 1.0)
     """Standard deviation of the lens blur in pixels; 0 = none."""
-    noise: Range = 0.007
+    noise: Range = (0.003, 0.009)
     """Standard deviation of the brightness noise at middle grey, as a share of full scale."""
-    chroma_noise: Range = 0.01
+    chroma_noise: Range = (0.003, 0.012)
     """Standard deviation of the colour noise at middle grey, as a share of full scale."""
-    denoising: Range = 0.0
+    denoising: Range = (0.0, 0.015)
     """Detail that is weaker than this share of full scale is smoothed away; 0 = none."""
-    sharpening: Range = 0.0
+    sharpening: Range = (0.8, 1.6)
     """Amount of the camera's unsharp mask; 0 = none."""
-    halo: Range = 1.0
+    halo: Range = (1.2, 1.8)
     """Radius of denoising and of the unsharp mask, standard deviation in pixels."""
-    contrast: Range = 1.0
+    contrast: Range = (1.0, 1.4)
     """Slope of the tone curve at middle grey; 1 = unchanged."""
-    saturation: Range = 1.0
+    saturation: Range = (1.0, 1.35)
     """Factor of the distance of colours from grey; 1 = unchanged."""
-    warmth: Range = 0.0
+    warmth: Range = (-0.03, 0.03)
     """White balance: share by which red is raised and blue lowered; 0 = unchanged."""
-    tint: Range = 0.0
+    tint: Range = (-0.015, 0.015)
     """White balance: share by which green is raised; 0 = unchanged."""
-    jpeg: Range = 80.0
+    jpeg: Range = (55.0, 90.0)
     """JPEG quality of the camera's compression, 5 to 100; 0 = no compression."""
     chroma: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
     """Subsampling of the colours in that compression."""

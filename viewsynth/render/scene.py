@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scene around the person: paved ground in perspective, sun, shadow and background.
+"""Scene around the person: paved ground in perspective and background; `lighting` has the light.
 
 All parameters are sampled from one seed per view. The ground is the plane y = 0; its pattern is a
 function of the world point that a pixel's ray meets, so that it foreshortens with the camera.
@@ -18,12 +18,10 @@ from torch import Tensor
 
 from viewsynth.cameras import Cameras
 from viewsynth.records import seed_of
-from viewsynth.render import grounds
+from viewsynth.render import grounds, lighting
 from viewsynth.render.meshes import Mesh
 from viewsynth.render.options import Scene, span
-from viewsynth.render.sensor import gaussian
-from viewsynth.render.shade import Buffers, by_mesh
-from viewsynth.render.zbuffer import rasterize
+from viewsynth.render.shade import Buffers
 
 KINDS = ("stone", "pavers", "asphalt", "concrete")
 # Mean colours of real pavements in open shade and in sun, sRGB.
@@ -34,9 +32,6 @@ TONES = {
     "concrete": ((0.70, 0.69, 0.67), (0.62, 0.62, 0.62), (0.66, 0.63, 0.58), (0.57, 0.58, 0.60)),
 }
 TABLE = 64  # side of the periodic noise table
-MAP, REACH = 176, 2.8  # shadow map: side in pixels, metres from its centre to its border
-CONTACT = 0.08  # metres of height over which a sole darkens the ground
-AMBIENT, DIRECT = 0.12, 0.5  # darkness of a cast shadow without sun, and more of it by the sun
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ def place(seed: int, kind: str | None = None, scene: Scene = Scene()) -> Place: 
         math.cos(height_rad) * math.cos(heading_rad),
     )
     overcast = rng.random() < scene.overcast
-    sun_strength = [(share - AMBIENT) / DIRECT for share in span(scene.shadow)]
+    sun_strength = [(share - lighting.AMBIENT) / lighting.DIRECT for share in span(scene.shadow)]
     size = rng.uniform(0.45, 0.9) if kind == "stone" else rng.uniform(0.2, 0.5)
     if kind == "concrete":
         size = rng.uniform(1.5, 3.0)
@@ -154,7 +149,7 @@ def compose(
     Returns:
         RGB in [0, 1].  float32 [N, 3, H / supersample, W / supersample]
     """
-    shadow = shadow_maps(meshes, mesh, places)
+    shadows = lighting.shadows(meshes, mesh, places)
     share = shrink((buffers.face >= 0).float()[:, None], supersample)
     height, width = share.shape[2:]
     whole = torch.tensor([[0.0, 0.0, cameras.size[1], cameras.size[0]]], device=share.device)
@@ -162,8 +157,9 @@ def compose(
     images = []
     for n, site in enumerate(places):
         # `paving` is already filtered to the pixel size, so the ground needs no supersampling.
-        ground = _ground(coarse, n, site, shadow[n]).permute(2, 0, 1)
-        person = buffers.colour[n] * light(buffers.normal[n], site)[..., None]
+        ground = _ground(coarse, n, site, shadows.ground[n]).permute(2, 0, 1)
+        shading = lighting.on_person(buffers, cameras, n, site, shadows.tops[n])
+        person = buffers.colour[n] * shading[..., None]
         person = shrink(person.clamp(0, 1).permute(2, 0, 1)[None], supersample)[0]
         images.append(person + ground * (1 - share[n]))
     return torch.stack(images)
@@ -181,72 +177,6 @@ def shrink(image: Tensor, factor: int) -> Tensor:
     """
     parts = [image[..., i::factor, j::factor] for i in range(factor) for j in range(factor)]
     return sum(parts) / factor**2
-
-
-def light(normal: Tensor, site: Place) -> Tensor:
-    """Brightness of the person's surface.
-
-    The effect is mild: textures already contain the light of their photos, and the colours of the
-    clothes identify the person.
-
-    Args:
-        normal: Unit normals, world.  [..., 3]
-        site: Direction and strength of the sun.
-
-    Returns:
-        Factors of the colour.  [...]
-    """
-    facing = sum(normal[..., k] * site.sun[k] for k in range(3)).clamp_min(0)
-    return 0.86 + 0.10 * normal[..., 1] + 0.26 * site.strength * (facing - 0.3)
-
-
-def shadow_maps(meshes: Sequence[Mesh], mesh: Tensor, places: list[Place]) -> Tensor:
-    """Brightness of the ground around each person, 1 = unshaded.
-
-    The body is projected onto the ground twice: along the sun for its cast shadow, and straight
-    down for contact shadow and ambient occlusion.
-
-    Args:
-        meshes: People standing on y = 0.
-        mesh: Index of the person at each place.  int64 [N]
-        places: Light of each place.
-
-    Returns:
-        Maps that span `REACH` metres around `_middle`, +x right, +z down.
-        float32 [N, MAP, MAP]
-    """
-    sun = torch.tensor([site.sun for site in places], device=mesh.device)
-    slope, middle = sun[:, None, [0, 2]] / sun[:, None, 1:2], _middle(sun)[:, None]
-    groups, scale = by_mesh(meshes, mesh, len(places)), MAP / (2 * REACH)
-    drawn = []
-    for one, rows in groups:
-        straight = one.vertices[:, [0, 2]]
-        foot = straight - one.vertices[:, 1:2] * slope[rows]
-        both = torch.cat([foot - middle[rows], straight - middle[rows]])
-        height = one.vertices[:, 1].clamp_min(0) + 1
-        drawn.append((both * scale + MAP / 2, height.expand(len(both), -1), one.faces))
-    fragments = rasterize(*map(list, zip(*drawn, strict=True)), (MAP, MAP))
-    maps = torch.empty((len(places), MAP, MAP), device=mesh.device)
-    depths = (fragments.depth - 1).split([2 * len(rows) for _, rows in groups])
-    for (_, rows), depth in zip(groups, depths, strict=True):
-        for n, cast, under in zip(rows.tolist(), *depth.chunk(2), strict=True):
-            maps[n] = _brightness(cast, under, places[n])
-    return maps
-
-
-def _brightness(cast: Tensor, under: Tensor, site: Place) -> Tensor:
-    """Brightness of the ground [MAP, MAP] from the heights above it, along the sun and straight."""
-    scale = MAP / (2 * REACH)
-    shade = cast.isfinite().float()[None, None]
-    shade = gaussian(shade, site.softness * scale)[0, 0]
-    sole = gaussian(torch.exp(-under / CONTACT)[None, None], 0.03 * scale)[0, 0]
-    sky = gaussian(torch.exp(-under / 0.9)[None, None], 0.22 * scale)[0, 0]
-    return (1 - (AMBIENT + DIRECT * site.strength) * shade) * (1 - 0.5 * sole) * (1 - 0.4 * sky)
-
-
-def _middle(sun: Tensor) -> Tensor:
-    """Centre (x, z) of the shadow map on the ground, metres: [N, 3] -> [N, 2]."""
-    return -0.5 * sun[:, [0, 2]] / sun[:, 1:2]
 
 
 def _ground(cameras: Cameras, n: int, site: Place, shadow: Tensor) -> Tensor:
@@ -278,19 +208,11 @@ def _ground(cameras: Cameras, n: int, site: Place, shadow: Tensor) -> Tensor:
         floor = paving(x, z, metres, site, grain)
     else:
         floor = grounds.colour(x, z, metres, site.texture)
-    floor = floor * _lookup(shadow, x, z, site)[..., None]
+    floor = floor * lighting.lookup(shadow, x, z, site)[..., None]
     side = x * ahead[1] - z * ahead[0]
     far = _far(side, y, site, grain)
     edge = ((to_ground - to_wall) / (0.004 * to_wall) + 0.5).clamp(0, 1)[..., None]
     return torch.lerp(floor, far, edge.nan_to_num(1.0)).clamp(0, 1)
-
-
-def _lookup(shadow: Tensor, x: Tensor, z: Tensor, site: Place) -> Tensor:
-    """Value of the shadow map at ground points, 1 outside the map."""
-    middle = _middle(torch.tensor([site.sun]))[0].tolist()
-    at = torch.stack([(x - middle[0]) / REACH, (z - middle[1]) / REACH], dim=-1)[None]
-    dark = torch.nn.functional.grid_sample((1 - shadow)[None, None], at, align_corners=False)
-    return 1 - dark[0, 0]
 
 
 def paving(x: Tensor, z: Tensor, span: Tensor, site: Place, grain: Tensor) -> Tensor:

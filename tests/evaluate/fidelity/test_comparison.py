@@ -26,6 +26,9 @@ from viewsynth.evaluate.fidelity import (
     table,
     text,
 )
+from viewsynth.reid import backbones, saved
+from viewsynth.reid import methods as methods_of_reid
+from viewsynth.render.options import Scene, Sensor
 from viewsynth.runtime.files import to_jsonl
 from viewsynth.world import truth
 
@@ -161,6 +164,35 @@ def test_whole_images_and_ground_images_have_features(world, comparer, compared)
         assert len(row["features"]["observer"]) == observer.WIDTHS[-1]
 
 
+def test_a_reid_model_gives_features_of_whole_images(comparer, tmp_path):
+    model = methods_of_reid.build("baseline", backbones.load("small", (32, 16)), 6)
+    saved.save(model, tmp_path / "model", {})
+    observer.save(comparer.network, tmp_path / "observer.safetensors", "mark")
+    spaces = features.load(tmp_path / "observer.safetensors", tmp_path / "model")
+    images = [np.full((40, 20 + k, 3), 60 * k, np.uint8) for k in range(3)]
+    rows = features.rows(images, spaces)
+    alone = features.rows(images[1:2], spaces)
+    assert set(rows[0]) == {"observer", "reid"} and rows[0]["reid"] != rows[1]["reid"]
+    assert np.allclose(rows[1]["reid"], alone[0]["reid"], atol=1e-3)
+
+
+def test_the_look_changes_rendered_images_alone(world, comparer, compared, tmp_path):
+    """With a preset the pictures change; the truth, the outlines and the seen pixels do not."""
+    look = {"sensor": Sensor(exposure=-1.5, contrast=1.8), "scene": Scene(shadow=0.8)}
+    job = dataclasses.replace(comparer.job, output=tmp_path, mark="look", **look)
+    moment = truth.instants(world, 1)[0]
+    chunk = comparison.Chunk(moment.pid, (dataclasses.replace(moment, drone=moment.drone[:1]),))
+    comparison.Comparer(job, comparer.tools, comparer.network).compute(chunk)
+    made = {row["method"]: row for row in comparison.part(job, chunk)["rows"]}
+    before = {row["method"]: row for row in compared if row["view"] == made["true"]["view"]}
+    assert np.allclose(made["true"]["embedding"], before["true"]["embedding"], atol=1e-3)
+    for name in ("ours", "true_pose"):
+        assert made[name]["iou"] == before[name]["iou"]
+        assert made[name]["seen"] == before[name]["seen"]
+        assert made[name]["de"] > before[name]["de"] + 3
+        assert made[name]["features"] != before[name]["features"]
+
+
 # ---- with a diffusion model ----------------------------------------------------------------------
 
 
@@ -168,7 +200,7 @@ def test_whole_images_and_ground_images_have_features(world, comparer, compared)
 def repaired(world, comparer, tmp_path_factory):
     """One drone view of that person with a random diffusion model and a second feature space."""
     options = Refine(engine="tiny", steps=2)
-    repairer = repair.Repairer(refine.Refiner(tiny_views.pipeline(), options))
+    repairer = repair.Repairer(refine.Refiner(tiny_views.pipeline(), options), Sensor(), Scene())
     job = dataclasses.replace(
         comparer.job, output=tmp_path_factory.mktemp("repaired"), mark="e", refine=options
     )

@@ -20,6 +20,7 @@ from viewsynth.diffusion import refine
 from viewsynth.diffusion.options import Refine
 from viewsynth.evaluate.fidelity import baselines, features, measures, methods, observer, repair
 from viewsynth.records import Person
+from viewsynth.render.options import Scene, Sensor
 from viewsynth.runtime import provenance
 from viewsynth.runtime.files import write
 from viewsynth.runtime.images import png
@@ -60,6 +61,8 @@ class Job:
         refine: Options of the diffusion model.
         reid: Folder of a ReID model of `viewsynth train`; None = none.
         device: Device of the diffusion and ReID models.
+        sensor: Sensor model of the views.
+        scene: Ground and light of the views.
     """
 
     world: Path
@@ -73,6 +76,8 @@ class Job:
     refine: Refine = field(default_factory=Refine)
     reid: Path | None = None
     device: str = "cpu"
+    sensor: Sensor = Sensor()
+    scene: Scene = Scene()
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def part(job: Job, chunk: Chunk) -> dict | None:
     if found["mark"] != job.mark:
         raise ValueError(
             f"{job.output} holds a comparison with another world, observer, engine, ReID model, "
-            "seed or version of the code; give --output a new folder"
+            "sensor, scene, seed or version of the code; give --output a new folder"
         )
     return found if found["pids"] == chunk.pids else None
 
@@ -149,7 +154,8 @@ def start(job: Job) -> Callable[[Chunk], None]:
     from viewsynth import bodies
 
     tools = reconstruct.load(bodies.load("anny"), job.models["pose"], job.models["detector"])
-    repairer = repair.load(job.engine, job.refine, job.device) if job.engine else None
+    look = job.sensor, job.scene
+    repairer = repair.load(job.engine, job.refine, job.device, *look) if job.engine else None
     spaces = features.load(job.observer, job.reid, job.device)
     return Comparer(job, tools, observer.load(job.observer), repairer, spaces).compute
 
@@ -246,7 +252,8 @@ class Comparer:
         tools, seed = self.tools, self.job.seed
         parsed = baselines.parse_all(ground, tools)
         bodies = methods.posed_bodies(moment, person, ground, parsed, tools)
-        predictions = methods.predict(bodies, ground, parsed, drone, seed)
+        look = self.job.sensor, self.job.scene
+        predictions = methods.predict(bodies, ground, parsed, drone, seed, *look)
         if self.repairer is None:
             return predictions
         repaired = self.repairer.predict(bodies, person, ground, drone, predictions, seed)

@@ -37,8 +37,8 @@ def load(path: Path, reid: Path | None = None, device: str = "cpu") -> Spaces:
     encoder = encoders.load(str(reid), device=device)
 
     def encode(images: Sequence[np.ndarray]) -> np.ndarray:
-        resized = np.stack([resized(image, encoder.size) for image in images])
-        return encoder.encode(torch.from_numpy(resized)).numpy()
+        stacked = np.stack([resized(image, encoder.size) for image in images])
+        return encoder.encode(torch.from_numpy(stacked)).numpy()
 
     return spaces | {"reid": encode}
 

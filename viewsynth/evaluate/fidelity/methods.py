@@ -22,12 +22,12 @@ from viewsynth import cameras
 from viewsynth.cameras import Cameras
 from viewsynth.diffusion.pairs.true_pose import in_true_pose, joints_of, stature, true_joints
 from viewsynth.evaluate.fidelity import baselines
-from viewsynth.reconstruct import Tools, fill, posing, texture
+from viewsynth.reconstruct import Tools, fill, posing, texture, tone
 from viewsynth.reconstruct.parse import Parse
 from viewsynth.records import Person, seed_of
 from viewsynth.render import foreground, scene, shade
 from viewsynth.render.meshes import Mesh
-from viewsynth.render.options import Sensor
+from viewsynth.render.options import Scene, Sensor
 from viewsynth.render.sensor import expose
 from viewsynth.render.views import SUPERSAMPLE
 from viewsynth.world.truth import Instant, TrueImage
@@ -81,6 +81,8 @@ def predict(
     parsed: list[Parse],
     drone: list[TrueImage],
     seed: int,
+    sensor: Sensor,
+    around: Scene,
 ) -> list[dict[str, Prediction]]:
     """Predict every drone view of one instant with every method.
 
@@ -90,6 +92,8 @@ def predict(
         parsed: Results of the pose model for the ground images, see `baselines.parse_all`.
         drone: True images of the drones.
         seed: Seed of ground and sensor noise, which are the same for all methods.
+        sensor: Sensor model, the same for all methods; the camera is the true one.
+        around: Ground and light.
 
     Returns:
         Method -> prediction, one dict per drone view, in their order.
@@ -104,15 +108,15 @@ def predict(
         mask = torch.from_numpy(true.mask).float()[None]
         layers["true"] = torch.cat([_floats(true.image) * mask, mask, mask])
         view_seed = seed_of(seed, true.row["file_name"])
-        composed = compose([bodies[name].mesh for name in WHOLE], true.camera, view_seed)
+        composed = compose([bodies[name].mesh for name in WHOLE], true.camera, view_seed, around)
         wholes = {
-            name: expose(image, Sensor(), view_seed)
+            name: expose(image, sensor, view_seed)
             for name, image in zip(WHOLE, composed, strict=True)
         } | {"true": true.image}
         predictions = {}
         for name in METHODS:
             body = bodies.get(name)
-            one = on_grey(layers[name], None if name == "true" else view_seed)
+            one = on_grey(layers[name], None if name == "true" else sensor, view_seed)
             predictions[name] = dataclasses.replace(
                 one,
                 seen=one.seen if body and body.has_seen else None,
@@ -124,13 +128,14 @@ def predict(
 
 
 @torch.no_grad()
-def compose(meshes: list[Mesh], camera: Cameras, seed: int) -> Tensor:
+def compose(meshes: list[Mesh], camera: Cameras, seed: int, around: Scene) -> Tensor:
     """Render people with ground and light like `generate`, without the sensor model.
 
     Args:
         meshes: People, each rendered in its own image.
         camera: One camera for all images.
         seed: Seed of ground and light, the same for all images.
+        around: Their options.
 
     Returns:
         RGB in [0, 1].  float32 [N, 3, H, W]
@@ -139,25 +144,26 @@ def compose(meshes: list[Mesh], camera: Cameras, seed: int) -> Tensor:
     fine = foreground.resize_canvas(
         cameras.join([camera] * len(meshes)), (height * SUPERSAMPLE, width * SUPERSAMPLE)
     )
-    each, places = torch.arange(len(meshes)), [scene.place(seed)] * len(meshes)
+    each, places = torch.arange(len(meshes)), [scene.place(seed, scene=around)] * len(meshes)
     buffers = shade.render(meshes, fine, each)
     return scene.compose(buffers, fine, meshes, each, places, SUPERSAMPLE)
 
 
-def on_grey(layers: Tensor, seed: int | None) -> Prediction:
+def on_grey(layers: Tensor, sensor: Sensor | None, seed: int) -> Prediction:
     """Compose the person on mid-grey and apply the sensor model.
 
     Args:
         layers: RGB times coverage, coverage, seen map times coverage, [0, 1].  float32 [5, H, W]
-        seed: Seed of the sensor noise; None = do not apply the sensor model.
+        sensor: Sensor model; None = do not apply it.
+        seed: Seed of its noise.
     """
     share = layers[3:4]
     image = layers[:3] + (1 - share) * GREY / 255
     mask = (share[0] >= 0.5).numpy()
-    if seed is None:
+    if sensor is None:
         stored = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy().copy()
     else:
-        stored = expose(image, Sensor(), seed)
+        stored = expose(image, sensor, seed)
     stored[~mask] = GREY
     seen = (layers[4] / share[0].clamp_min(1e-6)).numpy() * mask
     return Prediction(stored, mask, seen)
@@ -228,16 +234,17 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
         [picture.camera for picture in ground],
         *(torch.tensor([float(p.row[k]) for p in ground]) for k in ("elevation", "azimuth")),
     )
+    images = [picture.image for picture in ground]
     shown = texture.project(
         tools.body,
         tools.atlas,
         view,
         mesh.vertices[None].repeat(len(ground), 1, 1),
-        [picture.image for picture in ground],
+        images,
         [picture.mask.astype(np.float32) for picture in ground],
     )
     projected = [one.paint for one in shown]
-    tones = texture.tones(projected, tools.atlas, [1.0] * len(projected))
+    tones = tone.tones(projected, images, tools.atlas, [1.0] * len(ground))
     fused = texture.fuse(projected, tones, tools.atlas)
     colours, seen, _ = fill.complete(fused, tools.atlas)
     maps = {"texture": torch.from_numpy(colours), "seen": torch.from_numpy(seen)}

@@ -20,7 +20,7 @@ from viewsynth.evaluate.fidelity.methods import GREY, WHOLE, Body, Prediction, c
 from viewsynth.evaluate.fidelity.outline import grown_to, outline
 from viewsynth.records import Person, View, seed_of
 from viewsynth.render import foreground
-from viewsynth.render.options import Sensor
+from viewsynth.render.options import Scene, Sensor
 from viewsynth.render.sensor import expose
 from viewsynth.world.truth import OCCLUDER, TrueImage
 
@@ -37,10 +37,12 @@ class Repairer:
 
     Args:
         refiner: See `refine.load`.
+        sensor: Sensor model; the camera is the true one.
+        around: Ground and light.
     """
 
-    def __init__(self, refiner: Refiner):
-        self.refiner = refiner
+    def __init__(self, refiner: Refiner, sensor: Sensor, around: Scene):
+        self.refiner, self.sensor, self.around = refiner, sensor, around
         # Without geometry the border between person and rendered ground is unknown.
         options = dataclasses.replace(
             refiner.options, background="generated", keep_seen=0.0, strength=1.0
@@ -69,7 +71,7 @@ class Repairer:
         Returns:
             Method -> prediction, one dict per drone view, in their order.
         """
-        views, sensors, seeds = _renderings(bodies, person.pid, drone, others, seed)
+        views, sensors, seeds = self._renderings(bodies, person.pid, drone, others, seed)
         conditions = self._conditions(bodies, person, ground, drone, views)
         repaired = self.refiner.sample(conditions, views, seeds)
         first = list(range(0, len(views), len(WHOLE)))
@@ -114,33 +116,37 @@ class Repairer:
             windows,
         )
 
+    def _renderings(
+        self, bodies: dict[str, Body], pid: str, drone: list[TrueImage], others: list, seed: int
+    ) -> tuple[list[View], list[Sensor], list[int]]:
+        """`WHOLE` views of each drone view, which are repaired, with their sensors and seeds."""
+        views, sensors, seeds = [], [], []
+        for true, predictions in zip(drone, others, strict=True):
+            view_seed = seed_of(seed, true.row["file_name"])
+            sensor = _at(true, self.sensor)
+            meshes = [bodies[name].mesh for name in WHOLE]
+            images = compose(meshes, true.camera, view_seed, self.around)
+            for name, image in zip(WHOLE, images, strict=True):
+                exposed = expose(image, sensor.without_chip(), view_seed)
+                views.append(_view(pid, true.row, exposed, predictions[name]))
+                sensors.append(sensor)
+                seeds.append(seed_of(view_seed, "repair"))
+        return views, sensors, seeds
 
-def _renderings(
-    bodies: dict[str, Body], pid: str, drone: list[TrueImage], others: list, seed: int
-) -> tuple[list[View], list[Sensor], list[int]]:
-    """Views that are repaired, `WHOLE` of each drone view, with their sensor models and seeds."""
-    views, sensors, seeds = [], [], []
-    for true, predictions in zip(drone, others, strict=True):
-        view_seed = seed_of(seed, true.row["file_name"])
-        sensor = _sensor(true)
-        images = compose([bodies[name].mesh for name in WHOLE], true.camera, view_seed)
-        for name, image in zip(WHOLE, images, strict=True):
-            exposed = expose(image, sensor.without_chip(), view_seed)
-            views.append(_view(pid, true.row, exposed, predictions[name]))
-            sensors.append(sensor)
-            seeds.append(seed_of(view_seed, "repair"))
-    return views, sensors, seeds
 
-
-def load(found: refine.Found, options: Refine, device: str) -> Repairer:
+def load(
+    found: refine.Found, options: Refine, device: str, sensor: Sensor, around: Scene
+) -> Repairer:
     """Load a diffusion model.
 
     Args:
         found: Result of `refine.find`.
         options: How the model is used.
         device: Device of the model.
+        sensor: See `Repairer`.
+        around: See `Repairer`.
     """
-    return Repairer(refine.load(found.folder, options, device))
+    return Repairer(refine.load(found.folder, options, device), sensor, around)
 
 
 def person_only(
@@ -181,11 +187,12 @@ def reference_ious(true: TrueImage, name: str, views: dict[str, Prediction]) -> 
     return row
 
 
-def _sensor(true: TrueImage) -> Sensor:
-    """Sensor model with the focal length of the true camera."""
+def _at(true: TrueImage, sensor: Sensor) -> Sensor:
+    """The sensor model with the focal length of the true camera."""
     focal, vfov_rad = float(true.row["intrinsics"][0]), np.deg2rad(true.row["vfov"])
     height = round(float(2 * focal * np.tan(vfov_rad / 2)))
-    return Sensor(vfov=true.row["vfov"], picture_height=height)
+    camera = {"vfov": true.row["vfov"], "picture_height": height, "pixels": Sensor.pixels}
+    return dataclasses.replace(sensor, **camera)
 
 
 def _view(pid: str, row: dict, image: np.ndarray, rendered: Prediction) -> View:
