@@ -61,7 +61,7 @@ class Config:
     """One preset per camera (or sub-folder): drone-<camera>.yaml."""
     images: int = 200
     """Largest number of images that are looked at, per camera."""
-    grounds: int = 12
+    grounds: int = 24
     """Largest number of textures of the ground; 0 = drawn pavings."""
     people: int = 16
     """Number of rendered people that stand for the filmed ones."""

@@ -35,14 +35,14 @@ from viewsynth.runtime.devices import one_thread
 # Values of the simulated sensors.
 PRIOR = {
     "exposure": (-0.8, 0.8),
-    "haze": (0.0, 0.2),
+    "haze": (0.0, 0.12),
     "blur": (0.2, 1.6),
-    "noise": (0.0, 0.04),
+    "noise": (0.0, 0.03),
     "chroma_noise": (0.0, 0.03),
     "denoising": (0.0, 0.05),
-    "sharpening": (0.0, 4.0),
+    "sharpening": (0.0, 3.0),
     "halo": (0.7, 2.2),
-    "contrast": (0.8, 2.2),
+    "contrast": (0.8, 1.8),
     "saturation": (0.5, 2.2),
     "warmth": (-0.15, 0.15),
     "tint": (-0.08, 0.08),
@@ -63,6 +63,9 @@ QUANTILES = (0.1, 0.9)
 MATCHED = 96  # exposures whose medians are compared with the filmed ones
 STEPS = 5
 DAMPING = 3e-4
+HOLD = (
+    1e-3  # pull back to the estimate, where made and filmed images differ in more than the sensor
+)
 # The value that moves each figure of `measures.AIMS`, a step to differentiate by, and the longest.
 KNOBS = (
     *(("exposure", 0.15, 0.4), ("haze", 0.02, 0.06)),
@@ -126,14 +129,12 @@ def estimate(
     Raises:
         ValueError: If there are no crops, or fewer than four people.
     """
-    people = len({one.pid for one in clean})
-    if not filmed or people < 4:
+    if not filmed or (people := len({one.pid for one in clean})) < 4:
         raise ValueError(
             "expected filmed crops and clean images of at least 4 people, got "
             f"{len(filmed)} crops and {people} people"
         )
-    prior = {name: ends for name, ends in PRIOR.items() if name not in fixed}
-    names = sorted(filmed[0])
+    prior, names = {k: ends for k, ends in PRIOR.items() if k not in fixed}, sorted(filmed[0])
     seen = np.array([[row[name] for name in names] for row in filmed])
     sensor, error, told = {}, {}, {}
     with one_thread():
@@ -311,9 +312,6 @@ def _ridge(x: np.ndarray, target: np.ndarray, asked: np.ndarray) -> np.ndarray:
     )
 
 
-# ---- correction ----------------------------------------------------------------------------------
-
-
 def corrected(
     found: Found, filmed: Sequence[dict[str, float]], clean: Sequence[Clean], seed: int = 0
 ) -> Found:
@@ -333,6 +331,7 @@ def corrected(
     """
     aim = np.array([np.median([row[f"aim.{key}"] for row in filmed]) for key in measures.AIMS])
     sensor, knobs = found.sensor, (*KNOBS, SHARP)
+    unit = np.array([step for _, step, _ in knobs])
     with one_thread():
         for _ in range(STEPS):
             here = look(sensor, clean, seed)
@@ -341,14 +340,15 @@ def corrected(
             jacobian = np.stack(slopes, 1)
             # Figures and values in units of what is plainly seen; light damping keeps the steps
             # in weak directions short.
-            unit = [k[1] for k in knobs]
             scaled = jacobian / np.maximum(aim, 8)[:, None] * unit
-            damped = scaled.T @ scaled + DAMPING * np.eye(len(knobs))
-            change = unit * np.linalg.solve(damped, scaled.T @ ((aim - here) / np.maximum(aim, 8)))
+            damped = scaled.T @ scaled + (DAMPING + HOLD) * np.eye(len(knobs))
+            off = [_middle(sensor, name) - _middle(found.sensor, name) for name, *_ in knobs]
+            pull = scaled.T @ ((aim - here) / np.maximum(aim, 8)) - HOLD * np.array(off) / unit
+            change = unit * np.linalg.solve(damped, pull)
             for (name, _, most), by in zip(knobs, change, strict=True):
                 sensor = move(sensor, name, float(np.clip(by, -most, most)))
     moved = {
-        name: round(sum(span(getattr(sensor, name))) / 2 - sum(span(value)) / 2, 4)
+        name: round(_middle(sensor, name) - sum(span(value)) / 2, 4)
         for name, value in vars(found.sensor).items()
         if name in PRIOR and value != getattr(sensor, name)
     }
@@ -388,6 +388,10 @@ def move(sensor: Sensor, name: str, by: float) -> Sensor:
     if name == "sharpening" and below < 0:
         changes["blur"] = _range("blur", blur[0] - 0.3 * below, blur[1] - 0.3 * below)
     return dataclasses.replace(sensor, **changes)
+
+
+def _middle(sensor: Sensor, name: str) -> float:
+    return sum(span(getattr(sensor, name))) / 2
 
 
 def _range(name: str, low: float, high: float) -> tuple[float, float]:

@@ -52,7 +52,7 @@ class Place:
         softness: Standard deviation of the shadow's edge, metres.
         wall: Distance behind the person, metres, at which a low camera sees the ground end.
         grain: Noise table, [0, 1].  float32 [TABLE, TABLE]
-        texture: Takes the place of the paving; None = none.
+        textures: Take the place of the paving on both sides of the edge; None = none.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class Place:
     softness: float
     wall: float
     grain: np.ndarray
-    texture: grounds.Texture | None = None
+    textures: tuple[grounds.Texture, grounds.Texture] | None = None
 
 
 def place(seed: int, kind: str | None = None, scene: Scene = Scene()) -> Place:  # noqa: B008
@@ -116,13 +116,13 @@ def place(seed: int, kind: str | None = None, scene: Scene = Scene()) -> Place: 
         softness=rng.uniform(0.12, 0.2) if overcast else rng.uniform(*span(scene.softness)),
         wall=rng.uniform(8, 30),
         grain=rng.random((TABLE, TABLE), dtype=np.float32),
-        texture=_texture(scene, seed) if scene.grounds else None,
+        textures=tuple(_texture(scene, seed, n) for n in range(2)) if scene.grounds else None,
     )
 
 
-def _texture(scene: Scene, seed: int) -> grounds.Texture:
+def _texture(scene: Scene, seed: int, number: int) -> grounds.Texture:
     """One of the textures, turned and shifted at random."""
-    rng, found = np.random.default_rng(seed_of(seed, "ground")), grounds.load(scene)
+    rng, found = np.random.default_rng(seed_of(seed, "ground", number)), grounds.load(scene)
     chosen = found[rng.integers(len(found))]
     shift = tuple(rng.uniform(0, len(chosen.levels[0]) / chosen.density, 2).tolist())
     return dataclasses.replace(chosen, turn=rng.uniform(0, 2 * math.pi), shift=shift)
@@ -204,10 +204,13 @@ def _ground(cameras: Cameras, n: int, site: Place, shadow: Tensor) -> Tensor:
     grazing = -ray[1] / torch.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2)
     metres = reach / matrix[0, 0] / grazing.clamp_min(0.02).sqrt()
     grain = torch.from_numpy(site.grain).to(device)
-    if site.texture is None:
+    if site.textures is None:
         floor = paving(x, z, metres, site, grain)
     else:
-        floor = grounds.colour(x, z, metres, site.texture)
+        floor = grounds.colour(x, z, metres, site.textures[0])
+        if float((beyond := _beyond(x, z, metres, site)).max()) > 0:
+            other = grounds.colour(x, z, metres, site.textures[1])
+            floor = torch.lerp(floor, other, beyond)
     floor = floor * lighting.lookup(shadow, x, z, site)[..., None]
     side = x * ahead[1] - z * ahead[0]
     far = _far(side, y, site, grain)
@@ -247,9 +250,7 @@ def paving(x: Tensor, z: Tensor, span: Tensor, site: Place, grain: Tensor) -> Te
     else:
         tone, joint = _slabs(u, v, span, site, grain)
         value = 1 + c * (0.13 * stain + 0.05 * tone + 0.07 * speck) - 0.6 * joint
-    heading, metres = site.edge
-    beyond = (x * math.cos(heading) + z * math.sin(heading) - metres) / (0.5 * span + 0.01)
-    beyond = (beyond + 0.5).clamp(0, 1)[..., None]
+    beyond = _beyond(x, z, span, site)
     inner = torch.tensor(site.tone, device=x.device)
     outer = torch.tensor(site.border, device=x.device)
     # Stones differ in hue as well, between warm and cold.
@@ -257,6 +258,13 @@ def paving(x: Tensor, z: Tensor, span: Tensor, site: Place, grain: Tensor) -> Te
     warm = torch.tensor([1.0, 0.1, -1.0], device=x.device) * hue[..., None]
     plain = 1 + c * (0.16 * stain + 0.12 * speck)
     return torch.lerp((inner + warm) * value[..., None], outer * plain[..., None], beyond)
+
+
+def _beyond(x: Tensor, z: Tensor, span: Tensor, site: Place) -> Tensor:
+    """Share of each pixel that lies beyond the edge of the pavement: [H, W, 1]."""
+    heading, metres = site.edge
+    beyond = (x * math.cos(heading) + z * math.sin(heading) - metres) / (0.5 * span + 0.01)
+    return (beyond + 0.5).clamp(0, 1)[..., None]
 
 
 def _slabs(u: Tensor, v: Tensor, span: Tensor, site: Place, grain: Tensor):
