@@ -35,7 +35,7 @@ from viewsynth.runtime.devices import one_thread
 # Values of the simulated sensors.
 PRIOR = {
     "exposure": (-0.8, 0.8),
-    "haze": (0.0, 0.12),
+    "haze": (0.0, 0.08),
     "blur": (0.2, 1.6),
     "noise": (0.0, 0.03),
     "chroma_noise": (0.0, 0.03),
