@@ -6,10 +6,10 @@ viewsynth convert osnet_ain_x1_0_msmt17.pth --output models/osnet_ain
 viewsynth convert person-reidentification-retail-0277.xml --output models/retail
 
 Reads ViTs with timm's parameter names and OSNets with torchreid's, as .safetensors or .pth (without
-executing code in it), and two ReID networks of the Open Model Zoo, retail-0277 and -0286 (.xml, with
-its .bin). Names and shapes are checked one by one, and the converted model is loaded once as a test.
-Without --mean and --std, a ViT takes 0.5, an OSNet of torchreid takes ImageNet's values, and an
-.xml file holds its own.
+executing code in it), and two ReID networks of the Open Model Zoo, retail-0277 and -0286 (.xml,
+with its .bin beside it). Names and shapes are checked one by one, and the converted model is loaded
+once as a test. Without --mean and --std, pixels are normalised as in training: by 0.5 for a ViT,
+ImageNet's values for an OSNet of torchreid, and the file's own for an .xml.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 
 reid.pretrained -> `load` -> reid.methods; reid.saved -> `rebuild`. A `TokenBackbone` (ViT, CLIP,
 DINOv2) also gives access to its tokens, for methods that add their own; all others (ResNet,
-ConvNeXt, Swin, the OSNet of reid.osnet) are plain `Backbone`s. Input is RGB in [0, 1], which a backbone normalises itself.
+ConvNeXt, Swin, our OSNet) are plain `Backbone`s. Input is RGB in [0, 1], which a backbone
+normalises itself.
 """
 
 from __future__ import annotations
