@@ -184,6 +184,7 @@ def test_openvino(zoo, tmp_path, capsys):
         ('eps="1e-05"', 'eps="1e-03"', "MVN over positions with an epsilon of 1e-05 inside"),
         ('kernel="2, 2"', 'kernel="3, 3"', "AvgPool of 2 x 2 with stride 2, got AvgPool"),
         ('shape="32, 3, 7, 7"', 'shape="3, 32, 7, 7"', r"conv.weight must have shape \[32, 3, 7"),
+        ('type="MatMul"', 'type="Gemm"', r"expected MatMul, got"),
         ('type="Add"', 'type="Subtract"', r"expected Add, got Subtract"),
         ('type="Result"', 'type="Other"', "a network with one output, got 0"),
         ('offset="0"', 'offset="-8"', r"layer \d+ needs bytes -8 to"),

@@ -109,15 +109,14 @@ def from_openvino(path: Path) -> tuple[dict[str, Tensor], dict, tuple, tuple]:
         FileNotFoundError: as `openvino_ir.read`.
         ValueError: as `openvino_ir.read`, and if the network is not such an OSNet.
     """
+    end = openvino_ir.read(path)
     try:
-        end = openvino_ir.read(path)
         config = _config_of(end)
         found = _Comparison(_model(config))
         found.run(end)
     except _DifferentError as error:
-        raise ValueError(f"{path} is not an OSNet as the retail ReID networks are: {error}") from (
-            error
-        )
+        what = f"{path} is not an OSNet as the retail ReID networks are"
+        raise ValueError(f"{what}: {error}") from error
     return found.weights, config, found.mean, found.std
 
 
@@ -161,15 +160,16 @@ def _skip_reshapes(node: Node) -> Node:
 def _config_of(end: Node) -> dict:
     """The configuration that follows from the shapes of the last layers."""
     node = _skip_reshapes(end)
+    while node.kind not in ("MatMul", "Convolution") and node.inputs:
+        node = node.inputs[0]
+    node, weight = _step(node, "MatMul")
     while node.kind != "GroupConvolution" and node.inputs:
-        if node.kind == "MatMul":
-            feature = len(_step(node, "MatMul")[1])
         node = node.inputs[0]
     _, pool = _step(node, "GroupConvolution")
     _require(pool.ndim == 5 and len(pool) % 8 == 0, "pooling by a GroupConvolution", node)
     # All widths of OSNet have these proportions; `_Comparison` checks every layer.
     channels = [len(pool) * part // 8 for part in (1, 4, 6, 8)]
-    return _config("lct", channels, feature, pool=list(pool.shape[3:]))
+    return _config("lct", channels, len(weight), pool=list(pool.shape[3:]))
 
 
 class _Comparison:
