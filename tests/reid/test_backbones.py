@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from viewsynth.reid import backbones, encoders, pretrained
+from viewsynth.reid.osnet import VARIANTS, OSNetConfig, OSNetModel
 
 SIZE = (64, 32)
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 16}
@@ -50,6 +51,11 @@ PLAIN = {
         ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1])
     ),
     "convnext": lambda: ConvNextModel(ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1] * 4)),
+}
+OSNET = {"channels": [32, 128, 192, 256], "feature": 32, "pool": [4, 2]}
+PLAIN |= {
+    f"osnet_{each}": lambda each=each: OSNetModel(OSNetConfig(variant=each, **OSNET))
+    for each in VARIANTS
 }
 
 

@@ -3,7 +3,8 @@
 
 reid.pretrained -> `load` -> reid.methods; reid.saved -> `rebuild`. A `TokenBackbone` (ViT, CLIP,
 DINOv2) also gives access to its tokens, for methods that add their own; all others (ResNet,
-ConvNeXt, Swin) are plain `Backbone`s. Input is RGB in [0, 1], which a backbone normalises itself.
+ConvNeXt, Swin, our OSNet) are plain `Backbone`s. Input is RGB in [0, 1], which a backbone
+normalises itself.
 """
 
 from __future__ import annotations
@@ -258,6 +259,9 @@ def rebuild(config: dict, size: tuple[int, int], mean: tuple, std: tuple) -> Bac
     """
     from transformers import AutoConfig, AutoModel
 
+    from viewsynth.reid import osnet
+
+    osnet.register()
     with pretrained.quiet():
         model = AutoModel.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
     return _wrap(model, size, mean, std)

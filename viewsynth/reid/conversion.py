@@ -73,7 +73,7 @@ def read(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise ValueError(
             f"{path} must hold a dictionary of tensors, got {type(found).__name__}; give the "
-            "checkpoint of a timm ViT"
+            "checkpoint of a timm ViT or of an OSNet of torchreid"
         )
     return {name.removeprefix("module."): value for name, value in found.items()}
 

@@ -104,6 +104,9 @@ def _model(where: str, path: str, flag: str) -> tuple[nn.Module, set[str], tuple
     from safetensors import SafetensorError
     from transformers import AutoModel
 
+    from viewsynth.reid import osnet
+
+    osnet.register()
     if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
         raise FileNotFoundError(_absent(where, path, flag, OSError("there is no config.json")))
     try:
