@@ -63,9 +63,7 @@ QUANTILES = (0.1, 0.9)
 MATCHED = 96  # exposures whose medians are compared with the filmed ones
 STEPS = 5
 DAMPING = 3e-4
-HOLD = (
-    1e-3  # pull back to the estimate, where made and filmed images differ in more than the sensor
-)
+HOLD = 1e-3  # pull back to the estimate: filmed images show more than people on plain ground
 # The value that moves each figure of `measures.AIMS`, a step to differentiate by, and the longest.
 KNOBS = (
     *(("exposure", 0.15, 0.4), ("haze", 0.02, 0.06)),

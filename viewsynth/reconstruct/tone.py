@@ -15,23 +15,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from viewsynth.metrics.colours import linear, srgb
-
-if TYPE_CHECKING:
-    from viewsynth.reconstruct.texture import Atlas, Paint
+from viewsynth.reconstruct.texture import GROUPS, Atlas, Paint
 
 HAZE = 0.6  # share of the darkest light (0.5 %) that is taken away
 GREY_WORLD = 0.25  # exponent with which the mean colour of a crop is removed
 COLOUR = 0.2  # how far gains differ between channels, 1 = freely
 UNLIKE = 0.8  # difference within a part, natural logarithm, from which it is a real one
 DARK = 0.01  # linear light that is added before logarithms
-CLIPPED = (232, 252)  # grey levels from which a value counts less, and hardly at all
+CLIPPED = (232, 252)  # grey levels over which the say of a clipped part falls to `CLIPPED_SAY`
+CLIPPED_SAY = 0.35
+SURE = 0.15  # weight of a texel from which its colour counts
 OVER = 4.0  # exponent of the share of pixels that are not overexposed, in how good an exposure is
-TOP = 2, 3  # parts of a shirt: trunk and upper arms, see `texture.GROUPS`
+SHIRT = [GROUPS.index("torso"), GROUPS.index("upper_arm")]
 LEAST = 60  # texels of a part that a crop must show
 
 
@@ -93,7 +92,7 @@ def tones(
     middle = np.nansum(share * logs, 0) / np.maximum(share.sum(0), 1e-9)
     apart = np.where(shown, middle - logs, 0)
     alike = np.clip(2 - 2 * np.abs(apart).max((0, 2)) / UNLIKE, 0, 1)
-    alike[list(TOP)] = alike[list(TOP)].min()  # a sleeve has the tone of its shirt
+    alike[SHIRT] = alike[SHIRT].min()  # a sleeve has the tone of its shirt
     alike[-1] = 1.0  # hair looks alike from all sides
     change = between + alike[:, None] * apart
     return [
@@ -115,12 +114,12 @@ def _medians(paint: Paint, tone: Tone, atlas: Atlas, count: int) -> tuple[np.nda
     (low, high), parts = CLIPPED, atlas.part
     found, clear = np.full((count, 3), np.nan), np.zeros(count)
     for part in range(count):
-        mine = (paint.weight > 0.15) & (parts == part)
+        mine = (paint.weight > SURE) & (parts == part)
         if mine.sum() > LEAST:
             median = np.median(paint.colour[mine], axis=0, keepdims=True)
             light = np.maximum(linear(median) - tone.black, 0) * tone.gains[part]
             found[part] = np.log(light[0] + DARK)
-            clear[part] = np.clip((high - median.max()) / (high - low), 0.35, 1)
+            clear[part] = np.clip((high - median.max()) / (high - low), CLIPPED_SAY, 1)
     return found, clear
 
 

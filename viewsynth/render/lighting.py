@@ -31,8 +31,9 @@ AMBIENT, DIRECT = 0.12, 0.5  # darkness of a cast shadow without sun, and more o
 # of their photos, and the colours of the clothes identify the person: weaker than on the ground.
 BRIGHT, SHADED = 0.22, 0.14
 EDGE = 0.3  # cosine to the sun below which a surface begins to turn away from it
-ABOVE = 0.05, 0.06  # metres of height by which a shading surface must be higher, and more for all
-FEET, FEET_HEIGHT = 0.15, 0.1  # ambient occlusion of the body by the ground, metres
+# Metres by which a surface towards the sun is higher when it begins to shade, and more until fully.
+ABOVE = 0.05, 0.06
+FEET, FEET_HEIGHT = 0.15, 0.1  # darkness of a sole by the ground, metres of height where it fades
 TALL = 4.0  # metres: more than a person's height
 
 
