@@ -103,9 +103,9 @@ def test_a_walk_passes_a_fixed_camera():
             [math.cos(e) * math.sin(a), math.sin(e), math.cos(e) * math.cos(a)]
         )
 
-    moved = centre(shots.passed(station, 1.5)) - centre(station)
+    moved = centre(capture.passed(station, 1.5)) - centre(station)
     assert np.allclose(moved, [0, 0, -1.5], atol=1e-9)
-    assert np.allclose(centre(shots.passed(station, 0.0)), centre(station))
+    assert np.allclose(centre(capture.passed(station, 0.0)), centre(station))
 
 
 def test_images_of_one_walk_share_motion_and_light_but_not_phase():

@@ -24,7 +24,7 @@ from viewsynth.config import check_range
 from viewsynth.runtime.files import claim_folder, clean, path_inside, write
 from viewsynth.runtime.provenance import code_digest, facts
 from viewsynth.runtime.workers import Progress, cores, run_items
-from viewsynth.world import writer
+from viewsynth.world import revisions, writer
 
 FORMAT = 1
 # Code that affects the pixels: a world can be extended only by the code that rendered it.
@@ -52,6 +52,8 @@ class Config:
     """Folder of the world."""
     seed: int = 0
     """Seed of all random draws."""
+    revision: int = revisions.NEWEST
+    """Revision of the world: 1 or 2; an older one gives the same images as ever."""
     workers: int = 0
     """Worker processes; 0 = one per core."""
     chunk: int = 8
@@ -62,6 +64,7 @@ class Config:
         check_range("images_per_person", self.images_per_person, 1, 10_000)
         check_range("instants", self.instants, 0, 1000)
         check_range("seed", self.seed, 0, 2**63 - 1)
+        revisions.of(self.revision)
         check_range("workers", self.workers, 0, 1024)
         check_range("chunk", self.chunk, 1, 10_000)
 
@@ -82,7 +85,8 @@ def run(config: Config) -> int:
         )
     began = time.perf_counter()
     folder = config.output.expanduser().resolve()
-    settings = {"seed": config.seed, "chunk": config.chunk, "code": code_digest(*CODE)}
+    settings = {"seed": config.seed, "revision": config.revision, "chunk": config.chunk}
+    settings["code"] = code_digest(*CODE)
     if claim_folder(folder, OURS, "world.json"):
         manifest.refuse_other_settings(folder, read(folder)["settings"], settings)
     clean(folder)
@@ -168,7 +172,9 @@ def _work(folder: Path, config: Config, todo: list[writer.Task]) -> list[tuple[s
     files = {folder / "chunks" / f"{task.part}.jsonl": task.count for task in todo}
     workers, died = min(config.workers or cores(), max(len(todo), 1)), []
     with Progress(files, ("image", "images")) as progress:
-        for outcome in run_items(todo, writer.start, (folder, config.seed), workers):
+        for outcome in run_items(
+            todo, writer.start, (folder, config.seed, config.revision), workers
+        ):
             progress.update()
             if outcome is not None and outcome[1]:
                 task, why = outcome

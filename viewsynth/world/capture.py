@@ -9,13 +9,13 @@ evaluated once per pixel. The crop lies on whole pixels of the full frame, as a 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from viewsynth import bodies, cameras
-from viewsynth.world import background, lights, props, scenes, sensor, solids
+from viewsynth.world import background, lights, props, revisions, scenes, sensor, solids
 
 STEEP = 60.0  # degrees of elevation from which a camera hangs from a gimbal and is not levelled
 # Depth of each keypoint below the clothed surface, metres.
@@ -116,6 +116,30 @@ def frame_camera(station: Station, lens: sensor.Lens, target_height: float) -> c
     return cameras.Cameras(pose, matrix, lens.frame, torch.tensor([lens.k1]))
 
 
+def passed(station: Station, way: float) -> Station:
+    """Position of a fixed camera relative to a person who has walked on.
+
+    Args:
+        station: Position before the walk.
+        way: Length of the walk towards +z, metres.
+
+    Returns:
+        The position after the walk.
+    """
+    if not way:
+        return station
+    e_rad, a_rad = math.radians(station.elevation), math.radians(station.azimuth)
+    ground, up = station.distance * math.cos(e_rad), station.distance * math.sin(e_rad)
+    x, z = ground * math.sin(a_rad), ground * math.cos(a_rad) - way
+    near = max(math.hypot(x, z), 0.75 * ground)  # a person does not walk into the camera
+    return replace(
+        station,
+        elevation=math.degrees(math.atan2(up, near)),
+        azimuth=math.degrees(math.atan2(x, z)) % 360,
+        distance=math.hypot(near, up),
+    )
+
+
 def _rotation_to(sight: np.ndarray) -> np.ndarray:
     """The shortest rotation of the z axis into a unit direction, [3, 3]."""
     x, y, z = sight
@@ -130,6 +154,7 @@ def photograph(
     lens: sensor.Lens,
     rng: np.random.Generator,
     others: tuple = (),
+    revision: int = revisions.NEWEST,
 ) -> Photo:
     """Render one crop of one person.
 
@@ -142,6 +167,7 @@ def photograph(
         lens: The camera's lens.
         rng: Generator of this image: detector box, props, sensor.
         others: Other people: (Dressed, (x, z) in metres from the person, heading in degrees).
+        revision: Of the world; it changes the number of props.
 
     Returns:
         The crop and its ground truth.
@@ -150,10 +176,12 @@ def photograph(
     frame = frame_camera(station, lens, target)
     pixels, _ = frame.project(torch.from_numpy(person.vertices)[None])
     body = torch.cat([pixels[0].amin(0), pixels[0].amax(0)]).double().numpy()
-    box = _detector_box(body, lens.frame, rng)
+    box = _detector_box(body, lens, rng)
     size = (int(box[3] - box[1]), int(box[2] - box[0]))
     things = [person, *(solids.moved(*other) for other in others)]
-    things += props.sample_props(rng, station.azimuth, station.elevation)
+    numbers = revisions.of(revision)
+    shares = (numbers.front, numbers.behind)
+    things += props.sample_props(rng, station.azimuth, station.elevation, shares)
     crop = frame.window(torch.from_numpy(box).float()[None], size)
     samples = solids.rasterize(things, frame, body, box, size)
     near = [thing for thing, used in zip(things, samples.near, strict=True) if used]
@@ -175,19 +203,19 @@ def photograph(
     )
 
 
-def _detector_box(body: np.ndarray, frame: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def _detector_box(body: np.ndarray, lens: sensor.Lens, rng: np.random.Generator) -> np.ndarray:
     """A detector's box around a person: rarely exact, and sometimes it cuts off a part.
 
     Args:
         body: Bounding box of the person: left, top, right, bottom, pixels.  [4]
-        frame: Height and width of the full frame, pixels.
+        lens: The camera's lens.
         rng: Generator of this image.
 
     Returns:
         Left, top, right, bottom: whole pixels within the frame, at least 8 x 8.  [4]
     """
     side = np.array([body[2] - body[0], body[3] - body[1]])
-    margin = rng.uniform(0.01, 0.08) + rng.normal(0, 0.018, 4)
+    margin = rng.uniform(0.01, 0.08) + lens.room + rng.normal(0, 0.018, 4)
     draw, cut = rng.random(), rng.uniform(0.05, 1.0)
     for chance, edge, most in CUTS:
         if draw < chance:
@@ -195,7 +223,7 @@ def _detector_box(body: np.ndarray, frame: tuple[int, int], rng: np.random.Gener
             break
     reach = np.where(margin > 0, max(0.7 * side.max(), side.min()), np.tile(side, 2))
     box = np.round(body + margin * reach * [-1, -1, 1, 1])
-    limit = np.array([frame[1], frame[0]], float)
+    limit = np.array([lens.frame[1], lens.frame[0]], float)
     low = np.clip(box[:2], 0, limit - 8)
     return np.concatenate([low, np.clip(box[2:], low + 8, limit)])
 

@@ -77,7 +77,10 @@ class Dressed:
                 continue
             if piece.fabric is not None:
                 colour[here] = fabrics.paint(piece.fabric, rest[here], m.at)
-                normal[here] += fabrics.folds(piece.fabric, rest[here])
+                change = fabrics.folds(piece.fabric, rest[here])
+                normal[here] += change
+                if piece.fabric.crease:
+                    colour[here] *= fabrics.creased(piece.fabric, change)
                 label[here] = piece.label
             elif piece is BODY:
                 colour[here], label[here] = faces.skin(rest[here], self.identity, m)

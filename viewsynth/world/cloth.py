@@ -178,7 +178,14 @@ LOUD = ("stripes", "vertical", "checks", "camouflage", "dots", "floral", "gradie
 DRAPES = ("skirt", "dress", "coat", "hijab")
 
 
-def sample_fabric(rng: np.random.Generator, kind: str, style: str, female: bool) -> Fabric:
+def sample_fabric(
+    rng: np.random.Generator,
+    kind: str,
+    style: str,
+    female: bool,
+    palette: Table | None = None,
+    pattern: str = "",
+) -> Fabric:
     """Sample the fabric of a garment.
 
     Args:
@@ -186,17 +193,19 @@ def sample_fabric(rng: np.random.Generator, kind: str, style: str, female: bool)
         kind: A key of `KINDS`.
         style: "casual", "smart", "sport", or "" if irrelevant.
         female: Sex of the person.
+        palette: Names of colours; None = those of the kind, or of the style.
+        pattern: One of `fabrics.KINDS`; "" = by the frequencies of the kind.
 
     Returns:
         The fabric.
     """
-    palette, patterns, weave = KINDS[kind]
+    usual, patterns, weave = KINDS[kind]
     if style == "smart" and kind in ("jacket", "tshirt", "sweater", "polo"):
-        palette = TROUSERS if kind == "jacket" else SHIRT
+        usual = TROUSERS if kind == "jacket" else SHIRT
     if kind == "trousers" and style == "sport":
-        palette = LEGGINGS
-    pattern = patterns.pick(rng)
-    main = sample_colour(rng, palette)
+        usual = LEGGINGS
+    pattern = pattern or patterns.pick(rng)
+    main = sample_colour(rng, palette or usual)
     if kind == "vest" and rng.random() < 0.15:
         main, pattern = jitter(rng, SAFETY[int(rng.random() < 0.4)], 0.4), "plain"
     if style == "smart" and pattern in ("camouflage", "block", "raglan", "gradient", "floral"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Colour and folds of cloth as functions of a point.
 
-noise, prints -> this module -> cloth (sampling), character (shading). Points are in *rest*
+noise, prints, seams -> this module -> cloth (sampling), character (shading). Points are in *rest*
 coordinates: the mean body with the arms held out sideways, metres. So patterns are as sharp as the
 image and follow the pieces that clothes are sewn from: stripes run around the trunk at constant
 height, and around a sleeve at constant distance from the shoulder.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viewsynth.world import noise, prints
+from viewsynth.world import noise, prints, seams
 from viewsynth.world.colours import Colour
 
 KINDS = (
@@ -51,10 +51,13 @@ class Fabric:
         seed: Seed of noise, folds and prints.
         front, back: Prints, each one of `PRINTS`.
         ink: Colour of prints, buttons and belts.
-        weave: Strength of folds, 0 (none) to 1 (crisp creases).
+        weave: Strength of folds, 0 (none) to 1 (crisp creases), in revision 2 to 1.2.
         wear: Fading at knees, elbows and thighs, 0 to 1.
         drape: Strength of long vertical folds, 0 to 1 (skirts, dresses, coats).
         closing: Closing in front, one of `CLOSINGS`.
+        seams: Darkness of seams, collar, cuffs and pockets, 0 (none) to 1.
+        crease: Share of the light that is lost in creases, 0 to 1.
+        quilt: Distance between the seams of quilted clothes, metres; 0 = not quilted.
     """
 
     kind: str = "plain"
@@ -68,6 +71,9 @@ class Fabric:
     wear: float = 0.0
     drape: float = 0.0
     closing: str = ""
+    seams: float = 0.0
+    crease: float = 0.0
+    quilt: float = 0.0
 
 
 def paint(fabric: Fabric, rest: np.ndarray, at: dict[str, np.ndarray]) -> np.ndarray:
@@ -111,6 +117,10 @@ def paint(fabric: Fabric, rest: np.ndarray, at: dict[str, np.ndarray]) -> np.nda
             _shoe(colour, fabric, p)
         case "knit":
             colour *= (1 + 0.035 * np.sin(p.along * np.float32(2 * np.pi / 0.014)))[:, None]
+    if fabric.seams and fabric.kind != "shoe":
+        seams.sew(colour, p, fabric.seams, fabric.closing, fabric.seed)
+    if fabric.quilt:
+        colour *= seams.quilt(p.along, fabric.quilt)[0][:, None]
     if fabric.closing:
         _close(colour, fabric, p)
     if fabric.front or fabric.back:
@@ -190,7 +200,26 @@ def folds(fabric: Fabric, rest: np.ndarray) -> np.ndarray:
     out[:, 2] = np.float32(0.2) * slope * cosine
     if fabric.drape:
         _hang(out, fabric, p, rng)
+    if fabric.quilt:
+        out *= np.float32(0.5)
+        out[:, 1] += seams.quilt(p.along, fabric.quilt)[1]
     return out
+
+
+def creased(fabric: Fabric, change: np.ndarray) -> np.ndarray:
+    """Light that creases leave.
+
+    The lower side of a fold sees less of the sky than its normal says, and cloth is darker there.
+
+    Args:
+        fabric: The fabric.
+        change: Change of the normal, see `folds`.  float32 [N, 3]
+
+    Returns:
+        Factors of the colour in [0, 1].  float32 [N, 1]
+    """
+    lost = np.clip(np.float32(-1.6) * change[:, 1:2], 0, 0.7)
+    return 1 - np.float32(fabric.crease) * lost
 
 
 def _hang(out: np.ndarray, fabric: Fabric, p: _Points, rng: np.random.Generator) -> None:

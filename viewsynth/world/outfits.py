@@ -187,20 +187,20 @@ def sample_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfi
     if style == "sport" and years > 62 and rng.random() < 0.6:
         style = "casual"
     modest = female and rng.random() < HIJAB
-    top = _garment(rng, _of(TOP, season, style, female).pick(rng), season, style, female)
+    top = sample_garment(rng, _of(TOP, season, style, female).pick(rng), season, style, female)
     kind = _of(OUTER, season, style, female).pick(rng)
-    outer = _garment(rng, kind, season, style, female) if kind else None
+    outer = sample_garment(rng, kind, season, style, female) if kind else None
     kind = None if top.kind == "dress" else _of(BOTTOM, season, style, female).pick(rng)
     if kind == "shorts" and outer and outer.kind == "coat":
         kind = "jeans"
-    bottom = _garment(rng, kind, season, style, female) if kind else None
+    bottom = sample_garment(rng, kind, season, style, female) if kind else None
     if modest:
-        top, bottom = _covered(rng, top, bottom, season, style)
+        top, bottom = covered(rng, top, bottom, season, style)
     top, outer, bottom = _matched(rng, style, top, outer, bottom)
     if bottom and cloth.loud(top.fabric) and cloth.loud(bottom.fabric) and rng.random() < 0.9:
         bottom = replace(bottom, fabric=cloth.quiet(bottom.fabric))
     feet = FEET.get(style) or FEET[season]
-    shoes = _garment(rng, feet.pick(rng), season, style, female)
+    shoes = sample_garment(rng, feet.pick(rng), season, style, female)
     return Outfit(
         top=top,
         outer=outer,
@@ -209,7 +209,7 @@ def sample_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfi
         headwear=_headwear(rng, season, female, modest, outer or top),
         carried=_carried(rng, season, female, years),
         socks=sample_colour(rng, SOCKS),
-        glasses=_glasses(rng, season, years),
+        glasses=sample_glasses(rng, season, years),
     )
 
 
@@ -233,8 +233,28 @@ def shared(own: Outfit, team: Outfit, rng: np.random.Generator) -> Outfit:
     return replace(own, top=worn(team.top), outer=worn(team.outer), bottom=worn(team.bottom))
 
 
-def _garment(rng: np.random.Generator, kind: str, season: str, style: str, female: bool) -> Garment:
-    fabric = cloth.sample_fabric(rng, kind, style, female)
+def sample_garment(
+    rng: np.random.Generator,
+    kind: str,
+    season: str,
+    style: str,
+    female: bool,
+    palette: Table | None = None,
+) -> Garment:
+    """Sample a garment of a kind.
+
+    Args:
+        rng: Generator of all random choices.
+        kind: A name in the tuples above.
+        season: A name in `SEASON`.
+        style: A name in `STYLE`.
+        female: Sex of the person.
+        palette: Names of colours; None = those of the kind.
+
+    Returns:
+        The garment.
+    """
+    fabric = cloth.sample_fabric(rng, kind, style, female, palette)
     loose, length, sleeve, neckline = (
         float(low + rng.random() * (high - low)) for low, high in CUTS.get(kind, CUTS["boots"])
     )
@@ -254,17 +274,17 @@ def _garment(rng: np.random.Generator, kind: str, season: str, style: str, femal
     )
 
 
-def _covered(
+def covered(
     rng: np.random.Generator, top: Garment, bottom: Garment | None, season: str, style: str
 ) -> tuple[Garment, Garment | None]:
     """A top and bottom with long sleeves and a high neckline that reach to the ankles."""
     if top.kind in ("tank", "tshirt", "polo"):
-        top = _garment(rng, "blouse", season, style, True)
+        top = sample_garment(rng, "blouse", season, style, True)
     top = replace(top, sleeve=0.96, neckline=0.0)
     if top.kind == "dress":
         return replace(top, length=float(rng.uniform(0.88, 0.98))), None
     if bottom.kind in ("shorts", "leggings"):
-        bottom = _garment(rng, "trousers", season, style, True)
+        bottom = sample_garment(rng, "trousers", season, style, True)
     if bottom.kind == "skirt":
         bottom = replace(bottom, length=float(rng.uniform(0.86, 0.96)))
     return replace(top, length=max(top.length, 0.6)), bottom
@@ -325,7 +345,8 @@ def _carried(
     )
 
 
-def _glasses(rng: np.random.Generator, season: str, years: float) -> str:
+def sample_glasses(rng: np.random.Generator, season: str, years: float) -> str:
+    """Glasses of a person of some age: "", "clear" or "dark"."""
     number = rng.random()
     dark = {"summer": 0.16, "mild": 0.06, "winter": 0.02}[season]
     if number < dark:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from viewsynth.records import seed_of
-from viewsynth.world import outfits
+from viewsynth.world import outfits, revisions, wardrobe
 from viewsynth.world.colours import HAIR, Colour, jitter, table
 from viewsynth.world.outfits import Outfit
 
@@ -117,7 +117,7 @@ class Identity:
     outfit: Outfit
 
 
-def identity(seed: int, number: int) -> Identity:
+def identity(seed: int, number: int, revision: int = revisions.NEWEST) -> Identity:
     """Sample a person of the population of a seed.
 
     Source: ours. Distributions are set by hand after published statistics of adults (stature, age,
@@ -126,6 +126,7 @@ def identity(seed: int, number: int) -> Identity:
     Args:
         seed: Seed of the population.
         number: Number of the person.
+        revision: Of the world; it changes the clothes.
 
     Returns:
         The person.
@@ -153,18 +154,21 @@ def identity(seed: int, number: int) -> Identity:
         lips=lips,
         eyes=jitter(rng, _EYES[_LIGHT_EYES.pick(rng) if melanin < 0.3 else "dark"], 0.5),
         hair=_hair(rng, female, years, ANCESTRY[int(mixture.argmax())]),
-        outfit=_outfit(seed, number, female, years),
+        outfit=_outfit(seed, number, female, years, revision),
     )
 
 
-def _outfit(seed: int, number: int, female: bool, years: float) -> Outfit:
+def _outfit(seed: int, number: int, female: bool, years: float, revision: int) -> Outfit:
     """An individual outfit, or for a few people a uniform that others wear too."""
     rng = np.random.default_rng(seed_of(seed, "outfit", number))
-    own = outfits.sample_outfit(rng, female, years)
-    if rng.random() > 0.04:
+    numbers = revisions.of(revision)
+    sample = outfits.sample_outfit if revision == 1 else wardrobe.sample_outfit
+    own = sample(rng, female, years)
+    if rng.random() > numbers.alike:
         return own
-    team = np.random.default_rng(seed_of(seed, "uniform", int(rng.integers(12)), int(female)))
-    return outfits.shared(own, outfits.sample_outfit(team, female, years=30), rng)
+    team = int(rng.integers(numbers.teams))
+    team_rng = np.random.default_rng(seed_of(seed, "uniform", team, int(female)))
+    return outfits.shared(own, sample(team_rng, female, years=30), rng)
 
 
 def _mixture(rng: np.random.Generator) -> np.ndarray:

@@ -58,13 +58,19 @@ class Prop:
         return colour.astype(np.float32), normal, np.zeros(len(face), np.uint8)
 
 
-def sample_props(rng: np.random.Generator, azimuth: float, elevation: float) -> tuple[Prop, ...]:
+def sample_props(
+    rng: np.random.Generator,
+    azimuth: float,
+    elevation: float,
+    shares: tuple[float, float] = (0.10, 0.16),
+) -> tuple[Prop, ...]:
     """Sample the props in front of and behind a person, seen from a camera.
 
     Args:
         rng: Generator of all random choices.
         azimuth: Azimuth of the camera, degrees.
         elevation: Elevation of the camera, degrees; the higher, the fewer props.
+        shares: Shares of images with a prop in front and behind at elevation 0.
 
     Returns:
         At most one prop in front and one behind.
@@ -73,7 +79,7 @@ def sample_props(rng: np.random.Generator, azimuth: float, elevation: float) -> 
     found = []
     draws, rad = rng.random(2), np.deg2rad(azimuth)
     towards, aside = np.array([np.sin(rad), np.cos(rad)]), np.array([np.cos(rad), -np.sin(rad)])
-    for front, chance in ((True, 0.10 * level**2), (False, 0.16 * level)):
+    for front, chance in ((True, shares[0] * level**2), (False, shares[1] * level)):
         kind = str(rng.choice(KINDS[:4] if front else KINDS))
         out = rng.uniform(*(FRONT if front else BEHIND))
         side = rng.normal(0, 0.3) if front else rng.choice([-1, 1]) * rng.uniform(0.35, 1.1)

@@ -18,14 +18,14 @@ import numpy as np
 
 from viewsynth import cameras
 from viewsynth.records import seed_of
-from viewsynth.world import scenes, sensor
+from viewsynth.world import revisions, scenes, sensor
 from viewsynth.world.capture import Station
 from viewsynth.world.shots import Shot
 
 STATURE, DEPTH = 1.72, 0.45  # extent of a person seen from the side and from above, metres
 MIDDLE = STATURE / 2
 WALK = 6  # images that a camera takes of one walk; then another walk begins
-DRONE_PIXELS, GROUND_PIXELS = (28.0, 150.0), (80.0, 260.0)  # height of people in the image
+GROUND_PIXELS = (80.0, 260.0)  # height of people in the image of a ground camera
 QUERIES = (2, 3)  # positions in a person's plan that become queries, one aerial, one ground
 # Fields of a place that depend on the time of day.
 LIGHT = ("weather", "sun", "sun_light", "sky_light", "penumbra", "dapple", "cover", "haze", "level")
@@ -85,17 +85,25 @@ AERIAL = tuple(camera.number for camera in CAMERAS if camera.platform == "drone"
 
 
 @functools.lru_cache(64)
-def lens(seed: int, number: int) -> sensor.Lens:
+def lens(seed: int, number: int, revision: int = revisions.NEWEST) -> sensor.Lens:
     """Lens of a camera, the same for all its images.
 
     Args:
         seed: Seed of the world.
         number: Number of the camera.
+        revision: Of the world.
 
     Returns:
         The lens.
     """
-    return sensor.sample_lens(_rng(seed, "lens", number), CAMERAS[number - 1].platform)
+    rng, platform = _rng(seed, "lens", number), CAMERAS[number - 1].platform
+    if revision == 1:
+        return sensor.sample_lens(rng, platform, revision)
+    # Each rig has bright and dark cameras of each platform.
+    alike = [camera.number for camera in CAMERAS if camera.platform == platform]
+    order = _rng(seed, "exposure", platform).permutation(len(alike))
+    quantile = (order[alike.index(number)] + rng.uniform(0.2, 0.8)) / len(alike)
+    return sensor.sample_lens(rng, platform, revision, quantile)
 
 
 # ---- splits ----------------------------------------------------------------------------------
@@ -127,7 +135,7 @@ def split(number: int, index: int) -> str:
 # ---- which cameras see a person --------------------------------------------------------------
 
 
-def plan(seed: int, number: int, count: int) -> list[Shot]:
+def plan(seed: int, number: int, count: int, revision: int = revisions.NEWEST) -> list[Shot]:
     """The shots of a person outside the instants.
 
     Two or three drones and three to five ground cameras see each person, in turns; each takes
@@ -137,13 +145,14 @@ def plan(seed: int, number: int, count: int) -> list[Shot]:
         seed: Seed of the world.
         number: Number of the person.
         count: Number of shots, > 0.
+        revision: Of the world.
 
     Returns:
         The shots.
     """
     chosen = cameras_of(seed, number)
     return [
-        _shot(seed, number, CAMERAS[chosen[k % len(chosen)] - 1], k // len(chosen))
+        _shot(seed, number, CAMERAS[chosen[k % len(chosen)] - 1], k // len(chosen), revision)
         for k in range(count)
     ]
 
@@ -169,11 +178,12 @@ def cameras_of(seed: int, number: int) -> tuple[int, ...]:
     return (*first, *rng.permutation(above[2:] + below[2:]).tolist())
 
 
-def _shot(seed: int, number: int, camera: Camera, index: int) -> Shot:
+def _shot(seed: int, number: int, camera: Camera, index: int, revision: int) -> Shot:
     """Image `index` that a camera takes of a person."""
     walk = f"{camera.camid}-{index // WALK}"
-    station = _station(_rng(seed, "walk", number, walk), camera, lens(seed, camera.number))
-    place = _place(seed, number, camera, walk, station)
+    optics = lens(seed, camera.number, revision)
+    station = _station(_rng(seed, "walk", number, walk), camera, optics, revision)
+    place = _place(seed, number, camera, walk, station, revision)
     rng = _rng(seed, "shot", number, camera.number, index)
     if camera.platform == "drone":
         station = _drifted(rng, camera, station)
@@ -186,16 +196,19 @@ def _shot(seed: int, number: int, camera: Camera, index: int) -> Shot:
         moment=walk,
         time=(index % WALK - (WALK - 1) / 2) * 0.7 + float(rng.uniform(-0.2, 0.2)),
         station=_framed(rng, camera, station),
-        lens=lens(seed, camera.number),
+        lens=optics,
         place=place,
         busy=True,
+        revision=revision,
     )
 
 
-def _place(seed: int, number: int, camera: Camera, walk: str, station: Station) -> scenes.Place:
+def _place(
+    seed: int, number: int, camera: Camera, walk: str, station: Station, revision: int
+) -> scenes.Place:
     """The street of a camera, in the light in which a person passes it."""
-    place = _street(seed, camera.number)
-    hour = scenes.sample_place(_rng(seed, "light", number, camera.number))
+    place = _street(seed, camera.number, revision)
+    hour = scenes.sample_place(_rng(seed, "light", number, camera.number), revision=revision)
     place = replace(place, **{name: getattr(hour, name) for name in LIGHT})
     rng = _rng(seed, "way", number, walk)
     if camera.platform != "cctv":
@@ -209,8 +222,8 @@ def _place(seed: int, number: int, camera: Camera, walk: str, station: Station) 
 
 
 @functools.lru_cache(64)
-def _street(seed: int, number: int) -> scenes.Place:
-    return scenes.sample_place(_rng(seed, "street", number))
+def _street(seed: int, number: int, revision: int) -> scenes.Place:
+    return scenes.sample_place(_rng(seed, "street", number), revision=revision)
 
 
 def _unit(heading: float) -> tuple[float, float]:
@@ -218,7 +231,7 @@ def _unit(heading: float) -> tuple[float, float]:
     return math.sin(math.radians(heading)), math.cos(math.radians(heading))
 
 
-def instant(seed: int, number: int, n: int) -> list[Shot]:
+def instant(seed: int, number: int, n: int, revision: int = revisions.NEWEST) -> list[Shot]:
     """Moment `n` of a person, seen by five cameras at once.
 
     Two on the ground, one fixed and one worn, roughly opposite each other, one in front of the
@@ -228,12 +241,14 @@ def instant(seed: int, number: int, n: int) -> list[Shot]:
         seed: Seed of the world.
         number: Number of the person.
         n: 0, 1, ...
+        revision: Of the world.
 
     Returns:
         Five shots.
     """
     rng = _rng(seed, "instant", number, n)
-    place = scenes.sample_place(_rng(seed, "instant place", number, n))
+    place_rng = _rng(seed, "instant place", number, n)
+    place = scenes.sample_place(place_rng, revision=revision)
     place = scenes.standing(place, tuple(rng.uniform(-4, 4, 2)), rng.uniform(0, 360))
     fixed = CAMERAS[int(rng.integers(6, 11)) - 1]
     worn = CAMERAS[int(rng.integers(11, 14)) - 1]
@@ -247,7 +262,8 @@ def instant(seed: int, number: int, n: int) -> list[Shot]:
     shots = []
     for camera, azimuth, elevation in views:
         own = _rng(seed, "instant shot", number, n, camera.number)
-        station = _station(own, camera, lens(seed, camera.number), azimuth, elevation)
+        optics = lens(seed, camera.number, revision)
+        station = _station(own, camera, optics, revision, azimuth, elevation)
         shots.append(
             Shot(
                 name=f"{n}_{camera.camid}",
@@ -258,10 +274,11 @@ def instant(seed: int, number: int, n: int) -> list[Shot]:
                 moment=f"instant-{n}",
                 time=0.0,
                 station=_framed(own, camera, station),
-                lens=lens(seed, camera.number),
+                lens=optics,
                 place=place,
                 busy=True,
                 instant=str(n),
+                revision=revision,
             )
         )
     return shots
@@ -282,6 +299,7 @@ def _station(
     rng: np.random.Generator,
     camera: Camera,
     lens: sensor.Lens,
+    revision: int,
     azimuth: float | None = None,
     elevation: float | None = None,
 ) -> Station:
@@ -293,7 +311,7 @@ def _station(
         e_rad = math.radians(elevation)
         length = focal * (STATURE * math.cos(e_rad) + DEPTH * math.sin(e_rad))
         limits = tuple((height - MIDDLE) / math.sin(e_rad) for height in camera.altitude)
-        distance = _distance(rng, limits, length, DRONE_PIXELS)
+        distance = _distance(rng, limits, length, revisions.of(revision).drone_pixels)
     else:
         ground = _distance(rng, camera.distance, focal * STATURE, GROUND_PIXELS)
         distance, elevation = _level(ground, camera.altitude[0])

@@ -15,17 +15,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viewsynth.world import backdrops, grounds
+from viewsynth.world import backdrops, grounds, revisions
 from viewsynth.world.backdrops import Car, Wall
 from viewsynth.world.grounds import Ground
 from viewsynth.world.noise import noise
 
 WEATHERS = ("sun", "hazy", "overcast", "dusk")
-# Grounds from which one is chosen, repeated by how often surveillance cameras see them.
-USUAL = (
+# Grounds from which one is chosen, by revision, repeated by how often surveillance cameras see them.
+USUAL_1 = (
     *("paving", "slabs", "flagstones", "flagstones", "planks", "tiles", "concrete", "concrete"),
     *("asphalt", "asphalt", "crossing", "grass", "sand"),
 )
+USUAL_2 = (
+    *("paving", "paving", "slabs", "slabs", "flagstones", "flagstones", "flagstones", "planks"),
+    *("concrete", "concrete", "concrete", "asphalt", "asphalt", "asphalt", "crossing", "tiles"),
+    *("grass",),
+)
+USUAL = {1: USUAL_1, 2: USUAL_2}
 AIR = np.float32([0.74, 0.80, 0.88])  # linear light of the haze
 
 
@@ -97,7 +103,10 @@ def standing(place: Place, at: tuple[float, float], heading: float) -> Place:
 
 
 def sample_place(
-    rng: np.random.Generator, ground: str | None = None, weather: str | None = None
+    rng: np.random.Generator,
+    ground: str | None = None,
+    weather: str | None = None,
+    revision: int = revisions.NEWEST,
 ) -> Place:
     """Sample a place.
 
@@ -107,6 +116,7 @@ def sample_place(
         rng: Generator of all random choices.
         ground: One of `grounds.GROUNDS`; None = random.
         weather: One of `WEATHERS`; None = random.
+        revision: Of the world; it changes weather and sun.
 
     Returns:
         The place, with the person at its origin.
@@ -114,7 +124,8 @@ def sample_place(
     Raises:
         ValueError: If the ground or the weather is unknown.
     """
-    random = str(rng.choice(USUAL)), str(rng.choice(WEATHERS, p=(0.42, 0.22, 0.28, 0.08)))
+    numbers = revisions.of(revision)
+    random = str(rng.choice(USUAL[revision])), str(rng.choice(WEATHERS, p=numbers.weathers))
     ground, weather = ground or random[0], weather or random[1]
     if weather not in WEATHERS:
         raise ValueError(f"weather must be one of {', '.join(WEATHERS)}; got {weather!r}")
@@ -126,7 +137,7 @@ def sample_place(
         cars=cars,
         weather=weather,
         salt=int(rng.integers(1 << 20)),
-        **_light(rng, weather),
+        **_light(rng, weather, numbers.low_sun),
     )
 
 
@@ -177,10 +188,10 @@ def _bounds(rng: np.random.Generator, street: float) -> tuple[tuple[Wall, ...], 
     return tuple(walls), tuple(cars)
 
 
-def _light(rng: np.random.Generator, weather: str) -> dict:
+def _light(rng: np.random.Generator, weather: str, low: float) -> dict:
     """The fields of `Place` that describe sun, sky and air."""
     u = rng.uniform
-    high_rad, way_rad = math.radians(u(24, 68)), u(0, 2 * math.pi)
+    high_rad, way_rad = math.radians(u(low, 68)), u(0, 2 * math.pi)
     # Ratio of sunlight to skylight on level ground, warmth of the sun, blueness of the sky,
     # penumbra, haze. All weathers are sampled, so that the weather changes no later choice.
     ratio, warm, blue, soft, haze = {

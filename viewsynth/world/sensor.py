@@ -14,15 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, special
+
+from viewsynth.world import revisions
 
 PLATFORMS = ("drone", "cctv", "wearable")
 LUMA = np.float32([0.299, 0.587, 0.114])
 KEY = 0.25  # mean linear light that automatic exposure aims at
 CURVE = 4096  # entries of the tone curve
 # Ranges of the parameters of `Lens` for each of `PLATFORMS`, in the order in which they are
-# sampled. All are uniform but `veil`, whose density falls with its value.
-RANGES = {
+# sampled. All are uniform but `veil`, whose density falls with its value. Those of revision 2
+# are as wide as filmed crops differ between cameras of one person.
+RANGES_1 = {
     "vfov": ((30, 55), (35, 60), (50, 65)),
     "k1": ((-0.03, 0.01), (-0.15, 0.05), (-0.12, 0.02)),
     "auto": ((0.4, 0.7), (0.5, 0.8), (0.6, 1.0)),
@@ -37,8 +40,25 @@ RANGES = {
     "motion": ((0.1, 0.5), (0.2, 0.8), (0.3, 1.3)),
     "jpeg": ((52, 82), (48, 80), (50, 84)),
 }
+RANGES_2 = RANGES_1 | {
+    "veil": ((0, 0.26), (0, 0.40), (0, 0.26)),
+    "contrast": ((-0.1, 0.75), (-0.2, 0.7), (0.0, 0.85)),
+    "saturation": ((0.6, 1.15), (0.6, 1.15), (0.75, 1.25)),
+    "sharp": ((0.6, 1.3), (0.6, 1.4), (0.6, 1.3)),
+    "sharpening": ((0.3, 2.4), (0.2, 1.8), (0.3, 2.0)),
+    "coring": ((0.0, 0.05), (0.01, 0.06), (0.01, 0.05)),
+    "motion": ((0.1, 0.7), (0.2, 0.9), (0.3, 1.4)),
+    "jpeg": ((28, 76), (26, 74), (34, 80)),
+    "room": ((0.0, 0.14), (0.0, 0.20), (0.0, 0.20)),
+}
+RANGES = {1: RANGES_1, 2: RANGES_2}
 # Mean and standard deviation of the logarithm of the exposure.
-EXPOSURE = {"drone": (0.08, 0.12), "cctv": (0.08, 0.12), "wearable": (0.15, 0.20)}
+EXPOSURE = {
+    1: {"drone": (0.08, 0.12), "cctv": (0.08, 0.12), "wearable": (0.15, 0.20)},
+    2: {"drone": (0.0, 0.34), "cctv": (-0.08, 0.42), "wearable": (0.42, 0.42)},
+}
+# Standard deviations: white balance along warm-cold and green-magenta, exposure between images.
+CAST = {1: (0.05, 0.015, 0.08), 2: (0.065, 0.025, 0.17)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +81,9 @@ class Lens:
         noise: Standard deviation of the noise at middle grey, as a share of full scale.
         motion: Mean length of motion blur, pixels.
         jpeg: Quality of the camera's own compression.
+        room: Margin that its detector leaves around a person, as a share of the person's height,
+            in addition to that of all detectors.
+        drift: Standard deviation of the logarithm of the exposure between images.
     """
 
     vfov: float
@@ -78,14 +101,23 @@ class Lens:
     noise: float
     motion: float
     jpeg: int
+    room: float = 0.0
+    drift: float = 0.08
 
 
-def sample_lens(rng: np.random.Generator, platform: str) -> Lens:
+def sample_lens(
+    rng: np.random.Generator,
+    platform: str,
+    revision: int = revisions.NEWEST,
+    quantile: float | None = None,
+) -> Lens:
     """Sample the lens of a camera.
 
     Args:
         rng: Generator of this camera.
         platform: One of `PLATFORMS`.
+        revision: Of the world.
+        quantile: Where the exposure lies among those of all cameras, in (0, 1); None = random.
 
     Returns:
         The lens.
@@ -95,14 +127,15 @@ def sample_lens(rng: np.random.Generator, platform: str) -> Lens:
     """
     if platform not in PLATFORMS:
         raise ValueError(f"platform must be one of {', '.join(PLATFORMS)}; got {platform!r}")
-    white = np.array([1, 1, 1]) + np.array([1, 0.1, -1]) * rng.normal(0.0, 0.05)
-    white[1] += rng.normal(0, 0.015)
+    warm, green, drift = CAST[revision]
+    white = np.array([1, 1, 1]) + np.array([1, 0.1, -1]) * rng.normal(0.0, warm)
+    white[1] += rng.normal(0, green)
     frame = {"drone": (2160, 3840), "wearable": (1080, 1920)}.get(platform)
     if frame is None:
         rows = int(rng.choice([720, 1080]))
         frame = (rows, rows * 16 // 9)
     values = {}
-    for name, ranges in RANGES.items():
+    for name, ranges in RANGES[revision].items():
         low, high = ranges[PLATFORMS.index(platform)]
         match name:
             case "veil":
@@ -111,8 +144,10 @@ def sample_lens(rng: np.random.Generator, platform: str) -> Lens:
                 values[name] = int(rng.integers(low, high))
             case _:
                 values[name] = rng.uniform(low, high)
-    gain = white * math.exp(rng.normal(*EXPOSURE[platform]))
-    return Lens(frame=frame, gain=tuple(float(g) for g in gain), **values)
+    mean, spread = EXPOSURE[revision][platform]
+    normal = rng.standard_normal() if quantile is None else float(special.ndtri(quantile))
+    gain = white * math.exp(mean + spread * normal)
+    return Lens(frame=frame, gain=tuple(float(g) for g in gain), drift=drift, **values)
 
 
 def sense(light: np.ndarray, lens: Lens, level: float, rng: np.random.Generator) -> np.ndarray:
@@ -130,7 +165,7 @@ def sense(light: np.ndarray, lens: Lens, level: float, rng: np.random.Generator)
         sRGB.  uint8 [H, W, 3]
     """
     planes = np.ascontiguousarray(light.transpose(2, 0, 1), np.float32)
-    drift = math.exp(rng.normal(0, 0.08))
+    drift = math.exp(rng.normal(0, lens.drift))
     key = float(np.minimum(planes, 1.5).mean())
     exposure = drift * float(np.clip((KEY / max(key, 1e-3)) ** lens.auto, 0.4, 2.6))
     planes = _optics(planes, lens, rng)

@@ -19,7 +19,17 @@ import numpy as np
 
 from viewsynth.records import seed_of
 from viewsynth.runtime import files, images
-from viewsynth.world import capture, gait, motions, of_person, people, scenes, sensor, stride
+from viewsynth.world import (
+    capture,
+    gait,
+    motions,
+    of_person,
+    people,
+    revisions,
+    scenes,
+    sensor,
+    stride,
+)
 from viewsynth.world.character import Character, Dressed
 from viewsynth.world.mannequin import mannequin
 
@@ -35,7 +45,6 @@ POSTURES = {
 }
 PHONE = ("text", "text2", "ear")  # poses of an arm that holds a telephone
 WHOLE = 0.02  # share of a person that may be hidden in a simple shot
-COMPANY = 0.15  # share of busy shots with another person near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +65,7 @@ class Shot:
         busy: Whether other people may be near, and the person may run or cycle.
         instant: Name of the instant that several cameras see at once; "" = none.
         posture: One of `POSTURES`, with free hands; "" = any motion.
+        revision: Of the world.
     """
 
     name: str
@@ -71,6 +81,7 @@ class Shot:
     busy: bool = False
     instant: str = ""
     posture: str = ""
+    revision: int = revisions.NEWEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,19 +156,19 @@ def render_shot(seed: int, number: int, shot: Shot) -> RenderedShot:
     Returns:
         The image and its ground truth.
     """
-    character = _character(seed, number)
+    character = _character(seed, number, shot.revision)
     calm, moment = not (shot.busy or shot.posture), shot.moment or shot.name
     motion = _later(_motion(seed, character, moment, calm, shot.posture), shot.time)
     person, pose, lift = _posed(character, motion, shot.posture == "sit")
     station, way = shot.station, motion.speed * shot.time
     if shot.platform != "drone":
-        station = passed(station, way)
+        station = capture.passed(station, way)
     turn_rad = math.radians(shot.place.heading)
     x, z = np.add(shot.place.at, (way * math.sin(turn_rad), way * math.cos(turn_rad))).tolist()
     place = scenes.standing(shot.place, (x, z), shot.place.heading)
     rng = _rng(seed, "picture", number, shot.name)
     others = _others(seed, number, shot, rng) if shot.busy else ()
-    photo = capture.photograph(person, station, place, shot.lens, rng, others)
+    photo = capture.photograph(person, station, place, shot.lens, rng, others, shot.revision)
     e_rad = math.radians(station.elevation)
     return RenderedShot(
         identity=character.identity,
@@ -169,30 +180,6 @@ def render_shot(seed: int, number: int, shot: Shot) -> RenderedShot:
         motion=motion,
         pose=pose,
         lift=lift,
-    )
-
-
-def passed(station: capture.Station, way: float) -> capture.Station:
-    """Position of a fixed camera relative to a person who has walked on.
-
-    Args:
-        station: Position before the walk.
-        way: Length of the walk towards +z, metres.
-
-    Returns:
-        The position after the walk.
-    """
-    if not way:
-        return station
-    e_rad, a_rad = math.radians(station.elevation), math.radians(station.azimuth)
-    ground, up = station.distance * math.cos(e_rad), station.distance * math.sin(e_rad)
-    x, z = ground * math.sin(a_rad), ground * math.cos(a_rad) - way
-    near = max(math.hypot(x, z), 0.75 * ground)  # a person does not walk into the camera
-    return replace(
-        station,
-        elevation=math.degrees(math.atan2(up, near)),
-        azimuth=math.degrees(math.atan2(x, z)) % 360,
-        distance=math.hypot(near, up),
     )
 
 
@@ -229,21 +216,28 @@ def _posed(
 
 def _others(seed: int, number: int, shot: Shot, rng: np.random.Generator) -> tuple:
     """Other people near: [(person, (x, z) in metres, heading in degrees)]."""
-    if rng.random() >= COMPANY:
+    numbers = revisions.of(shot.revision)
+    if rng.random() >= numbers.company:
         return ()
     # Two strangers per person, so that their geometry can be cached.
-    stranger = STRANGERS + 2 * number + int(rng.integers(2))
-    character = _character(seed, stranger)
-    person, _, _ = _posed(character, _motion(seed, character, f"{number} {shot.name}", calm=True))
-    away, around = rng.uniform(0.6, 2.5), rng.uniform(0, 2 * math.pi)
-    heading = rng.normal(0, 20) + (180 if rng.random() < 0.3 else 0)
-    return ((person, (away * math.sin(around), away * math.cos(around)), float(heading)),)
+    first = int(rng.integers(2))
+    count = 1 if numbers.companions == 1 else int(rng.integers(1, numbers.companions + 1))
+    others = []
+    for k in range(count):
+        character = _character(seed, STRANGERS + 2 * number + (first + k) % 2, shot.revision)
+        moment = f"{number} {shot.name}" + k * "+"
+        person, _, _ = _posed(character, _motion(seed, character, moment, calm=True))
+        away, around = rng.uniform(0.6, 2.5), rng.uniform(0, 2 * math.pi)
+        heading = rng.normal(0, 20) + (180 if rng.random() < 0.3 else 0)
+        at = (away * math.sin(around), away * math.cos(around))
+        others.append((person, at, float(heading)))
+    return tuple(others)
 
 
 @functools.lru_cache(4)
-def _character(seed: int, number: int) -> Character:
+def _character(seed: int, number: int, revision: int) -> Character:
     """A dressed person; the last few are cached."""
-    return Character(people.identity(seed, number))
+    return Character(people.identity(seed, number, revision))
 
 
 def _rng(seed: int, *names: str | int) -> np.random.Generator:

@@ -28,6 +28,7 @@ from pathlib import Path
 from viewsynth.runtime.files import LEFTOVER, sync_folders, to_jsonl, write
 from viewsynth.runtime.images import RENDERED, indexed, jpeg
 from viewsynth.runtime.writer import Writer, describe_error
+from viewsynth.world import revisions
 
 OPEN = 64  # files that are open at once while merging
 # Palette of the part maps, in the order of `world.LABELS`.
@@ -151,12 +152,13 @@ def chunks(folder: Path) -> list[str]:
 # ---- in a worker -----------------------------------------------------------------------------
 
 
-def start(folder: Path, seed: int) -> Callable[[Task], None]:
+def start(folder: Path, seed: int, revision: int = revisions.NEWEST) -> Callable[[Task], None]:
     """Prepare a worker.
 
     Args:
         folder: Folder of the world.
         seed: Seed of the world.
+        revision: Of the world.
 
     Returns:
         The function that does one task.
@@ -167,10 +169,10 @@ def start(folder: Path, seed: int) -> Callable[[Task], None]:
     from viewsynth.world.mannequin import mannequin
 
     mannequin()
-    return functools.partial(_do, folder=folder, seed=seed)
+    return functools.partial(_do, folder=folder, seed=seed, revision=revision)
 
 
-def _do(task: Task, folder: Path, seed: int) -> None:
+def _do(task: Task, folder: Path, seed: int, revision: int) -> None:
     """Render all images of a task; a fault of one person is recorded and affects no other."""
     have, faults, people, rows = {}, [], [], []
     with ThreadPoolExecutor(2) as pool:
@@ -178,7 +180,7 @@ def _do(task: Task, folder: Path, seed: int) -> None:
         for want in task.people:
             before = len(writer.files)
             try:
-                new, own = _person(want, seed, writer.put)
+                new, own = _person(want, seed, revision, writer.put)
             except Exception as error:  # one person must not stop the run
                 writer.discard(before)
                 faults.append({"pid": f"{want.number:04d}", "reason": describe_error(error)})
@@ -193,23 +195,25 @@ def _do(task: Task, folder: Path, seed: int) -> None:
     sync_folders({folder / "chunks"})
 
 
-def _person(want: PersonTask, seed: int, put: Callable) -> tuple[dict | None, list[dict]]:
+def _person(
+    want: PersonTask, seed: int, revision: int, put: Callable
+) -> tuple[dict | None, list[dict]]:
     """Render one person: the row of `people.jsonl` if the person is new, and the image rows."""
     from viewsynth.world import people, rig, shots
     from viewsynth.world.rows import person_row
 
     number, rows = want.number, []
-    plan = rig.plan(seed, number, want.images[1])
+    plan = rig.plan(seed, number, want.images[1], revision)
     for index in range(*want.images):
         split, shot = rig.split(number, index), plan[index]
         name = f"{split}/{shot.camid}/{shot.camid}_day_{number:04d}_{shot.index}"
         rows.append(_stored(shots.render_shot(seed, number, shot), name, split, seed, put))
     for n in range(*want.instants):
-        for shot in rig.instant(seed, number, n):
+        for shot in rig.instant(seed, number, n, revision):
             name = f"paired/{number:04d}/{n}_{shot.camid}"
             rows.append(_stored(shots.render_shot(seed, number, shot), name, "paired", seed, put))
     new = not (want.images[0] or want.instants[0])
-    return (person_row(people.identity(seed, number)) if new else None), rows
+    return (person_row(people.identity(seed, number, revision)) if new else None), rows
 
 
 def _stored(rendered, name: str, split: str, seed: int, put: Callable) -> dict:
