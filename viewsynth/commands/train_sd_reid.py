@@ -197,7 +197,14 @@ def _plan(asked: Config, first_stage: train.Config, train_pool: pool.Pool) -> tr
     """Batches as in the first stage; raises ValueError if the pool has too few images."""
     from viewsynth.reid.sd_reid import training
 
-    people = asked.optim.batch // asked.optim.pictures
+    each = asked.optim.pictures + first_stage.data.added
+    if asked.optim.batch % each:
+        raise ValueError(
+            f"optim.batch must be a multiple of {each}, which are the images of a person: "
+            f"optim.pictures ({asked.optim.pictures}) and data.added ({first_stage.data.added}) of "
+            f"the first stage; got {asked.optim.batch}"
+        )
+    people = asked.optim.batch // each
     wanted = replace(
         first_stage,
         people=people,

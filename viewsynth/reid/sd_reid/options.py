@@ -39,9 +39,9 @@ class GeneratorOptimization(Optimization):
     steps: int = 20_000
     """Training steps of the whole run."""
     batch: int = 128
-    """Images per step, a multiple of `pictures`."""
+    """Images per step, a multiple of `pictures` plus data.added of the first stage."""
     pictures: int = 4
-    """Images of each person in a batch."""
+    """Images of each person in a batch, without those of data.added."""
     rate: float = 1e-4
     """Learning rate of AdamW after the warm-up; decays as a cosine."""
     warmup: int = 1000
