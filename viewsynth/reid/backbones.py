@@ -122,7 +122,8 @@ class Backbone(nn.Module):
     def freeze_norms(self) -> None:
         """Keep all batch norms as they are: in evaluation mode, without gradients.
 
-        Does nothing in a backbone without batch norms, e.g. a ViT or an OSNet of the Open Model Zoo.
+        Has no effect on a backbone without batch norms, e.g. a ViT, or an OSNet whose batch norms
+        are folded into its convolutions.
         """
         self.norms_frozen = True
         for norm in self._batch_norms():
