@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_people
 import torch
+from flat_images import put
 from PIL import Image
 
 from viewsynth.reid import backbones, methods, saved
@@ -112,12 +113,11 @@ def test_differences_are_paired_over_people(real_people):
     assert said.count("| 0.141 | 0.141 | 0.141 |\n") == 1 and said.count("| - | - | - |\n") == 2
 
 
-def test_the_command(real_people, models, tmp_path, monkeypatch, capsys):
+def test_the_command(real_people, models, run, tmp_path, monkeypatch, capsys):
     for name, seed in (("air", 0), ("ground", 1)):
-        for pid, own in images_of(seed).items():
-            (tmp_path / name / pid).mkdir(parents=True)
+        for person, own in enumerate(images_of(seed).values()):
             for number, image in enumerate(own):
-                Image.fromarray(image).save(tmp_path / name / pid / f"{number}.png")
+                put(tmp_path / name / str(person), image, f"{number}.png")
     words = ["real_people.py", "--air", str(tmp_path / "air"), "--ground", str(tmp_path / "ground")]
     arms = [f"one={models['seed0']}", f"two={models['seed0']},{models['seed1']}"]
     monkeypatch.setattr(sys, "argv", [*words, "--arms", *arms])
@@ -125,6 +125,13 @@ def test_the_command(real_people, models, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert said.startswith("3 people, 6 aerial queries, 6 ground crops, 0 views\n")
     assert "| one | 1 | " in said and "| two | 2 | " in said and "| minus one |" in said
+    monkeypatch.setattr(sys, "argv", [*words, "--arms", *arms, "--run", str(run)])
+    real_people.main()
+    more = capsys.readouterr().out
+    assert more.startswith("3 people, 6 aerial queries, 6 ground crops, 9 views\n")
+    kind = "| gallery: ground crops + our views at 30-60 |"
+    assert more.partition(kind)[0].rstrip().endswith(said.partition("\n")[2].rstrip())
+    assert more.count(kind) == 1
     monkeypatch.setattr(sys, "argv", [*words, "--arms", "one"])
     with pytest.raises(SystemExit) as ended:
         real_people.main()
