@@ -179,6 +179,13 @@ def test_fine_tuning_with_frozen_batch_norms(cargo, tmp_path, monkeypatch):
     assert same(weights(tmp_path / "stopped"), weights(tmp_path / "tuned"))
 
 
+def test_added_images_are_real_without_synthetic_ones(cargo, backbone, tmp_path):
+    short = ("--steps", 2, "--data.validation", 0)
+    for name, options in (("added", ("--data.added", 1)), ("more", ("--pictures", 3))):
+        assert run(cargo, backbone, tmp_path / name, *short, *options) == 0
+    assert same(weights(tmp_path / "added"), weights(tmp_path / "more"))
+
+
 @pytest.mark.slow
 def test_one_process_equals_two(cargo, backbone, tmp_path):
     options = ("--optim.parts", 2, "--data.validation", 0, "--steps", 4, "--every", 2)

@@ -57,8 +57,3 @@ class GeneratorOptimization(Optimization):
         super().__post_init__()
         check_range("optim.drop", self.drop, 0, 1)
         check_range("optim.pictures", self.pictures, 1, 1000)
-        if self.batch % self.pictures:
-            raise ValueError(
-                f"optim.batch must be a multiple of optim.pictures ({self.pictures}), got "
-                f"{self.batch}"
-            )
