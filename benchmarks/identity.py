@@ -136,7 +136,7 @@ def views(
         embed: Features of images, of unit length.  float32 [N, D]
     """
     chosen = {
-        pid: ([v for v in own if 30 <= round(v.elevation) <= 60], [v for v in own if above(v)])
+        pid: ([v for v in own if oblique(v)], [v for v in own if above(v)])
         for pid, own in made.items()
     }
     missing = [pid for pid, both in chosen.items() if not all(both)]
@@ -154,6 +154,11 @@ def views(
     _print_galleries(queries, single)
     turns = [np.array([view.turn for view in chosen[pid][0]]) for pid in used]
     _print_turns(queries, single, turns)
+
+
+def oblique(view: View) -> bool:
+    """Whether a view has an elevation of 30 to 60 degrees."""
+    return 30 <= round(view.elevation) <= 60
 
 
 def above(view: View) -> bool:

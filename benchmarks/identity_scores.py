@@ -175,10 +175,16 @@ def cells(found: np.ndarray, *bases: np.ndarray) -> str:
         found: Of `scores`.  [P, 3]
         *bases: Likewise, what the margin is compared with.
     """
-    own = [_cell(metrics.interval(column), 3) for column in found.T]
-    return " | ".join(own + [_cell(share(found[:, 2], base[:, 2]), 2) for base in bases])
+    own = [interval_cell(metrics.interval(column), 3) for column in found.T]
+    return " | ".join(own + [interval_cell(share(found[:, 2], base[:, 2]), 2) for base in bases])
 
 
-def _cell(cell: Cell, digits: int) -> str:
+def interval_cell(cell: Cell, digits: int) -> str:
+    """A value and its interval as text; "-" for none.
+
+    Args:
+        cell: The value, lower and upper end.
+        digits: Decimal places.
+    """
     value, low, high = (f"{number:.{digits}f}" for number in cell)
     return "-" if value == "nan" else f"{value} [{low}, {high}]"

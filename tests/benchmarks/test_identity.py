@@ -6,17 +6,16 @@ A stand-in takes the network's place: the colours of a coarse grid.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flat_images import flat, put
 from PIL import Image
 from scipy import ndimage
 
 from viewsynth.reconstruct.parse import parse
-from viewsynth.records import Person
 
 
 def embed(images) -> np.ndarray:
@@ -24,16 +23,6 @@ def embed(images) -> np.ndarray:
     small = [Image.fromarray(image).resize((2, 4), Image.Resampling.BOX) for image in images]
     found = np.stack([np.asarray(one, np.float32).ravel() - 127.5 for one in small])
     return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-
-def put(folder: Path, image: np.ndarray, name: str = "a.png") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(folder / name)
-    return folder / name
-
-
-def flat(*colour: int) -> np.ndarray:
-    return np.full((40, 20, 3), colour, np.uint8)
 
 
 # ---- layout --------------------------------------------------------------------------------------
@@ -197,27 +186,6 @@ def test_people_without_a_usable_crop_are_left_out(identity, tools, capsys):
 def test_the_nearest_crop_is_found_around_the_circle(pictures, azimuth, sources, turn):
     assert pictures.nearest_turn(azimuth, sources) == pytest.approx(turn)
     assert pictures.nearest_turn(sources[-1], [azimuth]) <= 180
-
-
-@pytest.fixture
-def run(tmp_path) -> Path:
-    """What the benchmark reads of a run: views of three people at five cameras each."""
-    rows, folder = [], tmp_path / "run"
-    for n, pid in enumerate("012"):
-        small = {"shape": np.zeros(1), "pose": np.zeros(1), "offsets": np.zeros(1)}
-        maps = {"texture": np.zeros((1, 1, 3)), "seen": np.zeros((1, 1))}
-        sources = [{"azimuth": 10.0, "used": True}, {"azimuth": 170.0, "used": False}]
-        person = Person(pid=pid, body="b", scale=1, sources=sources, **small, **maps)
-        (folder / "people").mkdir(parents=True, exist_ok=True)
-        person.save(folder / f"people/{pid}.safetensors")
-        for elevation, azimuth in ((30, 0), (60, 80), (45, 160), (75, 0), (90, 0)):
-            name = f"images/{pid}/{elevation}.png"
-            put(folder / "images" / pid, flat(80 * n, 90, elevation), f"{elevation}.png")
-            row = {"file_name": name, "pid": pid, "person": f"people/{pid}.safetensors"}
-            rows.append(row | {"elevation": float(elevation), "azimuth": float(azimuth)})
-    table = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "metadata.jsonl").write_text(table, encoding="utf-8")
-    return folder
 
 
 def test_views_are_read_with_their_angle_to_the_crops_that_were_used(pictures, run):

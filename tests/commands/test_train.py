@@ -152,6 +152,40 @@ def test_resumed_equals_undisturbed(cargo, backbone, undisturbed, tmp_path, monk
     assert same(weights(output), weights(undisturbed))
 
 
+def test_fine_tuning_with_frozen_batch_norms(cargo, tmp_path, monkeypatch):
+    folder = tiny_people.osnet(tmp_path / "osnet")
+    before = backbones.load(str(folder), (32, 16)).state_dict()
+    options = ("--model.freeze-norms", "yes", "--optim.average", 0.5, "--data.validation", 0)
+    options += ("--optim.head-rate", 0.1, "--steps", 4, "--every", 2)
+    for name, rate in (("tuned", 1e-3), ("heads", 0)):
+        assert run(cargo, folder, tmp_path / name, *options, "--optim.rate", rate) == 0
+        after = weights(tmp_path / name)
+        kept = {key for key in before if torch.equal(before[key], after[f"backbone.{key}"])}
+        norms = {key for key in before if ".norm." in key}
+        assert norms <= kept and (len(kept) < len(before)) == bool(rate)
+        assert not torch.equal(after["neck.norm.weight"], torch.ones(16))
+    real = checkpoints.write_checkpoint
+
+    def stop(*rest):
+        real(*rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", stop)
+    options = (*options, "--optim.rate", 1e-3)
+    with pytest.raises(KeyboardInterrupt):
+        run(cargo, folder, tmp_path / "stopped", *options)
+    monkeypatch.setattr(checkpoints, "write_checkpoint", real)
+    assert run(cargo, folder, tmp_path / "stopped", *options) == 0
+    assert same(weights(tmp_path / "stopped"), weights(tmp_path / "tuned"))
+
+
+def test_added_images_are_real_without_synthetic_ones(cargo, backbone, tmp_path):
+    short = ("--steps", 2, "--data.validation", 0)
+    for name, options in (("added", ("--data.added", 1)), ("more", ("--pictures", 3))):
+        assert run(cargo, backbone, tmp_path / name, *short, *options) == 0
+    assert same(weights(tmp_path / "added"), weights(tmp_path / "more"))
+
+
 @pytest.mark.slow
 def test_one_process_equals_two(cargo, backbone, tmp_path):
     options = ("--optim.parts", 2, "--data.validation", 0, "--steps", 4, "--every", 2)

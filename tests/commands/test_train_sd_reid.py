@@ -235,6 +235,11 @@ def test_refusals(cargo, stage1, undisturbed, tmp_path):
     (other / "config.yaml").write_text(text.replace("method: sd_reid", "method: baseline"))
     with pytest.raises(ValueError, match="needs a first stage with --model.method sd_reid"):
         run(other, tmp_path / "run")
+    (other / "config.yaml").write_text(text.replace("added: 0", "added: 1"))
+    with pytest.raises(ValueError, match=r"multiple of 3, the images of a person: .* \(1\); got 8"):
+        run(other, tmp_path / "run")
+    with pytest.raises(ValueError, match="multiple of 3, .* got 8"):
+        run(stage1, tmp_path / "run", "--optim.pictures", "3")
     broken = tmp_path / "broken"
     shutil.copytree(undisturbed / "model", broken)
     kept = load_file(broken / "adapter.safetensors")

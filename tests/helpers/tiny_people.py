@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTModel
 
+from viewsynth.reid.osnet import OSNetConfig, OSNetModel
+
 
 def cargo(root: Path, people: int) -> Path:
     """Write images of people of one colour each, by a drone and two ground cameras, as in CARGO.
@@ -37,4 +39,15 @@ def vit(folder: Path, layers: int = 1, width: int = 16) -> Path:
         ViTConfig(**small, intermediate_size=32, image_size=32, patch_size=8),
         add_pooling_layer=False,
     ).save_pretrained(folder)
+    return folder
+
+
+def osnet(folder: Path) -> Path:
+    """Save an OSNet, a backbone with batch norms, for images of a multiple of 16 pixels."""
+    torch.manual_seed(0)
+    model = OSNetModel(OSNetConfig(channels=(16, 64, 64, 64), feature=16)).train()
+    with torch.no_grad():
+        for _ in range(20):  # statistics of its own
+            model(torch.randn(8, 3, 1, 1) + torch.randn(8, 3, 32, 16))
+    model.save_pretrained(folder)
     return folder

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -135,6 +137,33 @@ def test_rebuilt_from_its_configuration(saved, name):
     again.load_state_dict(backbone.state_dict())
     torch.testing.assert_close(again(random_images()), backbone(random_images()))
     assert (again.kind, again.config) == (backbone.kind, backbone.config)
+
+
+@pytest.mark.parametrize("name", [*TOKENS, *PLAIN])
+def test_frozen_batch_norms_stay_as_they_are(saved, name):
+    one = backbones.load(str(saved / name), SIZE)
+    trained = [key for key, p in one.named_parameters() if p.requires_grad]
+    one.freeze_norms()
+    batch_norms = ("resnet", "osnet_plain", "osnet_ibn", "osnet_ain")
+    assert any("running" in key for key in one.state_dict()) == (name in batch_norms)
+    both = [copy.deepcopy(one), nn.ModuleDict({"backbone": one})]  # a moving average; a method
+    for model in (*both, both[1].train()):
+        model.eval().train()
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        loss = model.backbone(random_images()) if model is both[1] else model(random_images())
+        loss.square().sum().backward()
+        torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1).step()
+        after = model.state_dict()
+        changed = {key for key in before if not torch.equal(before[key], after[key])}
+        owners = [model.get_submodule(key.rpartition(".")[0]) for key in changed]
+        assert changed and all(owner.training for owner in owners)
+        assert not any("running" in key or "num_batches" in key for key in changed)
+    left = [key for key, p in one.named_parameters() if p.requires_grad]
+    frozen = {key.rpartition(".")[0] for key in set(trained) - set(left)}
+    assert all(
+        isinstance(one.get_submodule(key), nn.BatchNorm2d | nn.BatchNorm1d) for key in frozen
+    )
+    assert bool(frozen) == (name in batch_norms)
 
 
 def test_extra_tokens_follow_the_class_token(saved):

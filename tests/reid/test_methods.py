@@ -119,6 +119,15 @@ def test_gradients_and_groups(build, name):
     for n, p in trained.items():
         token = n.endswith(("_token", "first", "places"))
         assert (id(p) in inside) == (p.ndim > 1 and not token), n
+    split = methods.groups(model, 0.01, 0.5)
+    assert [(g["weight_decay"], g.get("rate")) for g in split[:2]] == [(0.01, None), (0.0, None)]
+    ids = {True: set(), False: set()}
+    for group in split:
+        ids["rate" in group] |= {id(p) for p in group["params"]}
+        assert group.get("rate", 0.5) == 0.5
+        assert all((id(p) in inside) == (group["weight_decay"] > 0) for p in group["params"])
+    assert ids[False] == {id(p) for p in model.backbone.parameters() if p.requires_grad}
+    assert ids[True] == {id(p) for p in trained.values()} - ids[False]
 
 
 @pytest.mark.parametrize("name", methods.names())

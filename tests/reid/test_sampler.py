@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -53,29 +54,34 @@ COUNTS = st.integers(3, 12).flatmap(
     counts=COUNTS,
     people=st.integers(1, 12),
     pictures=st.integers(1, 7),
+    added=st.integers(0, 4),
     synthetic=st.floats(0, 0.5),
     until=st.floats(0, 1),
     seed=st.integers(0, 2**40),
     step=st.integers(0, 60),
 )
-def test_content_of_a_batch(counts, people, pictures, synthetic, until, seed, step):
+def test_content_of_a_batch(counts, people, pictures, added, synthetic, until, seed, step):
     pool = pool_of(*counts)
     people = min(people, pool.classes)
     assume(pictures > 1 or not (synthetic and pool.synthetic.any()))
-    assume(pictures == 1 or np.bincount(pool.labels[~pool.synthetic]).max() > 1)
-    options = {"synthetic": synthetic, "until": until, "seed": seed}
+    each = pictures + added
+    assume(each == 1 or np.bincount(pool.labels[~pool.synthetic]).max() > 1)
+    options = {"added": added, "synthetic": synthetic, "until": until, "seed": seed}
     batch = plan(pool, people, pictures, 61, **options).batch(step)
-    assert batch.shape == (people * pictures,) and batch.dtype == np.int64
-    groups = batch.reshape(people, pictures)
+    assert batch.shape == (people * each,) and batch.dtype == np.int64
+    groups = batch.reshape(people, each)
     labels = pool.labels[groups]
     assert (labels == labels[:, :1]).all() and len(set(labels[:, 0])) == people
     for group, label in zip(groups, labels[:, 0], strict=True):
         real = group[~pool.synthetic[group]]
-        own = np.flatnonzero((pool.labels == label) & ~pool.synthetic)
-        assert 2 * len(real) >= pictures
-        assert len(set(real)) == min(len(real), len(own))  # repeated only after all are used
         other = group[pool.synthetic[group]]
-        assert len(set(other)) == min(len(other), (pool.synthetic & (pool.labels == label)).sum())
+        own = np.flatnonzero((pool.labels == label) & ~pool.synthetic)
+        made = np.flatnonzero((pool.labels == label) & pool.synthetic)
+        assert 2 * len(real) >= pictures and len(real) + len(other) == each
+        if len(made) and step <= 60 * until:  # before the fall, all added ones are synthetic
+            assert added <= len(other) <= added + math.ceil(synthetic * pictures)
+        assert len(set(real)) == min(len(real), len(own))  # repeated only after all are used
+        assert len(set(other)) == min(len(other), len(made))
         if len(real) > 1:
             assert set(pool.views[real]) == set(pool.views[own])
     if step == 60 and until < 1:
@@ -109,6 +115,29 @@ def test_share_follows_the_schedule(pictures, synthetic):
     assert plan(steps=1).share(0) == 0.5
 
 
+@pytest.mark.parametrize(("added", "synthetic"), [(2, 0), (1, 0.25), (3, 0.5)])
+def test_added_images_follow_the_schedule(added, synthetic):
+    one = plan(added=added, synthetic=synthetic, until=0.5, steps=1001)
+    expected = 4 * synthetic + added
+    groups = np.array([one.pool.synthetic[one.batch(n)].reshape(4, -1) for n in range(1001)])
+    assert groups.shape == (1001, 4, 4 + added)
+    assert (groups[:501].sum(2) == expected).all()  # whole numbers here: nothing is rounded
+    assert groups[700:801].sum(2).mean() == pytest.approx(expected / 2, abs=0.1)
+    assert not groups[1000].any() and one.share(1000) == 0
+    assert one.share(500) == pytest.approx(expected / (4 + added))
+
+
+def test_without_synthetic_images_added_ones_are_real():
+    nothing = pool_of(synthetic=(0,) * 10)
+    added, real = plan(nothing, added=2, synthetic=0.5), plan(nothing, pictures=6)
+    some = plan(pool_of(synthetic=(0, 5) * 5), added=2, synthetic=0)
+    for step in range(30):
+        assert (added.batch(step) == real.batch(step)).all()
+        made = some.pool.synthetic[some.batch(step)].reshape(4, 6).sum(1)
+        labels = some.pool.labels[some.batch(step)[::6]]
+        assert (made == np.where(labels % 2, 2, 0)).all()
+
+
 def test_all_images_are_used_equally_often():
     one = plan(pool_of((3,) * 10, (6,) * 10, (6,) * 10), steps=2000, until=1.0)
     seen = Counter(np.concatenate([one.batch(step) for step in range(2000)]).tolist())
@@ -134,11 +163,14 @@ def test_real_images_replace_missing_synthetic_ones():
     assert all(len(set(group)) == 3 for group in batch)  # all three, and one repeated
 
 
-def test_parts_divide_the_batch():
-    one = plan()
+@pytest.mark.parametrize("added", [0, 3])
+def test_parts_divide_the_batch(added):
+    one = plan(added=added)
     for parts in (1, 2):
-        joined = np.concatenate([one.batch(7)[one.part(n, parts)] for n in range(parts)])
-        assert (joined == one.batch(7)).all()
+        split = [one.batch(7)[one.part(n, parts)] for n in range(parts)]
+        assert (np.concatenate(split) == one.batch(7)).all()
+        people = [one.pool.labels[some] for some in split]
+        assert sum(len(set(some)) for some in people) == 4  # whole identities
     with pytest.raises(ValueError, match="4 people cannot be shared by 3 processes"):
         one.part(0, 3)
 
@@ -159,11 +191,15 @@ def test_impossible_plans():
     with pytest.raises(ValueError, match="every identity has one image"):
         plan(extended, synthetic=0)
     assert extended.synthetic[plan(extended).batch(0)].sum() == 8
+    with pytest.raises(ValueError, match="every identity has one image, but a batch takes 2"):
+        plan(single, pictures=1, added=1)
+    assert extended.synthetic[plan(extended, pictures=1, added=1, synthetic=0).batch(0)].sum() == 4
     for key, value in (
         ("synthetic", 0.6),
         ("until", 1.1),
         ("people", 0),
         ("pictures", 0),
+        ("added", -1),
         ("steps", 0),
     ):
         with pytest.raises(ValueError, match=f"{key} must be in"):

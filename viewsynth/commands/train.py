@@ -56,8 +56,11 @@ class Data(Reading, Source):
     """Runs of generate with views of the same people."""
     share: float = 0.5
     """Share of synthetic images among the images of a person in a batch, at most 0.5."""
+    added: int = 0
+    """Synthetic images of a person in a batch on top of `pictures`; with --data.share 0, those are
+    all real. Real images take their places where there are no synthetic ones."""
     until: float = 0.75
-    """Share of the run after which that share falls linearly to 0."""
+    """Part of the run after which both fall linearly to 0; real images take their places."""
     weight: Literal["judge", "seen", "none"] = "judge"
     """Weight of a synthetic image in the losses: that of the judge, its mean seen map, or 1."""
     least: float = 0.0
@@ -71,6 +74,7 @@ class Data(Reading, Source):
 
     def __post_init__(self):
         check_range("data.share", self.share, 0, 0.5)
+        check_range("data.added", self.added, 0, 1000)
         check_range("data.until", self.until, 0, 1)
         check_range("data.least", self.least, 0, 1)
         check_range("data.per_person", self.per_person, 1, 10_000)
@@ -86,6 +90,9 @@ class Model:
     """Method, a module of viewsynth.reid.methods."""
     backbone: str = "small"
     """Vision model of transformers (hub id or folder); or, from scratch, small or small_vit."""
+    freeze_norms: Literal["yes", "no"] = "no"
+    """Whether batch norms of the backbone keep their statistics and weights, for fine-tuning in few
+    steps; without effect on backbones that have none."""
     size: tuple[int, int] = (256, 128)
     """Height and width of the images, pixels."""
     smoothing: float = 0.0
@@ -112,7 +119,7 @@ class Config:
     people: int = 32
     """People in a batch."""
     pictures: int = 4
-    """Images of each person in a batch."""
+    """Images of each person in a batch, without those of --data.added."""
     every: int = 2000
     """Steps between checkpoints, which are also those between validations."""
     cache: Path | None = Path("outputs/cache")
@@ -214,6 +221,7 @@ def plan_of(config: Config, train_pool: pool.Pool) -> Plan:
         people=config.people,
         pictures=config.pictures,
         steps=config.steps,
+        added=config.data.added,
         synthetic=config.data.share if train_pool.synthetic.any() else 0.0,
         until=config.data.until,
         seed=config.seed,
@@ -231,7 +239,10 @@ def _check_views(config: Config, train_pool: pool.Pool) -> None:
 def _backbone(config: Config):
     from viewsynth.reid import backbones
 
-    return backbones.load(config.model.backbone, config.model.size, config.seed)
+    backbone = backbones.load(config.model.backbone, config.model.size, config.seed)
+    if config.model.freeze_norms == "yes":
+        backbone.freeze_norms()
+    return backbone
 
 
 def _method(config: Config, backbone, train_pool: pool.Pool):
@@ -300,7 +311,7 @@ def _train(
         save(model, config.steps)
     if first:
         steps, seconds = config.steps - log.done, time.perf_counter() - began
-        speed = steps * config.people * config.pictures / seconds
+        speed = steps * plan.people * plan.each / seconds
         say(f"{steps} steps in {seconds:.0f} s, {speed:.0f} images/s; look at {folder / 'model'}")
     accelerator.wait_for_everyone()
 

@@ -194,10 +194,17 @@ def _cached(asked: Config, person, chosen: pool.Pool, pixels, accelerator) -> ca
 
 
 def _plan(asked: Config, first_stage: train.Config, train_pool: pool.Pool) -> training.Plan:
-    """Batches as in the first stage; raises ValueError if the pool has too few images."""
+    """Batches as in the first stage; raises ValueError if the options or the pool do not fit."""
     from viewsynth.reid.sd_reid import training
 
-    people = asked.optim.batch // asked.optim.pictures
+    each = asked.optim.pictures + first_stage.data.added
+    if asked.optim.batch % each:
+        raise ValueError(
+            f"optim.batch must be a multiple of {each}, the images of a person: optim.pictures "
+            f"({asked.optim.pictures}) plus data.added of the first stage "
+            f"({first_stage.data.added}); got {asked.optim.batch}"
+        )
+    people = asked.optim.batch // each
     wanted = replace(
         first_stage,
         people=people,

@@ -48,6 +48,7 @@ SMALL_VIT_CONFIG = {
 SCRATCH = {SMALL: SMALL_CONFIG, SMALL_VIT: SMALL_VIT_CONFIG}
 # Model types that consist of a class token, a table of positions and blocks, and nothing else.
 VIT_TYPES = ("vit", "clip_vision_model", "dinov2", "dinov2_with_registers")
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -68,12 +69,14 @@ class Backbone(nn.Module):
         config: Configuration of the model, for `rebuild`.
         width: Length of a feature.
         loaded: Report of `pretrained.loading_report` on the weights; "" if they are random.
+        norms_frozen: Whether `freeze_norms` was called.
 
     Raises:
         ValueError: If the model has no pooled output for such images.
     """
 
     loaded = ""
+    norms_frozen = False
 
     def __init__(self, model: nn.Module, size: tuple[int, int], mean: tuple, std: tuple):
         super().__init__()
@@ -115,6 +118,27 @@ class Backbone(nn.Module):
             # Distributed training waits for the gradient of every parameter that requires one.
             parameter.requires_grad_(gradient is not None)
         return feature.shape[1]
+
+    def freeze_norms(self) -> None:
+        """Keep all batch norms as they are: in evaluation mode, without gradients.
+
+        Has no effect on a backbone without batch norms, e.g. a ViT, or an OSNet whose batch norms
+        are folded into its convolutions.
+        """
+        self.norms_frozen = True
+        for norm in self._batch_norms():
+            norm.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set training or evaluation mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.norms_frozen:
+            for norm in self._batch_norms():
+                norm.eval()
+        return self
+
+    def _batch_norms(self) -> Iterator[nn.Module]:
+        return (module for module in self.modules() if isinstance(module, BATCH_NORMS))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images normalised for the model.

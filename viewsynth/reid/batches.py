@@ -83,7 +83,7 @@ def stream(
         threads: Number of threads that read images.
     """
     assert len(plan.pool.samples) == len(pixels.samples), "call pool.keep(pixels.usable) first"
-    slots = np.arange(plan.people * plan.pictures)[part]
+    slots = np.arange(plan.people * plan.each)[part]
     ahead, now = itertools.tee((step, plan.batch(step)[part]) for step in steps)
     read = pixels.prefetch((indices for _, indices in ahead), threads)
     for images, (step, indices) in zip(read, now, strict=True):

@@ -19,6 +19,8 @@ class ReIDOptimization:
     """Optimizer: SGD with momentum, or AdamW."""
     rate: float = 8e-3
     """Learning rate after the warm-up; decays as a cosine."""
+    head_rate: float | None = None
+    """Likewise, of all weights outside the backbone, which start at random; None = `rate`."""
     decay: float = 1e-4
     """Weight decay; normalisations, biases, position embeddings and tokens have none."""
     warmup: int = 2000
@@ -34,6 +36,7 @@ class ReIDOptimization:
 
     def __post_init__(self):
         check_range("optim.rate", self.rate, 0, 1e6)
+        check_range("optim.head_rate", self.head_rate, 0, 1e6)
         check_range("optim.decay", self.decay, 0, 1e3)
         check_range("optim.warmup", self.warmup, 0, 10**8, "steps")
         check_range("optim.clip", self.clip, 0, 1e9)

@@ -23,17 +23,21 @@ class Plan:
     """The batches of a run.
 
     Source: P x K of Hermans et al. 2017 (arXiv 1703.07737). The mixture is ours: at least half of
-    the images of every identity are real, and the last step has real images only.
+    the K images of every identity are real, further synthetic ones may be added to them, and the
+    last step has real images only.
 
     Args:
         pool: The training pool.
         people: P, the number of identities in a batch, all different.
-        pictures: K, the number of images of each.
+        pictures: K, the number of images of each, without those of `added`.
+        added: Number of synthetic images of each on top of those, in every batch, so that all
+            batches have P * (K + added) images. They follow `until` as well.
         synthetic: Share of synthetic images among those of an identity, [0, 0.5], in the mean over
             the steps, at most K // 2 images. An identity without synthetic images gets real ones
-            instead; where there are too few of either, they are repeated.
-        until: Fraction of the run after which the share falls linearly, to 0 at the last step,
-            [0, 1]; 1 = the share is constant.
+            instead, of `added` as well; where there are too few of either, they are repeated.
+        until: Fraction of the run after which the share and the number of added synthetic images
+            fall linearly in the mean, to 0 at the last step, where real ones take their places,
+            [0, 1]; 1 = both are constant.
         steps: Number of steps of the whole run.
         seed: Seed of the run.
 
@@ -44,6 +48,7 @@ class Plan:
     pool: Pool
     people: int
     pictures: int
+    added: int = 0
     synthetic: float = 0.5
     until: float = 0.75
     steps: int
@@ -53,6 +58,7 @@ class Plan:
         for key, low, high in (
             ("people", 1, math.inf),
             ("pictures", 1, math.inf),
+            ("added", 0, math.inf),
             ("steps", 1, math.inf),
             ("synthetic", 0, 0.5),
             ("until", 0, 1),
@@ -69,13 +75,19 @@ class Plan:
                 "pictures must be at least 2 with synthetic images, which are at most half of the "
                 f"images of a person; got {self.pictures}"
             )
-        counted = self.pool.labels if self.synthetic else self.pool.labels[~self.pool.synthetic]
-        if self.pictures > 1 and np.bincount(counted, minlength=1).max() <= 1:
+        mixed = self.synthetic or self.added
+        counted = self.pool.labels if mixed else self.pool.labels[~self.pool.synthetic]
+        if self.each > 1 and np.bincount(counted, minlength=1).max() <= 1:
             raise ValueError(
-                f"every identity has one image, but a batch takes {self.pictures} of each: they "
+                f"every identity has one image, but a batch takes {self.each} of each: they "
                 "would all be the same, and the triplet loss would be useless; add images, e.g. "
                 "with viewsynth generate, or set pictures to 1 to train on the identity loss alone"
             )
+
+    @property
+    def each(self) -> int:
+        """Number of images of each identity in a batch, with the added ones."""
+        return self.pictures + self.added
 
     @property
     def epoch(self) -> int:
@@ -83,10 +95,14 @@ class Plan:
         return math.ceil(self.pool.classes / self.people)
 
     def share(self, step: int) -> float:
-        """The expected share of synthetic images at a step."""
+        """The expected share of synthetic images at a step, where an identity has any."""
+        return self._expected(step) / self.each
+
+    def _expected(self, step: int) -> float:
+        """The expected number of synthetic images of an identity that has any."""
         done = step / max(self.steps - 1, 1)
         fall = 1.0 if self.until == 1 else min(1.0, max(0.0, (1 - done) / (1 - self.until)))
-        return self.synthetic * fall
+        return self.synthetic * fall * self.pictures + self.added * fall
 
     def batch(self, step: int) -> np.ndarray:
         """The images of a step, identity by identity, real ones first.
@@ -95,18 +111,18 @@ class Plan:
             step: Step of the run, >= 0.
 
         Returns:
-            Indices into the pool.  int64 [people * pictures]
+            Indices into the pool.  int64 [people * each]
         """
         rng = np.random.default_rng(seed_of(self.seed, "batch", step))
-        aim, most = self.share(step) * self.pictures, self.pictures // 2
+        aim, most = self._expected(step), self.pictures // 2 + self.added
         chosen = []
         for label in self._identities(step):
             groups, made = self._by_identity[label]
             # Rounded at random, so that the mean over the steps is the expected share.
             wanted = min(int(aim + rng.random()), most) if made else 0
-            real = _spread(groups, rng)[: self.pictures - wanted]
-            wanted = wanted if real else self.pictures
-            chosen += _fill(real, self.pictures - wanted)
+            real = _spread(groups, rng)[: self.each - wanted]
+            wanted = wanted if real else self.each
+            chosen += _fill(real, self.each - wanted)
             chosen += _fill(rng.permutation(made).tolist(), wanted)
         return np.array(chosen, np.int64)
 
@@ -130,8 +146,8 @@ class Plan:
                 f"{self.people} people in {parts} parts leave one a part, which has no negatives; "
                 "use more people or fewer parts"
             )
-        each = self.people // parts * self.pictures
-        return slice(number * each, (number + 1) * each)
+        size = self.people // parts * self.each
+        return slice(number * size, (number + 1) * size)
 
     def _identities(self, step: int) -> np.ndarray:
         """Labels of the identities of a step: each epoch goes through all in a random order."""

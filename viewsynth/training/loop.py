@@ -67,7 +67,7 @@ class Task(Protocol):
     advice: str
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of the trainable weights."""
+        """The optimizer of the trainable weights; a group may have a learning rate, "rate"."""
         ...
 
     def part(self, number: int, parts: int) -> slice:
@@ -172,7 +172,7 @@ class _State:
 
     @property
     def rate(self) -> float:
-        """The present learning rate."""
+        """The present learning rate, of the first group."""
         return self.optimizer.param_groups[0]["lr"]
 
     def step(self, step: int, batches: Sequence[Any]) -> dict[str, float]:
@@ -180,7 +180,8 @@ class _State:
         settings, task = self.task.settings, self.task
         self.model.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.rate * schedule(step, task.steps, settings.warmup)
+            rate = group.get("rate", settings.rate)
+            group["lr"] = rate * schedule(step, task.steps, settings.warmup)
         parts = [
             partial(task.losses, self.wrapped, self.average.model, batch, step, part)
             for batch, part in zip(batches, self.parts, strict=True)

@@ -125,7 +125,7 @@ def name_of(method: nn.Module) -> str:
     return type(method).__module__.rpartition(".")[2]
 
 
-def groups(model: nn.Module, decay: float) -> list[dict]:
+def groups(model: nn.Module, decay: float, head_rate: float | None = None) -> list[dict]:
     """Parameter groups for an optimizer: with and without weight decay.
 
     One-dimensional parameters (biases, normalisations, scales), position embeddings and learned
@@ -134,15 +134,19 @@ def groups(model: nn.Module, decay: float) -> list[dict]:
     Args:
         model: The module.
         decay: Weight decay of the other parameters.
+        head_rate: Learning rate of all parameters outside `model.backbone`, which then are groups
+            of their own, after the others, with it as "rate"; None = no such groups.
     """
-    parts: tuple[list, list] = [], []
+    parts: tuple[list, ...] = [], [], [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             free = parameter.ndim < 2 or name.endswith((*NO_DECAY, "position_embedding.weight"))
-            parts[free].append(parameter)
+            head = head_rate is not None and not name.startswith("backbone.")
+            parts[2 * head + free].append(parameter)
+    own = {"rate": head_rate}
     return [
-        {"params": part, "weight_decay": weight}
-        for part, weight in zip(parts, (decay, 0.0), strict=True)
+        {"params": part, "weight_decay": weight, **rate}
+        for part, weight, rate in zip(parts, (decay, 0.0) * 2, ({}, {}, own, own), strict=True)
         if part
     ]
 

@@ -39,9 +39,9 @@ class GeneratorOptimization(Optimization):
     steps: int = 20_000
     """Training steps of the whole run."""
     batch: int = 128
-    """Images per step, a multiple of `pictures`."""
+    """Images per step, a multiple of `pictures` plus data.added of the first stage."""
     pictures: int = 4
-    """Images of each person in a batch."""
+    """Images of each person in a batch, without those of data.added."""
     rate: float = 1e-4
     """Learning rate of AdamW after the warm-up; decays as a cosine."""
     warmup: int = 1000
@@ -57,8 +57,3 @@ class GeneratorOptimization(Optimization):
         super().__post_init__()
         check_range("optim.drop", self.drop, 0, 1)
         check_range("optim.pictures", self.pictures, 1, 1000)
-        if self.batch % self.pictures:
-            raise ValueError(
-                f"optim.batch must be a multiple of optim.pictures ({self.pictures}), got "
-                f"{self.batch}"
-            )
