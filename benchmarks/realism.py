@@ -22,13 +22,14 @@ import itertools
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import realism_measures as measures
+import realism_reid
 import tyro
 from identity_images import crop_files
 from identity_scores import InputError
@@ -114,14 +115,14 @@ BETWEEN = [
     ("Laplacian, log2", "sharpness", 1, 2),
     ("height of the person / crop", "tall", 1, 3),
 ]
-# What is drawn: title, figure, view.
+# What is drawn: title, figure, view or pair of views.
 DRAWN = (
     ("L* of upper garment, ground", "upper.L", "ground"),
     ("L* of lower garment, ground", "lower.L", "ground"),
     ("chroma of upper garment, ground", "upper.chroma", "ground"),
     ("L* range of upper garment, ground", "upper.range", "ground"),
-    ("L* range of upper garment, aerial", "upper.range", "aerial"),
-    ("L* 2 %, aerial", "look.low", "aerial"),
+    ("L* of garments between cameras, ground - ground", "garments.L", PAIRS["ground"]),
+    ("L* of garments between cameras, ground - aerial", "garments.L", PAIRS["aerial"]),
     ("Laplacian, ground", "look.laplacian", "ground"),
     ("Laplacian, aerial", "look.laplacian", "aerial"),
     ("person / crop, aerial", "framing.tall", "aerial"),
@@ -237,12 +238,12 @@ def read_all(shots: Sequence[Shot]) -> list[Crop]:
 
 
 def by_person(crops: Sequence[Crop], view: str, key: str) -> np.ndarray:
-    """The mean figure of each person's images in a view, NaN = none.  float64 [P]"""
+    """The mean figure of each person's images in a view, [P]; NaN = none."""
     found: dict[str, list[float]] = {}
     for crop in crops:
         if crop.shot.view == view:
             found.setdefault(crop.shot.pid, []).append(crop.figures.get(key, np.nan))
-    return np.array([measures._mean(values) for values in found.values()])
+    return np.array([measures.mean(values) for values in found.values()])
 
 
 def between(crops: Sequence[Crop], view: str) -> dict[str, np.ndarray]:
@@ -264,7 +265,7 @@ def between(crops: Sequence[Crop], view: str) -> dict[str, np.ndarray]:
         for key, value in measures.differences(one.figures, other.figures).items():
             found.setdefault(key, {}).setdefault(a.pid, []).append(value)
     means = {
-        key: np.array([measures._mean(values) for values in own.values()])
+        key: np.array([measures.mean(values) for values in own.values()])
         for key, own in found.items()
     }
     return {key: means.get(key, np.array([])) for _, key, *_ in BETWEEN}
@@ -292,7 +293,9 @@ def row_of(words: str, found: Sequence[tuple[float, float, float]], digits: int)
     """A row of values with intervals; bold = the interval does not touch the first column's."""
     cells = []
     for value, low, high in found:
-        cell = "-" if np.isnan(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        cell = (
+            "-" if np.isnan(value) else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        )
         apart = low > found[0][2] or high < found[0][1]
         cells.append(f"**{cell}**" if apart else cell)
     return f"| {words} | {' | '.join(cells)} |"
@@ -311,8 +314,9 @@ def lines(sets: Sequence[list[Crop]]) -> list[str]:
             columns = [shared(crops) for crops in sets]
             found.append(row("two people with one colour pair, %", columns, 100, 1))
     for view in VIEWS:
-        found.append(heading(f"Between cameras of a person, {PAIRS[view]}", len(sets)))
         apart = [between(crops, view) for crops in sets]
+        having = [f" {len(one['person.L'])} people" for one in apart]
+        found.append(f"| **Between cameras of a person, {PAIRS[view]}** |{' |'.join(having)} |")
         for words, key, factor, digits in BETWEEN:
             found.append(row(words, [one[key] for one in apart], factor, digits))
     return found
@@ -329,7 +333,9 @@ def counts(crops: Sequence[Crop]) -> str:
     for view in VIEWS:
         own = [crop for crop in crops if crop.shot.view == view]
         empty = sum(not crop.figures for crop in own)
-        parts.append(f"{len(own)} {view} images" + (f" ({empty} without a person)" if empty else ""))
+        parts.append(
+            f"{len(own)} {view} images" + (f" ({empty} without a person)" if empty else "")
+        )
     return f"{len({crop.shot.pid for crop in crops})} people, {', '.join(parts)}"
 
 
@@ -347,7 +353,8 @@ def draw(path: Path, names: Sequence[str], sets: Sequence[list[Crop]]) -> None:
     every = figure.subplots(3, 3).ravel()
     for axes, (title, key, view) in zip(every, DRAWN, strict=True):
         for n, crops in enumerate(sets):
-            values = by_person(crops, view, key)
+            paired = [one for one, words in PAIRS.items() if words == view]
+            values = between(crops, *paired)[key] if paired else by_person(crops, view, key)
             values = values[~np.isnan(values)]
             jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
             axes.plot(values, n + jitter, ".", color=f"C{n}", markersize=4, alpha=0.5)
@@ -375,13 +382,11 @@ def main() -> None:
     for name, crops in zip(names, sets, strict=True):
         sys.stdout.write(f"{name}: {counts(crops)}\n\n")
     sys.stdout.write(f"| | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n")
-    table: list[str] = lines(sets)
+    sys.stdout.write("\n".join(lines(sets)) + "\n")
     if config.reid:
-        import realism_reid
-
-        encode: Callable = realism_reid.encoder(config.reid)
-        table += realism_reid.lines(sets, encode, row, row_of, heading)
-    sys.stdout.write("\n".join(table) + "\n")
+        found = realism_reid.table(sets, realism_reid.encoder(config.reid))
+        rows = [heading("ReID network", len(sets)), *(row_of(*one) for one in found)]
+        sys.stdout.write("\n".join(rows) + "\n")
     if config.output:
         draw(config.output, names, sets)
 

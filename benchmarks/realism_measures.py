@@ -64,7 +64,7 @@ def regions(found: Parse) -> dict[str, np.ndarray]:
     person = found.mask > PERSON
     inner = ndimage.binary_erosion(person)
     points = found.points.astype(np.float64)
-    corners = [INDEX[f"{p}"] for p in ("left_shoulder", "right_shoulder", "right_hip", "left_hip")]
+    corners = [INDEX[p] for p in ("left_shoulder", "right_shoulder", "right_hip", "left_hip")]
     top, bottom = middle(points, "shoulder"), middle(points, "hip")
     along, across = _along(person.shape, top, bottom)
     upper = (_polygon(person.shape, points[corners]) | (across < BAND)) & _between(along, 0.15, 0.9)
@@ -272,8 +272,8 @@ def differences(one: dict[str, float], other: dict[str, float]) -> dict[str, flo
     found = {name: abs(one[key] - other[key]) for name, key in keys.items()}
     for axis in "Lab":
         apart = [abs(one[f"{p}.{axis}"] - other[f"{p}.{axis}"]) for p in ("upper", "lower")]
-        found[f"garments.{axis}"] = _mean(apart)
-    found["garments.delta_e"] = _mean([float(apart_in(one, other, p)) for p in ("upper", "lower")])
+        found[f"garments.{axis}"] = mean(apart)
+    found["garments.delta_e"] = mean([float(apart_in(one, other, p)) for p in ("upper", "lower")])
     found["sharpness"] = abs(np.log2(one["look.laplacian"] / other["look.laplacian"]))
     return {name: float(value) for name, value in found.items()}
 
@@ -283,7 +283,7 @@ def apart_in(one: dict[str, float], other: dict[str, float], part: str) -> np.nd
     return colours.delta_e(*(np.array([f[f"{part}.{k}"] for k in "Lab"]) for f in (one, other)))
 
 
-def _mean(values: list[float]) -> float:
+def mean(values: list[float]) -> float:
     """The mean without NaN; NaN if there is no value."""
     finite = [value for value in values if np.isfinite(value)]
     return float(np.mean(finite)) if finite else float("nan")
