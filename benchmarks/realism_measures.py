@@ -10,7 +10,9 @@ parts are small and simple, to be right rather than complete:
 - hair: of what is above the shoulders, the 35 % that is farthest from the hips; a cap counts;
 - skin: a disc around the nose of a person who faces the camera.
 
-All without the outermost pixel of the person. The bag, the arm or the coat before a part counts.
+All without the outermost pixel of the person. The bag, the arm or the coat before a part counts,
+and so does the error of the pose model, which grows with the elevation: above about 60 degrees the
+parts are often wrong. The elevations of filmed crops are unknown and may be lower than a world's.
 """
 
 from __future__ import annotations
