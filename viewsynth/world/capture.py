@@ -25,9 +25,6 @@ DEPTH = dict.fromkeys(bodies.KEYPOINTS, 0.10) | {
     **dict.fromkeys(("left_hip", "right_hip"), 0.17),
     **dict.fromkeys(("left_shoulder", "right_shoulder"), 0.13),
 }
-# Sides that a detector may cut off: (cumulative probability, index in (left, top, right, bottom),
-# largest share of the height or width).
-CUTS = ((0.06, 3, 0.22), (0.09, 1, 0.07), (0.13, 0, 0.18), (0.17, 2, 0.18))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,10 +173,10 @@ def photograph(
     frame = frame_camera(station, lens, target)
     pixels, _ = frame.project(torch.from_numpy(person.vertices)[None])
     body = torch.cat([pixels[0].amin(0), pixels[0].amax(0)]).double().numpy()
-    box = _detector_box(body, lens, rng)
+    numbers = revisions.of(revision)
+    box = _detector_box(body, lens, numbers.cuts, rng)
     size = (int(box[3] - box[1]), int(box[2] - box[0]))
     things = [person, *(solids.moved(*other) for other in others)]
-    numbers = revisions.of(revision)
     shares = (numbers.front, numbers.behind)
     things += props.sample_props(rng, station.azimuth, station.elevation, shares)
     crop = frame.window(torch.from_numpy(box).float()[None], size)
@@ -191,7 +188,7 @@ def photograph(
     behind, _ = background.render(place, *_pixel_rays(crop), angle, light.ground)
     radiance += behind.reshape(*size, 3) * (1 - share)[..., None]
     return Photo(
-        image=sensor.sense(radiance, lens, place.level, rng),
+        image=sensor.sense(radiance, lens, place.level, rng, place.glare),
         labels=labels,
         keypoints=_keypoints(person.keypoints, crop, samples),
         box=tuple(float(v) for v in box),
@@ -203,12 +200,15 @@ def photograph(
     )
 
 
-def _detector_box(body: np.ndarray, lens: sensor.Lens, rng: np.random.Generator) -> np.ndarray:
+def _detector_box(
+    body: np.ndarray, lens: sensor.Lens, cuts: tuple, rng: np.random.Generator
+) -> np.ndarray:
     """A detector's box around a person: rarely exact, and sometimes it cuts off a part.
 
     Args:
         body: Bounding box of the person: left, top, right, bottom, pixels.  [4]
         lens: The camera's lens.
+        cuts: See `revisions.Revision`.
         rng: Generator of this image.
 
     Returns:
@@ -217,7 +217,7 @@ def _detector_box(body: np.ndarray, lens: sensor.Lens, rng: np.random.Generator)
     side = np.array([body[2] - body[0], body[3] - body[1]])
     margin = rng.uniform(0.01, 0.08) + lens.room + rng.normal(0, 0.018, 4)
     draw, cut = rng.random(), rng.uniform(0.05, 1.0)
-    for chance, edge, most in CUTS:
+    for chance, edge, most in cuts:
         if draw < chance:
             margin[edge] = -cut * most
             break

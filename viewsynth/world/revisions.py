@@ -29,7 +29,10 @@ class Revision:
         companions: Largest number of other people in an image.
         weathers: Shares of `scenes.WEATHERS`.
         low_sun: Lowest height of the sun, degrees.
+        glare: Mean of `scenes.Place.glare`.
         drone_pixels: Range of the height of people in a drone's image, pixels.
+        cuts: Sides that a detector may cut off: (cumulative probability, index in (left, top,
+            right, bottom), largest share of the height or width).
         front, behind: Share of images with something between camera and person, and behind.
     """
 
@@ -39,7 +42,9 @@ class Revision:
     companions: int
     weathers: tuple[float, float, float, float]
     low_sun: float
+    glare: float
     drone_pixels: tuple[float, float]
+    cuts: tuple[tuple[float, int, float], ...]
     front: float
     behind: float
 
@@ -52,18 +57,22 @@ REVISIONS = {
         companions=1,
         weathers=(0.42, 0.22, 0.28, 0.08),
         low_sun=24,
+        glare=0.0,
         drone_pixels=(28.0, 150.0),
+        cuts=((0.06, 3, 0.22), (0.09, 1, 0.07), (0.13, 0, 0.18), (0.17, 2, 0.18)),
         front=0.1,
         behind=0.16,
     ),
     2: Revision(
-        alike=0.12,
+        alike=0.16,
         teams=6,
         company=0.36,
         companions=2,
         weathers=(0.42, 0.2, 0.28, 0.1),
         low_sun=14,
-        drone_pixels=(26.0, 115.0),
+        glare=0.07,
+        drone_pixels=(26.0, 105.0),
+        cuts=((0.13, 3, 0.32), (0.16, 1, 0.09), (0.20, 0, 0.2), (0.24, 2, 0.2)),
         front=0.15,
         behind=0.3,
     ),

@@ -28,7 +28,18 @@ WALK = 6  # images that a camera takes of one walk; then another walk begins
 GROUND_PIXELS = (80.0, 260.0)  # height of people in the image of a ground camera
 QUERIES = (2, 3)  # positions in a person's plan that become queries, one aerial, one ground
 # Fields of a place that depend on the time of day.
-LIGHT = ("weather", "sun", "sun_light", "sky_light", "penumbra", "dapple", "cover", "haze", "level")
+LIGHT = (
+    "weather",
+    "sun",
+    "sun_light",
+    "sky_light",
+    "penumbra",
+    "dapple",
+    "cover",
+    "haze",
+    "level",
+    "glare",
+)
 # Elevations of the three drones of an instant, degrees, and the cameras they are chosen from.
 BINS = {(25.0, 47.0): (2, 3), (47.0, 68.0): (4,), (68.0, 90.0): (5, 1)}
 
@@ -99,11 +110,13 @@ def lens(seed: int, number: int, revision: int = revisions.NEWEST) -> sensor.Len
     rng, platform = _rng(seed, "lens", number), CAMERAS[number - 1].platform
     if revision == 1:
         return sensor.sample_lens(rng, platform, revision)
-    # Each rig has bright and dark cameras of each platform.
+    # Latin hypercube: the cameras of a platform cover the range of each parameter in every rig.
     alike = [camera.number for camera in CAMERAS if camera.platform == platform]
-    order = _rng(seed, "exposure", platform).permutation(len(alike))
-    quantile = (order[alike.index(number)] + rng.uniform(0.2, 0.8)) / len(alike)
-    return sensor.sample_lens(rng, platform, revision, quantile)
+    quantiles = {}
+    for name in (*sensor.RANGES[revision], "exposure"):
+        order = _rng(seed, "latin", platform, name).permutation(len(alike))
+        quantiles[name] = float(order[alike.index(number)] + rng.uniform(0.1, 0.9)) / len(alike)
+    return sensor.sample_lens(rng, platform, revision, quantiles)
 
 
 # ---- splits ----------------------------------------------------------------------------------

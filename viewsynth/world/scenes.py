@@ -21,7 +21,7 @@ from viewsynth.world.grounds import Ground
 from viewsynth.world.noise import noise
 
 WEATHERS = ("sun", "hazy", "overcast", "dusk")
-# Grounds from which one is chosen, by revision, repeated by how often surveillance cameras see them.
+# Grounds from which one is chosen, by revision; repeated by how often cameras see them.
 USUAL_1 = (
     *("paving", "slabs", "flagstones", "flagstones", "planks", "tiles", "concrete", "concrete"),
     *("asphalt", "asphalt", "crossing", "grass", "sand"),
@@ -53,6 +53,7 @@ class Place:
         haze: Share of light that the air adds per 100 m.
         level: Light relative to daylight; below 1 cameras raise their gain.
         salt: Seed of the clouds and of the leaf shadows.
+        glare: Share of the light that lens and air scatter over an image of this hour.
         at: Position of the person in the place, metres (x, z).
         heading: Direction that the person faces in the place, degrees from +z towards +x.
     """
@@ -72,6 +73,7 @@ class Place:
     salt: int
     at: tuple[float, float] = (0.0, 0.0)
     heading: float = 0.0
+    glare: float = 0.0
 
     def turn(self) -> np.ndarray:
         """Rotation from the person's frame to the frame of the place, float32 [3, 3]."""
@@ -138,6 +140,7 @@ def sample_place(
         weather=weather,
         salt=int(rng.integers(1 << 20)),
         **_light(rng, weather, numbers.low_sun),
+        glare=min(float(rng.exponential(numbers.glare)), 0.4) if numbers.glare else 0.0,
     )
 
 

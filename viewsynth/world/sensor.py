@@ -22,6 +22,7 @@ PLATFORMS = ("drone", "cctv", "wearable")
 LUMA = np.float32([0.299, 0.587, 0.114])
 KEY = 0.25  # mean linear light that automatic exposure aims at
 CURVE = 4096  # entries of the tone curve
+VEILED = 0.45  # largest share of light that is scattered
 # Ranges of the parameters of `Lens` for each of `PLATFORMS`, in the order in which they are
 # sampled. All are uniform but `veil`, whose density falls with its value. Those of revision 2
 # are as wide as filmed crops differ between cameras of one person.
@@ -44,7 +45,7 @@ RANGES_2 = RANGES_1 | {
     "veil": ((0, 0.26), (0, 0.40), (0, 0.26)),
     "contrast": ((-0.1, 0.75), (-0.2, 0.7), (0.0, 0.85)),
     "saturation": ((0.6, 1.15), (0.6, 1.15), (0.75, 1.25)),
-    "sharp": ((0.6, 1.3), (0.6, 1.4), (0.6, 1.3)),
+    "sharp": ((0.75, 1.35), (0.6, 1.4), (0.6, 1.3)),
     "sharpening": ((0.3, 2.4), (0.2, 1.8), (0.3, 2.0)),
     "coring": ((0.0, 0.05), (0.01, 0.06), (0.01, 0.05)),
     "motion": ((0.1, 0.7), (0.2, 0.9), (0.3, 1.4)),
@@ -55,10 +56,10 @@ RANGES = {1: RANGES_1, 2: RANGES_2}
 # Mean and standard deviation of the logarithm of the exposure.
 EXPOSURE = {
     1: {"drone": (0.08, 0.12), "cctv": (0.08, 0.12), "wearable": (0.15, 0.20)},
-    2: {"drone": (0.0, 0.34), "cctv": (-0.08, 0.42), "wearable": (0.42, 0.42)},
+    2: {"drone": (0.0, 0.38), "cctv": (-0.08, 0.42), "wearable": (0.36, 0.38)},
 }
 # Standard deviations: white balance along warm-cold and green-magenta, exposure between images.
-CAST = {1: (0.05, 0.015, 0.08), 2: (0.065, 0.025, 0.17)}
+CAST = {1: (0.05, 0.015, 0.08), 2: (0.065, 0.025, 0.20)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ def sample_lens(
     rng: np.random.Generator,
     platform: str,
     revision: int = revisions.NEWEST,
-    quantile: float | None = None,
+    quantiles: dict[str, float] | None = None,
 ) -> Lens:
     """Sample the lens of a camera.
 
@@ -117,7 +118,8 @@ def sample_lens(
         rng: Generator of this camera.
         platform: One of `PLATFORMS`.
         revision: Of the world.
-        quantile: Where the exposure lies among those of all cameras, in (0, 1); None = random.
+        quantiles: Where the parameters of `RANGES` and "exposure" lie in their distributions, each
+            in (0, 1); None = random.
 
     Returns:
         The lens.
@@ -137,20 +139,21 @@ def sample_lens(
     values = {}
     for name, ranges in RANGES[revision].items():
         low, high = ranges[PLATFORMS.index(platform)]
-        match name:
-            case "veil":
-                values[name] = high * rng.uniform(0, 1) ** 2
-            case "jpeg":
-                values[name] = int(rng.integers(low, high))
-            case _:
-                values[name] = rng.uniform(low, high)
+        if name == "jpeg" and quantiles is None:
+            values[name] = int(rng.integers(low, high))
+            continue
+        share = quantiles[name] if quantiles else rng.random()
+        value = low + (high - low) * (share**2 if name == "veil" else share)
+        values[name] = int(value) if name == "jpeg" else value
     mean, spread = EXPOSURE[revision][platform]
-    normal = rng.standard_normal() if quantile is None else float(special.ndtri(quantile))
+    normal = float(special.ndtri(quantiles["exposure"])) if quantiles else rng.standard_normal()
     gain = white * math.exp(mean + spread * normal)
     return Lens(frame=frame, gain=tuple(float(g) for g in gain), drift=drift, **values)
 
 
-def sense(light: np.ndarray, lens: Lens, level: float, rng: np.random.Generator) -> np.ndarray:
+def sense(
+    light: np.ndarray, lens: Lens, level: float, rng: np.random.Generator, glare: float = 0.0
+) -> np.ndarray:
     """Apply the sensor model to an image.
 
     Source: ours.
@@ -160,6 +163,7 @@ def sense(light: np.ndarray, lens: Lens, level: float, rng: np.random.Generator)
         lens: The camera's lens.
         level: Light of the place relative to daylight; less light means more noise.
         rng: Generator of this image.
+        glare: Share of the light that is scattered in addition to the lens's `veil`.
 
     Returns:
         sRGB.  uint8 [H, W, 3]
@@ -169,7 +173,9 @@ def sense(light: np.ndarray, lens: Lens, level: float, rng: np.random.Generator)
     key = float(np.minimum(planes, 1.5).mean())
     exposure = drift * float(np.clip((KEY / max(key, 1e-3)) ** lens.auto, 0.4, 2.6))
     planes = _optics(planes, lens, rng)
-    planes += np.float32(lens.veil) * (planes.mean((1, 2), keepdims=True) + 0.1 - planes)
+    planes += np.float32(min(lens.veil + glare, VEILED)) * (
+        planes.mean((1, 2), keepdims=True) + 0.1 - planes
+    )
     planes *= (np.float32(lens.gain) * np.float32(exposure))[:, None, None]
     planes = _noisy(planes, lens.noise * min(3.0, level**-0.4), rng)
     developed = _developed(planes, lens)

@@ -18,7 +18,7 @@ from viewsynth.world import cloth, outfits
 from viewsynth.world.colours import Table, sample_colour, table
 from viewsynth.world.outfits import Garment, Outfit
 
-SEASON = table("summer 36, mild 32, winter 32")
+SEASON = table("summer 32, mild 32, winter 36")
 # Colour of the upper and of the lower body, shares in per cent; "many" = labelled with no colour.
 UPPER = {
     ("summer", False): table(
