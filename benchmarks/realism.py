@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the crops of a rendered world differ from filmed crops.
 
-    python benchmarks/realism.py AIR GROUND WORLD [WORLD ...] [--people 60] [--reid FOLDER]
+    python benchmarks/realism.py AIR GROUND WORLD [WORLD ...] [--people 60] [--reid FOLDER ...]
 
 AIR/<pid>/*.png or *.jpg are true aerial crops, GROUND/<pid>/ ground crops of the same people. They
 are yours: none are part of the project, and no image is written. Each WORLD is a folder of
@@ -12,7 +12,7 @@ Every image is scaled to a height of 128 pixels; `realism_measures.py` says what
 table has means over people (of the means of each person) and their 95 % bootstrap intervals; a
 value of a world is bold if its interval and that of the filmed crops do not overlap. Between
 cameras: all pairs of images of a person by different cameras; each filmed file counts as a camera
-of its own, although some may be of one. With `--reid`, a backbone folder of `viewsynth convert`,
+of its own, although some may be of one. With `--reid`, backbone folders of `viewsynth convert`,
 the table ends with the measures of `realism_reid.py`. `--output` draws the main quantities.
 """
 
@@ -141,7 +141,7 @@ class Config:
     """Folders of `viewsynth world`."""
     people: int = 60
     """Number of people of each world."""
-    reid: Path | None = None
+    reid: tuple[Path, ...] = ()
     """Folder of a ReID backbone."""
     output: Path | None = None
     """File of the figure, .svg or .png."""

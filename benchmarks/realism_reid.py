@@ -40,23 +40,26 @@ RETRIEVAL = (  # words, factor, digits
 )
 
 
-def encoder(folder: Path) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """The features of a backbone: images, uint8 [H, W, 3] each -> float64 [N, D] of unit length.
+def encoder(folders: Sequence[Path]) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """The features of backbones: images, uint8 [H, W, 3] each -> float64 [N, D] of unit length.
 
     Args:
-        folder: A backbone, see `viewsynth convert`.
+        folders: Backbones, see `viewsynth convert`; features of unit length are concatenated.
     """
     from viewsynth.reid import encoders
 
-    network = encoders.load(str(folder))
+    networks = [encoders.load(str(folder)) for folder in folders]
 
     def encode(images: Sequence[np.ndarray]) -> np.ndarray:
-        rows = []
-        for first in range(0, len(images), BATCH):
-            some = [resized(image, network.size) for image in images[first : first + BATCH]]
-            pixels = torch.from_numpy(np.stack(some))
-            rows.append((network.encode(pixels) + network.encode(pixels.flip(2))).numpy())
-        return unit(np.concatenate(rows).astype(np.float64))
+        parts = []
+        for network in networks:
+            rows = []
+            for first in range(0, len(images), BATCH):
+                some = [resized(image, network.size) for image in images[first : first + BATCH]]
+                pixels = torch.from_numpy(np.stack(some))
+                rows.append((network.encode(pixels) + network.encode(pixels.flip(2))).numpy())
+            parts.append(unit(np.concatenate(rows).astype(np.float64)))
+        return unit(np.concatenate(parts, 1))
 
     return encode
 
@@ -179,17 +182,18 @@ def table(sets: Sequence[list], encode: Callable) -> list[tuple[str, list, int]]
     people = [list(one["ground"]) for one in every]
     none = np.zeros((0, 1))
     sizes = [len(own) for own in every[0]["ground"].values()]
-    values = [
-        retrieval(
-            [one["aerial"].get(pid, none) for pid in pids],
-            [one["ground"][pid] for pid in pids],
-            sizes if one is not every[0] else (),
-        )
-        for one, pids in zip(every, people, strict=True)
-    ]
-    for column, (words, factor, digits) in enumerate(RETRIEVAL):
-        cells = [metrics.interval(factor * one[:, column]) for one in values]
-        found.append((f"aerial -> ground, {words}", cells, digits))
+    for what, limits in (("like the filmed", sizes), ("of all", ())):
+        values = [
+            retrieval(
+                [one["aerial"].get(pid, none) for pid in pids],
+                [one["ground"][pid] for pid in pids],
+                limits if one is not every[0] else (),
+            )
+            for one, pids in zip(every, people, strict=True)
+        ]
+        for column, (words, factor, digits) in enumerate(RETRIEVAL):
+            cells = [metrics.interval(factor * one[:, column]) for one in values]
+            found.append((f"aerial -> ground, gallery {what}: {words}", cells, digits))
     for view in ("ground", "aerial"):
         real, *made = [list(one[view].values()) for one in every]
         probes = [probe(real, one) for one in made]

@@ -65,10 +65,12 @@ def test_commands_accept_every_line(benchmark, preset):
 def test_arms_differ_in_their_data_only(benchmark, preset):
     first, chains, _ = planned(benchmark, preset)
     trained = [parsed(chain[0]) for chain in chains]
-    own = {"views", "synthetic", "weight", "per_person", "repeat"}
+    own = {"views", "synthetic", "weight", "per_person", "repeat", "share", "added"}
     for one in trained:
         allowed = {f"data.{key}" for key in own} | {"output", "seed"}
-        allowed |= {"augment.degrade", "augment.perspective"}
+        allowed |= {"augment.degrade", "augment.perspective", "pictures"}
+        if preset.stem == "small_osnet":
+            allowed |= {"optim.rate", "optim.head_rate"}  # of the untouched network
         found = config.differences(config.to_dict(trained[0]), config.to_dict(one))
         assert {key for key, _, _ in found} <= allowed
         assert one.data.validation == 0 and one.data.root == parsed(first[0]).output
@@ -100,6 +102,17 @@ def test_all_small_arms_reuse_the_runs_of_small(benchmark):
     assert all(line in more for line in first) and all(chain in arms for chain in chains)
     _, full, _ = planned(benchmark, ROOT / "configs/benchmark/full.yaml")
     assert [chain[1][-1] for chain in arms] == [chain[1][-1] for chain in full]
+
+
+def test_added_images_have_a_control_of_equal_batches(benchmark):
+    _, small, _ = planned(benchmark, ROOT / "configs/benchmark/small.yaml")
+    for name in ("small_added", "small_vit"):
+        _, chains, _ = planned(benchmark, ROOT / f"configs/benchmark/{name}.yaml")
+        arms = {chain[1][chain[1].index("--method") + 1]: parsed(chain[0]) for chain in chains}
+        added, control = arms["g-six"], arms["f-six"]
+        assert added.pictures + added.data.added == control.pictures and added.data.share == 0
+        shared = [chain for chain in chains if chain in small]
+        assert len(shared) == (12 if name == "small_added" else 0)
 
 
 def test_the_repair_arms_reuse_the_runs_of_small(benchmark):

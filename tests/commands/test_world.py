@@ -128,7 +128,7 @@ def test_kills_and_workers_give_the_same_bytes(undisturbed, tmp_path, capfd):
     stray.parent.mkdir(parents=True, exist_ok=True)
     stray.touch()
     (output / ".tmp-of-a-killed-write").touch()
-    settings = {"seed": 0, "chunk": 1, "code": code_digest(*world.CODE)}
+    settings = {"seed": 0, "revision": 2, "chunk": 1, "code": code_digest(*world.CODE)}
     (output / "world.json").write_text(json.dumps({"format": 1, "settings": settings}))
     assert run(output, "--workers", "2") == 0
     assert content(output) == content(undisturbed)

@@ -109,7 +109,10 @@ def test_places_are_reproducible_and_differ():
     assert first.ground.kind == second.ground.kind and np.array_equal(first.sun, second.sun)
     places = [scenes.sample_place(rng(n)) for n in range(150)]
     assert {p.weather for p in places} == set(scenes.WEATHERS)
-    assert {p.ground.kind for p in places} == set(grounds.GROUNDS)
+    for revision in (1, 2):
+        places = [scenes.sample_place(rng(n), revision=revision) for n in range(150)]
+        assert {p.ground.kind for p in places} == set(scenes.USUAL[revision])
+    assert set(scenes.USUAL_1) == set(grounds.GROUNDS)
     assert {w.kind for p in places for w in p.walls} == set(backdrops.WALLS)
 
 
