@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from viewsynth import cameras
-from viewsynth.world import LABELS, capture, lights, props, revisions, scenes, sensor, solids
+from viewsynth.world import LABELS, capture, lights, props, scenes, sensor, solids
 
-CUTS = revisions.of(2).cuts
 OCCLUDER, TOP = LABELS.index("occluder"), LABELS.index("top")
 HALF = np.float32([0.25, 0.85, 0.15])  # half sizes of the box, metres
 
@@ -219,7 +218,7 @@ def test_parts_outside_the_crop_count_as_occluded():
 )
 def test_boxes_are_whole_pixels_in_the_frame(left, top, width, height, seed):
     body = np.array([left, top, left + width, top + height])
-    box = capture._detector_box(body, lens(frame=(1080, 1920)), CUTS, rng(seed))
+    box = capture._detector_box(body, lens(frame=(1080, 1920)), rng(seed))
     assert np.array_equal(box, np.round(box))
     assert (box[:2] >= 0).all() and box[2] <= 1920 and box[3] <= 1080
     assert (box[2:] - box[:2] >= 8).all()
@@ -228,7 +227,7 @@ def test_boxes_are_whole_pixels_in_the_frame(left, top, width, height, seed):
 def test_some_boxes_cut_off_a_side():
     body, cut = np.array([800.0, 300, 900, 600]), np.zeros(4)
     for seed in range(2000):
-        box = capture._detector_box(body, lens(frame=(1080, 1920)), CUTS, rng(seed))
+        box = capture._detector_box(body, lens(frame=(1080, 1920)), rng(seed))
         cut += (box - body) * [1, 1, -1, -1] > 4
     assert (cut / 2000 > 0.01).all() and (cut / 2000 < 0.15).all(), cut
 

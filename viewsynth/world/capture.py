@@ -173,10 +173,10 @@ def photograph(
     frame = frame_camera(station, lens, target)
     pixels, _ = frame.project(torch.from_numpy(person.vertices)[None])
     body = torch.cat([pixels[0].amin(0), pixels[0].amax(0)]).double().numpy()
-    numbers = revisions.of(revision)
-    box = _detector_box(body, lens, numbers.cuts, rng)
+    box = _detector_box(body, lens, rng)
     size = (int(box[3] - box[1]), int(box[2] - box[0]))
     things = [person, *(solids.moved(*other) for other in others)]
+    numbers = revisions.of(revision)
     shares = (numbers.front, numbers.behind)
     things += props.sample_props(rng, station.azimuth, station.elevation, shares)
     crop = frame.window(torch.from_numpy(box).float()[None], size)
@@ -200,15 +200,12 @@ def photograph(
     )
 
 
-def _detector_box(
-    body: np.ndarray, lens: sensor.Lens, cuts: tuple, rng: np.random.Generator
-) -> np.ndarray:
+def _detector_box(body: np.ndarray, lens: sensor.Lens, rng: np.random.Generator) -> np.ndarray:
     """A detector's box around a person: rarely exact, and sometimes it cuts off a part.
 
     Args:
         body: Bounding box of the person: left, top, right, bottom, pixels.  [4]
         lens: The camera's lens.
-        cuts: See `revisions.Revision`.
         rng: Generator of this image.
 
     Returns:
@@ -217,7 +214,7 @@ def _detector_box(
     side = np.array([body[2] - body[0], body[3] - body[1]])
     margin = rng.uniform(0.01, 0.08) + lens.room + rng.normal(0, 0.018, 4)
     draw, cut = rng.random(), rng.uniform(0.05, 1.0)
-    for chance, edge, most in cuts:
+    for chance, edge, most in lens.cuts:
         if draw < chance:
             margin[edge] = -cut * most
             break

@@ -31,8 +31,6 @@ class Revision:
         low_sun: Lowest height of the sun, degrees.
         glare: Mean of `scenes.Place.glare`.
         drone_pixels: Range of the height of people in a drone's image, pixels.
-        cuts: Sides that a detector may cut off: (cumulative probability, index in (left, top,
-            right, bottom), largest share of the height or width).
         front, behind: Share of images with something between camera and person, and behind.
     """
 
@@ -44,7 +42,6 @@ class Revision:
     low_sun: float
     glare: float
     drone_pixels: tuple[float, float]
-    cuts: tuple[tuple[float, int, float], ...]
     front: float
     behind: float
 
@@ -59,7 +56,6 @@ REVISIONS = {
         low_sun=24,
         glare=0.0,
         drone_pixels=(28.0, 150.0),
-        cuts=((0.06, 3, 0.22), (0.09, 1, 0.07), (0.13, 0, 0.18), (0.17, 2, 0.18)),
         front=0.1,
         behind=0.16,
     ),
@@ -70,9 +66,8 @@ REVISIONS = {
         companions=2,
         weathers=(0.42, 0.2, 0.28, 0.1),
         low_sun=14,
-        glare=0.09,
+        glare=0.015,
         drone_pixels=(34.0, 100.0),
-        cuts=((0.13, 3, 0.32), (0.16, 1, 0.09), (0.20, 0, 0.2), (0.24, 2, 0.2)),
         front=0.15,
         behind=0.3,
     ),

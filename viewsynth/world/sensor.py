@@ -42,9 +42,9 @@ RANGES_1 = {
     "jpeg": ((52, 82), (48, 80), (50, 84)),
 }
 RANGES_2 = RANGES_1 | {
-    "veil": ((0, 0.34), (0, 0.44), (0, 0.30)),
-    "contrast": ((-0.1, 0.75), (-0.2, 0.7), (0.0, 0.85)),
-    "saturation": ((0.55, 1.1), (0.55, 1.1), (0.75, 1.25)),
+    "veil": ((0, 0.10), (0, 0.22), (0, 0.14)),
+    "contrast": ((0.0, 1.0), (-0.1, 0.9), (0.1, 1.0)),
+    "saturation": ((0.55, 1.1), (0.65, 1.2), (0.8, 1.3)),
     "sharp": ((0.65, 1.15), (0.6, 1.4), (0.6, 1.3)),
     "sharpening": ((0.3, 2.4), (0.2, 1.8), (0.3, 2.0)),
     "coring": ((0.0, 0.05), (0.01, 0.06), (0.01, 0.05)),
@@ -55,10 +55,15 @@ RANGES = {1: RANGES_1, 2: RANGES_2}
 # Mean and standard deviation of the logarithm of the exposure.
 EXPOSURE = {
     1: {"drone": (0.08, 0.12), "cctv": (0.08, 0.12), "wearable": (0.15, 0.20)},
-    2: {"drone": (0.0, 0.44), "cctv": (-0.08, 0.42), "wearable": (0.36, 0.38)},
+    2: {"drone": (-0.25, 0.55), "cctv": (-0.40, 0.58), "wearable": (0.25, 0.55)},
 }
+# Sides that a detector may cut off: (cumulative probability, index in (left, top, right, bottom),
+# largest share of the height or width). Of revision 2: of ground cameras and of drones.
+CUTS_1 = ((0.06, 3, 0.22), (0.09, 1, 0.07), (0.13, 0, 0.18), (0.17, 2, 0.18))
+CUTS_GROUND = ((0.06, 3, 0.25), (0.08, 1, 0.07), (0.11, 0, 0.18), (0.14, 2, 0.18))
+CUTS_DRONE = ((0.22, 3, 0.36), (0.26, 1, 0.10), (0.31, 0, 0.22), (0.36, 2, 0.22))
 # Standard deviations: white balance along warm-cold and green-magenta, exposure between images.
-CAST = {1: (0.05, 0.015, 0.08), 2: (0.065, 0.025, 0.20)}
+CAST = {1: (0.05, 0.015, 0.08), 2: (0.065, 0.025, 0.24)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +88,7 @@ class Lens:
         jpeg: Quality of the camera's own compression.
         room: Margin that its detector leaves around a person, as a share of the person's height,
             in addition to that of all detectors.
+        cuts: Sides that its detector cuts off, see `CUTS_1`.
         drift: Standard deviation of the logarithm of the exposure between images.
     """
 
@@ -102,6 +108,7 @@ class Lens:
     motion: float
     jpeg: int
     room: float = 0.0
+    cuts: tuple[tuple[float, int, float], ...] = CUTS_1
     drift: float = 0.08
 
 
@@ -147,6 +154,8 @@ def sample_lens(
     mean, spread = EXPOSURE[revision][platform]
     normal = float(special.ndtri(quantiles["exposure"])) if quantiles else rng.standard_normal()
     gain = white * math.exp(mean + spread * normal)
+    if revision > 1:
+        values["cuts"] = CUTS_DRONE if platform == "drone" else CUTS_GROUND
     return Lens(frame=frame, gain=tuple(float(g) for g in gain), drift=drift, **values)
 
 

@@ -68,11 +68,11 @@ SKIRT = 0.30  # share of women in a skirt or dress in summer
 
 # Shades by label; "dark denim" and the like are `colours.NAMED`.
 SHADES = {
-    "black": table("black 74, dark grey 13, navy blue 9, dark brown 2, dark green 2"),
-    "white": table("white 80, cream 12, light grey 8"),
+    "black": table("black 84, dark grey 7, navy blue 6, dark brown 2, dark green 1"),
+    "white": table("white 86, cream 8, light grey 6"),
     "pale": table("khaki 36, beige 40, cream 12, white 12"),
-    "grey": table("grey 42, dark grey 26, light grey 32"),
-    "blue": table("navy blue 30, dark blue 25, blue 23, light blue 22"),
+    "grey": table("grey 46, dark grey 24, light grey 30"),
+    "blue": table("navy blue 34, dark blue 26, blue 20, light blue 20"),
     "red": table("red 42, burgundy 26, pink 14, orange 12, bright pink 6"),
     "pink": table("pink 60, burgundy 20, red 20"),
     "purple": table("purple 35, lilac 35, pink 30"),
