@@ -3,11 +3,13 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from viewsynth.commands import world
+from viewsynth import config
+from viewsynth.commands import train, world
 from viewsynth.world import people, revisions, rig, sensor, shots
 from viewsynth.world.rows import person_row
 
@@ -35,6 +37,21 @@ def test_another_revision_is_refused_in_the_folder_of_a_world(tmp_path):
         world.run(world.Config(**one, output=tmp_path))
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.jpg")}
     assert json.loads((tmp_path / "world.json").read_text())["settings"]["revision"] == 1
+
+
+def test_a_world_of_another_revision_is_refused_by_a_run_that_was_begun(tmp_path):
+    size = {"people": 4, "images_per_person": 4, "instants": 0, "workers": 1}
+    root, output = tmp_path / "world", tmp_path / "run"
+    argv = ["--data.name", "world", "--data.root", root, "--model.backbone", "small"]
+    argv += ["--model.size", 32, 16, "--people", 2, "--pictures", 2, "--steps", 2, "--every", 1]
+    argv += ["--data.validation", 0, "--device", "cpu", "--cache", "none", "--output", output]
+    asked = config.parse(train.Config, [str(token) for token in argv], "train")
+    world.run(world.Config(**size, revision=1, output=root))
+    assert train.run(asked) == 0
+    shutil.rmtree(root)
+    world.run(world.Config(**size, output=root))
+    with pytest.raises(ValueError, match="changed .*Cam"):
+        train.run(asked)
 
 
 def test_revision_1_renders_what_it_always_did():

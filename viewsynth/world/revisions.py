@@ -67,7 +67,7 @@ REVISIONS = {
         weathers=(0.42, 0.2, 0.28, 0.1),
         low_sun=14,
         glare=0.015,
-        drone_pixels=(34.0, 100.0),
+        drone_pixels=(36.0, 105.0),
         front=0.15,
         behind=0.3,
     ),
