@@ -47,7 +47,7 @@ def instant(tmp_path_factory):
     folder = tmp_path_factory.mktemp("instant")
     with ThreadPoolExecutor(1) as pool:
         files = Writer(folder, pool)
-        person, rows = writer._person(writer.PersonTask(1, (0, 0), (0, 1)), 0, files.put)
+        person, rows = writer._person(writer.PersonTask(1, (0, 0), (0, 1)), 0, 2, files.put)
         files.finish()
     return folder, person, rows
 

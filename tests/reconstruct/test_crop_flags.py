@@ -28,6 +28,7 @@ def rendered(posture: str, count: int = 4, **more) -> list[np.ndarray]:
                 elevation=8,
                 azimuth=(75, 20)[number % 2],
                 height=200,
+                revision=1,
                 **more,
             ),
         ).image

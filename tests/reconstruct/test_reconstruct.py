@@ -28,6 +28,7 @@ def rendered() -> dict[tuple[int, str], shots.RenderedShot]:
         shots.SimpleShot(name="raised", elevation=15, azimuth=20, height=180),
         shots.SimpleShot(name="high", elevation=30, azimuth=160, height=180),
     )
+    asked = tuple(dataclasses.replace(shot, revision=1) for shot in asked)  # known people
     return {(int(p.pid), p.shot.name): p for p in shots.render(3, seed=3, shots=asked)}
 
 

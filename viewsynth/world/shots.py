@@ -259,7 +259,7 @@ class SimpleShot:
         distance: From the camera to the target, metres.
         height: Height of a standing person seen at elevation 0, margins included, pixels.
         moment: Shots of one moment show the same pose; "" = a moment of its own.
-        posture: See `Shot`.
+        posture, revision: See `Shot`.
     """
 
     name: str
@@ -272,6 +272,7 @@ class SimpleShot:
     height: int = 240
     moment: str = ""
     posture: str = ""
+    revision: int = revisions.NEWEST
 
 
 SHOTS = (
@@ -318,7 +319,7 @@ def render_one(number: int, seed: int, simple: SimpleShot) -> RenderedShot:
     camid = simple.camid or simple.name
     rng = _rng(seed, "one", number, simple.name)
     azimuth = (simple.azimuth + rng.uniform(-1, 1) * simple.jitter) % 360
-    lens = sensor.sample_lens(_rng(seed, "lens", camid), simple.platform)
+    lens = sensor.sample_lens(_rng(seed, "lens", camid), simple.platform, simple.revision)
     # A person of 1.75 m with margins of a tenth is `height` pixels high.
     focal = simple.height * simple.distance / 1.95
     rows = round(2 * focal * math.tan(math.radians(lens.vfov) / 2))
@@ -334,9 +335,10 @@ def render_one(number: int, seed: int, simple: SimpleShot) -> RenderedShot:
         platform=simple.platform,
         station=station,
         lens=lens,
-        place=scenes.sample_place(_rng(seed, "street", camid, number)),
+        place=scenes.sample_place(_rng(seed, "street", camid, number), revision=simple.revision),
         moment=simple.moment or simple.name,
         posture=simple.posture,
+        revision=simple.revision,
     )
     for attempt in range(ATTEMPTS):
         rendered = render_shot(seed, number, replace(shot, name=f"{simple.name}{attempt * '+'}"))
