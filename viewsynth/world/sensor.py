@@ -55,7 +55,7 @@ RANGES = {1: RANGES_1, 2: RANGES_2}
 # Mean and standard deviation of the logarithm of the exposure.
 EXPOSURE = {
     1: {"drone": (0.08, 0.12), "cctv": (0.08, 0.12), "wearable": (0.15, 0.20)},
-    2: {"drone": (-0.25, 0.55), "cctv": (-0.40, 0.58), "wearable": (0.25, 0.55)},
+    2: {"drone": (-0.22, 0.42), "cctv": (-0.40, 0.58), "wearable": (0.25, 0.55)},
 }
 # Sides that a detector may cut off: (cumulative probability, index in (left, top, right, bottom),
 # largest share of the height or width). Of revision 2: of ground cameras and of drones.
