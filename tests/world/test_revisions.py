@@ -44,7 +44,8 @@ def test_a_world_of_another_revision_is_refused_by_a_run_that_was_begun(tmp_path
     root, output = tmp_path / "world", tmp_path / "run"
     argv = ["--data.name", "world", "--data.root", root, "--model.backbone", "small"]
     argv += ["--model.size", 32, 16, "--people", 2, "--pictures", 2, "--steps", 2, "--every", 1]
-    argv += ["--data.validation", 0, "--device", "cpu", "--cache", "none", "--output", output]
+    argv += ["--data.validation", 0, "--device", "cpu", "--output", output]
+    argv += ["--cache", tmp_path / "cache"]
     asked = config.parse(train.Config, [str(token) for token in argv], "train")
     world.run(world.Config(**size, revision=1, output=root))
     assert train.run(asked) == 0
