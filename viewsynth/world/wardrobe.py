@@ -66,7 +66,7 @@ SKIRT = 0.30  # share of women in a skirt or dress in summer
 
 # ---- Ours ------------------------------------------------------------------------------------
 
-# Shades by label; "dark denim" and the like are `colours.NAMED`.
+# Shades of each label, names in `colours.NAMED`.
 SHADES = {
     "black": table("black 84, dark grey 7, navy blue 6, dark brown 2, dark green 1"),
     "white": table("white 86, cream 8, light grey 6"),
