@@ -142,7 +142,7 @@ class Config:
     people: int = 60
     """Number of people of each world."""
     reid: tuple[Path, ...] = ()
-    """Folder of a ReID backbone."""
+    """Folders of ReID backbones, whose features are concatenated."""
     output: Path | None = None
     """File of the figure, .svg or .png."""
 

@@ -25,9 +25,9 @@ CLOSINGS = ("", "buttons", "zip", "fly", "belt")
 
 # The mean body: x at which sleeves begin; axis of the arm (height, depth, slope); depth of the axis
 # of the trunk; radii; x of the axis of a leg; height of the crotch. Metres.
-_SLEEVE, _ARM = 0.19, (1.529, 0.03, -0.148)
+_SLEEVE, _ARM = seams.ARMHOLE, (1.529, 0.03, -0.148)
 _TRUNK_Z, _TRUNK_R, _ARM_R, _LEG_R = 0.02, 0.17, 0.055, 0.09
-_LEG_X, _CROTCH = 0.10, 0.86
+_LEG_X, _CROTCH = 0.10, seams.CROTCH
 # Strength and slant of folds: 14 steps of 5 cm along a sleeve from x = 0.15, then 18 of 10 cm up
 # the body. Maxima are at armpit, elbow and cuff; at ankle, knee, crotch, waist and armpit.
 _FOLDS = np.float32(

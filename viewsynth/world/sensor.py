@@ -58,10 +58,14 @@ EXPOSURE = {
     2: {"drone": (-0.22, 0.42), "cctv": (-0.40, 0.58), "wearable": (0.25, 0.55)},
 }
 # Sides that a detector may cut off: (cumulative probability, index in (left, top, right, bottom),
-# largest share of the height or width). Of revision 2: of ground cameras and of drones.
-CUTS_1 = ((0.06, 3, 0.22), (0.09, 1, 0.07), (0.13, 0, 0.18), (0.17, 2, 0.18))
-CUTS_GROUND = ((0.06, 3, 0.25), (0.08, 1, 0.07), (0.11, 0, 0.18), (0.14, 2, 0.18))
-CUTS_DRONE = ((0.34, 3, 0.40), (0.37, 1, 0.10), (0.41, 0, 0.22), (0.45, 2, 0.22))
+# largest share of the height or width), by revision and platform.
+_ALL = ((0.06, 3, 0.22), (0.09, 1, 0.07), (0.13, 0, 0.18), (0.17, 2, 0.18))
+_GROUND = ((0.06, 3, 0.25), (0.08, 1, 0.07), (0.11, 0, 0.18), (0.14, 2, 0.18))
+_DRONE = ((0.34, 3, 0.40), (0.37, 1, 0.10), (0.41, 0, 0.22), (0.45, 2, 0.22))
+CUTS = {
+    1: dict.fromkeys(PLATFORMS, _ALL),
+    2: {"drone": _DRONE, "cctv": _GROUND, "wearable": _GROUND},
+}
 # Standard deviations: white balance along warm-cold and green-magenta, exposure between images.
 CAST = {1: (0.05, 0.015, 0.08), 2: (0.065, 0.025, 0.24)}
 
@@ -88,7 +92,7 @@ class Lens:
         jpeg: Quality of the camera's own compression.
         room: Margin that its detector leaves around a person, as a share of the person's height,
             in addition to that of all detectors.
-        cuts: Sides that its detector cuts off, see `CUTS_1`.
+        cuts: Sides that its detector cuts off, see `CUTS`.
         drift: Standard deviation of the logarithm of the exposure between images.
     """
 
@@ -107,9 +111,9 @@ class Lens:
     noise: float
     motion: float
     jpeg: int
+    cuts: tuple[tuple[float, int, float], ...]
+    drift: float
     room: float = 0.0
-    cuts: tuple[tuple[float, int, float], ...] = CUTS_1
-    drift: float = 0.08
 
 
 def sample_lens(
@@ -154,9 +158,8 @@ def sample_lens(
     mean, spread = EXPOSURE[revision][platform]
     normal = float(special.ndtri(quantiles["exposure"])) if quantiles else rng.standard_normal()
     gain = white * math.exp(mean + spread * normal)
-    if revision > 1:
-        values["cuts"] = CUTS_DRONE if platform == "drone" else CUTS_GROUND
-    return Lens(frame=frame, gain=tuple(float(g) for g in gain), drift=drift, **values)
+    gain, cuts = tuple(float(g) for g in gain), CUTS[revision][platform]
+    return Lens(frame=frame, gain=gain, cuts=cuts, drift=drift, **values)
 
 
 def sense(

@@ -66,7 +66,8 @@ SKIRT = 0.30  # share of women in a skirt or dress in summer
 
 # ---- Ours ------------------------------------------------------------------------------------
 
-# Shades of each label, names in `colours.NAMED`.
+# Shades of each label, names in `colours.NAMED`. "pale" are the trousers that the winter file calls
+# white: we take most of them for khaki and beige.
 SHADES = {
     "black": table("black 84, dark grey 7, navy blue 6, dark brown 2, dark green 1"),
     "white": table("white 86, cream 8, light grey 6"),
@@ -82,9 +83,9 @@ SHADES = {
 }
 DENIM = table("dark blue 32, denim blue 40, navy blue 12, light blue 16")
 ANY = table("white 28, black 24, grey 18, blue 14, red 8, green 5, brown 3")
-# Patterns of what has no one colour: of tops, and of bottoms.
-MANY = table("stripes 36, checks 28, floral 16, dots 8, block 10, camouflage 2")
-SPRIGGED = table("floral 44, checks 40, dots 10, camouflage 6")
+# Patterns of what has no one colour.
+TOP_PATTERNS = table("stripes 36, checks 28, floral 16, dots 8, block 10, camouflage 2")
+BOTTOM_PATTERNS = table("floral 44, checks 40, dots 10, camouflage 6")
 TOP = {
     ("summer", False): table("tshirt 72, polo 14, shirt 11, tank 3"),
     ("summer", True): table("tshirt 58, blouse 22, tank 10, shirt 6, polo 4"),
@@ -130,6 +131,7 @@ def sample_outfit(rng: np.random.Generator, female: bool, years: float) -> Outfi
     bottom = None if kind == "dress" else _bottom(rng, worn, style, female)
     if modest:
         top, bottom = outfits.covered(rng, top, bottom, season, style)
+        top, bottom = _detailed(rng, top, worn), bottom and _detailed(rng, bottom, worn)
     boots = rng.random() < BOOTS.get((worn, female), 0.02)
     feet = "shoes" if style == "smart" and rng.random() < 0.7 else "sneakers"
     shoes = _detailed(
@@ -158,7 +160,7 @@ def _coloured(
     palette: Table = SHADES[ANY.pick(rng) if label == "many" else label]
     garment = outfits.sample_garment(rng, kind, season, style, female, palette)
     if label == "many" and kind not in ("jacket", "coat", "vest", "jeans"):
-        pattern = (SPRIGGED if kind in outfits.BOTTOMS else MANY).pick(rng)
+        pattern = (BOTTOM_PATTERNS if kind in outfits.BOTTOMS else TOP_PATTERNS).pick(rng)
         fabric = cloth.sample_fabric(rng, kind, "", female, palette, pattern)
         garment = replace(garment, fabric=fabric)
     if kind == "coat" and rng.random() > LONG_COAT:
