@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from viewsynth.training import checkpoints
@@ -33,6 +35,8 @@ def progress(
 ) -> Iterator[Callable[[int, dict], None]]:
     """Show a bar in the main process, and report every step to the log and the trackers.
 
+    Warns where the CPU makes the chosen precision slow.
+
     Args:
         log: See `open_log`.
         accelerator: The launcher's Accelerator.
@@ -43,6 +47,13 @@ def progress(
         `report(step, values)`, to be called after each step: the `report` of `loop.Run`.
     """
     quiet = not accelerator.is_main_process
+    precision = accelerator.mixed_precision
+    if not quiet and accelerator.device.type == "cpu" and precision == "bf16" and not _has_bf16():
+        sys.stderr.write(
+            "warning: this CPU has no instructions for bfloat16, which makes mixed precision bf16 "
+            "many times slower than none; use --mixed_precision no, or "
+            "ACCELERATE_MIXED_PRECISION=no\n"
+        )
     prefix = f"{stage}/" if stage else ""
     with tqdm(
         total=log.last, initial=log.done, desc=stage or None, unit="step", disable=quiet
@@ -55,3 +66,8 @@ def progress(
             accelerator.log({f"{prefix}{k}": v for k, v in values.items()}, offset + step)
 
         yield report
+
+
+def _has_bf16() -> bool:
+    """Whether the CPU kernels of torch have instructions for bfloat16."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
