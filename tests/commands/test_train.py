@@ -179,6 +179,16 @@ def test_fine_tuning_with_frozen_batch_norms(cargo, tmp_path, monkeypatch):
     assert same(weights(tmp_path / "stopped"), weights(tmp_path / "tuned"))
 
 
+def test_without_identity_loss_only_triplets_decide(cargo, backbone, tmp_path):
+    options = ("--optim.identity", 0, "--steps", 2, "--every", 2, "--data.validation", 0)
+    for name, smoothing in (("plain", 0), ("smooth", 0.5)):
+        given = ("--model.smoothing", smoothing)
+        assert run(cargo, backbone, tmp_path / name, *options, *given) == 0
+    row = json.loads((tmp_path / "plain" / "log.jsonl").read_text())
+    assert row["identity"] == 0 < row["triplet"]
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "smooth"))
+
+
 def test_added_images_are_real_without_synthetic_ones(cargo, backbone, tmp_path):
     short = ("--steps", 2, "--data.validation", 0)
     for name, options in (("added", ("--data.added", 1)), ("more", ("--pictures", 3))):

@@ -25,6 +25,9 @@ class ReIDOptimization:
     """Weight decay; normalisations, biases, position embeddings and tokens have none."""
     warmup: int = 2000
     """Warm-up steps, from a hundredth of the learning rate to the learning rate."""
+    identity: float = 1.0
+    """Weight of the identity loss; 0 = none, for fine-tuning in so few steps that the classifier of
+    the new identities, which starts at random, would only disturb the backbone."""
     clip: float = 5.0
     """Gradients are clipped to this norm; 0 = no clipping."""
     parts: int = 0
@@ -39,6 +42,7 @@ class ReIDOptimization:
         check_range("optim.head_rate", self.head_rate, 0, 1e6)
         check_range("optim.decay", self.decay, 0, 1e3)
         check_range("optim.warmup", self.warmup, 0, 10**8, "steps")
+        check_range("optim.identity", self.identity, 0, 1e3)
         check_range("optim.clip", self.clip, 0, 1e9)
         check_range("optim.parts", self.parts, 0, 10_000)
         check_range("optim.average", self.average, 0, 0.99999)

@@ -75,7 +75,8 @@ class ReIDTask:
         """See `loop.Task.losses`."""
         seed = seed_of(self.plan.seed, "step", step, part.start)
         torch.manual_seed(seed)  # for backbones with dropout or stochastic depth
-        return model(batch, step >= self.settings.mine_synthetic_from * self.steps)
+        found = model(batch, step >= self.settings.mine_synthetic_from * self.steps)
+        return found | {"identity": self.settings.identity * found["identity"]}
 
     def names(self, step: int) -> list[str]:
         """Names of the images of a step."""

@@ -50,6 +50,8 @@ class Method(Protocol):
     def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
         """Losses by name, scaled as they enter the total loss, which is their sum.
 
+        `identity` is among them; `--optim.identity` scales it once more.
+
         `forward` must be the same function (`forward = losses`): accelerate and torch.compile wrap
         the call of the module.
 
