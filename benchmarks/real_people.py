@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Retrieval of real people from the air by models that were trained in different ways.
 
-    python benchmarks/real_people.py --air AIR --ground GROUND --arms untouched=FOLDER \
-        ground=FOLDER,FOLDER,... views=FOLDER,FOLDER,... [--run RUN]
+    python benchmarks/real_people.py --air AIR --ground GROUND [--run RUN] \
+        --arms untouched=FOLDER 'ground=DIR/a/*/model' 'views=DIR/e/*/model'
 
 AIR/<pid>/*.png or *.jpg are true aerial crops, the queries; GROUND/<pid>/ ground crops of the same
-people, as for `identity.py`. An arm is a name and its models, one for each seed: `model/` of a
-training run, or a folder of `viewsynth convert`. The first arm is what the others are compared
-with.
+people, as for `identity.py`. An arm is a name and the folder of a model: `model/` of a training
+run, or that of `viewsynth convert`; with wildcards it has a model for each seed. The first arm is
+what the others are compared with.
 
 The gallery has one vector per person, the mean of the features of the ground crops; with `--run`,
 also that with the views of a run of `generate` on GROUND at elevations of 30 to 60 degrees, both
@@ -21,6 +21,7 @@ alone changes margins: compare it with a model that was trained with `--optim.ra
 
 from __future__ import annotations
 
+import glob
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Config:
     ground: Path
     """GROUND/<pid>/*.png, ground crops."""
     arms: tuple[str, ...]
-    """Each NAME=FOLDER, or NAME=FOLDER,FOLDER,... with one folder for each seed."""
+    """Each NAME=FOLDER; wildcards in FOLDER stand for the seeds."""
     run: Path | None = None
     """Run of `generate` on GROUND, whose views are added to the gallery."""
     device: str = "cpu"
@@ -68,17 +69,16 @@ def parse_arms(given: Sequence[str]) -> dict[str, list[Path]]:
         given: Values of `--arms`.
 
     Raises:
-        InputError: If one has another form, or a name is given twice.
+        InputError: If one has another form, a name is given twice, or there is no such folder.
     """
     arms: dict[str, list[Path]] = {}
     for one in given:
-        name, _, folders = one.partition("=")
-        if not name or not all(folders.split(",")) or name in arms:
-            raise InputError(
-                f"--arms {one}: expected NAME=FOLDER or NAME=FOLDER,FOLDER,... and another NAME "
-                "for each arm"
-            )
-        arms[name] = [Path(folder) for folder in folders.split(",")]
+        name, _, folder = one.partition("=")
+        if not name or not folder or name in arms:
+            raise InputError(f"--arms {one}: expected NAME=FOLDER, and another NAME for each arm")
+        arms[name] = sorted(map(Path, glob.glob(folder)))  # noqa: PTH207 (may be absolute)
+        if not arms[name]:
+            raise InputError(f"--arms {one}: there is no such folder")
     return arms
 
 

@@ -50,12 +50,15 @@ def models(tmp_path_factory) -> dict[str, Path]:
     return found
 
 
-def test_arms_have_a_name_and_one_model_for_each_seed(real_people):
-    found = real_people.parse_arms(["a=m/one", "b=two,m/three"])
-    assert found == {"a": [Path("m/one")], "b": [Path("two"), Path("m/three")]}
-    for wrong in (["m/one"], ["=m"], ["a="], ["a=m,"], ["a=m", "a=n"]):
+def test_arms_have_a_name_and_one_model_for_each_seed(real_people, models):
+    root = models["seed0"].parent
+    found = real_people.parse_arms([f"a={root / 'vit'}", f"b={root}/seed*"])
+    assert found == {"a": [root / "vit"], "b": [root / "seed0", root / "seed1"]}
+    for wrong in ([f"{root}"], [f"={root}"], ["a="], [f"a={root}", f"a={root}"]):
         with pytest.raises(ValueError, match="--arms .*: expected NAME=FOLDER"):
             real_people.parse_arms(wrong)
+    with pytest.raises(ValueError, match="--arms a=.*: there is no such folder"):
+        real_people.parse_arms([f"a={root}/run*"])
 
 
 def test_features_are_those_of_images_and_their_mirror_images(real_people, models):
@@ -119,7 +122,7 @@ def test_the_command(real_people, models, run, tmp_path, monkeypatch, capsys):
             for number, image in enumerate(own):
                 put(tmp_path / name / str(person), image, f"{number}.png")
     words = ["real_people.py", "--air", str(tmp_path / "air"), "--ground", str(tmp_path / "ground")]
-    arms = [f"one={models['seed0']}", f"two={models['seed0']},{models['seed1']}"]
+    arms = [f"one={models['seed0']}", f"two={models['seed0'].parent}/seed*"]
     monkeypatch.setattr(sys, "argv", [*words, "--arms", *arms])
     real_people.main()
     said = capsys.readouterr().out
