@@ -24,7 +24,7 @@ LEVELS = (
     ("manifest",),
     ("bodies", "render", "metrics", "training", "judge"),
     ("data", "world", "reconstruct"),
-    ("diffusion", "reid"),
+    ("completion", "diffusion", "reid"),
     ("generate", "evaluate", "match"),
     ("report",),
     ("commands",),

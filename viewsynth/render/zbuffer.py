@@ -100,6 +100,39 @@ def rasterize(
     return Fragments(face, bary, nearest)
 
 
+def farthest(pixels: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int]) -> Fragments:
+    """As `rasterize`, but the largest depth wins: what is seen from behind.
+
+    Source: ours. The reciprocal of the depth is linear on the canvas, so reflecting it reverses the
+    order and keeps the triangles flat.
+
+    Args:
+        pixels: Vertices of one mesh on N canvases, pixels.  [N, V, 2]
+        depth: Their depth, metres.  [N, V]
+        faces: int64 [F, 3]
+        size: Canvas (height, width), pixels.
+
+    Returns:
+        Face, barycentric coordinates and depth of the farthest surface.
+
+    Raises:
+        ValueError: See `rasterize`.
+    """
+    good = (depth > NEAR) & depth.isfinite()
+    low = depth.where(good, torch.inf).amin(1, keepdim=True)
+    total = 1 / low + 1 / depth.where(good, low).amax(1, keepdim=True)
+    turned = torch.where(good, 1 / (total - 1 / depth), depth)
+    found = rasterize(pixels, turned, faces, size)
+    corners = faces[found.face.clamp_min(0).long()].flatten(1)
+    near = turned.gather(1, corners).view_as(found.bary)
+    true = depth.gather(1, corners).view_as(found.bary)
+    back = 1 / (total[..., None] - 1 / found.depth)
+    bary = found.bary * (near / found.depth[..., None]) * (back[..., None] / true)
+    hit = found.face >= 0
+    bary = torch.where(hit[..., None], bary, torch.zeros_like(bary))
+    return Fragments(found.face, bary, torch.where(hit, back, torch.inf))
+
+
 def check(pixels, depth, faces, size: tuple[int, int]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Check the arguments of a backend's `rasterize`.
 

@@ -9,7 +9,8 @@
 - Motion: `motions` (what a person does), `gait` (poses), `stride` (feet and legs), `turns`.
 - Place: `scenes` (place and light), `grounds`, `backdrops`, `background` (what rays meet), `props`,
   `lights`.
-- Camera: `sensor` (lens and electronics), `solids` (rasterizing), `capture` (a crop, its truth).
+- Camera: `sensor` (lens and electronics), `solids` (rasterizing), `capture` (a crop, its truth),
+  `sheets` (front and back of a person).
 - Data set: `revisions`, `shots`, `rig` (thirteen cameras), `rows`, `writer` (`viewsynth world`),
   `truth`.
 

