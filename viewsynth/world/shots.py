@@ -181,16 +181,7 @@ def render_shot(seed: int, number: int, shot: Shot) -> RenderedShot:
 
 
 def dressed(seed: int, number: int, shot: Shot) -> Dressed:
-    """The person of a shot, as `render_shot` renders it.
-
-    Args:
-        seed: Seed of the world.
-        number: Number of the person.
-        shot: The shot.
-
-    Returns:
-        The posed person in the world frame, which the camera of `render_shot` sees.
-    """
+    """The posed person of a shot in the world frame; for the arguments see `render_shot`."""
     return _moment(seed, number, shot)[1][0]
 
 
