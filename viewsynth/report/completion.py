@@ -55,20 +55,20 @@ def grid(model: Completer, examples: Stored, rows: list[int]) -> bytes:
     shown = []
     for k, row in enumerate(rows):
         about, here = examples.rows[row], person[k][..., None]
-        images = {
-            "crop": true["image"][k].numpy(),
-            "mask": _grey(true["mask"][k].numpy() / 255),
-            "half, true": _grey(true["sheets"][k, 1].float().nan_to_num().numpy() / THICK),
-            "made": _grey(half[k] / THICK),
-            "front, true": true["colour"][k, 0].numpy(),
-            "made ": colour[k, 0] * here,
-            "back, true": true["colour"][k, 1].numpy(),
-            "made  ": colour[k, 1] * here,
-            "kind, true": PALETTE[true["kind"][k, 1].numpy()],
-            "made   ": PALETTE[kind[k, 1]],
-        }
+        images = [
+            ("crop", true["image"][k].numpy()),
+            ("mask", _grey(true["mask"][k].numpy() / 255)),
+            ("half, true", _grey(true["sheets"][k, 1].float().nan_to_num().numpy() / THICK)),
+            ("made", _grey(half[k] / THICK)),
+            ("front, true", true["colour"][k, 0].numpy()),
+            ("made", colour[k, 0] * here),
+            ("back, true", true["colour"][k, 1].numpy()),
+            ("made", colour[k, 1] * here),
+            ("kind, true", PALETTE[true["kind"][k, 1].numpy()]),
+            ("made", PALETTE[kind[k, 1]]),
+        ]
         title = f"{about['name']}   {about['fitted'][1]:.0f} degrees   {about['motion']}"
-        tiles = [sheet.Tile(name.strip(), Image.fromarray(one)) for name, one in images.items()]
+        tiles = [sheet.Tile(name, Image.fromarray(one)) for name, one in images]
         shown.append((title, tiles))
     return sheet.draw(shown)
 
