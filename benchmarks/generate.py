@@ -169,7 +169,7 @@ def one_worker(root: Path, count: int, views: Views) -> dict[str, np.ndarray]:
     clock.install(STAGES)
     with tempfile.TemporaryDirectory() as folder:
         config = Config(views=views, device="cpu", output=Path(folder))
-        models = {"pose": weights.pose_model(), "detector": weights.detector_model()}
+        models = weights.reconstruction(config.reconstruct.complete)
         job = worker.Job(Path(folder), root, config, "cpu", models, {}, {})
         entries = manifest.entries(data.load("folder", root).samples)[:count]
         work = worker.start(job, chunk.load_tools, chunk.make_chunk)

@@ -249,6 +249,7 @@ def arguments() -> argparse.ArgumentParser:
     shared.add_argument(
         "--threads", type=int, default=1, help="results may depend on it in the last digit"
     )
+    shared.add_argument("--complete", default="rules", help="as reconstruct.complete of generate")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -274,8 +275,7 @@ def measure(given: argparse.Namespace) -> None:
     if given.what == "views":
         views(air, ground, made, Model(weights.pose_model()), embed)
         return
-    models = weights.pose_model(), weights.detector_model()
-    tools = reconstruct.load(bodies.load("anny", "cpu"), *models)
+    tools = reconstruct.load(bodies.load("anny", "cpu"), weights.reconstruction(given.complete))
     ladder(air, ground, *climb(ground, tools), embed)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from viewsynth.data import images
-from viewsynth.reconstruct import Tools, people, posing, quality, texture
+from viewsynth.reconstruct import Outcome, Tools, fitting, people, posing, quality, texture
 from viewsynth.records import Person, Sample
 from viewsynth.render import zbuffer
 from viewsynth.runtime.messages import first_names
@@ -214,19 +214,20 @@ def reconstructed(crops: Sequence[np.ndarray], tools: Tools) -> list[Drawn]:
         The crops that were used; none if no crop could be.
     """
     samples = [Sample(pid="person", name=str(k), paths=(Path(str(k)),)) for k in range(len(crops))]
-    outcomes = [people.Outcome(person=None)]
-    found = people.fitted([samples], [list(crops)], tools, outcomes)
+    outcomes = [Outcome(person=None)]
+    found = fitting.fitted([samples], [list(crops)], tools, outcomes)
     if found is None:
         return []
     pixels = [crop.image for crop in found.crops], [crop.parse.mask for crop in found.crops]
     shown = texture.project(tools.body, tools.atlas, found.fit, found.vertices, *pixels)
+    guessed = people.guesses(found, tools)
 
     def person(rows: list[int]) -> Person:
         scores = [
             quality.of_crop(crop, found.fit, k, shown[k].overlap)
             for k, crop in enumerate(found.crops)
         ]
-        return people.assemble(found, 0, rows, shown, scores, tools, [""] * len(rows))
+        return people.assemble(found, 0, rows, shown, scores, tools, [""] * len(rows), guessed)
 
     every = list(range(len(found.crops)))
     fused = person(every)
@@ -241,7 +242,7 @@ def reconstructed(crops: Sequence[np.ndarray], tools: Tools) -> list[Drawn]:
     ]
 
 
-def draw(person: Person, found: people.Fitted, row: int, tools: Tools) -> Drawing:
+def draw(person: Person, found: fitting.Fitted, row: int, tools: Tools) -> Drawing:
     """Draw a person at the camera of one of its crops.
 
     Args:

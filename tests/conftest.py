@@ -37,8 +37,7 @@ def detector():
 @pytest.fixture(scope="session")
 def tools(pose_model, detector):
     """The default body and the pose models, loaded once for all tests."""
-    files = weights.pose_model(), weights.detector_model()
-    return reconstruct.load(bodies.load("anny"), *files)
+    return reconstruct.load(bodies.load("anny"), weights.reconstruction())
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def test_frames_are_saved_in_the_list_of_a_run(tmp_path):
 def test_a_tracklet_through_generate(tmp_path, rendered):
     """The sources of the person are the frames."""
     try:
-        models = {"pose": weights.pose_model(), "detector": weights.detector_model()}
+        models = weights.reconstruction()
     except weights.MissingWeightsError as error:
         pytest.skip(f"the pose models are not available: {error}")
     root = tmp_path / "root"

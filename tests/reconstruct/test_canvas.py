@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viewsynth.bodies import KEYPOINTS, keypoints
-from viewsynth.reconstruct import canvas, people
+from viewsynth.reconstruct import canvas, fitting
 from viewsynth.reconstruct.canvas import ARM_BEFORE, HEAD, LEGS, METRE, SIZE, TORSO
+from viewsynth.reconstruct.crops import Outcome
 from viewsynth.records import Sample
 from viewsynth.world import shots
 
@@ -26,8 +27,8 @@ def placed(tools):
         for k in (0, 2)
     ]
     images = [[one.image for one in rendered[k : k + 2]] for k in (0, 2)]
-    outcomes = [people.Outcome(person=None) for _ in samples]
-    fitted = people.fitted(samples, images, tools, outcomes)
+    outcomes = [Outcome(person=None) for _ in samples]
+    fitted = fitting.fitted(samples, images, tools, outcomes)
     return fitted, of(tools, fitted, range(len(fitted.crops)))
 
 
@@ -80,23 +81,23 @@ def test_a_crop_alone_is_the_crop_among_others(placed, tools):
 @given(st.floats(-80, 60), st.floats(-90, 90), st.floats(0.5, 2.5))
 def test_resampling_reads_the_right_places(left, top, scale):
     rows, columns = np.indices((120, 70)).astype(np.float32)
-    box = np.array([left, top, left + 128 * scale, top + 192 * scale])
+    box = np.array([left, top, left + SIZE[1] * scale, top + SIZE[0] * scale])
     for picture, start in ((columns, left), (rows, top)):
         found = canvas.resampled(picture, box, "edge")
         axis = 1 if picture is columns else 0
         at = start + scale * (np.arange(SIZE[axis]) + 0.5) - 0.5
         want = np.clip(at, 0, picture.shape[axis] - 1)
         inner = (at > 4) & (at < picture.shape[axis] - 5)  # filtering blurs the edge
-        line = found[96] if axis else found[:, 64]
+        line = found[SIZE[0] // 2] if axis else found[:, SIZE[1] // 2]
         np.testing.assert_allclose(line[inner], want[inner], atol=0.6)
     known = canvas.resampled(np.ones((120, 70), np.float32), box, "constant")
-    outside = box[0] + scale * (np.arange(128) + 0.5) > 74
+    outside = box[0] + scale * (np.arange(SIZE[1]) + 0.5) > 74
     assert not known[:, outside].any() and known.min() >= 0 and known.max() <= 1
 
 
 def test_reference_is_smooth_and_continues():
     trunk = np.full((2, *SIZE), np.nan, np.float32)
-    trunk[0, 60:120, 40:80], trunk[1, 60:120, 40:80] = 1.0, 1.4
+    trunk[0, 30:60, 20:40], trunk[1, 30:60, 20:40] = 1.0, 1.4
     found = canvas.reference(trunk)
     np.testing.assert_allclose(found, 1.2, atol=1e-5)
     assert not canvas.reference(np.full((2, *SIZE), np.nan, np.float32)).any()

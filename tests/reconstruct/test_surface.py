@@ -14,6 +14,7 @@ from viewsynth.reconstruct import (
     charts,
     clothing,
     drawing,
+    exposure,
     people,
     posing,
     relief,
@@ -86,7 +87,8 @@ def shell_of(tools, fit: Fit, vertices, masks, trust=None):
         relief.relief(tools.body, canonical, tools.volume, fit, row, fronts[row], motion, mask)
         for row, motion, mask in zip(rows, motions, masks, strict=True)
     ]
-    shell = surface.fuse(tools.volume, fit, rows, reliefs, motions, trust or [1.0] * len(masks))
+    some = trust or [1.0] * len(masks), [None] * len(masks)
+    shell = surface.fuse(tools.volume, fit, rows, reliefs, motions, *some)
     return shell, motions
 
 
@@ -208,7 +210,7 @@ def painted(tools, fit, vertices, masks, images):
         texture.Projection(None, front(tools, fit, row, vertices), 1.0, images[row])
         for row in range(count)
     ]
-    return clothing.clothe(tools, found, shown, range(count), [1.0] * count, maps)
+    return clothing.clothe(tools, found, shown, range(count), [1.0] * count, maps, [None] * count)
 
 
 def test_the_surface_shows_the_crop_itself(tools, walker, dressed):
@@ -286,10 +288,11 @@ def test_blending_is_the_weighted_mean_of_the_crops():
     bary = np.full((1, 1, 3), 1 / 3)
     pixels = np.full((3, 2), 0.5, np.float32)
     weights = np.array([[0.9, 0.9, 0.9], [0.6, 0.6, 0.6]], np.float32)
-    seen = [charts.Exposure(pixels, weight, face, bary) for weight in weights]
+    seen = [exposure.Exposure(pixels, weight, face, bary) for weight in weights]
     images = [np.full((1, 1, 3), value, np.float32) for value in (200, 100)]
     fill, guess = np.zeros((3, 3)), np.zeros(3)
-    [[pixel]] = charts._chart(0, seen, faces, images, weights, fill, guess)
+    under = charts._Under([], faces, fill, guess)
+    [[pixel]] = charts._chart(seen[0], list(zip(seen, images, strict=True)), under)
     share = weights[:, 0] ** charts.SHARP
     assert np.abs(pixel[:3] - share @ [200, 100] / share.sum()).max() <= 1 and pixel[3] == 255
 
@@ -301,13 +304,13 @@ def test_triangles_that_face_away_are_hidden_anyway(tools, walker, dressed):
     binding = canonical.nodes.bind(shell.vertices)
     for row, mask in enumerate(masks):
         motion = canonical.nodes.motions(walker[None])[0]
-        exposure = charts.expose(shell, binding, fit, row, motion, mask, 1.0)
+        shown = exposure.expose(shell, binding, fit, row, motion, mask, 1.0)
         at = fit.project(move(shell.vertices, binding, motion)[None], torch.tensor([row]))
         whole = drawing.draw(*at, faces, mask.shape)
         middle = slice(whole.factor // 2, None, whole.factor)
         face = whole.fragments.face[0, middle, middle].numpy()
-        assert (face >= 0).any() and np.array_equal(exposure.face >= 0, face >= 0)
-        assert (exposure.face == face).mean() > 0.995, "the warp folds few triangles over"
+        assert (face >= 0).any() and np.array_equal(shown.face >= 0, face >= 0)
+        assert (shown.face == face).mean() > 0.995, "the warp folds few triangles over"
 
 
 def test_a_crop_that_shows_nothing_of_the_surface_changes_nothing(tools, walker, dressed):

@@ -16,6 +16,9 @@ first (a few minutes) and saved in DIR. To compare two versions of the code, giv
 The look of the views is that of `generate`; a preset of `viewsynth match` before WORLD changes it.
 Their cameras are the true ones, so the sizes and margins of a preset are not used.
 
+--complete FILE and --against DIR tell what the completion network changes; --photos 1 reconstructs
+every person from one photo.
+
 --refine.engine FOLDER_OR_ID adds a model of `viewsynth train-diffusion`, applied to the renderings
 and to the photo alone; --reid FOLDER adds a model of `viewsynth train` as a second measure of
 identity. Neither may be trained on WORLD's test people.
@@ -29,7 +32,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -39,6 +42,9 @@ from viewsynth.render.options import Scene, Sensor
 from viewsynth.runtime import weights
 from viewsynth.runtime.files import to_jsonl, write
 from viewsynth.runtime.workers import FatalError, run_items
+
+if TYPE_CHECKING:
+    from viewsynth.world import truth
 
 MOST = 12_000  # training images of the observer: more take minutes and memory
 # Tiles of a view on the sheet: file and label; `REPAIRED` is used with a diffusion engine.
@@ -74,6 +80,12 @@ class Config:
     """Seed of the sensor noise and of the observer's training."""
     sheet: int = 12
     """Number of people on the sheet."""
+    photos: int | None = None
+    """Ground images of each instant that are used, chosen at random; None = all."""
+    against: Path | None = None
+    """Output of another run on the same people: the table gets paired differences."""
+    complete: str = "rules"
+    """What no image shows, as `reconstruct.complete` of generate: rules or FILE."""
     sensor: Sensor = field(default_factory=Sensor)
     scene: Scene = field(default_factory=Scene)
     refine: Refine = field(default_factory=Refine)
@@ -85,6 +97,7 @@ class Config:
     def __post_init__(self):
         check_range("people", self.people, 1, 1_000_000)
         check_range("skip", self.skip, 0, 1_000_000)
+        check_range("photos", self.photos, 1, 100)
         check_range("workers", self.workers, 1, 256)
         check_range("sheet", self.sheet, 0, 200)
 
@@ -96,20 +109,24 @@ def run(config: Config) -> int:
     from viewsynth.evaluate.fidelity import comparison
     from viewsynth.world import truth
 
+    earlier = _earlier(config.against)
     moments = truth.instants(config.world, config.people, config.skip)
+    moments = [_with_few_photos(moment, config) for moment in moments]
     judges, marks = _judges(config)
-    pose, detector = weights.pose_model(None), weights.detector_model(None)
+    models = weights.reconstruction(config.complete)
     path = config.observer or config.output / "observer.safetensors"
     mark = have_observer(config.world, path, config.seed)
     pids = list(dict.fromkeys(moment.pid for moment in moments))
     code = comparison.code(config.refine.engine != "none", config.reid is not None)
     look = {"sensor": to_dict(config.sensor), "scene": config.scene.settings()}
-    said = [code, truth.digest(config.world), mark, config.seed, look, *marks]
+    digests = {name: weights.sha256(path) for name, path in models.items()}
+    said = [code, truth.digest(config.world), mark, config.seed, config.photos, look, digests]
+    said += marks
     job = comparison.Job(
         world=config.world,
         output=config.output,
         observer=path,
-        models={"pose": pose, "detector": detector},
+        models=models,
         mark=hashlib.sha256(json.dumps(said).encode()).hexdigest(),
         seed=config.seed,
         shown=tuple(pids[: config.sheet]),
@@ -128,8 +145,34 @@ def run(config: Config) -> int:
                 raise FatalError(f"people {chunk.pids[0]} to {chunk.pids[-1]}: {why}")
             bar.update(len(chunk.pids))
     parts = [comparison.part(job, chunk) for chunk in every]
-    _report(config, parts, moments)
+    _report(config, parts, moments, earlier)
     return 0
+
+
+def _with_few_photos(moment: truth.Instant, config: Config) -> truth.Instant:
+    """The instant with at most `config.photos` ground images."""
+    import dataclasses
+
+    from viewsynth.records import seed_of
+
+    def draw(row: dict) -> int:
+        return seed_of(config.seed, "photo", row["file_name"])
+
+    kept = sorted(sorted(moment.ground, key=draw)[: config.photos], key=lambda r: r["file_name"])
+    return dataclasses.replace(moment, ground=tuple(kept))
+
+
+def _earlier(folder: Path | None) -> list[dict]:
+    """Rows of the run that this one is compared with."""
+    if folder is None:
+        return []
+    path = folder / "fidelity.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"against: {folder} is no output of a finished `viewsynth fidelity`: {path.name} is "
+            "missing"
+        )
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _judges(config: Config) -> tuple[dict, list]:
@@ -224,7 +267,7 @@ def _few(rows: list[dict]) -> list[dict]:
     return [row for row in rows if row["pid"] in keep]
 
 
-def _report(config: Config, parts: list[dict], moments) -> None:
+def _report(config: Config, parts: list[dict], moments, earlier: list[dict]) -> None:
     from viewsynth.evaluate.fidelity import sets, table, text
 
     rows = [row for part in parts for row in part["rows"]]
@@ -248,7 +291,8 @@ def _report(config: Config, parts: list[dict], moments) -> None:
         f"the judge, as generate would; {len(fallen)} people with a fallback pose."
     ]
     notes += _engine(config)
-    page = text.markdown(found, differences, notes, repaired, alike)
+    gains = table.gains_over_run(rows, earlier)
+    page = text.markdown(found, differences, notes, repaired, alike, gains)
     for row in rows:
         del row["embedding"]
         row.pop("features", None)
@@ -261,6 +305,7 @@ def _report(config: Config, parts: list[dict], moments) -> None:
         "against": differences,
         "repaired": repaired,
         "sets": alike,
+        "earlier": gains,
     }
     write(output / "table.json", json.dumps(tables, indent=1).encode())
     write(output / "table.md", page.encode())

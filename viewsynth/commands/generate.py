@@ -25,7 +25,7 @@ from viewsynth.config import check_range, dump, to_dict
 from viewsynth.data import Reading, Source, reading
 from viewsynth.diffusion.options import Refine
 from viewsynth.generate import ranks, worker
-from viewsynth.generate.options import Pose, Views
+from viewsynth.generate.options import Pose, Reconstruct, Views, Weights
 from viewsynth.render.options import Scene, Sensor
 from viewsynth.runtime.files import claim_folder, clean, write
 from viewsynth.runtime.licences import require_commercial
@@ -35,6 +35,7 @@ from viewsynth.runtime.workers import make_accelerator
 if TYPE_CHECKING:
     from viewsynth.diffusion import refine
 
+FREE = ("output", "workers", "report", "retry_failed", "commercial")  # affect no pixel
 FAULTS = 0.01  # largest share of people lost to faults in a run that succeeds
 OURS = {
     *("images", "seen", "people", "parts", "report", ranks.FOLDER),
@@ -67,25 +68,12 @@ class Data(Reading, Source):
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Your own model files; None = downloaded once and cached."""
-
-    pose: Path | None = None
-    """Pose model, pose_landmark_full.tflite."""
-    detector: Path | None = None
-    """Person detector, pose_detection.tflite."""
-    smplx: Path | None = None
-    """Body model of --body smplx, SMPLX_NEUTRAL.npz (needs a licence)."""
-    identity: str | None = None
-    """ReID model (folder of train, or hub id) that helps to find crops of other people."""
-
-
-@dataclass(frozen=True)
 class Config:
     """Ground images of people in, aerial views of the same people out."""
 
     data: Data = field(default_factory=Data)
     views: Views = field(default_factory=Views)
+    reconstruct: Reconstruct = field(default_factory=Reconstruct)
     pose: Pose = field(default_factory=Pose)
     sensor: Sensor = field(default_factory=Sensor)
     scene: Scene = field(default_factory=Scene)
@@ -207,6 +195,7 @@ def check(config: Config) -> None:
     ):
         if given:
             known(given)
+    weights.completion(config.reconstruct.complete)
     if config.weights.smplx:
         smplx = weights.smplx_model(config.weights.smplx)
         # The workers inherit it; a later export of the run needs it set by the user.
@@ -247,7 +236,7 @@ def settings_of(config: Config, device: str) -> dict:
     from viewsynth.diffusion import refine
 
     tree = to_dict(config)
-    for key in ("views", "weights", "output", "workers", "report", "retry_failed", "commercial"):
+    for key in ("views", "weights", "reconstruct", *FREE):
         del tree[key]
     tree["data"] = reading.non_default(tree["data"])
     del tree["data"]["people"]
@@ -325,10 +314,8 @@ def _prepare(config: Config) -> tuple[dict, dict, dict]:
                 "of the images (mode faithful); give a model of mode fixed, or its first stage"
             )
         identity = encoder.fingerprint
-    models = {
-        "pose": weights.pose_model(config.weights.pose),
-        "detector": weights.detector_model(config.weights.detector),
-    }
+    own = config.weights
+    models = weights.reconstruction(config.reconstruct.complete, own.pose, own.detector)
     _say(f"loading the body model {config.body} (built at the first use: about a minute)")
     body = bodies.load(config.body)
     revisions = {name: weights.sha256(path) for name, path in models.items()}

@@ -86,7 +86,7 @@ def _lit(image: Tensor, draws: Draws) -> Tensor:
 def _sensed(image: Tensor, draws: Draws) -> Tensor:
     """Lost resolution and noise."""
     here, number = _chosen(draws, BLUR, 1)
-    factors = 1 + 3 * number.flatten()
+    factors = 1 + 1.5 * number.flatten()
     sized = []
     for one, factor, yes in zip(image, factors.tolist(), here.flatten().tolist(), strict=True):
         if yes:
@@ -96,7 +96,7 @@ def _sensed(image: Tensor, draws: Draws) -> Tensor:
         sized.append(one)
     image = torch.stack(sized)
     here, number = _chosen(draws, NOISE, 1)
-    noise = draws.normal(*image.shape[1:]) * 0.07 * number
+    noise = draws.normal(*image.shape[1:]) * 0.04 * number
     return torch.where(here, image + noise, image)
 
 
@@ -142,7 +142,7 @@ def _cut(image: Tensor, inside: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
 def _unsure(mask: Tensor, draws: Draws) -> Tensor:
     """A mask that is wider or narrower here and there."""
     here, number = _chosen(draws, MASK, 1)
-    soft = functional.avg_pool2d(mask[:, None], 9, 1, 4)
+    soft = functional.avg_pool2d(mask[:, None], 5, 1, 2)
     coarse = draws.normal(1, 12, 8)
     wave = functional.interpolate(coarse, mask.shape[1:], mode="bilinear")
     changed = ((soft - 0.5 + 0.25 * number * wave) * 4 + 0.5).clamp(0, 1)

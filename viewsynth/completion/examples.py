@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from viewsynth.cameras import Cameras
-from viewsynth.reconstruct import Tools, canvas, people
+from viewsynth.reconstruct import Tools, canvas, fitting
 from viewsynth.reconstruct.canvas import METRE, SIZE, Canvas
+from viewsynth.reconstruct.crops import Outcome
 from viewsynth.records import Sample
 from viewsynth.world import rig, sheets, shots
 from viewsynth.world.people import identity
@@ -60,8 +61,8 @@ def make(seed: int, numbers: range, images: int, tools: Tools) -> Examples:
         for shot in ground_shots(seed, number, images):
             rendered[f"{number}/{shot.name}"] = shots.render_shot(seed, number, shot)
     owners = [[name for name in rendered if name.startswith(f"{k}/")] for k in numbers]
-    outcomes = [people.Outcome(person=None) for _ in owners]
-    fitted = people.fitted(
+    outcomes = [Outcome(person=None) for _ in owners]
+    fitted = fitting.fitted(
         [[_sample(name, rendered[name]) for name in names] for names in owners],
         [[rendered[name].image for name in names] for names in owners],
         tools,

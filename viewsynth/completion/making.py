@@ -32,7 +32,10 @@ CHUNK = 4  # people per chunk
 MADE, REJECTS, PARTS = "made.json", "rejects.jsonl", "parts"
 OURS = {MADE, REJECTS, PARTS, stored.SHARDS, stored.ROWS, stored.INDEX}
 # Code that affects the examples.
-CODE = ("bodies", "render", "world", "reconstruct", "completion/examples.py", "cameras.py")
+FIT = ("canvas", "crop_flags", "crops", "facing", "fit", "fitting", "foreign", "matting", "parse")
+FIT += ("quality", "targets", "tflite", "volume")
+CODE = ("bodies", "render", "world", "cameras.py", "completion/examples.py")
+CODE += tuple(f"reconstruct/{name}.py" for name in FIT)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Job:
 
     Args:
         output: Folder of the examples.
-        models: Name -> file of each model, "pose" and "detector".
+        models: Files of `weights.reconstruction`.
         seed: Seed of the world.
         images: Ground images of each person.
     """
@@ -73,7 +76,7 @@ def make(output: Path, people: int, seed: int, images: int, workers: int) -> Sto
         refuse_other_settings(output, json.loads((output / MADE).read_bytes()), settings)
     clean(output)
     write(output / MADE, json.dumps(settings).encode())
-    models = {"pose": weights.pose_model(None), "detector": weights.detector_model(None)}
+    models = weights.reconstruction("rules")
     bodies.load("anny")  # the first time takes a minute, and workers would all build it
     job = Job(output, models, seed, images)
     every = [range(k, min(k + CHUNK, people)) for k in range(0, people, CHUNK)]
@@ -105,7 +108,7 @@ def part(output: Path, numbers: range) -> dict | None:
 def start(job: Job) -> Callable[[range], None]:
     """Load the tools of a worker, and return the function that makes one chunk."""
     torch.set_num_threads(1)  # floating-point sums depend on the number of threads
-    tools = reconstruct.load(bodies.load("anny"), job.models["pose"], job.models["detector"])
+    tools = reconstruct.load(bodies.load("anny"), job.models)
     return lambda numbers: do(numbers, job, tools)
 
 

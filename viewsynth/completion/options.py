@@ -15,13 +15,13 @@ class CompletionOptimization(Optimization):
 
     GROUP: ClassVar[str] = "optim"
 
-    steps: int = 10_000
+    steps: int = 6000
     """Training steps."""
     batch: int = 16
     """Examples per step."""
-    rate: float = 1e-3
+    rate: float = 2e-3
     """Learning rate of AdamW after the warm-up; decays as a cosine."""
     warmup: int = 200
     """Warm-up steps, from a hundredth of the learning rate to the learning rate."""
-    average: float = 0.999
+    average: float = 0.998
     """Decay of the moving average (EMA) of the weights, which is saved; 0 = no average."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viewsynth.completion.losses import Completing, lab, terms
+from viewsynth.completion.losses import Completing, lab, light_of, lit, terms
 from viewsynth.completion.stored import Stored
 from viewsynth.metrics.colours import delta_e
-from viewsynth.reconstruct.complete import Completer, Completion, stack
+from viewsynth.reconstruct.complete import BODY, Completer, Completion, stack
 from viewsynth.records import seed_of
 from viewsynth.training import loop
 from viewsynth.training.loop import Run
@@ -111,20 +111,34 @@ def check(
 
     Returns:
         Names that begin with `val_`: the losses; half thickness and middle, mean absolute error in
-        centimetres, also of the bare body (`val_body_...`); ΔE00 of the back's colours, also of
-        the crop's; share of right kinds of the back; share of right front or back.
+        centimetres, also of the bare body (`val_body_...`); ΔE00 of the back's colours in the
+        light of the crop, also of the crop's own colours; error of the light, and its size
+        (`val_dark`); share of right kinds of the back; share of right front or back, of the
+        network without the fitted body, and of the fit.
     """
     reader, total, count = Completing(examples, rows, device), {}, 0
     for start in range(0, len(rows), BATCH):
         some = np.arange(start, min(start + BATCH, len(rows)))
         here = reader.read(some)
         values = {k: float(v) for k, v in terms(model, here, device).items()}
-        found = model(stack({name: value.to(device) for name, value in here.items()}))
-        values |= _errors(found, here)
+        given = stack({name: value.to(device) for name, value in here.items()})
+        values |= _errors(model(given), here)
+        given[:, BODY] = 0
+        values |= _facing(model(given), here)
         for name, value in values.items():
             total[name] = total.get(name, 0.0) + value * len(some)
         count += len(some)
     return {f"val_{name}": round(value / count, 5) for name, value in total.items()}
+
+
+def _facing(found: Completion, true: dict[str, Tensor]) -> dict[str, float]:
+    """Share of crops whose front or back is told right, by the network without body and the fit."""
+    front = torch.deg2rad(true["true_angles"][:, 1]).cos() > 0
+    told = {
+        "facing": found.azimuth[:, 0].cpu() > 0,
+        "fit_facing": torch.deg2rad(true["angles"][:, 1]).cos() > 0,
+    }
+    return {name: float((one == front).float().mean()) for name, one in told.items()}
 
 
 def _errors(found: Completion, true: dict[str, Tensor]) -> dict[str, float]:
@@ -134,15 +148,16 @@ def _errors(found: Completion, true: dict[str, Tensor]) -> dict[str, float]:
     body = true["body"][:, 1].float()
     back = true["kind"][:, 1] > 0
     colours = {"back": found.colour[:, 1].cpu(), "crop": true["image"].movedim(-1, 1) / 255}
-    goal = lab(true["colour"][:, 1][back].float() / 255).numpy()
-    azimuth = torch.deg2rad(true["true_angles"][:, 1])
+    light = light_of(true)
+    goal = lab(lit(true["colour"], light)[:, 1].movedim(1, -1)[back]).numpy()
     values = {
         "half_cm": 100 * (found.half.cpu() - half).abs()[trunk].mean(),
         "body_half_cm": 100 * (body - half).abs()[trunk].mean(),
         "middle_cm": 100 * (found.middle.cpu() - middle).abs()[trunk].mean(),
         "body_middle_cm": 100 * middle.abs()[trunk].mean(),
+        "light": (found.light.cpu() - light).abs().mean(),
+        "dark": light.abs().mean(),
         "back_kind": (found.kind[:, 1].argmax(1).cpu() == true["kind"][:, 1])[back].float().mean(),
-        "facing": ((found.azimuth[:, 0].cpu() > 0) == (azimuth.cos() > 0)).float().mean(),
     }
     for name, colour in colours.items():
         made = lab(colour.movedim(1, -1)[back]).numpy()

@@ -256,7 +256,7 @@ def _tools():
     from viewsynth import bodies, reconstruct
     from viewsynth.runtime import weights
 
-    return reconstruct.load(bodies.load("anny"), weights.pose_model(), weights.detector_model())
+    return reconstruct.load(bodies.load("anny"), weights.reconstruction())
 
 
 def _crop(image: Image.Image, number: int, tools) -> np.ndarray:

@@ -52,7 +52,7 @@ def load_tools(job: Job) -> Tools:
     from viewsynth.generate.synthesizer import Synthesizer
 
     body = bodies.load(job.config.body, job.device)
-    tools = reconstruct.load(body, job.models["pose"], job.models["detector"])
+    tools = reconstruct.load(body, job.models)
     refiner = alike = None
     if "refine" in job.models:
         refiner = refine.load(job.models["refine"], job.config.refine, job.device)

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of view generation: cameras and pose. Importing this module needs no torch."""
+"""Options of view generation: cameras, pose, reconstruction, model files.
+
+Importing this module needs no torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -88,3 +92,25 @@ class Pose:
 
     mode: Literal["fitted", "relaxed", "walk"] = "relaxed"
     """fitted = as in the image; relaxed = more than half way to a walking pose; or walk."""
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """How people are reconstructed."""
+
+    complete: str = "rules"
+    """What no image shows: rules, or FILE of a network of train-completion."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Your own model files; None = downloaded once and cached."""
+
+    pose: Path | None = None
+    """Pose model, pose_landmark_full.tflite."""
+    detector: Path | None = None
+    """Person detector, pose_detection.tflite."""
+    smplx: Path | None = None
+    """Body model of --body smplx, SMPLX_NEUTRAL.npz (needs a licence)."""
+    identity: str | None = None
+    """ReID model (folder of train, or hub id) that helps to find crops of other people."""

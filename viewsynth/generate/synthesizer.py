@@ -69,16 +69,15 @@ class Synthesizer:
     Args:
         body: Body model, a module of `viewsynth.bodies`: "anny" or "smplx".
         device: "auto" (a GPU if torch sees one), "cpu", "cuda" or "cuda:N".
-        refiner: Diffusion model that repairs the views: a folder, a hub id, "bundled", or a
-            `viewsynth.diffusion.options.Refine` with more options; None = none.
+        refiner: Repairs the views: folder, hub id, "bundled" or `diffusion.options.Refine` or None.
         pose_model: Your own pose_landmark_full.tflite; None = fetched.
         detector: Your own pose_detection.tflite; None = fetched.
         smplx: SMPLX_NEUTRAL.npz, which you have a licence for; with body "smplx".
+        complete: What no photo shows: "rules", or a file of `viewsynth train-completion`.
 
     Raises:
         ValueError: If an argument is not one of these, or a file is not what it should be.
-        FileNotFoundError: If a file or model does not exist or cannot be fetched; the message says
-            how to get it.
+        FileNotFoundError: If a file or model does not exist or cannot be fetched.
 
     Attributes:
         tools: `viewsynth.reconstruct.Tools`: the body and the pose models.
@@ -93,6 +92,7 @@ class Synthesizer:
         pose_model: str | os.PathLike | None = None,
         detector: str | os.PathLike | None = None,
         smplx: str | os.PathLike | None = None,
+        complete: str | os.PathLike = "rules",
     ):
         if body not in bodies.names():
             raise ValueError(f"body must be one of {', '.join(bodies.names())}; got {body!r}")
@@ -104,10 +104,10 @@ class Synthesizer:
             refiner = Refine(engine="none" if refiner is None else os.fspath(refiner))
         # Everything is checked and fetched before the first model is loaded.
         refine.find(refiner, whole=False)
-        files = weights.pose_model(pose_model), weights.detector_model(detector)
+        files = weights.reconstruction(complete, pose_model, detector)
         found = refine.find(refiner)
         with one_thread():
-            tools = reconstruct.load(bodies.load(body, device, **options), *files)
+            tools = reconstruct.load(bodies.load(body, device, **options), files)
             loaded = refine.load(found.folder, refiner, str(device)) if found else None
         self._keep(tools, loaded)
 

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from viewsynth.bodies import Body
+from viewsynth.bodies import PARTS, Body
 from viewsynth.reconstruct.volume import Clothier
 from viewsynth.reconstruct.warp import Nodes
 from viewsynth.records import Surface
@@ -70,6 +70,7 @@ class Volume:
     Args:
         canonical: The body.
         faces: Its triangles.  int64 [F, 3]
+        parts: Part of each vertex, see `Body.parts`.  int64 [V]
 
     Attributes:
         shape: Of the grid.
@@ -79,6 +80,7 @@ class Volume:
         points: The active points, metres.  float32 [M, 3]
         distance: Their signed distance from the body, metres, inside negative.  float32 [M]
         binding: Their `Nodes.bind`.
+        arm: Whether they belong to an arm.  bool [M]
         brick: Brick of each of these points, ascending.  [M]
         centre: Of the B bricks, an active point near the middle.  [B]
         radius: Per vertex of the body, the radius of the largest ball inside that touches it,
@@ -87,7 +89,7 @@ class Volume:
         medial_binding: Its `Nodes.bind`.
     """
 
-    def __init__(self, canonical: Canonical, faces: Tensor):
+    def __init__(self, canonical: Canonical, faces: Tensor, parts: Tensor):
         vertices = canonical.vertices.cpu().numpy()
         low, high = vertices.min(0) - ROOM[0], vertices.max(0) + ROOM[1]
         self.origin = low
@@ -114,6 +116,10 @@ class Volume:
         self.points = places.astype(np.float32)
         self.distance = field.ravel()[self.active].astype(np.float32)
         self.binding = canonical.nodes.bind(places)
+        arms = [k for k, name in enumerate(PARTS) if name.endswith(("arm", "hand"))]
+        node = canonical.tree.query(canonical.nodes.centre.cpu().numpy())[1]
+        nearest = self.binding.indices[self.binding.indptr[:-1]]  # `bind` lists the nearest first
+        self.arm = np.isin(parts.cpu().numpy()[node], arms)[nearest]
         radius = _inner_radius(field, vertices, normals, low)
         medial = vertices - normals * radius[:, None]
         self.radius, self.medial = radius, medial.astype(np.float32)

@@ -21,8 +21,8 @@ from viewsynth.bodies import PARTS, Body
 from viewsynth.reconstruct.fit import Fit, view_rotation
 from viewsynth.render import sheets, zbuffer
 
-SIZE = (192, 128)  # height and width, pixels
-METRE = 96  # pixels
+SIZE = (96, 64)  # height and width, pixels
+METRE = 48  # pixels
 SMOOTH = 0.02  # metres, standard deviation of the smoothing of the reference
 FAR = 10.0  # metres that are added to depths, because the rasterizer draws positive ones only
 ARMS = ("arm", "hand")  # last words of the parts that are not the trunk

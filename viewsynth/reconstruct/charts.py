@@ -2,8 +2,9 @@
 """Charts: the crops themselves as the texture of a clothed surface.
 
 surface -> this module -> `records.Surface`. Every triangle that a crop sees takes its colours from
-that crop at its own resolution; all others take them from the atlas of the body. The pixels of a
-crop are blended with those of the other crops that see the same point, by angle and resolution
+that crop at its own resolution; of the others, those that are seen from behind take the colours
+that completion guesses for the back of a crop, and the rest those of the body's atlas. The pixels
+of a crop are blended with those of the other crops that see the same point, by angle and resolution
 (unstructured lumigraph, Buehler et al., SIGGRAPH 2001), so that two crops meet without a seam.
 """
 
@@ -13,56 +14,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import ndimage
-from scipy.sparse import csr_array
-from torch import Tensor
 
 from viewsynth.reconstruct.canonical import Canonical
-from viewsynth.reconstruct.drawing import draw
+from viewsynth.reconstruct.exposure import Exposure
 from viewsynth.reconstruct.fill import MIRRORED
-from viewsynth.reconstruct.fit import Fit, view_rotation
+from viewsynth.reconstruct.guess import Guess
 from viewsynth.reconstruct.surface import Shell
 from viewsynth.reconstruct.texture import SIZE, Atlas
-from viewsynth.reconstruct.warp import move
 from viewsynth.records import Surface
-from viewsynth.render.shade import vertex_normals
 
-HIDDEN = 0.02  # metres behind the front, from which a vertex is hidden
-GRAZING = 0.02  # cosine below which a crop does not see a surface
 SURE = 0.15  # weight from which a point counts as observed
 SHARP = 4  # exponent of the weights: with a larger one the best crop counts more
 UNSEEN = 0.005  # weight below which a triangle takes its colours from the atlas
 TORN = 0.04  # sides of the atlas: a triangle that spans more lies across a seam
 BORDER = 2  # pixels of a chart around the person
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """What one crop sees of a shell.
-
-    Args:
-        pixels: Of the vertices in the crop.  float32 [V, 2]
-        weight: How well it sees them; 0 = not at all.  float32 [V]
-        face: Triangle at every pixel, -1 = none.  [H, W]
-        bary: Barycentric coordinates there.  [H, W, 3]
-    """
-
-    pixels: np.ndarray
-    weight: np.ndarray
-    face: np.ndarray
-    bary: np.ndarray
-
-    def values(self, of_vertex: np.ndarray, faces: np.ndarray) -> np.ndarray:
-        """Values of vertices, [V, C], at the pixels that show the shell, [K, C]."""
-        shown = self.face >= 0
-        corners, shares = faces[self.face[shown]].T, self.bary[shown].T[..., None]
-        return sum(of_vertex[at] * share for at, share in zip(corners, shares, strict=True))
-
-    def overlap(self, mask: np.ndarray) -> float:
-        """IoU of the drawn shell and the mask of the crop."""
-        drawn, person = self.face >= 0, mask > 0.5
-        return float((drawn & person).sum() / max((drawn | person).sum(), 1))
 
 
 def paint(
@@ -72,6 +38,7 @@ def paint(
     exposures: Sequence[Exposure],
     images: Sequence[np.ndarray],
     tones: Sequence,
+    guesses: Sequence[tuple[Exposure, Guess] | None],
 ) -> Surface:
     """Give a shell its texture.
 
@@ -83,6 +50,7 @@ def paint(
         exposures: What each crop sees of the shell, see `expose`.
         images: Colours of the crops, free of background.  float32 [H, W, 3] each
         tones: Of `tone.tones`, for the same crops.
+        guesses: Of the same crops, what is seen of the shell from behind, and what completion says.
 
     Returns:
         The surface; its texture shows the atlas at the left, then one chart per crop.
@@ -98,13 +66,18 @@ def paint(
             tones, images, _parts(exposures, shell.faces, atlas.part[texel]), strict=True
         )
     ]
-    weights = np.stack([one.weight for one in exposures])
-    charts = [
-        _chart(number, exposures, shell.faces, toned, weights, fill, guess)
-        for number in range(len(exposures))
+    seen_by = list(zip(exposures, toned, strict=True))
+    behind = [
+        (guess[0], np.dstack([guess[1].toned(image), guess[1].certainty]))
+        for guess, image in zip(guesses, toned, strict=True)
+        if guess is not None
     ]
-    whole, corners = _packed(np.dstack([texture, seen]), charts, exposures)
-    places = np.stack([np.stack([column, row], 1) + 0.5, *(one.pixels for one in exposures)])
+    under = _Under(behind, shell.faces, fill, guess)
+    every = [*exposures, *(one for one, _ in behind)]
+    charts = [_chart(own, seen_by, under) for own in every]
+    whole, corners = _packed(np.dstack([texture, seen]), charts, every)
+    places = np.stack([np.stack([column, row], 1) + 0.5, *(one.pixels for one in every)])
+    weights = [np.array([one.weight for one, _ in some]) for some in (seen_by, behind)]
     uvs, face_uvs = _coordinates(shell.faces, weights, places + corners[:, None])
     uvs = uvs / whole.shape[1::-1]
     return Surface(
@@ -120,56 +93,6 @@ def paint(
 def _small(index: np.ndarray) -> np.ndarray:
     """Indices in two bytes where they fit: they are half of a person file."""
     return index.astype(np.uint16 if index.max() < 1 << 16 else np.int32)
-
-
-def expose(
-    shell: Shell,
-    binding: csr_array,
-    fit: Fit,
-    row: int,
-    motions: Tensor,
-    mask: np.ndarray,
-    trust: float,
-) -> Exposure:
-    """Project a shell into one crop and find what the crop sees of it.
-
-    Args:
-        shell: The clothed mesh.
-        binding: Of its vertices, see `warp.Nodes.bind`.
-        fit: Cameras of the crops.
-        row: Index of the crop in the fit.
-        motions: Of the nodes in this crop.  float32 [G, 3, 4]
-        mask: Person probability.  float32 [H, W]
-        trust: Trust in the crop, (0, 1].
-    """
-    faces = torch.from_numpy(shell.faces)
-    vertices = move(shell.vertices, binding, motions)
-    pixels, depth = fit.project(vertices[None], torch.tensor([row]))
-    towards = _towards(pixels[0], faces)  # the mesh is closed: the others are hidden
-    front = draw(pixels, depth, faces[towards], mask.shape)
-    factor, fine = front.factor, front.fragments
-    middle = slice(factor // 2, None, factor)  # about the centres of the crop's pixels
-    face, bary = (image[0, middle, middle].cpu().numpy() for image in (fine.face, fine.bary))
-    face = np.where(face < 0, -1, towards.cpu().numpy()[face])
-    forward = view_rotation(fit.elevation[row : row + 1], fit.azimuth[row : row + 1])[0, 2]
-    cosine = -(vertex_normals(vertices[None], faces)[0] @ forward).cpu().numpy()
-    place, far = pixels[0].cpu().numpy(), depth[0].cpu().numpy() + 10
-    at = np.floor(place * factor).astype(int)
-    front = fine.depth[0].cpu().numpy()
-    inside = ((at >= 0) & (at < front.shape[::-1])).all(1)
-    at = np.clip(at, 0, np.array(front.shape[::-1]) - 1)
-    # A vertex on the outline lies just beside the drawn pixels: their neighbours decide.
-    front = ndimage.maximum_filter(np.where(np.isfinite(front), front, -np.inf), 3)
-    visible = inside & (far < front[at[:, 1], at[:, 0]] + HIDDEN) & (cosine > GRAZING)
-    person = ndimage.map_coordinates(mask, (place[:, ::-1] - 0.5).T, order=1, mode="constant")
-    weight = np.where(visible, np.clip(cosine, 0, 1) * trust * (person > 0.3), 0)
-    return Exposure(place, weight.astype(np.float32), face, bary)
-
-
-def _towards(pixels: Tensor, faces: Tensor) -> Tensor:
-    """Index of the triangles whose outside a crop sees."""
-    (ax, ay), (bx, by), (cx, cy) = (pixels[corner].T for corner in faces.T)
-    return ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax) < 0).nonzero()[:, 0]
 
 
 def _parts(exposures, faces: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
@@ -191,34 +114,78 @@ def _extended(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return values[rows, columns]
 
 
-def _chart(number: int, exposures, faces, toned, weights, fill, guess) -> np.ndarray:
-    """Blended colours and seen values at the pixels of one crop, uint8 [H, W, 4]."""
-    own = exposures[number]
+def _chart(own: Exposure, seen_by: list, under: _Under) -> np.ndarray:
+    """Blended colours and seen values at the pixels of one exposure, uint8 [H, W, 4]."""
     shown = own.face >= 0
-    share = own.values(weights.T, faces)
-    colour, total = np.zeros((len(share), 3)), np.zeros(len(share))
-    for k, (other, image) in enumerate(zip(exposures, toned, strict=True)):
+    colour, share = _blended(own, seen_by, under.faces)
+    sure = np.clip(share / SURE, 0, 1)[:, None]
+    guessed, guess = under.at(own)
+    out = np.zeros((*shown.shape, 4), np.uint8)
+    colour = colour * sure + guessed * (1 - sure)
+    seen = sure + guess * (1 - sure)
+    out[shown] = np.concatenate([colour, 255 * seen], 1).clip(0, 255).round()
+    return _extended(out, shown)
+
+
+def _blended(own: Exposure, seen_by: list, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What several exposures show at the pixels of one, blended.
+
+    Args:
+        own: The exposure whose pixels are asked for.
+        seen_by: The exposures, each with its image of C channels.
+        faces: Of the shell.
+
+    Returns:
+        Colours [K, C], and the largest weight that an exposure has there [K].
+    """
+    share = own.values(np.stack([one.weight for one, _ in seen_by]).T, faces)
+    channels = range(seen_by[0][1].shape[2])
+    colour, total = np.zeros((len(share), len(channels))), np.zeros(len(share))
+    for k, (other, image) in enumerate(seen_by):
         strength = share[:, k] ** SHARP
-        if k == number:
-            mine = image[shown]
+        if other is own:
+            mine = image[own.face >= 0]
         else:
             place = own.values(other.pixels, faces) - 0.5
             mine = np.stack(
                 [
                     ndimage.map_coordinates(image[..., c], place.T[::-1], order=1, mode="nearest")
-                    for c in range(3)
+                    for c in channels
                 ],
                 1,
             )
         colour += strength[:, None] * mine
         total += strength
-    sure = np.clip(share.max(1) / SURE, 0, 1)[:, None]
-    colour = colour / np.maximum(total, 1e-12)[:, None] * sure
-    colour += own.values(fill, faces) * (1 - sure)
-    seen = sure + own.values(guess[:, None], faces) * (1 - sure)
-    out = np.zeros((*shown.shape, 4), np.uint8)
-    out[shown] = np.concatenate([colour, 255 * seen], 1).clip(0, 255).round()
-    return _extended(out, shown)
+    return colour / np.maximum(total, 1e-12)[:, None], share.max(1)
+
+
+@dataclass(frozen=True)
+class _Under:
+    """Colours where no crop sees the shell.
+
+    Args:
+        behind: What is seen of the shell from behind, of each crop, with the guessed image and the
+            certainty in a fourth channel.
+        faces: Of the shell.
+        fill: Colours of the body's atlas at the vertices.  [V, 3]
+        seen: Its seen values there.  [V]
+    """
+
+    behind: list
+    faces: np.ndarray
+    fill: np.ndarray
+    seen: np.ndarray
+
+    def at(self, own: Exposure) -> tuple[np.ndarray, np.ndarray]:
+        """Colours [K, 3] and seen values [K, 1] at the pixels of an exposure."""
+        colour = own.values(self.fill, self.faces)
+        seen = own.values(self.seen[:, None], self.faces)
+        if not self.behind:
+            return colour, seen
+        guessed, share = _blended(own, self.behind, self.faces)
+        sure = np.clip(share / SURE, 0, 1)[:, None]
+        mixed = guessed[:, :3] * sure + colour * (1 - sure)
+        return mixed, MIRRORED * guessed[:, 3:] * sure + seen * (1 - sure)
 
 
 def _packed(
@@ -248,25 +215,31 @@ def _packed(
 
 
 def _coordinates(
-    faces: np.ndarray, weights: np.ndarray, places: np.ndarray
+    faces: np.ndarray, weights: Sequence[np.ndarray], places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give every triangle to the atlas or to one chart.
 
     Args:
         faces: [F, 3].
-        weights: How well each of K crops sees the vertices.  [K, V]
-        places: Of the vertices in the texture, pixels, for the atlas and each chart.  [1 + K, V, 2]
+        weights: How well the crops, and then the guesses of their backs, see the vertices; a guess
+            is used only where no crop sees.  [K, V] each
+        places: Of the vertices in the texture, pixels, for the atlas and each chart.  [1 + C, V, 2]
 
     Returns:
         Places [U, 2] and, for every corner of the triangles, an index into them [F, 3].
     """
     a, b, c = faces.T
-    by_face = np.minimum(np.minimum(weights[:, a], weights[:, b]), weights[:, c])
-    sheet = np.where(by_face.max(0) > UNSEEN, by_face.argmax(0) + 1, 0)
+    sheet, first = np.zeros(len(faces), np.int64), 1
+    for some in weights:
+        if len(some):
+            by_face = np.minimum(np.minimum(some[:, a], some[:, b]), some[:, c])
+            here = (sheet == 0) & (by_face.max(0) > UNSEEN)
+            sheet[here] = by_face.argmax(0)[here] + first
+        first += len(some)
     corner = [axis[faces.T] for axis in places[0].T]
     span = [np.maximum.reduce(axis) - np.minimum.reduce(axis) for axis in corner]
     torn = (np.maximum(*span) > TORN * SIZE) & (sheet == 0)
     corner = np.where(torn[:, None], faces[:, :1], faces)  # across a seam one colour is taken
-    count = weights.shape[1]
+    count = places.shape[1]
     used, index = np.unique(corner + sheet[:, None] * count, return_inverse=True)
     return places.reshape(-1, 2)[used], index.reshape(-1, 3)

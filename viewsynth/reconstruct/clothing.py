@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from viewsynth.reconstruct import charts, matting, relief, surface
+from viewsynth.reconstruct import charts, exposure, matting, relief, surface
+from viewsynth.reconstruct.guess import Guess
 from viewsynth.records import Surface
 
 if TYPE_CHECKING:
-    from viewsynth.reconstruct.people import Fitted, Tools
+    from viewsynth.reconstruct.fitting import Fitted
+    from viewsynth.reconstruct.people import Tools
     from viewsynth.reconstruct.texture import Projection
 
 
@@ -42,6 +44,7 @@ def clothe(
     rows: Sequence[int],
     trust: Sequence[float],
     maps: Maps,
+    guesses: Sequence[Guess | None],
 ) -> tuple[Surface | None, list[float]]:
     """Reconstruct the clothed surface of one person.
 
@@ -52,6 +55,7 @@ def clothe(
         rows: Those of the person that are used.
         trust: Weight of each of them, (0, 1].
         maps: Colours of the body, and the tones of the crops.
+        guesses: Of completion for each of `rows`, or None.
 
     Returns:
         The surface, None if the crops leave no whole person; and for each crop the IoU of the
@@ -65,19 +69,24 @@ def clothe(
         )
         for row, motion, mask in zip(rows, motions, masks, strict=True)
     ]
-    shell = surface.fuse(tools.volume, found.fit, rows, reliefs, motions, trust)
+    shell = surface.fuse(tools.volume, found.fit, rows, reliefs, motions, trust, guesses)
     if shell is None:
         return None, [one.overlap for one in reliefs]
     binding = canonical.nodes.bind(shell.vertices)
     exposures = [
-        charts.expose(shell, binding, found.fit, row, motion, mask, weight)
+        exposure.expose(shell, binding, found.fit, row, motion, mask, weight)
         for row, motion, mask, weight in zip(rows, motions, masks, trust, strict=True)
+    ]
+    behind = [
+        guess
+        and (exposure.from_behind(shell, binding, found.fit, row, motion, guess, weight), guess)
+        for row, motion, guess, weight in zip(rows, motions, guesses, trust, strict=True)
     ]
     images = [
         matting.foreground_colours(shown[row].image, mask)
         for row, mask in zip(rows, masks, strict=True)
     ]
     atlas = (tools.atlas, maps.texture, maps.seen)
-    made = charts.paint(shell, canonical, atlas, exposures, images, maps.tones)
+    made = charts.paint(shell, canonical, atlas, exposures, images, maps.tones, behind)
     canonical.bindings[made] = binding
     return made, [one.overlap(mask) for one, mask in zip(exposures, masks, strict=True)]

@@ -36,6 +36,9 @@ UNIT = 0.1  # metres per unit of the network
 SCALES = (-4.0, 3.0)  # range of the logarithm of an error that the network expects
 OUTPUTS = {"half": 1, "middle": 1, "depth_scale": 1, "back": 3, "front": 3, "back_scale": 1}
 OUTPUTS |= {"front_scale": 1, "front_kind": len(KINDS), "back_kind": len(KINDS)}
+REACHES = (2, 8)  # pixels of the canvas: what is near, and farther off
+FEW = 8  # pixels that a kind must have for a colour of its own
+OUTPUTS |= {"front_mix": len(REACHES) + 2, "back_mix": len(REACHES) + 2}
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ class Completion:
         middle: Middle between its two sheets relative to that of the fitted body, metres, larger is
             further from the camera.  [B, H, W]
         depth_scale: Logarithm of the expected error of both, in units of `UNIT`.  [B, H, W]
-        colour: Of front and back without light, sRGB in [0, 1].  [B, 2, 3, H, W]
+        colour: Of front and back, in even light that is as bright and of the same colour as that of
+            the crop, sRGB in [0, 1].  [B, 2, 3, H, W]
         colour_scale: Logarithm of their expected error, in units of 10 in CIELAB.  [B, 2, H, W]
         kind: Logits of `KINDS` of front and back.  [B, 2, K, H, W]
         azimuth: Cosine and sine of the camera's azimuth, not normalised.  [B, 2]
         rider: Logit of a rider of a bicycle.  [B]
+        light: Logarithm of that light, RGB: linear colours over those in neutral light.  [B, 3]
     """
 
     half: Tensor
@@ -62,6 +67,7 @@ class Completion:
     kind: Tensor
     azimuth: Tensor
     rider: Tensor
+    light: Tensor
 
 
 def stack(crops: Mapping[str, Tensor]) -> Tensor:
@@ -115,8 +121,11 @@ class Completer(nn.Module):
             _norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 4 * sum(OUTPUTS.values()), 1)
         )
         self.person = nn.Linear(widths[-1], 3)
-        nn.init.zeros_(self.last[-1].weight)
-        nn.init.zeros_(self.last[-1].bias)
+        # The norms take the brightness out of every feature: the light is found from the pixels.
+        self.light = nn.Sequential(nn.Linear(widths[-1] + 12, 64), nn.SiLU(), nn.Linear(64, 3))
+        for layer in (self.last[-1], self.light[-1]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, found: Tensor) -> Completion:
         """Predict; `found` is that of `stack`."""
@@ -128,31 +137,76 @@ class Completer(nn.Module):
                 skips.append(x)
                 x = narrow(x)
         x = self.middle(x)
-        azimuth_and_rider = self.person(x.mean((2, 3)))
+        whole = x.mean((2, 3))
+        seen = torch.logit((found[:, :3] / 2 + 0.5).clamp(0.02, 0.98))
+        light = self.light(torch.cat([whole, *_levels(seen, found[:, 3:4], found[:, 4:5])], 1))
         for widen, block, skip in zip(
             reversed(self.widen), reversed(self.up), reversed(skips), strict=True
         ):
             x = functional.interpolate(widen(x), scale_factor=2.0, mode="nearest")
             x = block(torch.cat([x, skip], 1))
         out = functional.pixel_shuffle(self.last(x), 2).float()
-        return _completion(out, found.float(), azimuth_and_rider.float())
+        return _completion(out, found.float(), light.float(), self.person(whole).float())
 
 
-def _completion(out: Tensor, found: Tensor, person: Tensor) -> Completion:
-    """The raw outputs in the units of `Completion`; colours begin as those of the crop."""
+def _levels(seen: Tensor, *weights: Tensor) -> list[Tensor]:
+    """Mean and standard deviation of each channel, under each of the weights, [B, 3] each."""
+    found = []
+    for weight in weights:
+        total = weight.sum((2, 3)).clamp_min(1)
+        mean = (seen * weight).sum((2, 3)) / total
+        away = (seen - mean[..., None, None]).square()
+        found += [mean, ((away * weight).sum((2, 3)) / total).clamp_min(1e-6).sqrt()]
+    return found
+
+
+def _completion(out: Tensor, found: Tensor, light: Tensor, person: Tensor) -> Completion:
+    """The raw outputs in the units of `Completion`."""
     part = dict(zip(OUTPUTS, out.split(list(OUTPUTS.values()), 1), strict=True))
-    seen = torch.logit((found[:, :3] / 2 + 0.5).clamp(0.02, 0.98))
     half, body = part["half"][:, 0], found[:, 6]
     return Completion(
         half=UNIT * functional.softplus(half + 2 * body - 1),
         middle=UNIT * part["middle"][:, 0],
         depth_scale=part["depth_scale"][:, 0].clamp(*SCALES),
-        colour=torch.stack([seen + part["front"], seen + part["back"]], 1).sigmoid(),
+        colour=_colours(part, found),
         colour_scale=torch.cat([part["front_scale"], part["back_scale"]], 1).clamp(*SCALES),
         kind=torch.stack([part["front_kind"], part["back_kind"]], 1),
         azimuth=person[:, :2],
         rider=person[:, 2],
+        light=light,
     )
+
+
+def _colours(part: dict[str, Tensor], found: Tensor) -> Tensor:
+    """Colours of front and back, [B, 2, 3, H, W].
+
+    Each pixel mixes what the crop shows there, nearby, farther off, and of the same kind, and adds
+    a change: most of what is not seen has the colour of something that is.
+    """
+    mask = found[:, 3:4]
+    seen = torch.logit((found[:, :3] / 2 + 0.5).clamp(0.02, 0.98))
+    near = [_around(seen, mask, reach) for reach in REACHES]
+    shares = [part[f"{side}_kind"].softmax(1) for side in ("front", "back")]
+    weight = (shares[0] * mask).flatten(2)
+    total = torch.einsum("bkp,bcp->bkc", weight, seen.flatten(2))
+    mean = _around(seen, mask, None)[..., 0, 0]
+    palette = (total + FEW * mean[:, None]) / (weight.sum(2) + FEW)[..., None]
+    colours = []
+    for side, share in zip(("front", "back"), shares, strict=True):
+        alike = torch.einsum("bkhw,bkc->bchw", share, palette)
+        mix = part[f"{side}_mix"].softmax(1)[:, :, None]
+        colours.append((mix * torch.stack([seen, *near, alike], 1)).sum(1) + part[side])
+    return torch.stack(colours, 1).sigmoid()
+
+
+def _around(seen: Tensor, mask: Tensor, reach: int | None) -> Tensor:
+    """Mean of the person's pixels around each, [B, C, H, W]; without a reach, of all."""
+    if reach is None:
+        total, count = ((x.sum((2, 3), keepdim=True)) for x in (seen * mask, mask))
+        return total / count.clamp_min(1)
+    side = 2 * reach + 1
+    total, count = (functional.avg_pool2d(x, side, 1, reach) for x in (seen * mask, mask))
+    return (total + 1e-3 * seen) / (count + 1e-3)
 
 
 def _norm(width: int) -> nn.GroupNorm:

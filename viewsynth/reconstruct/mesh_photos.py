@@ -21,8 +21,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from viewsynth.reconstruct import own_mesh
-from viewsynth.reconstruct.charts import GRAZING, HIDDEN, SURE
+from viewsynth.reconstruct.charts import SURE
 from viewsynth.reconstruct.drawing import draw
+from viewsynth.reconstruct.exposure import GRAZING, HIDDEN
 from viewsynth.reconstruct.fit import view_rotation
 from viewsynth.reconstruct.own_mesh import OwnMesh
 from viewsynth.records import Person
@@ -30,7 +31,7 @@ from viewsynth.render import zbuffer
 from viewsynth.render.shade import vertex_normals
 
 if TYPE_CHECKING:  # `people` imports this module
-    from viewsynth.reconstruct.people import Fitted
+    from viewsynth.reconstruct.fitting import Fitted
 
 CELL = 0.012  # metres, side of the cubes whose vertices are one in the search
 TALL = 64  # rows of the crops in the search

@@ -11,37 +11,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from viewsynth import bodies
 from viewsynth.reconstruct import (
+    canvas,
     clothing,
-    crop_flags,
-    facing,
+    complete,
     fill,
     fit,
-    foreign,
+    guess,
     mesh_photos,
     quality,
-    targets,
     texture,
     tone,
 )
 from viewsynth.reconstruct.canonical import Volume
+from viewsynth.reconstruct.crops import Crop, Outcome
+from viewsynth.reconstruct.fitting import Fitted, fitted
 from viewsynth.reconstruct.own_mesh import OwnMesh
-from viewsynth.reconstruct.parse import Parse, parse
 from viewsynth.reconstruct.posing import Poser
 from viewsynth.reconstruct.tflite import Model
-from viewsynth.records import Person, Reject, Sample
+from viewsynth.records import Person, Sample
+from viewsynth.runtime.weights import sha256
 
-MOST_CROPS = 8  # per person; more cost time and show hardly any further texels
-TALLEST = 320  # pixels; the atlas has no room for the detail of taller crops, which are shrunk
 STATURE = 1.68  # metres, of a mean adult; a crop does not say its scale
 REVISION = 5  # part of the fingerprint; raise it when the same images would give another person
 
@@ -57,113 +55,30 @@ class Tools:
     volume: Volume
     pose_model: Model
     detector: Model
+    completer: complete.Completer | None = None
+    learned: str = ""  # SHA-256 of the file of the completer
 
 
-@dataclass
-class Outcome:
-    """The result for one person.
-
-    Args:
-        person: None if no crop could be used.
-        rejects: The crops that were not used, with reasons.
-        overlays: Of each used crop the crop, mask and fit over it, for the report, uint8 [H, W, 3].
-    """
-
-    person: Person | None
-    rejects: list[Reject] = field(default_factory=list)
-    overlays: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
-
-
-def load(body: bodies.Body, pose_model, detector_model) -> Tools:
-    """Load the pose models and prepare the body.
+def load(body: bodies.Body, files: Mapping[str, Path]) -> Tools:
+    """Load the models and prepare the body.
 
     Args:
         body: See `viewsynth.bodies.load`.
-        pose_model: File of the landmark model, see `viewsynth.runtime.weights`.
-        detector_model: File of the person detector, likewise.
+        files: Of `viewsynth.runtime.weights.reconstruction`; without "completion", rules complete
+            what no crop shows.
     """
-    poser = Poser(body)
+    poser, learned = Poser(body), files.get("completion")
     return Tools(
         body=body,
         fitter=fit.Fitter(body),
         poser=poser,
         atlas=texture.prepare(body),
-        volume=Volume(poser.canonical, body.faces),
-        pose_model=Model(pose_model),
-        detector=Model(detector_model),
+        volume=Volume(poser.canonical, body.faces, body.parts),
+        pose_model=Model(files["pose"]),
+        detector=Model(files["detector"]),
+        completer=complete.load(learned, body.faces.device) if learned else None,
+        learned=sha256(learned) if learned else "",
     )
-
-
-@dataclass
-class Crop:
-    """A crop that shows the person `owner`; for `flags` and `pixels` see `crop_flags.flags`."""
-
-    owner: int
-    sample: Sample
-    image: np.ndarray
-    parse: Parse
-    flags: list[str]
-    pixels: float
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """N crops of P people with the bodies that were fitted to them.
-
-    Args:
-        crops: The crops that can be used.
-        owners: Index of each person that has one; the order of the people of `fit`.
-        fit: Bodies and cameras.
-        vertices: Posed and clothed body of each crop, metres.  float32 [N, V, 3]
-    """
-
-    crops: list[Crop]
-    owners: list[int]
-    fit: fit.Fit
-    vertices: Tensor
-
-    def rows(self, owner: int) -> list[int]:
-        """The crops of one person."""
-        return [row for row, crop in enumerate(self.crops) if crop.owner == owner]
-
-
-@torch.no_grad()
-def fitted(
-    people: list[list[Sample]],
-    images: list[list[np.ndarray]],
-    tools: Tools,
-    outcomes: list[Outcome],
-    alike: Callable[[list[np.ndarray], list[int]], np.ndarray] | None = None,
-) -> Fitted | None:
-    """Parse the crops of the people of a chunk and fit bodies to them.
-
-    Args:
-        people: See `reconstruct`.
-        images: See `reconstruct`.
-        tools: See `load`.
-        outcomes: One per person; get the rejects.
-        alike: See `reconstruct`.
-
-    Returns:
-        None if no crop can be used.
-    """
-    crops = _without_foreign(_parse_all(people, images, tools, outcomes), outcomes, alike)
-    if not crops:
-        return None
-    facing.resolve(crops)
-    owners = sorted({crop.owner for crop in crops})
-    goal = targets.targets(
-        [crop.parse for crop in crops],
-        [owners.index(crop.owner) for crop in crops],
-        [_elevation(crop.sample) for crop in crops],
-        tools.body.faces.device,
-    )
-    with torch.enable_grad():
-        found = fit.fit(tools.fitter, goal)
-    bare = tools.body.vertices(found.shape[goal.person], found.pose)
-    no_hair = bare.new_zeros(len(crops))
-    dressed = tools.poser.clothier.dress(bare, found.offsets[goal.person], no_hair)
-    return Fitted(crops, owners, found, dressed)
 
 
 @torch.no_grad()
@@ -205,12 +120,15 @@ def reconstruct(
         quality.of_crop(crop, found.fit, row, shown[row].overlap)
         for row, crop in enumerate(found.crops)
     ]
+    guessed = guesses(found, tools)
     for owner in found.owners:
         rows = found.rows(owner)
         known = {id(s): d for s, d in zip(people[owner], digests[owner], strict=True)}
         files = [known[id(found.crops[row].sample)] for row in rows]
         mesh = meshes[owner] if meshes else None
-        person = assemble(found, owner, rows, shown, scores, tools, files, bare=mesh is not None)
+        person = assemble(
+            found, owner, rows, shown, scores, tools, files, guessed, bare=mesh is not None
+        )
         covers = {row: shown[row].front.coverage for row in rows}
         if mesh is not None:
             person, masks = mesh_photos.observe(mesh, person, found, rows)
@@ -220,88 +138,15 @@ def reconstruct(
     return outcomes
 
 
-def _parse_all(people, images, tools: Tools, outcomes: list[Outcome]) -> list[Crop]:
-    """Parse the best crops of every person; unusable ones are rejected."""
-    crops = []
-    for owner, (samples, own) in enumerate(zip(people, images, strict=True)):
-        order = sorted(range(len(samples)), key=lambda k: -_detail(own[k]))[:MOST_CROPS]
-        for k in sorted(order):
-            image = _shrunk(own[k])
-            found = parse(image, tools.pose_model)
-            if reason := quality.unusable(found, image, tools.pose_model):
-                outcomes[owner].rejects.append(
-                    Reject(
-                        source=samples[k].name,
-                        pid=samples[k].pid,
-                        stage="parse",
-                        reason=reason,
-                        scores={"presence": round(found.presence, 3)},
-                    )
-                )
-                continue
-            flags, pixels = crop_flags.flags(image, found)
-            flags += ["elevation"] * (_elevation(samples[k]) != samples[k].elevation)
-            crops.append(Crop(owner, samples[k], image, found, flags, pixels))
-    return crops
-
-
-def _elevation(sample: Sample) -> float | None:
-    """The elevation that the data gives, degrees, if it is in the range of the fit."""
-    given, (low, high) = sample.elevation, fit.ELEVATIONS
-    return given if given is not None and low <= given <= high else None
-
-
-def _without_foreign(
-    crops: list[Crop], outcomes: list[Outcome], alike: Callable | None
-) -> list[Crop]:
-    """The crops without those that do not show the person of their owner's other crops."""
-    owners = np.array([crop.owner for crop in crops], int)
-    more = np.zeros((len(crops), len(crops)))
-    if alike and len(crops) > 1:
-        more = alike([crop.image for crop in crops], owners.tolist())
-    kept = []
-    for owner in np.unique(owners):
-        rows = np.flatnonzero(owners == owner)
-        own = [crops[row] for row in rows]
-        looks = [foreign.appearance(crop.image, crop.parse) for crop in own]
-        odds = foreign.log_odds(looks) + more[np.ix_(rows, rows)]
-        choice = foreign.decide(odds, [crop.pixels for crop in own])
-        for k in choice.out:
-            reject = _foreign(own[k], own[choice.kept[0]], choice.undecided)
-            outcomes[owner].rejects.append(reject)
-        for k in choice.kept:
-            own[k].flags += ["mixed"] * choice.undecided
-            kept.append(own[k])
-    return kept
-
-
-def _foreign(crop: Crop, other: Crop, undecided: bool) -> Reject:
-    """The reject of a crop that does not look like `other`, which is kept."""
-    pid = crop.sample.pid
-    if undecided:
-        reason = (
-            f"the crops of {pid!r} do not look like one person, and no majority tells which are "
-            f"right: {other.sample.name} was used and the person is flagged as mixed"
-        )
-    else:
-        reason = f"the crop does not look like the person in most crops of {pid!r}"
-    what = "; give another person a pid of its own, and other clothes an outfit of their own"
-    return Reject(source=crop.sample.name, pid=pid, stage="compare", reason=reason + what)
-
-
-def _shrunk(image: np.ndarray) -> np.ndarray:
-    """The crop, at most `TALLEST` pixels high or wide."""
-    factor = max(image.shape[:2]) / TALLEST
-    if factor <= 1:
-        return image
-    size = [max(round(side / factor), 1) for side in image.shape[1::-1]]
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-
-
-def _detail(image: np.ndarray) -> float:
-    """Amount of detail in a crop: its height times its sharpness."""
-    grey = image.mean(2)
-    return image.shape[0] * float(np.abs(np.diff(grey, axis=0)).mean() + 1)
+def guesses(found: Fitted, tools: Tools) -> list[guess.Guess | None]:
+    """What completion says of each crop; None without a network."""
+    if tools.completer is None:
+        return [None] * len(found.crops)
+    images = [crop.image for crop in found.crops]
+    masks = [crop.parse.mask for crop in found.crops]
+    rows = range(len(images))
+    placed = canvas.canvases(tools.body, found.fit, rows, found.vertices, images, masks)
+    return guess.guesses(tools.completer, tools.body, tools.poser.canonical, placed)
 
 
 def assemble(
@@ -312,6 +157,7 @@ def assemble(
     scores: list[dict],
     tools: Tools,
     digests: list[str],
+    guessed: Sequence[guess.Guess | None],
     bare: bool = False,
 ) -> Person:
     """Put one person together; crops with a bad fit are not used if there is a good one.
@@ -324,6 +170,7 @@ def assemble(
         scores: Of `quality.of_crop`, for all crops; `drawn` is added.
         tools: See `load`.
         digests: SHA-256 of the file of each of `rows`.
+        guessed: Of `guesses`, for all crops.
         bare: Whether to leave out the clothed surface, because a mesh will replace it.
     """
     place = found.owners.index(owner)
@@ -338,7 +185,8 @@ def assemble(
     clothed = None
     if not (fallback or bare):
         maps = clothing.Maps(colours, seen, tones)
-        clothed, drawn = clothing.clothe(tools, found, shown, good, trust, maps)
+        own = [guessed[row] for row in good]
+        clothed, drawn = clothing.clothe(tools, found, shown, good, trust, maps, own)
         fallback = "" if clothed else "body"
         for row, overlap in zip(good, drawn, strict=True):
             quality.set_drawn(scores[row], overlap)
@@ -366,7 +214,7 @@ def assemble(
         surface=clothed,
         sources=sources,
         fingerprint=hashlib.sha256(
-            json.dumps([REVISION, tools.body.name, sources], sort_keys=True).encode()
+            json.dumps([REVISION, tools.body.name, tools.learned, sources], sort_keys=True).encode()
         ).hexdigest(),
     )
 

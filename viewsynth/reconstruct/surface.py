@@ -21,6 +21,7 @@ from torch import Tensor
 
 from viewsynth.reconstruct.canonical import CORE, VOXEL, Volume
 from viewsynth.reconstruct.fit import Fit
+from viewsynth.reconstruct.guess import Guess
 from viewsynth.reconstruct.relief import Relief
 from viewsynth.reconstruct.warp import move
 
@@ -55,6 +56,7 @@ def fuse(
     reliefs: Sequence[Relief],
     motions: Tensor,
     trust: Sequence[float],
+    guesses: Sequence[Guess | None],
 ) -> Shell | None:
     """Fuse the crops of one person.
 
@@ -65,11 +67,12 @@ def fuse(
         reliefs: Of each crop.
         motions: Of the nodes in each crop.  float32 [K, G, 3, 4]
         trust: Weight of each crop.
+        guesses: Of completion for each crop, or None.
 
     Returns:
         The mesh; None if the outlines leave less than a person.
     """
-    crops = list(zip(rows, reliefs, motions, trust, strict=True))
+    crops = list(zip(rows, reliefs, motions, trust, guesses, strict=True))
     coarse = _solid(volume, volume.centre, fit, crops)
     near = np.flatnonzero((np.abs(coarse) < CORE + REACH)[volume.brick])
     solid = np.where(coarse > 0, CORE, -CORE).astype(np.float32)[volume.brick]
@@ -81,15 +84,25 @@ def _solid(volume: Volume, chosen: np.ndarray, fit: Fit, crops: list) -> np.ndar
     """Signed distances of the chosen points from the clothed person, metres, inside negative."""
     points, binding = volume.points[chosen], volume.binding[chosen]
     sheets, outside = np.full(len(points), np.inf, np.float32), []
-    most = max(weight for *_, weight in crops)
-    for row, relief, motion, weight in crops:
+    most = max(weight for *_, weight, _ in crops)
+    trunk = np.flatnonzero(~volume.arm[chosen])
+    guessed, share = np.zeros(len(trunk)), np.zeros(len(trunk))
+    for row, relief, motion, weight, guess in crops:
         pixels, depth = fit.project(move(points, binding, motion)[None], torch.tensor([row]))
-        own, beyond = relief.distance(points, pixels[0], depth[0].cpu().numpy())
+        away = depth[0].cpu().numpy()
+        own, beyond = relief.distance(points, pixels[0], away)
+        if guess is not None:
+            found, sure = guess.distance(points[trunk], pixels[0][trunk], away[trunk])
+            own[trunk[sure > 0]] = np.inf
+            guessed += weight * sure * found
+            share += weight * sure
         np.minimum(sheets, own, out=sheets)
         outside.append(np.clip(beyond - (1 - weight / most) * DOUBT, -INSIDE, OUTSIDE))
+    mean = np.where(share > 0, guessed / np.maximum(share, 1e-9), np.inf)
+    sheets[trunk] = np.minimum(sheets[trunk], mean)
     solid = _union(volume.distance[chosen], sheets)
     azimuth = np.deg2rad([float(fit.azimuth[row]) for row, *_ in crops])
-    alike = np.cos(azimuth[:, None] - azimuth) ** ALIKE * [weight for *_, weight in crops]
+    alike = np.cos(azimuth[:, None] - azimuth) ** ALIKE * [weight for *_, weight, _ in crops]
     known = np.isfinite(outside)
     share = alike @ known
     mean = (alike @ np.nan_to_num(outside)) / np.maximum(share, 1e-9)

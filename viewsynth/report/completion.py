@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from viewsynth.completion.losses import light_of, lit
 from viewsynth.completion.stored import Stored
 from viewsynth.reconstruct.complete import Completer, stack
 from viewsynth.records import seed_of
@@ -38,6 +39,8 @@ def choose(examples: Stored, rows: np.ndarray, seed: int) -> list[int]:
 def grid(model: Completer, examples: Stored, rows: list[int]) -> bytes:
     """One row per example: crop, mask; thickness, front, back and kinds of the back, true and made.
 
+    True colours are shown in the light of the crop.
+
     Args:
         model: The network.
         examples: All examples.
@@ -52,6 +55,8 @@ def grid(model: Completer, examples: Stored, rows: list[int]) -> bytes:
     colour = (255 * made.colour.movedim(2, -1)).round().byte().cpu().numpy()
     kind, half = made.kind.argmax(2).cpu().numpy(), made.half.cpu().numpy()
     person = true["kind"][:, 0].numpy() > 0
+    goal = lit(true["colour"], light_of(true)) * (true["kind"] > 0)[:, :, None]
+    goal = (255 * goal.movedim(2, -1)).round().byte().numpy()
     shown = []
     for k, row in enumerate(rows):
         about, here = examples.rows[row], person[k][..., None]
@@ -60,9 +65,9 @@ def grid(model: Completer, examples: Stored, rows: list[int]) -> bytes:
             ("mask", _grey(true["mask"][k].numpy() / 255)),
             ("half, true", _grey(true["sheets"][k, 1].float().nan_to_num().numpy() / THICK)),
             ("made", _grey(half[k] / THICK)),
-            ("front, true", true["colour"][k, 0].numpy()),
+            ("front, true", goal[k, 0]),
             ("made", colour[k, 0] * here),
-            ("back, true", true["colour"][k, 1].numpy()),
+            ("back, true", goal[k, 1]),
             ("made", colour[k, 1] * here),
             ("kind, true", PALETTE[true["kind"][k, 1].numpy()]),
             ("made", PALETTE[kind[k, 1]]),

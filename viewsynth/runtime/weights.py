@@ -140,6 +140,46 @@ def smplx_model(path: str | Path) -> Path:
     return found.resolve()
 
 
+def completion(given: str | Path = "rules") -> Path | None:
+    """File of the completion network.
+
+    Args:
+        given: "rules" = none; or a file of `viewsynth train-completion`.
+
+    Returns:
+        Absolute path, None for rules.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if str(given) == "rules":
+        return None
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            "reconstruct.complete must be rules or a file of viewsynth train-completion; "
+            f"{given} is no file"
+        )
+    return path.resolve()
+
+
+def reconstruction(
+    complete: str | Path = "rules",
+    pose: str | Path | None = None,
+    detector: str | Path | None = None,
+) -> dict[str, Path]:
+    """Files of the models that `viewsynth.reconstruct.load` reads, by name.
+
+    Args:
+        complete: See `completion`.
+        pose: Your own pose model, see `pose_model`.
+        detector: Your own person detector, see `pose_model`.
+    """
+    learned = completion(complete)  # checked before anything is downloaded
+    files = {"pose": pose_model(pose), "detector": detector_model(detector)}
+    return files | ({"completion": learned} if learned else {})
+
+
 def cached(model: ModelFile) -> Path | None:
     """Path of a model in the cache, or None if it is missing or damaged; never downloads."""
     path = cache_dir() / model.name

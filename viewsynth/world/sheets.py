@@ -24,8 +24,8 @@ from viewsynth.world.mannequin import mannequin
 # What a surface is; the index is the stored value.
 KINDS = ("none", "skin", "hair", "hat", "top", "bottom", "skirt", "coat", "bag", "shoe")
 LOOSE = ("skirt", "coat")  # kinds that go around both legs
-AROUND = 2  # pixels around a place where legs overlap, which count as such
-PER_SIDE = 2  # samples of colour along each side of a pixel
+AROUND = 1  # pixels around a place where legs overlap, which count as such
+PER_SIDE = 3  # samples of colour along each side of a pixel
 ARMPIT = 0.25  # metres below the shoulders, in rest coordinates, above which arms are
 _BY_LABEL = {
     **dict.fromkeys(("face", "arms", "legs"), "skin"),

@@ -19,6 +19,7 @@ from viewsynth.diffusion.options import Refine
 from viewsynth.evaluate.fidelity import (
     comparison,
     features,
+    measures,
     methods,
     observer,
     repair,
@@ -141,7 +142,7 @@ def test_the_report(world, comparer, compared, capsys):
     config = command.Config(world=world, output=comparer.job.output, people=1)
     moments = truth.instants(world, 1)
     part = comparison.part(comparer.job, comparison.chunks(moments)[0])
-    command._report(config, [part], moments)
+    command._report(config, [part], moments, [])
     text = capsys.readouterr().out
     assert "## All elevations (1 people, 3 views)" in text and "| mean_body" in text
     assert "PSNR dB unseen" in text
@@ -240,7 +241,7 @@ def test_the_report_with_a_diffusion_model(world, repaired, capsys):
         reid=world / "model",
         refine=Refine(engine="some/tiny"),
     )
-    command._report(config, [part], list(chunk.moments))
+    command._report(config, [part], list(chunk.moments), [])
     text = capsys.readouterr().out
     for expected in (
         "- `repair`:",
@@ -322,6 +323,39 @@ def test_repair_is_paired_with_its_rendering():
     assert cells["source_only", "25-40", "psnr_unseen"]["better"] is False
     assert cells["repair", "all", "reid_cosine"]["better"] is True
     assert not any(c["method"] == "repair_true" for c in table.gains_of_repair(rows))
+
+
+def test_a_run_is_paired_with_another():
+    rows = scored({"ours": 1.0, "true_pose": 0.0, "warped": 2.0})
+    worse = [row | {"psnr_unseen": row["psnr_unseen"] - 0.5} for row in rows if row["pid"] != "3"]
+    found = {(c["method"], c["bin"]): c for c in table.gains_over_run(rows, worse)}
+    assert {method for method, _ in found} == {"ours", "true_pose"}
+    for name in ("all", "25-40", "55-70"):
+        cell = found["ours", name]
+        assert cell["mean"] == pytest.approx(0.5) and cell["better"] is True
+        assert cell["people"] == 11 and cell["baseline"] == "earlier ours"
+    assert table.gains_over_run(rows, []) == []
+
+
+def test_people_of_one_photo(world, comparer, compared, tmp_path, capsys):
+    """The photo is drawn once and for all, and its side is a bin of its own."""
+    config = command.Config(world=world, output=tmp_path, people=1, photos=1, against=tmp_path)
+    with pytest.raises(FileNotFoundError, match="against"):
+        command._earlier(config.against)
+    (moment,) = truth.instants(world, 1)
+    few = command._with_few_photos(moment, config)
+    assert len(few.ground) == 1 and few == command._with_few_photos(few, config)
+    assert command._with_few_photos(moment, command.Config(world=world)) == moment
+    job = dataclasses.replace(comparer.job, output=tmp_path, mark="one photo")
+    chunk = comparison.Chunk(moment.pid, (few,))
+    comparison.Comparer(job, comparer.tools, comparer.network).compute(chunk)
+    part = comparison.part(job, chunk)
+    (side,) = {row["photo"] for row in part["rows"]}
+    assert side in measures.PHOTO_NAMES
+    command._report(config, [part], [few], [row | {"iou": 0.0} for row in compared])
+    text = capsys.readouterr().out
+    assert f"## {side.capitalize()} (1 people, 3 views)" in text
+    assert "## Against the other run" in text and (tmp_path / "fidelity.jsonl").is_file()
 
 
 def test_kid_ranks_methods_between_floor_and_ground():

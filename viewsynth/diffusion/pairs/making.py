@@ -212,6 +212,7 @@ def claim_output(
     """
     world = None if isinstance(source, Dataset) else Path(source)
     what = f"world {truth.digest(world)}" if world else f"{source.name} {source.fingerprint}"
+    models = weights.reconstruction()
     settings = {
         "source": what,
         "size": list(size),
@@ -226,7 +227,7 @@ def claim_output(
         size=tuple(size),
         split=split,
         seed=seed,
-        models={"pose": weights.pose_model(None), "detector": weights.detector_model(None)},
+        models=models,
         mark=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
     )
 
@@ -284,7 +285,7 @@ def _paths(job: Job, chunk: Chunk) -> tuple[Path, Path]:
 def start(job: Job) -> Callable[[Chunk], None]:
     """Load the tools of a worker, and return the function that makes one chunk."""
     torch.set_num_threads(1)  # floating-point sums depend on the number of threads
-    tools = reconstruct.load(bodies.load("anny"), job.models["pose"], job.models["detector"])
+    tools = reconstruct.load(bodies.load("anny"), job.models)
     return lambda chunk: do(chunk, job, tools)
 
 

@@ -53,7 +53,7 @@ class Job:
         world: Folder of the world.
         output: Folder of the comparison.
         observer: File of the observer.
-        models: Name -> file of each model, "pose" and "detector".
+        models: Files of `weights.reconstruction`.
         mark: Fingerprint of everything that determines the results; stored in every part.
         seed: Seed of the sensor noise.
         shown: Pids whose images are kept for the contact sheet.
@@ -153,7 +153,7 @@ def start(job: Job) -> Callable[[Chunk], None]:
     torch.set_num_threads(1)  # sums depend on the number of threads
     from viewsynth import bodies
 
-    tools = reconstruct.load(bodies.load("anny"), job.models["pose"], job.models["detector"])
+    tools = reconstruct.load(bodies.load("anny"), job.models)
     look = job.sensor, job.scene
     repairer = repair.load(job.engine, job.refine, job.device, *look) if job.engine else None
     spaces = features.load(job.observer, job.reid, job.device)
@@ -217,7 +217,9 @@ class Comparer:
         predictions = self._predict(moment, person, ground, drone)
         if moment.pid in self.job.shown:
             self._keep(moment, ground, drone, predictions)
-        rows, inputs = [], []
+        rows, inputs, photo = [], [], {}
+        if len(ground) == 1:
+            photo = {"photo": measures.photo_bin(ground[0].row["azimuth"])}
         for true, views in zip(drone, predictions, strict=True):
             for name, view in views.items():
                 rows.append(
@@ -230,6 +232,7 @@ class Comparer:
                         "angle": measures.nearest_angle(
                             true.row["azimuth"], [one.row["azimuth"] for one in ground]
                         ),
+                        **photo,
                         "occlusion": true.row.get("occlusion", 0.0),
                         "fallback": person.fallback,
                         **_rounded(_measure(true, name, views)),

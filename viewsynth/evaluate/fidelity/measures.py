@@ -29,9 +29,16 @@ PARTS = {
     "carried": ("carried",),
 }
 # What clothes, hair and bags add to a body.
-COVERAGE = {"hair": ("hair", "headwear"), "bottom": ("bottom",), "carried": ("carried",)}
+COVERAGE = {
+    "hair": ("hair", "headwear"),
+    "top": ("top",),
+    "bottom": ("bottom",),
+    "carried": ("carried",),
+}
 BINS = ((25, 40), (40, 55), (55, 70), (70, 90.001))  # degrees of elevation
 ANGLES = ((0, 30), (30, 60), (60, 90), (90, 180.001))  # degrees from the nearest crop
+PHOTOS = ((0, 45), (45, 135), (135, 180.001))  # degrees between the front and the only photo
+PHOTO_NAMES = ("front photo", "side photo", "back photo")
 OTHER = "other"  # name of the bin for all other elevations
 MIN_PIXELS = 8  # smallest number of pixels that is measured
 COVERED = 0.1  # minimum share of a part that the prediction must cover
@@ -62,6 +69,16 @@ def nearest_angle(azimuth: float, crops: Sequence[float]) -> float:
     return float(min(abs((azimuth - crop + 180) % 360 - 180) for crop in crops))
 
 
+def photo_bin(azimuth: float) -> str:
+    """Name of the bin of a view by its person's only photo, e.g. "side photo".
+
+    Args:
+        azimuth: Of the photo, degrees.
+    """
+    away = abs((azimuth + 180) % 360 - 180)
+    return next(name for name, (_, high) in zip(PHOTO_NAMES, PHOTOS, strict=True) if away < high)
+
+
 def compare(
     true: TrueImage, predicted: Prediction, base: Prediction | None = None
 ) -> dict[str, float]:
@@ -84,7 +101,7 @@ def compare(
             ssim_unseen, de_unseen: over the other pixels of the body.
         seen: share of observed pixels in the rendering.
         missing: share of the true person that the prediction does not cover.
-        covered_<part>: share of the pixels of hair, bottom or carried things that it covers.
+        covered_<part>: share of the pixels of hair, top, bottom or carried things that it covers.
         height_error: error of the body size, per cent of the true size, signed.
     """
     valid = true.labels != OCCLUDER

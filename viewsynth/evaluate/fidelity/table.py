@@ -19,6 +19,7 @@ from viewsynth.evaluate.fidelity.measures import (
     COVERAGE,
     OTHER,
     PARTS,
+    PHOTO_NAMES,
     angle_bin,
     bin_of,
 )
@@ -64,7 +65,7 @@ DETAILS = {
     "iou_possible": ("IoU possible", True, 3),
 }
 EVERY = {**MEASURES, **COLOURS, **SPLIT, **REID, **DETAILS}
-ALL = "all"
+ALL, EARLIER = "all", "earlier "
 BASELINES = ("resized", "warped", "mean_body")
 REPAIRS = (("repair", "ours"), ("source_only", "ours"), ("repair_true", "true_pose"))
 NAMES = (*(f"{low}-{int(high)}" for low, high in BINS), OTHER)
@@ -177,11 +178,29 @@ def gains_of_repair(rows: list[dict]) -> list[dict]:
     return _paired(rows, REPAIRS, {**MEASURES, **SPLIT, **REID})
 
 
-def _paired(rows: list[dict], pairs, measures: dict) -> list[dict]:
+def gains_over_run(rows: list[dict], earlier: list[dict]) -> list[dict]:
+    """Gains over another run on the same world, paired by person.
+
+    Args:
+        rows: Rows of the comparison, after `identify`.
+        earlier: Rows of the other run, of its `fidelity.jsonl`.
+
+    Returns:
+        As `gains_over_baselines`, for "ours" and "true_pose" over those of the other run, whose
+        names begin with "earlier "; people who are missing in one run are left out.
+    """
+    both = {row["view"] for row in rows} & {row["view"] for row in earlier}
+    renamed = [row | {"method": f"{EARLIER}{row['method']}"} for row in earlier]
+    rows = [row for row in (*rows, *renamed) if row["view"] in both]
+    pairs = [(name, f"{EARLIER}{name}") for name in ("ours", "true_pose")]
+    return _paired(rows, pairs, EVERY, (*NAMES, *ANGLE_NAMES, *PHOTO_NAMES, ALL))
+
+
+def _paired(rows: list[dict], pairs, measures: dict, bins=(*NAMES, ALL)) -> list[dict]:
     values = _by_person(rows)
     found = []
     for method, baseline in pairs:
-        for name in (*NAMES, ALL):
+        for name in bins:
             for measure, (_, higher, _) in measures.items():
                 one = values.get((method, name, measure), {})
                 other = values.get((baseline, name, measure), {})
@@ -212,9 +231,10 @@ def better(low: float, high: float) -> bool | None:
 
 
 def bins_of(row: dict) -> tuple[str, ...]:
-    """The bins that a view counts in: all, its elevation, its angle to the nearest crop."""
+    """The bins of a view: all, elevation, angle to the nearest crop, side of an only photo."""
     angle = (angle_bin(row["angle"]),) if "angle" in row else ()
-    return ALL, bin_of(row["elevation"]), *angle
+    photo = (row["photo"],) if "photo" in row else ()
+    return ALL, bin_of(row["elevation"]), *angle, *photo
 
 
 def _by_person(rows: list[dict]) -> dict[tuple[str, str, str], dict[str, float]]:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import numpy as np
 
 from viewsynth.evaluate.fidelity import methods, repair
-from viewsynth.evaluate.fidelity.measures import OTHER
+from viewsynth.evaluate.fidelity.measures import OTHER, PHOTO_NAMES
 from viewsynth.evaluate.fidelity.table import (
     ALL,
     ANGLE_NAMES,
     BASELINES,
     COLOURS,
     DETAILS,
+    EARLIER,
     MEASURES,
     NAMES,
     REID,
@@ -22,6 +23,8 @@ from viewsynth.evaluate.fidelity.table import (
 
 METHODS = {**methods.METHODS, **repair.METHODS}
 SPLIT_METHODS = ("ours", "repair", "source_only", "true_pose", "repair_true")
+EARLIER_PAIRS = [(name, f"{EARLIER}{name}") for name in ("ours", "true_pose")]
+EARLIER_BINS = (ALL, *NAMES, *ANGLE_NAMES, *PHOTO_NAMES)
 SETS = {"floor": "true, two halves of the people", "ground": "true ground images"}
 
 
@@ -31,6 +34,7 @@ def markdown(
     notes: list[str],
     repaired: list[dict] = (),
     sets: list[dict] = (),
+    earlier: list[dict] = (),
 ) -> str:
     """Write all tables as Markdown.
 
@@ -40,6 +44,7 @@ def markdown(
         notes: Lines above the tables.
         repaired: Result of `table.gains_of_repair`.
         sets: Result of `sets.compare`.
+        earlier: Result of `table.gains_over_run`.
     """
     cells = {(c["method"], c["bin"], c["measure"]): c for c in found}
     present = {c["method"] for c in found}
@@ -50,12 +55,14 @@ def markdown(
         "Mean [95 % interval over people]. Rank by ΔE, IoU and identity: PSNR and SSIM reward "
         "blur and come second.",
     ]
-    for name in (ALL, *NAMES, *ANGLE_NAMES):
+    for name in (ALL, *NAMES, *ANGLE_NAMES, *PHOTO_NAMES):
         many = [c for c in found if c["bin"] == name and c["measure"] == "iou"]
         if many:
             title = "All elevations" if name == ALL else f"Elevation {_degrees(name)}"
             if name in ANGLE_NAMES:
                 title = f"{name.removesuffix(' off')}° from the nearest ground crop"
+            if name in PHOTO_NAMES:
+                title = name.capitalize()
             lines += ["", f"## {title} ({many[0]['people']} people, {many[0]['pictures']} views)"]
             lines += ["", *_grid(cells, name, MEASURES)]
     lines += ["", "## Colour error ΔE by part, all elevations", "", *_grid(cells, ALL, COLOURS)]
@@ -74,6 +81,10 @@ def markdown(
         lines += ["", "## What the diffusion changes (positive = it is better)", ""]
         lines += _differences(repaired, REPAIRS, MEASURES)
         lines += ["", *_differences(repaired, REPAIRS, {**SPLIT, **REID})]
+    if earlier:
+        lines += ["", "## Against the other run (positive = this run is better)", ""]
+        for which in (MEASURES, COLOURS, SPLIT, DETAILS):
+            lines += [*_differences(earlier, EARLIER_PAIRS, which, EARLIER_BINS), ""]
     return "\n".join(lines) + "\n"
 
 
@@ -132,13 +143,13 @@ def _degrees(name: str) -> str:
     return name if name in (ALL, OTHER) else f"{name}°"
 
 
-def _differences(differences: list[dict], pairs, measures: dict) -> list[str]:
+def _differences(differences: list[dict], pairs, measures: dict, bins=(*NAMES, ALL)) -> list[str]:
     cells = {(c["method"], c["baseline"], c["bin"], c["measure"]): c for c in differences}
     measures = {m: about for m, about in measures.items() if any(key[3] == m for key in cells)}
     one = len({method for method, _ in pairs}) == 1
     rows = [["baseline" if one else "", "elevation", *(about[0] for about in measures.values())]]
     for method, baseline in pairs:
-        for name in (*NAMES, ALL):
+        for name in bins:
             row = []
             for measure, about in measures.items():
                 cell = cells.get((method, baseline, name, measure))
