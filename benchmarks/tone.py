@@ -6,8 +6,7 @@
 Test people are reconstructed from their ground images. The median colour that each part of the body
 gets is compared with the colour of its fabric (CIEDE2000), for garments of one colour, after one
 gain of linear light for all people, because nothing tells how bright the light was. Rows: crops
-averaged as they are, without the shading of their light, in one tone, and as the completion network
-sees them without light. Means over people with
+averaged as they are, without the shading of their light, and in one tone. Means over people with
 95 % bootstrap intervals.
 """
 
@@ -23,13 +22,12 @@ from unittest import mock
 import numpy as np
 import torch
 import tyro
-from scipy import ndimage
 from tqdm import tqdm
 
 from viewsynth import bodies, reconstruct
 from viewsynth.metrics.colours import delta_e, lab, linear, srgb
 from viewsynth.metrics.intervals import interval
-from viewsynth.reconstruct import fitting, guess, people, quality, texture, tone
+from viewsynth.reconstruct import fitting, quality, texture, tone
 from viewsynth.reconstruct.crops import Outcome
 from viewsynth.reconstruct.texture import GROUPS
 from viewsynth.runtime import weights
@@ -115,7 +113,6 @@ def ways(found: fitting.Fitted, tools: reconstruct.Tools) -> dict[str, texture.P
     crops = found.crops
     images, masks = [one.image for one in crops], [one.parse.mask for one in crops]
     shown = texture.project(tools.body, tools.atlas, found.fit, found.vertices, images, masks)
-    guessed = people.guesses(found, tools)
     scores = [quality.of_crop(c, found.fit, k, shown[k].overlap) for k, c in enumerate(crops)]
     good = [k for k, one in enumerate(scores) if quality.misfits(one) < 2] or range(len(crops))
     with mock.patch.object(texture.shading, "removed", lambda image, *_: image):
@@ -124,24 +121,11 @@ def ways(found: fitting.Fitted, tools: reconstruct.Tools) -> dict[str, texture.P
     paints = [shown[k].paint for k in good]
     trust = [scores[k]["trust"] for k in good]
     tones = tone.tones(paints, [shown[k].image for k in good], tools.atlas, trust)
-    neutral = [_neutral(one, image.shape[:2]) for one, image in zip(guessed, images, strict=True)]
-    with mock.patch.object(texture.shading, "removed", lambda image, *_: image):
-        told = texture.project(tools.body, tools.atlas, found.fit, found.vertices, neutral, masks)
     return {
         "as they are": texture.fuse([lit[k].paint for k in good], plain, tools.atlas),
         "without shading": texture.fuse(paints, plain, tools.atlas),
         "in one tone": texture.fuse(paints, tones, tools.atlas),
-        "by the network": texture.fuse([told[k].paint for k in good], plain, tools.atlas),
     }
-
-
-def _neutral(one: guess.Guess, size: tuple[int, int]) -> np.ndarray:
-    """What the completion network says of the front's colours, at the pixels of the crop."""
-    rows, columns = np.indices(size).reshape(2, -1) + 0.5
-    places = one.places(torch.from_numpy(np.stack([columns, rows], 1)))
-    at = places.numpy().T[::-1] - 0.5
-    planes = [ndimage.map_coordinates(one.colours[0][..., c], at, order=1) for c in range(3)]
-    return np.stack(planes, 1).clip(0, 255).reshape(*size, 3).astype(np.uint8)
 
 
 def errors(found: list, gain: float) -> list[float]:

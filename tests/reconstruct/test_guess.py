@@ -99,6 +99,10 @@ def test_distances_are_those_from_the_sheets(tools, placed, walker, level):
     assert np.median(np.abs(found - expected)[known]) < 0.01, "metres"
     deep, _ = one.distance(canonical, pixels[0], depth[0].numpy() + 1)
     assert (deep > 0.4).all(), "a metre further away is outside"
+    _, above = one.distance(
+        canonical, pixels[0] - torch.tensor([0, 4.0 * HEIGHT]), depth[0].numpy()
+    )
+    assert not above.any(), "nothing is said of what lies beside the canvas"
 
 
 def test_a_row_of_a_batch_is_the_row_alone(tools, placed):

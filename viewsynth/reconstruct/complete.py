@@ -34,10 +34,11 @@ CHANNELS = 16  # of the input, see `stack`
 BODY = slice(5, 16)  # those of the fitted body
 UNIT = 0.1  # metres per unit of the network
 SCALES = (-4.0, 3.0)  # range of the logarithm of an error that the network expects
-OUTPUTS = {"half": 1, "middle": 1, "depth_scale": 1, "back": 3, "front": 3, "back_scale": 1}
-OUTPUTS |= {"front_scale": 1, "front_kind": len(KINDS), "back_kind": len(KINDS)}
 REACHES = (2, 8)  # pixels of the canvas: what is near, and farther off
 FEW = 8  # pixels that a kind must have for a colour of its own
+# Channels that the last layer predicts.
+OUTPUTS = {"half": 1, "middle": 1, "depth_scale": 1, "back": 3, "front": 3, "back_scale": 1}
+OUTPUTS |= {"front_scale": 1, "front_kind": len(KINDS), "back_kind": len(KINDS)}
 OUTPUTS |= {"front_mix": len(REACHES) + 2, "back_mix": len(REACHES) + 2}
 
 
@@ -138,8 +139,8 @@ class Completer(nn.Module):
                 x = narrow(x)
         x = self.middle(x)
         whole = x.mean((2, 3))
-        seen = torch.logit((found[:, :3] / 2 + 0.5).clamp(0.02, 0.98))
-        light = self.light(torch.cat([whole, *_levels(seen, found[:, 3:4], found[:, 4:5])], 1))
+        levels = _levels(_logits(found), found[:, 3:4], found[:, 4:5])
+        light = self.light(torch.cat([whole, *levels], 1))
         for widen, block, skip in zip(
             reversed(self.widen), reversed(self.up), reversed(skips), strict=True
         ):
@@ -147,6 +148,11 @@ class Completer(nn.Module):
             x = block(torch.cat([x, skip], 1))
         out = functional.pixel_shuffle(self.last(x), 2).float()
         return _completion(out, found.float(), light.float(), self.person(whole).float())
+
+
+def _logits(found: Tensor) -> Tensor:
+    """Logits of the colours of the crop, [B, 3, H, W]."""
+    return torch.logit((found[:, :3] / 2 + 0.5).clamp(0.02, 0.98))
 
 
 def _levels(seen: Tensor, *weights: Tensor) -> list[Tensor]:
@@ -183,13 +189,12 @@ def _colours(part: dict[str, Tensor], found: Tensor) -> Tensor:
     Each pixel mixes what the crop shows there, nearby, farther off, and of the same kind, and adds
     a change: most of what is not seen has the colour of something that is.
     """
-    mask = found[:, 3:4]
-    seen = torch.logit((found[:, :3] / 2 + 0.5).clamp(0.02, 0.98))
+    seen, mask = _logits(found), found[:, 3:4]
     near = [_around(seen, mask, reach) for reach in REACHES]
     shares = [part[f"{side}_kind"].softmax(1) for side in ("front", "back")]
     weight = (shares[0] * mask).flatten(2)
     total = torch.einsum("bkp,bcp->bkc", weight, seen.flatten(2))
-    mean = _around(seen, mask, None)[..., 0, 0]
+    mean = _levels(seen, mask)[0]
     palette = (total + FEW * mean[:, None]) / (weight.sum(2) + FEW)[..., None]
     colours = []
     for side, share in zip(("front", "back"), shares, strict=True):
@@ -199,11 +204,8 @@ def _colours(part: dict[str, Tensor], found: Tensor) -> Tensor:
     return torch.stack(colours, 1).sigmoid()
 
 
-def _around(seen: Tensor, mask: Tensor, reach: int | None) -> Tensor:
-    """Mean of the person's pixels around each, [B, C, H, W]; without a reach, of all."""
-    if reach is None:
-        total, count = ((x.sum((2, 3), keepdim=True)) for x in (seen * mask, mask))
-        return total / count.clamp_min(1)
+def _around(seen: Tensor, mask: Tensor, reach: int) -> Tensor:
+    """Mean of the person's pixels around each, [B, C, H, W]."""
     side = 2 * reach + 1
     total, count = (functional.avg_pool2d(x, side, 1, reach) for x in (seen * mask, mask))
     return (total + 1e-3 * seen) / (count + 1e-3)

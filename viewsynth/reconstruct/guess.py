@@ -24,8 +24,7 @@ LOOSE = [KINDS.index(name) for name in ("skirt", "coat")]  # kinds that go aroun
 NEARBY = 0.05  # metres that a sheet may be further from the body than on the canvas
 DARK = 0.01  # linear light that is added before logarithms
 MOST = np.log(3.0)  # largest change to the tone of a crop
-RIGHT = 10.0  # units of colour difference (CIEDE2000)
-ODDS, SLOPE = 0.5, 2.0  # log odds of a right colour, and how they fall with the expected error
+ODDS, SLOPE = 0.5, 2.0  # certainty of a colour: log odds, and how they fall with its expected error
 LEAST = 10  # pixels from which a kind has a light of its own
 
 
@@ -41,7 +40,7 @@ class Guess:
         anchors: Canonical position of the nearest point of the drawn trunk, of its nearest and its
             farthest surface.  float32 [2, 3, H, W]
         colours: Of front and back in even light, RGB in [0, 255].  float32 [2, H, W, 3]
-        certainty: Probability that a colour of the back is right within `RIGHT`.  float32 [H, W]
+        certainty: Of the colours of the back, in (0, 1), see `ODDS`.  float32 [H, W]
         kinds: Of front and back, see `KINDS`.  uint8 [2, H, W]
         mask: Person probability.  float32 [H, W]
     """
@@ -73,7 +72,9 @@ class Guess:
             Metres, inside negative, and how sure they are; 0 = rules are to be used.  [M] each
         """
         at = self.places(pixels).cpu().numpy().T[::-1] - 0.5
-        at = np.clip(at, 0, np.subtract(SIZE, 1)[:, None])
+        last = np.subtract(SIZE, 1)[:, None]
+        beside = ((at < 0) | (at > last)).any(0)  # of the canvas
+        at = np.clip(at, 0, last)
         middle, half, beyond = (
             ndimage.map_coordinates(one, at, order=1, mode="nearest") for one in self.maps[:3]
         )
@@ -81,7 +82,7 @@ class Guess:
         near = self.anchors[:, :, rows, columns]
         away = np.linalg.norm(canonical.T - near, axis=1).min(0)
         sheets = np.maximum(np.abs(depth - middle) - half, away - (1.25 * beyond + half + NEARBY))
-        return sheets, self.maps[3, rows, columns]
+        return sheets, np.where(beside, 0, self.maps[3, rows, columns])
 
     def toned(self, image: np.ndarray) -> np.ndarray:
         """The colours of the back in the tone of a crop.
