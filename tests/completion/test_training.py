@@ -44,7 +44,7 @@ def test_it_learns_thickness_and_a_darker_back(examples, tmp_path):
     parts = training.split(examples, 0.34, 0)
     rows, device = parts.held, torch.device("cpu")
     before = training.check(Completer(), examples, rows, device)
-    after = training.check(learn(examples, tmp_path, 30, average=0.8), examples, rows, device)
+    after = training.check(learn(examples, tmp_path, 40, average=0.8), examples, rows, device)
     assert after["val_half_cm"] < 0.5 * before["val_half_cm"]
     assert after["val_half_cm"] < 0.5 * after["val_body_half_cm"]
     assert after["val_back_delta_e"] < before["val_back_delta_e"] - 1

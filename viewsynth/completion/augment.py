@@ -18,7 +18,8 @@ from viewsynth.training.rows import Draws
 # Probability of each, per example.
 FLIP, LIGHT, HAZE, SLOPE, BLUR, NOISE = 0.5, 0.8, 0.3, 0.4, 0.5, 0.5
 HIDE, CUT, MASK = 0.25, 0.2, 0.5
-NO_BODY = 0.15  # examples without the fitted body, from which the azimuth is learned
+NO_BODY = 0.2  # examples without the fitted body, from which the azimuth is learned
+ZOOM, SHIFT = 0.2, 0.08  # by which their canvas is off: logarithm of the size; share of the canvas
 
 
 def augmented(examples: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
@@ -29,7 +30,8 @@ def augmented(examples: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         draws: Random numbers of these rows.
 
     Returns:
-        The same names; "image" uint8, and "bodiless", bool [B].
+        The same names; "image" uint8, and "bodiless", bool [B]: these are examples for the azimuth
+        only, because their crop is placed roughly on the canvas, as before a body is fitted.
     """
     found = _flipped(dict(examples), draws.uniform() < FLIP)
     image = found["image"].movedim(-1, 1).float() / 255
@@ -38,11 +40,32 @@ def augmented(examples: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
     image = _sensed(image, draws)
     mask = _unsure(found["mask"].float() / 255, draws)
     image, inside = _cut(image, found["inside"].float() / 255, draws)
-    found["image"] = (255 * image.clamp(0, 1)).round().byte().movedim(1, -1)
-    found["mask"] = (255 * mask * inside * ~hidden).round().byte()
-    found["inside"] = (255 * inside).round().byte()
     found["bodiless"] = draws.uniform() < NO_BODY
+    image, mask, inside = _placed(image, mask * inside * ~hidden, inside, found["bodiless"], draws)
+    found["image"] = (255 * image.clamp(0, 1)).round().byte().movedim(1, -1)
+    found["mask"] = (255 * mask).round().byte()
+    found["inside"] = (255 * inside).round().byte()
     return found
+
+
+def _placed(
+    image: Tensor, mask: Tensor, inside: Tensor, here: Tensor, draws: Draws
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Some crops at another place of the canvas, and of another size."""
+    number = 2 * draws.uniform(3) - 1
+    if not here.any():
+        return image, mask, inside
+    size, shift = (ZOOM * number[here, 0]).exp(), 2 * SHIFT * number[here, 1:]
+    way = torch.cat([torch.diag_embed(size[:, None].expand(-1, 2)), shift[..., None]], 2)
+    maps = torch.cat([image, mask[:, None], inside[:, None]], 1)
+    moved = []
+    for one, affine in zip(maps[here], way, strict=True):
+        grid = functional.affine_grid(affine[None], [1, *one.shape], align_corners=False)
+        shown = functional.grid_sample(one[None], grid, padding_mode="border", align_corners=False)
+        known = functional.grid_sample(one[None, 3:], grid, align_corners=False)
+        moved.append(torch.cat([shown[0, :3], known[0]]))
+    maps[here] = torch.stack(moved)
+    return maps[:, :3], maps[:, 3], maps[:, 4]
 
 
 def _flipped(found: dict[str, Tensor], flip: Tensor) -> dict[str, Tensor]:

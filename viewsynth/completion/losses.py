@@ -79,12 +79,14 @@ def terms(model: nn.Module, examples: dict[str, Tensor], device: torch.device) -
     if "bodiless" in here:
         given[:, BODY] = given[:, BODY] * ~here["bodiless"][:, None, None, None]
     found, light = model(given), light_of(here)
-    known = ~here["bodiless"] if "bodiless" in here else torch.ones_like(here["rider"]) > 0
+    known = ~here["bodiless"] if "bodiless" in here else here["rider"] > -1  # placed exactly
     return {
         "depth": _depth(found, here["sheets"].float(), known),
-        "colour": _colour(found, lit(here["colour"], light), here["kind"] > 0),
-        "light": LIGHT * (found.light - light).abs().mean(),
-        "kind": KIND * _kind(found.kind.flatten(0, 1), here["kind"].flatten(0, 1).long()),
+        "colour": _colour(
+            found, lit(here["colour"], light), (here["kind"] > 0) & known[:, None, None, None]
+        ),
+        "light": LIGHT * _mean((found.light - light).abs().mean(1), known),
+        "kind": KIND * _kind(found.kind[known].flatten(0, 1), here["kind"][known].flatten(0, 1)),
         "person": PERSON * _person(found, here["true_angles"], here["rider"]),
     }
 
@@ -171,7 +173,7 @@ def _colour(found: Completion, true: Tensor, person: Tensor) -> Tensor:
 
 def _kind(logits: Tensor, true: Tensor) -> Tensor:
     """Cross-entropy of the kinds on the person, and beside it."""
-    loss = functional.cross_entropy(logits, true, reduction="none")
+    loss = functional.cross_entropy(logits, true.long(), reduction="none")
     return _mean(loss, true > 0) + BACKGROUND * _mean(loss, true == 0)
 
 

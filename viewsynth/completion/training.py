@@ -113,8 +113,8 @@ def check(
         Names that begin with `val_`: the losses; half thickness and middle, mean absolute error in
         centimetres, also of the bare body (`val_body_...`); ΔE00 of the back's colours in the
         light of the crop, also of the crop's own colours; error of the light, and its size
-        (`val_dark`); share of right kinds of the back; share of right front or back, of the
-        network without the fitted body, and of the fit.
+        (`val_dark`); share of right kinds of the back; share of azimuths that are
+        less than 90 degrees off, of the network without the fitted body, and of the fit.
     """
     reader, total, count = Completing(examples, rows, device), {}, 0
     for start in range(0, len(rows), BATCH):
@@ -132,13 +132,12 @@ def check(
 
 
 def _facing(found: Completion, true: dict[str, Tensor]) -> dict[str, float]:
-    """Share of crops whose front or back is told right, by the network without body and the fit."""
-    front = torch.deg2rad(true["true_angles"][:, 1]).cos() > 0
-    told = {
-        "facing": found.azimuth[:, 0].cpu() > 0,
-        "fit_facing": torch.deg2rad(true["angles"][:, 1]).cos() > 0,
-    }
-    return {name: float((one == front).float().mean()) for name, one in told.items()}
+    """Share of crops turned by less than 90 degrees, by the network without body and by the fit."""
+    azimuth = torch.deg2rad(true["true_angles"][:, 1])
+    fitted = torch.deg2rad(true["angles"][:, 1]) - azimuth
+    told = found.azimuth.cpu() * torch.stack([azimuth.cos(), azimuth.sin()], 1)
+    right = {"facing": told.sum(1) > 0, "fit_facing": fitted.cos() > 0}
+    return {name: float(one.float().mean()) for name, one in right.items()}
 
 
 def _errors(found: Completion, true: dict[str, Tensor]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from viewsynth.render import sheets, zbuffer
 SIZE = (96, 64)  # height and width, pixels
 METRE = 48  # pixels
 SMOOTH = 0.02  # metres, standard deviation of the smoothing of the reference
+TALL = 1.7  # metres, height of a person before a body is fitted
 FAR = 10.0  # metres that are added to depths, because the rasterizer draws positive ones only
 ARMS = ("arm", "hand")  # last words of the parts that are not the trunk
 HEAD, TORSO, LEGS = 1, 2, 3  # values of `Canvas.parts`, to which these are added:
@@ -109,6 +110,53 @@ def canvases(
             )
         )
     return made
+
+
+def rough(image: np.ndarray, mask: np.ndarray, points: np.ndarray) -> Canvas:
+    """A canvas without a body, before one is fitted; the person is taken to be `TALL` metres.
+
+    Args:
+        image: The crop.  uint8 [h, w, 3]
+        mask: Person probability.  float32 [h, w]
+        points: Keypoints, pixels; may lie beyond the crop.  float32 [K, 2]
+    """
+    rows, columns = np.nonzero(mask > 0.5)
+    shown = np.stack([columns, rows], 1) + 0.5
+    found = np.concatenate([points, shown])
+    low, high = found.min(0).astype(np.float64), found.max(0).astype(np.float64)
+    pixel = max(high[1] - low[1], 1.0) / (TALL * METRE)  # crop pixels per canvas pixel
+    middle, reach = (low + high) / 2, np.array(SIZE[::-1]) / 2 * pixel
+    box, empty = np.concatenate([middle - reach, middle + reach]), np.zeros(SIZE, np.float32)
+    return Canvas(
+        box=box,
+        image=resampled(image, box, "edge"),
+        mask=resampled(mask.astype(np.float32), box, "constant"),
+        inside=resampled(np.ones(mask.shape, np.float32), box, "constant"),
+        middle=empty,
+        half=empty,
+        parts=empty.astype(np.uint8),
+        faces=np.full((2, *SIZE), -1, np.int32),
+        angles=(0.0, 0.0),
+        detail=pixel,
+    )
+
+
+def tensors(canvases: Sequence[Canvas]) -> dict[str, Tensor]:
+    """Canvases as one batch, see `complete.stack`; the types are those of `completion.stored`.
+
+    Args:
+        canvases: At least one.
+    """
+    arrays = {
+        "image": np.stack([one.image for one in canvases]),
+        "mask": np.stack([(255 * one.mask).round().astype(np.uint8) for one in canvases]),
+        "inside": np.stack([(255 * one.inside).round().astype(np.uint8) for one in canvases]),
+        "body": np.stack([np.stack([one.middle, one.half]) for one in canvases]),
+        "parts": np.stack([one.parts for one in canvases]),
+        "angles": np.float32([one.angles for one in canvases]),
+        "detail": np.float32([one.detail for one in canvases]),
+    }
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
 def reference(trunk: np.ndarray) -> np.ndarray:

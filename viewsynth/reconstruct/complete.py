@@ -121,10 +121,11 @@ class Completer(nn.Module):
         self.last = nn.Sequential(
             _norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 4 * sum(OUTPUTS.values()), 1)
         )
-        self.person = nn.Linear(widths[-1], 3)
+        self.whole = nn.Sequential(_norm(widths[-1]), nn.SiLU())
+        self.person = nn.Sequential(nn.Linear(2 * widths[-1], 64), nn.SiLU(), nn.Linear(64, 3))
         # The norms take the brightness out of every feature: the light is found from the pixels.
         self.light = nn.Sequential(nn.Linear(widths[-1] + 12, 64), nn.SiLU(), nn.Linear(64, 3))
-        for layer in (self.last[-1], self.light[-1]):
+        for layer in (self.last[-1], self.light[-1], self.person[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -138,7 +139,7 @@ class Completer(nn.Module):
                 skips.append(x)
                 x = narrow(x)
         x = self.middle(x)
-        whole = x.mean((2, 3))
+        whole, salient = x.mean((2, 3)), self.whole(x)
         levels = _levels(_logits(found), found[:, 3:4], found[:, 4:5])
         light = self.light(torch.cat([whole, *levels], 1))
         for widen, block, skip in zip(
@@ -147,7 +148,8 @@ class Completer(nn.Module):
             x = functional.interpolate(widen(x), scale_factor=2.0, mode="nearest")
             x = block(torch.cat([x, skip], 1))
         out = functional.pixel_shuffle(self.last(x), 2).float()
-        return _completion(out, found.float(), light.float(), self.person(whole).float())
+        person = self.person(torch.cat([salient.mean((2, 3)), salient.amax((2, 3))], 1))
+        return _completion(out, found.float(), light.float(), person.float())
 
 
 def _logits(found: Tensor) -> Tensor:
@@ -169,10 +171,10 @@ def _levels(seen: Tensor, *weights: Tensor) -> list[Tensor]:
 def _completion(out: Tensor, found: Tensor, light: Tensor, person: Tensor) -> Completion:
     """The raw outputs in the units of `Completion`."""
     part = dict(zip(OUTPUTS, out.split(list(OUTPUTS.values()), 1), strict=True))
-    half, body = part["half"][:, 0], found[:, 6]
+    half, middle = _smooth(torch.cat([part["half"], part["middle"]], 1)).unbind(1)
     return Completion(
-        half=UNIT * functional.softplus(half + 2 * body - 1),
-        middle=UNIT * part["middle"][:, 0],
+        half=UNIT * functional.softplus(half + 2 * found[:, 6] - 1),
+        middle=UNIT * middle,
         depth_scale=part["depth_scale"][:, 0].clamp(*SCALES),
         colour=_colours(part, found),
         colour_scale=torch.cat([part["front_scale"], part["back_scale"]], 1).clamp(*SCALES),
@@ -206,9 +208,19 @@ def _colours(part: dict[str, Tensor], found: Tensor) -> Tensor:
 
 def _around(seen: Tensor, mask: Tensor, reach: int) -> Tensor:
     """Mean of the person's pixels around each, [B, C, H, W]."""
-    side = 2 * reach + 1
-    total, count = (functional.avg_pool2d(x, side, 1, reach) for x in (seen * mask, mask))
-    return (total + 1e-3 * seen) / (count + 1e-3)
+    found = torch.cat([seen * mask, mask], 1)
+    for side, border in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
+        found = functional.avg_pool2d(found, side, 1, border)
+    return (found[:, :-1] + 1e-3 * seen) / (found[:, -1:] + 1e-3)
+
+
+def _smooth(maps: Tensor) -> Tensor:
+    """Maps without the grid of the last layer, whose pixels come from four separate outputs."""
+    for axis in (2, 3):
+        maps = functional.pad(maps, (1, 1, 0, 0) if axis == 3 else (0, 0, 1, 1), mode="replicate")
+        low, here, high = (maps.narrow(axis, k, maps.shape[axis] - 2) for k in range(3))
+        maps = (low + 2 * here + high) / 4
+    return maps
 
 
 def _norm(width: int) -> nn.GroupNorm:

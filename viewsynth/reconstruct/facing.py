@@ -12,12 +12,37 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from viewsynth.bodies import KEYPOINTS
+from viewsynth.reconstruct import canvas
+from viewsynth.reconstruct.complete import BODY, Completer, stack
 from viewsynth.reconstruct.parse import SWAP, Parse
 
 SURE = 0.9  # vote x presence
+POSE, LEARNED = 1.0, 1.0  # log odds of a front view per vote of the pose model, and per cosine
 DIFFERENT = 0.4  # difference of log (trunk over sleeve lightness)
+
+
+@torch.no_grad()
+def vote(crops: list, model: Completer) -> None:
+    """Turn crops that completion sees from the other side than the pose model, in place.
+
+    Both votes are log odds; their weights are those of a logistic regression, see `POSE`.
+
+    Args:
+        crops: Objects with `image` and `parse`.
+        model: The completion network, which sees the crops without a body.
+    """
+    device = next(model.parameters()).device
+    placed = [canvas.rough(one.image, one.parse.mask, one.parse.points) for one in crops]
+    given = stack({k: v.to(device) for k, v in canvas.tensors(placed).items()})
+    given[:, BODY] = 0
+    for crop, cosine in zip(crops, model(given).azimuth[:, 0].tolist(), strict=True):
+        pose = (1 if crop.parse.front else -1) * crop.parse.vote * crop.parse.presence
+        odds = POSE * pose + LEARNED * cosine
+        if (odds > 0) != crop.parse.front:
+            crop.parse = turned(crop.parse)
 
 
 def resolve(crops: list) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from viewsynth.bodies import PARTS, Body
 from viewsynth.metrics.colours import linear, srgb
 from viewsynth.reconstruct.canonical import Canonical
-from viewsynth.reconstruct.canvas import METRE, SIZE, Canvas, resampled
+from viewsynth.reconstruct.canvas import METRE, SIZE, Canvas, resampled, tensors
 from viewsynth.reconstruct.complete import KINDS, UNIT, Completer, Completion, stack
 
 LOOSE = [KINDS.index(name) for name in ("skirt", "coat")]  # kinds that go around both legs
@@ -124,22 +124,8 @@ def guesses(
         canvases: Of the crops.
     """
     device = next(model.parameters()).device
-    found = model(stack({k: v.to(device) for k, v in _tensors(canvases).items()}))
+    found = model(stack({k: v.to(device) for k, v in tensors(canvases).items()}))
     return [_guess(body, canonical, one, found, k) for k, one in enumerate(canvases)]
-
-
-def _tensors(canvases: Sequence[Canvas]) -> dict[str, Tensor]:
-    """What `complete.stack` reads, as `completion.stored` has it."""
-    arrays = {
-        "image": np.stack([one.image for one in canvases]),
-        "mask": np.stack([(255 * one.mask).round().astype(np.uint8) for one in canvases]),
-        "inside": np.stack([(255 * one.inside).round().astype(np.uint8) for one in canvases]),
-        "body": np.stack([np.stack([one.middle, one.half]) for one in canvases]),
-        "parts": np.stack([one.parts for one in canvases]),
-        "angles": np.float32([one.angles for one in canvases]),
-        "detail": np.float32([one.detail for one in canvases]),
-    }
-    return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
 def _guess(body: Body, canonical: Canonical, one: Canvas, found: Completion, k: int) -> Guess:
