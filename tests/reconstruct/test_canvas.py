@@ -52,6 +52,17 @@ def test_the_body_lies_on_the_mask(placed):
         assert 0.02 < one.half.max() < 0.35
 
 
+def test_a_rough_canvas_is_near_that_of_the_fit(placed):
+    fitted, every = placed
+    for crop, one in zip(fitted.crops, every, strict=True):
+        parse = crop.parse
+        found = canvas.rough(crop.image, parse.mask, parse.points)
+        size, true = (np.ptp(x.box.reshape(2, 2), axis=0) for x in (found, one))
+        assert np.allclose(np.log(size[1] / true[1]), 0, atol=0.2)
+        assert np.allclose(found.box[:2] + size / 2, one.box[:2] + true / 2, atol=0.06 * true[1])
+        assert found.detail == pytest.approx(size[1] / SIZE[0]) and not found.half.any()
+
+
 def test_places_agree_with_the_fit(placed, tools):
     fitted, every = placed
     for row, one in enumerate(every):

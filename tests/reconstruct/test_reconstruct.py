@@ -3,6 +3,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from viewsynth import bodies, reconstruct
 from viewsynth.judge import judge_person
-from viewsynth.reconstruct import facing, fill, fit, posing, quality, targets, texture
+from viewsynth.reconstruct import complete, facing, fill, fit, posing, quality, targets, texture
 from viewsynth.reconstruct.parse import parse
 from viewsynth.records import Person, Sample
 from viewsynth.render.options import CHIP, LENS, Sensor
@@ -223,6 +224,19 @@ def test_turning_a_parse_twice_changes_nothing(tools, rendered):
     turned = facing.turned(facing.turned(found))
     assert np.array_equal(turned.points, found.points) and turned.front == found.front
     assert np.allclose(turned.length, found.length)
+
+
+@pytest.mark.parametrize("cosine", [-9.0, 0.0, 9.0])
+def test_both_votes_decide_the_facing(tools, rendered, cosine):
+    model = complete.Completer().eval()  # its last layer is zero but for the bias
+    model.person[-1].bias.data[0] = cosine
+    crops = [
+        SimpleNamespace(image=image, parse=parse(image, tools.pose_model))
+        for image in (rendered[0, side].image for side in ("front", "back"))
+    ]
+    facing.vote(crops, model)
+    front = [crop.parse.front for crop in crops]
+    assert front == {-9.0: [False, False], 0.0: [True, False], 9.0: [True, True]}[cosine]
 
 
 def test_flags_decide_the_fallback():

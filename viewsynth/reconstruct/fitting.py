@@ -66,6 +66,8 @@ def fitted(
     crops = usable(people, images, tools.pose_model, outcomes, alike)
     if not crops:
         return None
+    if tools.completer is not None:
+        facing.vote(crops, tools.completer)
     facing.resolve(crops)
     owners = sorted({crop.owner for crop in crops})
     goal = targets.targets(
