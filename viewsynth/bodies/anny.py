@@ -190,14 +190,13 @@ class AnnyBody:
         Returns:
             Vertices [B, N, 3] and heads of the bones [B, C, 3], world axes, metres.
         """
-        coefficients = self._model._get_phenotype_blendshape_coefficients(
-            shape, shape.new_zeros(1, 0), shape.new_zeros(1, 0)
-        )
-        points = self._template[index] + (coefficients @ self._blend_of(index)).view(
-            len(shape), -1, 3
-        )
-        heads = self._heads + (coefficients @ self._heads_blend).view(len(shape), -1, 3)
-        return points, heads
+        count, none = len(shape), shape.new_zeros(1, 0)
+        if count == 1:  # products of one row may be rounded differently
+            shape = shape.repeat(2, 1)
+        coefficients = self._model._get_phenotype_blendshape_coefficients(shape, none, none)
+        moved = [(coefficients @ b)[:count] for b in (self._blend_of(index), self._heads_blend)]
+        points, heads = (one.view(count, -1, 3) for one in moved)
+        return self._template[index] + points, self._heads + heads
 
     def motion(self, pose: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
         """Transforms of the bones in x -> sum_c w_c (R_c x + s_c), w = skin, x of the template.

@@ -69,14 +69,18 @@ class Clothier:
         Returns:
             [N, V, 3].
         """
-        count, total = len(vertices), vertices.shape[1]
-        flat = vertices.transpose(0, 1).reshape(total, count * 3)
-        for _ in range(PASSES):
-            for factor in (SHRINK, GROW):
-                flat = flat + factor * self.strength * (self.average @ flat - flat)
-        smooth = flat.view(total, count, 3).transpose(0, 1).contiguous()
+        # One by one: the rounding of a sparse product depends on the number of columns.
+        smooth = torch.stack([self._smoothed(one) for one in vertices])
         thick = offsets + HAIR * hair[:, None] * self.scalp
         return smooth + vertex_normals(smooth, self.body.faces) * thick[..., None]
+
+    def _smoothed(self, vertices: Tensor) -> Tensor:
+        """One body without the details of its skin where clothes are.  [V, 3]"""
+        for _ in range(PASSES):
+            for factor in (SHRINK, GROW):
+                away = self.average @ vertices - vertices
+                vertices = vertices + factor * self.strength * away
+        return vertices
 
 
 def _averaging(faces: Tensor, count: int) -> Tensor:

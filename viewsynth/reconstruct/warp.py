@@ -50,9 +50,14 @@ class Nodes:
         Returns:
             Rotation and shift, x' = R x + t.  float32 [N, G, 3, 4]
         """
-        around = vertices[:, self.near]
-        centre = (around * self.weight).sum(2)
-        covariance = torch.einsum("ngki,gkj->ngij", around - centre[:, :, None], self.local)
+        # One by one: the rounding of batched matrix products depends on the batch's size.
+        return torch.stack([self._motion(one) for one in vertices])
+
+    def _motion(self, vertices: Tensor) -> Tensor:
+        """`motions` of one pose.  [G, 3, 4]"""
+        around = vertices[self.near]
+        centre = (around * self.weight).sum(1)
+        covariance = (around - centre[:, None]).mT @ self.local
         u, _, v = torch.linalg.svd(covariance)
         flip = torch.linalg.det(u @ v)[..., None, None]
         rotation = torch.cat([u[..., :2], u[..., 2:] * flip], -1) @ v
