@@ -4,6 +4,8 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read at import; unknown hub ids fail without retries
+
 import pytest
 import releases
 import torch
