@@ -40,6 +40,12 @@ def test_stack_has_the_stated_channels_and_no_surprises(examples):
     assert float(found.abs().max()) < 4
 
 
+def test_examples_are_read_in_mixed_precision(examples):
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses.terms(Completer(), read(examples), torch.device("cpu"))
+    assert all(value.isfinite() for value in found.values())
+
+
 def test_it_learns_thickness_and_a_darker_back(examples, tmp_path):
     parts = training.split(examples, 0.34, 0)
     rows, device = parts.held, torch.device("cpu")

@@ -98,3 +98,13 @@ def test_gaps_that_nothing_covers_stay_open():
     pair = sheets.draw(*cut, (24, 24))
     found = sheets.closed(pair, cut[0], cut[2], np.zeros((1, 24, 24), bool))
     assert np.isnan(found[0, :, 11:13, 11:13]).all()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6))
+def test_a_pixel_has_both_sheets_or_none(seed, count):
+    pixels, depth, faces = soup(seed, count)  # some face away alone: nothing surrounds their hole
+    found = sheets.closed(
+        sheets.draw(pixels, depth, faces, SIZE), pixels, faces, np.ones((1, *SIZE), bool)
+    )
+    assert not np.isinf(found).any()
+    np.testing.assert_array_equal(*np.isnan(found).transpose(1, 0, 2, 3))

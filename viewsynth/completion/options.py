@@ -15,7 +15,7 @@ class CompletionOptimization(Optimization):
 
     GROUP: ClassVar[str] = "optim"
 
-    steps: int = 6000
+    steps: int = 7000
     """Training steps."""
     batch: int = 16
     """Examples per step."""

@@ -79,13 +79,13 @@ class Stored:
         return len(self.rows)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Arrays of some examples by name, as stored, and "angles" and "detail", float32."""
+        """Arrays of some examples by name, uint8 or float32, with "angles" and "detail"."""
         rows = [self.rows[int(k)] for k in indices]
-        names = self.shards[rows[0]["shard"]]
-        found = {
-            name: torch.stack([self.shards[row["shard"]][name][row["place"]] for row in rows])
-            for name in names
-        }
+        found = {}
+        for name in self.shards[rows[0]["shard"]]:
+            some = [self.shards[row["shard"]][name][row["place"]] for row in rows]
+            # Before they are stacked: autocast refuses float16 on a CPU.
+            found[name] = torch.stack([x.float() if x.is_floating_point() else x for x in some])
         found["angles"] = torch.tensor([row["fitted"] for row in rows], dtype=torch.float32)
         found["detail"] = torch.tensor([row["detail"] for row in rows], dtype=torch.float32)
         return found

@@ -59,6 +59,7 @@ def closed(
         for sheet, one, right in zip(sheets, pair, (True, False), strict=True):
             wrong = hit & (outside[k][one.face[k].cpu().numpy()] != right)
             _close(sheet, wrong | through)
+        sheets[:, np.isnan(sheets).any(0)] = np.nan  # holes that nothing surrounds
     return found
 
 
