@@ -249,7 +249,7 @@ def arguments() -> argparse.ArgumentParser:
     shared.add_argument(
         "--threads", type=int, default=1, help="results may depend on it in the last digit"
     )
-    shared.add_argument("--complete", default="rules", help="as reconstruct.complete of generate")
+    shared.add_argument("--complete", default="learned", help="as reconstruct.complete of generate")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

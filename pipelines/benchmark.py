@@ -29,8 +29,9 @@ class Config:
     evaluate: evaluate.Config = field(default_factory=evaluate.Config)
     arms: tuple[str, ...] = ()
     """Each "name: description: options of train"; a is the floor, f the ceiling, e the treatment.
-    {made} is the run of generate, {single} one from a single image per person, {repaired} one with
-    repaired views, {matched} one with the look of the aerial training images, see `match`."""
+    {made} is the run of generate, {single} one from a single image per person, {rules} one without
+    completion network, {repaired} one with repaired views, {matched} one with the look of the
+    aerial training images, see `match`."""
     repair: str = "bundled"
     """Diffusion model of {repaired}, see --refine.engine of generate."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -57,6 +58,7 @@ def plan(asked: Config) -> tuple[list, list, list]:
     kinds = {
         "made": [],
         "single": ["--data.per-person", "1"],
+        "rules": ["--reconstruct.complete", "rules"],
         "repaired": ["--refine.engine", asked.repair],
     }
     made = {kind: f"{out}/{kind}" for kind in (*kinds, "matched")}

@@ -145,6 +145,18 @@ def test_the_matched_arm_reuses_the_runs_of_small(benchmark):
     ]
 
 
+def test_the_arm_of_rules_differs_in_completion_only(benchmark):
+    first, chains, _ = planned(benchmark, ROOT / "configs/benchmark/small.yaml")
+    more, arms, _ = planned(benchmark, ROOT / "configs/benchmark/small_complete.yaml")
+    assert more[:2] == first and len(more) == 3
+    plain, rules = parsed(first[1]), parsed(more[2])
+    assert rules.reconstruct.complete == "rules" != plain.reconstruct.complete
+    assert replace(rules, reconstruct=plain.reconstruct, output=plain.output) == plain
+    assert [chain for chain in arms if "e-rules" not in chain[1]] == [
+        chain for chain in chains if chain[1][chain[1].index("--method") + 1] in "aef"
+    ]
+
+
 def test_options_and_data_of_the_user(benchmark, tmp_path):
     preset = ROOT / "configs/benchmark/full.yaml"
     root, out = tmp_path / "my data", tmp_path / "my runs"

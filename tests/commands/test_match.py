@@ -30,8 +30,8 @@ def presets(tmp_path_factory, pose_model):
             small = image.resize([round(side * size) for side in image.size])
             small.convert(kind).convert("RGB").save(target, quality=70)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate, "SIMULATED", 120)
-        patch.setattr(estimate, "MATCHED", 16)
+        for name, few in (("SIMULATED", 60), ("ROUNDS", 1), ("MATCHED", 8), ("STEPS", 2)):
+            patch.setattr(estimate, name, few)
         argv = [str(root / "air"), "--output", str(root / "drone.yaml"), "--cameras"]
         argv += ["--people", "4", "--grounds", "2"]
         assert match.run(config.parse(match.Config, argv, "match")) == 0

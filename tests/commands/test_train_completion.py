@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny_examples
@@ -12,7 +13,11 @@ import torch
 from viewsynth.commands import train_completion as command
 from viewsynth.completion import making
 from viewsynth.completion.options import CompletionOptimization
+from viewsynth.config import parse
 from viewsynth.reconstruct import complete
+from viewsynth.runtime import weights
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -50,6 +55,24 @@ def test_a_run_is_complete_and_can_be_repeated(asked, tmp_path):
     assert record["settings"]["optim"]["steps"] == 2 and "torch" in str(record["facts"])
     assert command.run(config(output)) == 0
     assert file.read_bytes() == first, "a finished run gives the same file again"
+
+
+def test_the_preset_of_the_bundled_network_has_the_defaults():
+    preset = ROOT / "configs" / "completion" / "bundled.yaml"
+    assert parse(command.Config, [str(preset)], "train-completion") == command.Config()
+
+
+def test_the_bundled_network_says_what_made_it():
+    from safetensors import safe_open
+
+    assert weights.completion() == weights.COMPLETION
+    assert weights.COMPLETION.stat().st_size < 10_000_000
+    with safe_open(weights.COMPLETION, "pt") as file:
+        about = json.loads(file.metadata()[complete.KEY])
+    preset = command.Config()
+    assert about["examples"].endswith(f"of the world of seed {preset.world_seed}")
+    assert about["steps"] == f"{preset.optim.steps} steps of {preset.optim.batch} examples"
+    assert weights.licence(weights.COMPLETION) == "Apache-2.0"
 
 
 def test_settings_of_a_begun_run_stay(asked, tmp_path):

@@ -41,9 +41,8 @@ def kit():
         clean = tiny_crops.clean(0, 8, 4)
         figures = [one.figures for one in tiny_crops.filmed(TRUTH, tiny_crops.clean(8, 16, 4))]
         found = estimate.estimate(figures, clean, Sensor(), seed=3)
-        again = estimate.estimate(figures[::-1], clean, Sensor(), seed=3)
         moved = estimate.corrected(found, figures, clean, seed=3)
-    return clean, figures, found, again, moved
+    return clean, figures, found, moved
 
 
 @pytest.mark.parametrize("name", TOLERANCE)
@@ -54,12 +53,17 @@ def test_known_values_are_found(kit, name):
     assert low <= high <= low + 1.0 * np.ptp(estimate.PRIOR[name])
 
 
-def test_the_order_of_the_images_does_not_matter(kit):
-    assert kit[2] != kit[3] and kit[2].sensor == kit[3].sensor
+def test_the_order_of_the_images_does_not_matter(kit, monkeypatch):
+    monkeypatch.setattr(estimate, "SIMULATED", 40)
+    clean, figures = kit[:2]
+    one, other = (
+        estimate.estimate(some, clean, Sensor(), seed=3) for some in (figures, figures[::-1])
+    )
+    assert one != other and one.sensor == other.sensor
 
 
 def test_the_look_agrees_after_the_last_steps(kit):
-    clean, figures, _, _, moved = kit
+    clean, figures, _, moved = kit
     made = estimate.look(moved.sensor, clean, 3)
     aim = [np.median([row[f"aim.{key}"] for row in figures]) for key in measures.AIMS]
     for key, one, other in zip(measures.AIMS, made, aim, strict=True):

@@ -217,6 +217,7 @@ def test_a_network_is_used_and_recorded(tools, tmp_path):
     torch.nn.init.normal_(model.last[-1].weight, 0, 0.02)
     complete.save(model, tmp_path / "net.safetensors", {})
     files = weights.reconstruction(tmp_path / "net.safetensors")
+    rules = dataclasses.replace(tools, completer=None, learned="")
     learned = dataclasses.replace(
         tools,
         completer=complete.load(files["completion"]),
@@ -226,7 +227,7 @@ def test_a_network_is_used_and_recorded(tools, tmp_path):
     sample = Sample(paths=(), pid=one.pid, name=one.shot.name)
     people = [
         reconstruct.reconstruct([[sample]], [[one.image]], some)[0].person
-        for some in (tools, learned, learned)
+        for some in (rules, learned, learned)
     ]
     assert people[1].fingerprint == people[2].fingerprint != people[0].fingerprint
     assert np.array_equal(people[1].surface.texture, people[2].surface.texture)

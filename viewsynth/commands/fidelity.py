@@ -16,8 +16,8 @@ first (a few minutes) and saved in DIR. To compare two versions of the code, giv
 The look of the views is that of `generate`; a preset of `viewsynth match` before WORLD changes it.
 Their cameras are the true ones, so the sizes and margins of a preset are not used.
 
---complete FILE and --against DIR tell what the completion network changes; --photos 1 reconstructs
-every person from one photo.
+--complete rules and --against DIR tell what the completion network changes; --photos 1
+reconstructs every person from one photo.
 
 --refine.engine FOLDER_OR_ID adds a model of `viewsynth train-diffusion`, applied to the renderings
 and to the photo alone; --reid FOLDER adds a model of `viewsynth train` as a second measure of
@@ -84,8 +84,8 @@ class Config:
     """Ground images of each instant that are used, chosen at random; None = all."""
     against: Path | None = None
     """Output of another run on the same people: the table gets paired differences."""
-    complete: str = "rules"
-    """What no image shows, as `reconstruct.complete` of generate: rules or FILE."""
+    complete: str = "learned"
+    """What no image shows, as `reconstruct.complete` of generate: learned, rules or FILE."""
     sensor: Sensor = field(default_factory=Sensor)
     scene: Scene = field(default_factory=Scene)
     refine: Refine = field(default_factory=Refine)

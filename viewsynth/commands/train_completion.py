@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a network that predicts what a crop does not show (generate does not use it yet).
+"""Train the network that predicts what a crop does not show (generate has one of its own).
 
 viewsynth train-completion --people 1000
 

@@ -98,8 +98,8 @@ class Pose:
 class Reconstruct:
     """How people are reconstructed."""
 
-    complete: str = "rules"
-    """What no image shows: rules, or FILE of a network of train-completion."""
+    complete: str = "learned"
+    """What no image shows: learned (a network), rules, or FILE of train-completion."""
 
 
 @dataclass(frozen=True)

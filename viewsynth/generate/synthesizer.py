@@ -73,7 +73,7 @@ class Synthesizer:
         pose_model: Your own pose_landmark_full.tflite; None = fetched.
         detector: Your own pose_detection.tflite; None = fetched.
         smplx: SMPLX_NEUTRAL.npz, which you have a licence for; with body "smplx".
-        complete: What no photo shows: "rules", or a file of `viewsynth train-completion`.
+        complete: What no photo shows: "learned", "rules" or a file of `train-completion`.
 
     Raises:
         ValueError: If an argument is not one of these, or a file is not what it should be.
@@ -92,7 +92,7 @@ class Synthesizer:
         pose_model: str | os.PathLike | None = None,
         detector: str | os.PathLike | None = None,
         smplx: str | os.PathLike | None = None,
-        complete: str | os.PathLike = "rules",
+        complete: str | os.PathLike = "learned",
     ):
         if body not in bodies.names():
             raise ValueError(f"body must be one of {', '.join(bodies.names())}; got {body!r}")

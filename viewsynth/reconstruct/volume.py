@@ -75,7 +75,7 @@ class Clothier:
         return smooth + vertex_normals(smooth, self.body.faces) * thick[..., None]
 
     def _smoothed(self, vertices: Tensor) -> Tensor:
-        """One body without the details of its skin where clothes are.  [V, 3]"""
+        """One body without the details of its skin where clothes are, [V, 3]."""
         for _ in range(PASSES):
             for factor in (SHRINK, GROW):
                 away = self.average @ vertices - vertices

@@ -54,7 +54,7 @@ class Nodes:
         return torch.stack([self._motion(one) for one in vertices])
 
     def _motion(self, vertices: Tensor) -> Tensor:
-        """`motions` of one pose.  [G, 3, 4]"""
+        """`motions` of one pose, [G, 3, 4]."""
         around = vertices[self.near]
         centre = (around * self.weight).sum(1)
         covariance = (around - centre[:, None]).mT @ self.local

@@ -75,6 +75,10 @@ DETECTOR = ModelFile(
 )
 
 
+# Part of the package, with its licence; `viewsynth train-completion` made it.
+COMPLETION = Path(__file__).parents[1] / "reconstruct" / "completion.safetensors"
+
+
 class MissingWeightsError(FileNotFoundError):
     """A model file could not be downloaded; the message says how to provide it."""
 
@@ -140,11 +144,12 @@ def smplx_model(path: str | Path) -> Path:
     return found.resolve()
 
 
-def completion(given: str | Path = "rules") -> Path | None:
+def completion(given: str | Path = "learned") -> Path | None:
     """File of the completion network.
 
     Args:
-        given: "rules" = none; or a file of `viewsynth train-completion`.
+        given: "learned" = that of the package; "rules" = none; or a file of `viewsynth
+            train-completion`.
 
     Returns:
         Absolute path, None for rules.
@@ -154,17 +159,17 @@ def completion(given: str | Path = "rules") -> Path | None:
     """
     if str(given) == "rules":
         return None
-    path = Path(given).expanduser()
+    path = COMPLETION if str(given) == "learned" else Path(given).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            "reconstruct.complete must be rules or a file of viewsynth train-completion; "
+            "reconstruct.complete must be learned, rules or a file of viewsynth train-completion; "
             f"{given} is no file"
         )
     return path.resolve()
 
 
 def reconstruction(
-    complete: str | Path = "rules",
+    complete: str | Path = "learned",
     pose: str | Path | None = None,
     detector: str | Path | None = None,
 ) -> dict[str, Path]:
@@ -188,6 +193,8 @@ def cached(model: ModelFile) -> Path | None:
 
 def licence(path: Path) -> str:
     """Licence of a model file, identified by its checksum; "unknown" for other files."""
+    if path == COMPLETION:
+        return "Apache-2.0"
     digest = sha256(path)
     return next((m.licence for m in (POSE, DETECTOR) if m.sha256 == digest), "unknown")
 

@@ -219,6 +219,7 @@ def claim_output(
         "split": split,
         "seed": seed,
         "code": provenance.code_digest(*CODE),
+        "completion": weights.sha256(models["completion"]),
     }
     _claim(output, settings)
     return Job(
