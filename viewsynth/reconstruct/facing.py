@@ -20,7 +20,9 @@ from viewsynth.reconstruct.complete import BODY, Completer, stack
 from viewsynth.reconstruct.parse import SWAP, Parse
 
 SURE = 0.9  # vote x presence
-POSE, LEARNED = 1.0, 1.0  # log odds of a front view per vote of the pose model, and per cosine
+# Log odds of a front view per vote of the pose model, and per cosine that completion predicts: a
+# logistic regression on 640 crops of 160 people of the world of seed 230500.
+POSE, LEARNED = 3.8, 2.4
 DIFFERENT = 0.4  # difference of log (trunk over sleeve lightness)
 
 
