@@ -104,8 +104,9 @@ def run(config: Config) -> int:
         _preview(config, examples, parts),
     )
     if first:
+        people = {examples.rows[int(row)]["pid"] for row in parts.trained}
         about = {
-            "examples": f"{len(parts.trained)} ground images of {config.people} people of the "
+            "examples": f"{len(parts.trained)} ground images of {len(people)} people of the "
             f"world of seed {config.world_seed}",
             "fingerprint": examples.fingerprint,
             "steps": f"{config.optim.steps} steps of {config.optim.batch} examples",

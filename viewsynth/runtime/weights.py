@@ -76,7 +76,7 @@ DETECTOR = ModelFile(
 
 
 # Part of the package, with its licence; `viewsynth train-completion` made it.
-COMPLETION = Path(__file__).parents[1] / "reconstruct" / "completion.safetensors"
+COMPLETION = Path(__file__).resolve().parents[1] / "reconstruct" / "completion.safetensors"
 
 
 class MissingWeightsError(FileNotFoundError):
