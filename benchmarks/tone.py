@@ -6,8 +6,8 @@
 Test people are reconstructed from their ground images. The median colour that each part of the body
 gets is compared with the colour of its fabric (CIEDE2000), for garments of one colour, after one
 gain of linear light for all people, because nothing tells how bright the light was. Rows: crops
-averaged as they are, without the shading of their light, in the light that the completion network
-says they had, and in one tone. Means over people with 95 % bootstrap intervals.
+averaged as they are, without shading, and in one tone, by rules and with the exposure that
+completion says. Means over people with 95 % bootstrap intervals.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from viewsynth import bodies, reconstruct
 from viewsynth.metrics.colours import delta_e, lab, linear, srgb
 from viewsynth.metrics.intervals import interval
-from viewsynth.reconstruct import canvas, complete, fitting, quality, texture, tone
+from viewsynth.reconstruct import fitting, people, quality, texture, tone
 from viewsynth.reconstruct.crops import Outcome
 from viewsynth.reconstruct.texture import GROUPS
 from viewsynth.runtime import weights
@@ -120,24 +120,19 @@ def ways(found: fitting.Fitted, tools: reconstruct.Tools) -> dict[str, texture.P
     plain = [lambda colour, part: colour] * len(good)
     paints = [shown[k].paint for k in good]
     trust = [scores[k]["trust"] for k in good]
-    tones = tone.tones(paints, [shown[k].image for k in good], tools.atlas, trust)
-    neutral = [tone.Tone(np.zeros(3), gains) for gains in learned(found, tools)[list(good)]]
+    own = people.guesses(found, tools)
+
+    def fused(exposures: list[float]) -> texture.Paint:
+        seen = [shown[k].image for k in good]
+        tones = tone.tones(paints, seen, tools.atlas, trust, exposures)
+        return texture.fuse(paints, tones, tools.atlas)
+
     return {
         "as they are": texture.fuse([lit[k].paint for k in good], plain, tools.atlas),
         "without shading": texture.fuse(paints, plain, tools.atlas),
-        "in the network's neutral light": texture.fuse(paints, neutral, tools.atlas),
-        "in one tone": texture.fuse(paints, tones, tools.atlas),
+        "in one tone, by rules": fused([0.0] * len(good)),
+        "in one tone, with completion": fused([own[k].exposure for k in good]),
     }
-
-
-@torch.no_grad()
-def learned(found: fitting.Fitted, tools: reconstruct.Tools) -> np.ndarray:
-    """Gains that take out the light of each crop, for every part, [N, P, 3]."""
-    images, masks = [c.image for c in found.crops], [c.parse.mask for c in found.crops]
-    rows = range(len(images))
-    placed = canvas.canvases(tools.body, found.fit, rows, found.vertices, images, masks)
-    light = tools.completer(complete.stack(canvas.tensors(placed))).light.numpy()
-    return np.exp(-light)[:, None].repeat(int(tools.atlas.part.max()) + 1, 1)
 
 
 def errors(found: list, gain: float) -> list[float]:

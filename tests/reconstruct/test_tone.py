@@ -27,10 +27,11 @@ def crop(clothes=CLOTHES, gain=1.0, haze=0.0, weight=1.0) -> tuple[Paint, np.nda
     return paint, pixels.reshape(-1, 20, 3).astype(np.uint8)
 
 
-def toned(*crops) -> list[np.ndarray]:
+def toned(*crops, exposures=None) -> list[np.ndarray]:
     """Colour of every part in each crop after the tones.  [P, 3] each"""
     paints, images = zip(*crops, strict=True)
-    found = tone.tones(paints, images, ATLAS, [1.0] * len(crops))
+    exposures = exposures or [0.0] * len(crops)
+    found = tone.tones(paints, images, ATLAS, [1.0] * len(crops), exposures)
     return [
         np.stack([np.median(one(p.colour, PART)[k == PART], 0) for k in range(len(CLOTHES))])
         for one, p in zip(found, paints, strict=True)
@@ -47,6 +48,16 @@ def test_exposures_are_brought_together(gain):
     assert apart(first[0].colour, second[0].colour).mean() > 7
     made = toned(first, second)
     assert apart(*made).max() < 2
+
+
+def test_a_known_exposure_is_taken_out():
+    dark = crop(gain=2**-1.5)
+    [right], [unknown], [known] = toned(crop()), toned(dark), toned(dark, exposures=[-1.5])
+    assert apart(known, right).max() < 2 < 5 < apart(unknown, right).min()
+    # Whatever is said of each crop, they agree, and the tone lies between.
+    one, other = toned(dark, dark, exposures=[-1.5, -1.0])
+    assert apart(one, other).max() < 2
+    assert (one < right + 1).all() and (one > toned(dark, exposures=[-1.0])[0] - 1).all()
 
 
 def test_haze_is_taken_out_in_part():

@@ -45,6 +45,7 @@ class Guess:
         certainty: Of the colours of the back, in (0, 1), see `ODDS`.  float32 [H, W]
         kinds: Of front and back, see `KINDS`.  uint8 [2, H, W]
         mask: Person probability.  float32 [H, W]
+        exposure: How bright the crop's light is, stops over neutral light.
     """
 
     box: np.ndarray
@@ -54,6 +55,7 @@ class Guess:
     certainty: np.ndarray
     kinds: np.ndarray
     mask: np.ndarray
+    exposure: float
 
     def places(self, pixels: Tensor) -> Tensor:
         """Canvas pixels of crop pixels, [M, 2]."""
@@ -154,6 +156,7 @@ def _guess(body: Body, canonical: Canonical, one: Canvas, found: Completion, k: 
         certainty=torch.sigmoid(ODDS - found.colour_scale[k, 1] * SLOPE).cpu().numpy(),
         kinds=kinds,
         mask=one.mask,
+        exposure=float(found.light[k].mean()) / np.log(2),
     )
 
 

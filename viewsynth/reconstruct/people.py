@@ -41,7 +41,7 @@ from viewsynth.records import Person, Sample
 from viewsynth.runtime.weights import sha256
 
 STATURE = 1.68  # metres, of a mean adult; a crop does not say its scale
-REVISION = 5  # part of the fingerprint; raise it when the same images would give another person
+REVISION = 6  # part of the fingerprint; raise it when the same images would give another person
 
 
 @dataclass(frozen=True)
@@ -179,13 +179,15 @@ def assemble(
     fallback = quality.fallback(scores[best])
     trust = [scores[row]["trust"] for row in good]
     paints = [shown[row].paint for row in good]
-    tones = tone.tones(paints, [shown[row].image for row in good], tools.atlas, trust)
+    own = [guessed[row] for row in good]
+    exposures = [guess.exposure if guess else 0.0 for guess in own]
+    images = [shown[row].image for row in good]
+    tones = tone.tones(paints, images, tools.atlas, trust, exposures)
     fused = texture.fuse(paints, tones, tools.atlas)
     colours, seen, notes = fill.complete(fused, tools.atlas)
     clothed = None
     if not (fallback or bare):
         maps = clothing.Maps(colours, seen, tones)
-        own = [guessed[row] for row in good]
         clothed, drawn = clothing.clothe(tools, found, shown, good, trust, maps, own)
         fallback = "" if clothed else "body"
         for row, overlap in zip(good, drawn, strict=True):
@@ -196,7 +198,7 @@ def assemble(
         shape, offsets = tools.body.shape_mean, 0 * offsets
     standing = tools.body.vertices(shape[None], 0 * tools.body.pose_mean[None])[0, :, 1]
     sources = [
-        _source(found, row, scores[row], row in good, sha256)
+        _source(found, row, scores[row], row in good, sha256, guessed[row])
         for row, sha256 in zip(rows, digests, strict=True)
     ]
     used = [scores[row] for row in good]
@@ -219,7 +221,9 @@ def assemble(
     )
 
 
-def _source(found: Fitted, row: int, scores: dict, used: bool, sha256: str) -> dict:
+def _source(
+    found: Fitted, row: int, scores: dict, used: bool, sha256: str, guessed: guess.Guess | None
+) -> dict:
     """The record of a crop in the person's file."""
     crop = found.crops[row]
     source = {
@@ -234,6 +238,8 @@ def _source(found: Fitted, row: int, scores: dict, used: bool, sha256: str) -> d
     }
     if "elevation" in crop.flags:
         source["elevation_given"] = crop.sample.elevation
+    if guessed is not None:
+        source["exposure"] = round(guessed.exposure, 3)
     return source
 
 

@@ -3,11 +3,12 @@
 
 Source: ours. Cameras differ in exposure by up to a factor of two, in haze and in white balance. All
 of it acts on linear light, so it is undone there. Haze is estimated from the darkest light of the
-whole crop (dark channel prior, He et al., CVPR 2009, one value a crop) and white balance from its
-mean (grey world), both taken out in part, since neither is certain. Then each crop gets gains that
-make the parts which several crops show agree in the median over parts, so that a bag or a clipped
-shirt does not decide. What still differs within a part is removed, unless front and back really
-differ; the crop that is exposed best and clips least there has the most say.
+whole crop (dark channel prior, He et al., CVPR 2009, one value a crop) and taken out in part, since
+it is not certain; so is white balance, from the mean colour (grey world). Exposure is taken out as
+far as the completion network knows it. Then each crop gets gains that make the parts which several
+crops show agree in the median over parts, so that a bag or a clipped shirt does not decide. What
+still differs within a part is removed, unless front and back really differ; the crop that is
+exposed best and clips least there has the most say.
 """
 
 from __future__ import annotations
@@ -61,7 +62,11 @@ class Tone:
 
 
 def tones(
-    paints: Sequence[Paint], images: Sequence[np.ndarray], atlas: Atlas, trust: Sequence[float]
+    paints: Sequence[Paint],
+    images: Sequence[np.ndarray],
+    atlas: Atlas,
+    trust: Sequence[float],
+    exposures: Sequence[float],
 ) -> list[Tone]:
     """Find what brings the crops of one person to one tone.
 
@@ -70,11 +75,13 @@ def tones(
         images: The whole crops.  uint8 [H, W, 3] each
         atlas: The texels.
         trust: In each crop, on any scale.
+        exposures: Exposure of each crop, stops; 0 = as it should be, or not known.
 
     Returns:
         The change of each crop.
     """
-    blacks, gains = zip(*(_camera(image) for image in images), strict=True)
+    cameras = [_camera(*one) for one in zip(images, exposures, strict=True)]
+    blacks, gains = zip(*cameras, strict=True)
     count = int(atlas.part.max()) + 1
     found = [
         _medians(paint, Tone(black, np.tile(gain, (count, 1))), atlas, count)
@@ -101,12 +108,12 @@ def tones(
     ]
 
 
-def _camera(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Haze and white balance of a crop: what is taken away [3], and factors of the rest [3]."""
+def _camera(image: np.ndarray, exposure: float) -> tuple[np.ndarray, np.ndarray]:
+    """Haze and light of a crop: what is taken away [3], and factors of the rest [3]."""
     light = linear(image.reshape(-1, 3))
     black = HAZE * np.percentile(light, 0.5, axis=0)
     mean = np.maximum(light - black, 0).mean(0) + 1e-3
-    return black, (mean / mean.mean()) ** -GREY_WORLD
+    return black, (mean / mean.mean()) ** -GREY_WORLD * 2.0**-exposure
 
 
 def _medians(paint: Paint, tone: Tone, atlas: Atlas, count: int) -> tuple[np.ndarray, np.ndarray]:

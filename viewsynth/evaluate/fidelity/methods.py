@@ -244,7 +244,9 @@ def _ceiling(row: dict, person: Person, ground, tools: Tools) -> Body:
         [picture.mask.astype(np.float32) for picture in ground],
     )
     projected = [one.paint for one in shown]
-    tones = tone.tones(projected, images, tools.atlas, [1.0] * len(ground))
+    known = {source["file"]: source.get("exposure", 0.0) for source in person.sources}
+    exposures = [known.get(picture.row["file_name"], 0.0) for picture in ground]
+    tones = tone.tones(projected, images, tools.atlas, [1.0] * len(ground), exposures)
     fused = texture.fuse(projected, tones, tools.atlas)
     colours, seen, _ = fill.complete(fused, tools.atlas)
     maps = {"texture": torch.from_numpy(colours), "seen": torch.from_numpy(seen)}
