@@ -117,7 +117,7 @@ def test_gradients_and_groups(build, name):
     inside = {id(p) for p in decayed["params"]}
     assert len(inside) + len(free["params"]) == len(trained)
     for n, p in trained.items():
-        token = n.endswith(("_token", "first", "places"))
+        token = n.endswith(("_token", "_tokens", "first", "places"))
         assert (id(p) in inside) == (p.ndim > 1 and not token), n
     split = methods.groups(model, 0.01, 0.5)
     assert [(g["weight_decay"], g.get("rate")) for g in split[:2]] == [(0.01, None), (0.0, None)]

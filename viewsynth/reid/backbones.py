@@ -180,6 +180,8 @@ class TokenBackbone(Backbone):
         norm: The final normalisation of tokens.
         first: The class token.  float [1, 1, D]
         places: Position embeddings of the class token and of the patches.  float [1, 1 + N, D]
+        grid: Height and width of the patch grid.
+        heads: Attention heads of a block.
     """
 
     def _set_up(self, model: nn.Module) -> None:
@@ -201,7 +203,8 @@ class TokenBackbone(Backbone):
                 f"the {self.kind} model cannot take images of {self.size[0]} x {self.size[1]} "
                 f"pixels (height x width): a patch has {step[0]} x {step[1]}"
             )
-        self.width = first.shape[-1]
+        self.width, self.grid = first.shape[-1], grid
+        self.heads = model.config.num_attention_heads
         self.first = nn.Parameter(first.detach().reshape(1, 1, -1).clone())
         antialias = registers is not None  # as each family was pretrained
         self.places = nn.Parameter(resize_positions(table.detach(), grid, antialias))
@@ -240,6 +243,24 @@ class TokenBackbone(Backbone):
         for block in self.blocks[:-1]:
             tokens = block(tokens)
         return self.norm(self.blocks[-1](tokens, 1)[:, 0])
+
+
+def require_tokens(backbone: Backbone, method: str) -> TokenBackbone:
+    """The backbone, for a method that needs tokens.
+
+    Args:
+        backbone: The backbone.
+        method: Name of the method, for the message.
+
+    Raises:
+        ValueError: If the backbone has no tokens.
+    """
+    if not isinstance(backbone, TokenBackbone):
+        raise ValueError(
+            f"method {method} needs a backbone with tokens ({', '.join(VIT_TYPES)}, small_vit); "
+            f"got {backbone.kind}; use another --model.backbone, or --model.method baseline"
+        )
+    return backbone
 
 
 def load(name: str, size: tuple[int, int], seed: int = 0) -> Backbone:

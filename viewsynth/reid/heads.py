@@ -3,7 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
+
+from viewsynth.reid import losses
+
+if TYPE_CHECKING:
+    from viewsynth.reid.batches import Batch
 
 
 class BNNeck(nn.Module):
@@ -35,3 +43,25 @@ class BNNeck(nn.Module):
             float [B, classes]
         """
         return self.classifier(self.norm(features))
+
+
+def identity_losses(
+    heads: Sequence[tuple[BNNeck, Tensor]], batch: Batch, smoothing: float, mine_synthetic: bool
+) -> dict[str, Tensor]:
+    """Identity and triplet loss of some features, each summed over the features.
+
+    Args:
+        heads: Heads with their features, before the normalisation.  float [B, D] each
+        batch: The batch.
+        smoothing: Label smoothing.
+        mine_synthetic: Whether synthetic images may be mined as hardest negatives.
+    """
+    labels, weights = batch.labels, batch.weights
+    negatives = None if mine_synthetic else ~batch.synthetic
+    return {
+        "identity": sum(
+            losses.classification(neck(feature), labels, weights, smoothing)
+            for neck, feature in heads
+        ),
+        "triplet": sum(losses.triplet(feature, labels, weights, negatives) for _, feature in heads),
+    }

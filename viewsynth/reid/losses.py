@@ -33,7 +33,7 @@ def classification(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: f
     terms = functional.cross_entropy(
         logits.float(), labels, reduction="none", label_smoothing=smoothing
     )
-    return _mean(terms, weights)
+    return weighted(terms, weights)
 
 
 def triplet(
@@ -73,7 +73,7 @@ def triplet(
         whole = positive.any(1) & negative.any(1)
         weights = torch.stack([weights, weights[far], weights[near]]).amin(0) * whole
     gaps = _distance(features, features[far]) - _distance(features, features[near])
-    return _mean(functional.softplus(gaps), weights)
+    return weighted(functional.softplus(gaps), weights)
 
 
 def orthogonality(one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
@@ -89,12 +89,18 @@ def orthogonality(one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
     Returns:
         A scalar.
     """
-    return _mean(functional.cosine_similarity(one.float(), other.float()).abs(), weights)
+    return weighted(functional.cosine_similarity(one.float(), other.float()).abs(), weights)
 
 
 def _distance(one: Tensor, other: Tensor) -> Tensor:
     return torch.linalg.vector_norm(one - other, dim=1)  # its gradient at 0 is 0, not NaN
 
 
-def _mean(terms: Tensor, weights: Tensor) -> Tensor:
+def weighted(terms: Tensor, weights: Tensor) -> Tensor:
+    """Mean over samples of a term times the sample's weight.
+
+    Args:
+        terms: [B]
+        weights: [B]
+    """
     return (terms * weights).mean()

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from viewsynth.reid import losses
 from viewsynth.reid.backbones import Backbone
-from viewsynth.reid.heads import BNNeck
+from viewsynth.reid.heads import BNNeck, identity_losses
 
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
@@ -37,15 +36,8 @@ class Baseline(nn.Module):
 
     def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
         """Identity and triplet loss, see `Method.losses`."""
-        features = self.backbone(batch.images)
-        labels, weights = batch.labels, batch.weights
-        smoothing = self.settings["smoothing"]
-        return {
-            "identity": losses.classification(self.neck(features), labels, weights, smoothing),
-            "triplet": losses.triplet(
-                features, labels, weights, None if mine_synthetic else ~batch.synthetic
-            ),
-        }
+        heads = [(self.neck, self.backbone(batch.images))]
+        return identity_losses(heads, batch, self.settings["smoothing"], mine_synthetic)
 
     forward = losses
 

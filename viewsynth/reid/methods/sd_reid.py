@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from viewsynth.reid import losses
-from viewsynth.reid.backbones import VIT_TYPES, Backbone, TokenBackbone
-from viewsynth.reid.heads import BNNeck
+from viewsynth.reid.backbones import Backbone, TokenBackbone, require_tokens
+from viewsynth.reid.heads import BNNeck, identity_losses
 
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
@@ -41,11 +41,7 @@ def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.
     Raises:
         ValueError: If the backbone has no tokens, or too few blocks.
     """
-    if not isinstance(backbone, TokenBackbone):
-        raise ValueError(
-            f"method sd_reid needs a backbone with tokens ({', '.join(VIT_TYPES)}, small_vit); got "
-            f"{backbone.kind}; use another --model.backbone, or --model.method baseline"
-        )
+    backbone = require_tokens(backbone, "sd_reid")
     if len(backbone.blocks) < 2:
         raise ValueError(
             "method sd_reid needs a backbone of two or more blocks; got one; use another "
@@ -105,19 +101,13 @@ class SDReID(nn.Module):
     def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
         """Identity, triplet and view loss, see `Method.losses`; in training, updates the bank."""
         found = self.encode(batch.images)
-        labels, weights = batch.labels, batch.weights
-        smoothing = self.settings["smoothing"]
         if self.training:
             self._update_bank(found.view.detach().float(), batch.views)
+        heads = [(self.neck, found.identity)]
+        view = losses.classification(self.view_neck(found.view), batch.views, batch.weights)
         return {
-            "identity": losses.classification(
-                self.neck(found.identity), labels, weights, smoothing
-            ),
-            "triplet": losses.triplet(
-                found.identity, labels, weights, None if mine_synthetic else ~batch.synthetic
-            ),
-            "view": VIEW_WEIGHT
-            * losses.classification(self.view_neck(found.view), batch.views, weights),
+            **identity_losses(heads, batch, self.settings["smoothing"], mine_synthetic),
+            "view": VIEW_WEIGHT * view,
         }
 
     forward = losses
