@@ -191,7 +191,7 @@ def test_vdt_has_small_initial_gradients(build):
 def test_methods_that_cannot_be_built(build, models):
     with pytest.raises(ValueError, match="vdt needs a backbone with tokens .* got resnet"):
         build("vdt", "resnet")
-    with pytest.raises(ValueError, match="method must be one of baseline, .*; got 'nothing'"):
+    with pytest.raises(ValueError, match="method must be one of agid, .*, vif; got 'nothing'"):
         build("nothing")
     body = backbones.load(str(models / "resnet"), SIZE)
     with pytest.raises(ValueError, match="two or more training identities; got 1"):

@@ -161,10 +161,38 @@ class Backbone(nn.Module):
         Returns:
             float [B, width]
         """
-        pooled = self.model(pixel_values=self.normalise(images), **self._options).pooler_output
-        if pooled is None:
+        return self._run(images)[0]
+
+    def with_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features as of `forward`, and the last feature map.
+
+        Args:
+            images: RGB in [0, 1].  float [B, 3, H, W]
+
+        Returns:
+            float [B, width] and [B, C, h, w]
+        """
+        feature, last = self._run(images)
+        if last.ndim == 3:  # rows of places, e.g. of a Swin transformer
+            rows = round((last.shape[1] * self.size[0] / self.size[1]) ** 0.5)
+            last = last.transpose(1, 2).unflatten(2, (rows, -1))
+        return feature, last
+
+    @torch.no_grad()
+    def map_width(self) -> int:
+        """Channels of the map of `with_map`."""
+        training = self.training
+        self.eval()
+        channels = self.with_map(torch.zeros(1, 3, *self.size))[1].shape[1]
+        self.train(training)
+        return channels
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled and last output of the model."""
+        out = self.model(pixel_values=self.normalise(images), **self._options)
+        if out.pooler_output is None:
             raise ValueError("it has no pooled output")
-        return pooled.flatten(1)
+        return out.pooler_output.flatten(1), out.last_hidden_state
 
 
 class TokenBackbone(Backbone):
@@ -229,6 +257,22 @@ class TokenBackbone(Backbone):
         parts += [] if extra is None else [extra.expand(count, -1, -1)]
         parts += [] if self.registers is None else [self.registers.expand(count, -1, -1)]
         return self.before(torch.cat([*parts, patches + self.places[:, 1:]], 1))
+
+    def with_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The class token and the map of patches after the last block, normalised by `norm`.
+
+        Args:
+            images: RGB in [0, 1].  float [B, 3, H, W]
+
+        Returns:
+            float [B, D] and [B, D, h, w]
+        """
+        tokens = self.embed(images)
+        for block in self.blocks:
+            tokens = block(tokens)
+        tokens = self.norm(tokens)
+        patches = tokens[:, 1 - self.places.shape[1] :]
+        return tokens[:, 0], patches.transpose(1, 2).unflatten(2, self.grid)
 
     def forward(self, images: Tensor) -> Tensor:
         """The class token after the last block, normalised by `norm`.

@@ -26,20 +26,25 @@ class Attention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(width, inner) for _ in range(3))
         self.out = nn.Linear(inner, width)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
         """What the queries read.
 
         Args:
             query: float [B, Q, D]
             key: float [B, K, D]
             value: float [B, K, D]
+            bias: Added to the logarithms of the weights.  float [B, Q, K], or to be expanded to it
 
         Returns:
             float [B, Q, D]
         """
         parts = self.query(query), self.key(key), self.value(value)
         split = (one.unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in parts)
-        return self.out(functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
+        mask = None if bias is None else bias[:, None].to(query)
+        found = functional.scaled_dot_product_attention(*split, attn_mask=mask)
+        return self.out(found.transpose(1, 2).flatten(2))
 
 
 class FromOne(nn.Module):
