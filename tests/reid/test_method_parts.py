@@ -11,7 +11,8 @@ import torch
 from scipy.interpolate import RBFInterpolator
 from torch.nn import functional
 
-from viewsynth.reid.methods import dts, gsalign
+from viewsynth.reid import backbones
+from viewsynth.reid.methods import agid, apan, dts, gsalign, ida, vif, visa
 from viewsynth.reid.prompts import Attention, FromOne, PromptBlock, TwoWayBlock
 
 WIDTH, HEADS = 12, 3
@@ -20,6 +21,14 @@ WIDTH, HEADS = 12, 3
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def token_backbone():
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = {"model_type": "vit", **small, "intermediate_size": 64, "image_size": 32}
+    with torch.random.fork_rng():
+        return backbones.rebuild(config, (64, 32), *backbones.IMAGENET)
 
 
 def by_hand(block: Attention, query, key, value):
@@ -127,3 +136,148 @@ def test_perturbed_top_and_its_gradient():
         slopes.append(float(up - down) / (2 * step))
     assert scores.grad[0].tolist() == pytest.approx(slopes, abs=1.0, rel=0.15)
     assert scores.grad.sum().item() == pytest.approx(0, abs=1.0)
+
+
+def unit(features):
+    return functional.normalize(features.double(), dim=1)
+
+
+def test_adaptive_margin_sample_by_sample():
+    features, labels = torch.randn(6, 5), torch.tensor([0, 0, 0, 1, 1, 2])
+    weights = torch.tensor([1.0, 0.5, 1.0, 1.0, 0.0, 1.0])  # the pair of label 1 is broken
+    rows, terms = unit(features), []
+    for a in range(6):
+        apart = [(rows[a] - rows[b]).norm() for b in range(6)]
+        own = [apart[b] for b in range(6) if b != a and labels[b] == labels[a] and weights[b] > 0]
+        other = [apart[b] for b in range(6) if labels[b] != labels[a] and weights[b] > 0]
+        if not own or not other:
+            continue
+        own, other = torch.stack(own), torch.stack(other)
+        margin = apan.SPREAD * (own.std(correction=0) + other.std(correction=0))
+        term = functional.softplus((own.mean() - other.mean() + margin) / apan.TEMPERATURE)
+        terms.append(weights[a] * term)
+    found = apan.adaptive_margin(features, labels, weights)
+    assert found.item() == pytest.approx(float(sum(terms)) / 6, rel=1e-4)
+
+
+def test_apan_chooses_the_most_similar_prototypes(token_backbone):
+    model = apan.APAN(token_backbone, 4, 0.0, ("ground", "aerial"))
+    feature = torch.randn(3, 32)
+    with torch.no_grad():
+        prototypes, logs = model.prototypes(feature)
+    assert prototypes.shape == (3, apan.FIXED + apan.KEPT, 32)
+    for n in range(3):
+        scores = unit(model.candidate_tokens.detach()) @ unit(feature[n : n + 1])[0] / apan.SHARP
+        chances = scores.softmax(0)
+        for place, k in enumerate(scores.argsort(descending=True)[: apan.KEPT].tolist()):
+            expected = model.candidate_tokens[k].detach() * float(chances[k]) * apan.CANDIDATES
+            torch.testing.assert_close(
+                prototypes[n, apan.FIXED + place], expected, rtol=1e-3, atol=1e-5
+            )
+            assert logs[n, apan.FIXED + place].exp().item() == pytest.approx(
+                float(chances[k]), rel=1e-3
+            )
+
+
+def test_angular_loss_sample_by_sample():
+    features, labels = torch.randn(7, 4), torch.tensor([0, 0, 0, 1, 1, 2, 3])
+    views, weights = torch.tensor([0, 0, 1, 0, 0, 1, 0]), torch.tensor([1, 1, 0.5, 1, 1, 1, 0])
+    rows, total = unit(features), 0.0
+    for a in range(7):
+        others = [b for b in range(7) if b != a and weights[b] > 0]
+        angle = {b: math.acos(float(rows[a] @ rows[b])) for b in others}
+        own = [b for b in others if labels[b] == labels[a]]
+        own = [b for b in own if views[b] != views[a]] or own
+        other = [angle[b] for b in others if labels[b] != labels[a]]
+        if own and other:
+            far, near = max(angle[b] for b in own), max(math.pi / 2 - min(other), 0)
+            total += float(weights[a]) * (
+                math.expm1(vif.GROWTH * far) + math.expm1(vif.GROWTH * near)
+            )
+    found = vif.angular(features, labels, views, weights)
+    assert found.item() == pytest.approx(total / 7, rel=1e-4)
+
+
+def test_rotate_mix_turns_a_square_and_nothing_else(monkeypatch):
+    images = torch.rand(3, 3, 16, 8)
+    # Side of the square 1, at the top, a quarter turn, for the second image only.
+    draw = torch.tensor([[1.0] * 3, [0.0] * 3, [0.0] * 3, [0.25] * 3, [0.9, 0.1, 0.9]])
+    monkeypatch.setattr(vif, "SIDES", (0.3, 1.0))
+    monkeypatch.setattr(torch, "rand", lambda *size: draw)
+    turned = vif.rotate_mix(images)
+    torch.testing.assert_close(turned[[0, 2]], images[[0, 2]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(turned[1, :, 8:], images[1, :, 8:], rtol=0, atol=1e-5)
+    quarter = torch.rot90(images[1, :, :8], 1, (1, 2))
+    torch.testing.assert_close(turned[1, :, :8], quarter, rtol=0, atol=1e-4)
+
+
+def test_parts_are_aligned_across_views():
+    parts, labels = torch.randn(4, 3, 5), torch.tensor([0, 0, 0, 1])
+    views, weights = torch.tensor([0, 1, 1, 0]), torch.tensor([1.0, 1.0, 0.5, 1.0])
+    rows, total = functional.normalize(parts, dim=-1), 0.0
+    for a in range(4):
+        share = [
+            float(weights[b]) * float(labels[a] == labels[b] and views[a] != views[b])
+            for b in range(4)
+        ]
+        if sum(share):
+            mean = sum(s * rows[b] for b, s in enumerate(share)) / sum(share)
+            total += float(weights[a]) * float((rows[a] - mean).square().sum(1).mean())
+    found = ida.aligned(parts, labels, views, weights)
+    assert found.item() == pytest.approx(total / 4, rel=1e-5)
+
+
+def test_self_correlations_place_by_place():
+    maps = torch.randn(2, 16, 4, 3)
+    found, side = agid.correlations(maps), 2 * agid.REACH + 1
+    groups = functional.normalize(maps.unflatten(1, (agid.GROUPS, 2)), dim=2)
+    for group, row, column in ((0, 0, 0), (3, 2, 1), (7, 3, 2)):
+        for dy in range(-agid.REACH, agid.REACH + 1):
+            for dx in range(-agid.REACH, agid.REACH + 1):
+                y, x = row + dy, column + dx
+                expected = torch.zeros(2)
+                if 0 <= y < 4 and 0 <= x < 3:
+                    expected = (groups[:, group, :, row, column] * groups[:, group, :, y, x]).sum(1)
+                at = group * side**2 + (dy + agid.REACH) * side + dx + agid.REACH
+                torch.testing.assert_close(found[:, at, row, column], expected)
+
+
+def test_bank_of_experts_one_by_one():
+    bank, feature = visa.Bank(WIDTH, HEADS), torch.randn(3, WIDTH)
+    with torch.no_grad():
+        queries, chances = bank(feature)
+        for n in range(3):
+            scores = bank.router(feature[n]).softmax(0)
+            torch.testing.assert_close(chances[n], scores)
+            best = sorted(range(visa.EXPERTS), key=lambda k: -float(scores[k]))[: visa.TOP]
+            expected = sum(
+                scores[k] * bank.blocks[k](bank.prompt_tokens[k][None], feature[n, None, None])[0]
+                for k in best
+            )
+            torch.testing.assert_close(queries[n], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_graph_of_a_query_and_patches(monkeypatch):
+    monkeypatch.setattr(visa, "NEAR", 3)
+    queries, feature, patches = torch.randn(2, 4, 6), torch.randn(2, 6), torch.randn(2, 5, 6)
+    found = visa.Graph.mixed(queries, feature, patches)
+    for b in range(2):
+        likeness = unit(patches[b]) @ unit(feature[b : b + 1])[0]
+        near = patches[b][likeness.topk(3).indices]
+        for q in range(4):
+            nodes = torch.cat([queries[b, q : q + 1], near])
+            edges = (unit(nodes) @ unit(nodes).T).clamp_min(0)
+            edges.fill_diagonal_(1)
+            scale = torch.diag(edges.sum(1).rsqrt())
+            expected = (scale @ edges @ scale @ nodes.double())[0]
+            torch.testing.assert_close(found[b, q].double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_balance_of_experts():
+    even = torch.full((4, visa.EXPERTS), 1 / visa.EXPERTS)
+    assert visa.balance(even, torch.ones(4)).item() == pytest.approx(1)
+    one = functional.one_hot(torch.zeros(4, dtype=torch.long), visa.EXPERTS).float()
+    assert visa.balance(one, torch.ones(4)).item() == pytest.approx(visa.EXPERTS)
+    mixed = torch.cat([even[:2], one[:2]])
+    assert visa.balance(mixed, torch.tensor([1.0, 1, 0, 0])).item() == pytest.approx(1)
+    assert visa.balance(mixed, torch.zeros(4)).item() == 0

@@ -99,7 +99,10 @@ def run(config: Config) -> int:
     kinds, count = kinds[pixels.usable], len(pixels.samples)
     features = np.concatenate(
         [
-            encoder.encode(pixels.get(range(start, min(start + BATCH, count)))).numpy()
+            encoder.encode(
+                pixels.get(range(start, min(start + BATCH, count))),
+                encoder.views_of(pixels.samples[start : start + BATCH]),
+            ).numpy()
             for start in range(0, count, BATCH)
         ]
     )

@@ -253,7 +253,7 @@ def _method(config: Config, backbone, train_pool: pool.Pool):
         train_pool.classes,
         model.smoothing,
         config.seed,
-        len(train_pool.view_names),
+        train_pool.view_names,
     )
 
 

@@ -142,6 +142,8 @@ def blocks(
     found = []
     for start, part in parts.items():
         rows = [[s.name, s.box, [digest[path] for path in s.paths]] for s in part]
+        views = encoder.views_of(part)  # refuses a sample without a view before any is computed
+        rows += [] if views is None else views.tolist()
         mark = hashlib.sha256(
             json.dumps([REVISION, encoder.fingerprint, batch, rows]).encode()
         ).hexdigest()
@@ -190,7 +192,8 @@ def _block(block: Block, encoder: Encoder, batch: int, turn) -> None:
     while chunk := list(islice(stream, batch)):
         pixels = torch.from_numpy(np.stack([image for _, image in chunk]))
         with turn:
-            rows = encoder.encode(pixels).numpy()
+            views = encoder.views_of([block.samples[number] for number, _ in chunk])
+            rows = encoder.encode(pixels, views).numpy()
         for (number, _), row in zip(chunk, rows, strict=True):
             sample = block.samples[number]
             if not np.isfinite(row).all():

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from viewsynth.reid import pretrained, saved
+from viewsynth.records import Sample
+from viewsynth.reid import methods, pretrained, saved
 
 POOLINGS = ("auto", "cls", "mean", "pooler")
 OWN = "own"  # pooling of a model that viewsynth trained
@@ -39,6 +41,7 @@ class Encoder:
         fingerprint: Hash of the weights in use and of the fields above.
         parts: Parts of a feature: name -> first index, and last index plus one.
         ordered: Whether features depend on the order of the images.
+        told: Names of the views, one of which the model must be told for every image; () = none.
     """
 
     model: nn.Module
@@ -51,12 +54,25 @@ class Encoder:
     fingerprint: str = ""
     parts: dict[str, tuple[int, int]] = field(default_factory=dict)
     ordered: bool = False
+    told: tuple[str, ...] = ()
 
-    def encode(self, images: Tensor) -> Tensor:
+    def views_of(self, samples: Sequence[Sample]) -> Tensor | None:
+        """What `encode` must be told of images: numbers of their views; None = nothing.
+
+        Args:
+            samples: The samples that the images are of, in order.
+
+        Raises:
+            ValueError: If a sample is of none of the views.
+        """
+        return methods.view_numbers(self.told, samples) if self.told else None
+
+    def encode(self, images: Tensor, views: Tensor | None = None) -> Tensor:
         """Features of images; a row depends on its image only (except for rounding).
 
         Args:
             images: RGB of the encoder's size.  uint8 [B, H, W, 3]
+            views: Of `views_of`, for a model that is told the views.
 
         Returns:
             Features on the CPU, not normalised.  float32 [B, D]
@@ -66,7 +82,8 @@ class Encoder:
         pixels = images.to(device).permute(0, 3, 1, 2).contiguous().float() / 255
         mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
         with torch.inference_mode():
-            return _pooled(self.model, (pixels - mean) / std, self.pooling).float().cpu()
+            told = () if views is None else (views.to(device),)
+            return _pooled(self.model, (pixels - mean) / std, self.pooling, *told).float().cpu()
 
 
 def load(
@@ -131,6 +148,7 @@ def _trained(path: str, pooling: str, device: str) -> Encoder:
         std=(1.0,) * 3,
         parts=getattr(model, "parts", {}),
         ordered=getattr(model, "ordered", False),
+        told=methods.told_views(model) if module is saved else (),
     )
     return replace(encoder, fingerprint=_fingerprint(encoder, module.describe(model), frozenset()))
 
@@ -175,13 +193,14 @@ class _NoOutputError(Exception):
     """The model does not have the output that a pooling needs."""
 
 
-def _pooled(model: nn.Module, pixels: Tensor, pooling: str) -> Tensor:
+def _pooled(model: nn.Module, pixels: Tensor, pooling: str, *told: Tensor) -> Tensor:
     """One feature for each image.
 
     Args:
         model: The model.
         pixels: Normalised pixels.  float [B, 3, H, W]
         pooling: See `load`.
+        told: Views, for a model that is told them.
 
     Returns:
         float [B, D]
@@ -190,7 +209,7 @@ def _pooled(model: nn.Module, pixels: Tensor, pooling: str) -> Tensor:
         _NoOutputError: If the model does not have this pooling.
     """
     if pooling == OWN:
-        return model.features(pixels)
+        return model.features(pixels, *told)
     pair = hasattr(model, "get_image_features")  # a model of images and text
     if pair and pooling == "pooler":
         output = _forward(model.get_image_features, pixels)

@@ -18,7 +18,7 @@ from torch import nn
 
 from viewsynth import metrics
 from viewsynth.records import Protocol
-from viewsynth.reid import saved
+from viewsynth.reid import methods, saved
 from viewsynth.reid.pixels import Pixels
 from viewsynth.training import checkpoints
 from viewsynth.training.loop import DivergedError, load_trained
@@ -70,12 +70,15 @@ def validator(
 def features(model: nn.Module, pixels: Pixels) -> np.ndarray:
     """Features of all images, in evaluation mode and not normalised.  float32 [N, D]."""
     device, found = next(model.parameters()).device, []
+    names = methods.told_views(model)
+    views = methods.view_numbers(names, pixels.samples) if names else None
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(pixels.samples), CHUNK):
             images = pixels.get(range(start, min(start + CHUNK, len(pixels.samples))))
             images = images.to(device).permute(0, 3, 1, 2).contiguous().float() / 255
-            found.append(model.features(images).float().cpu())
+            told = () if views is None else (views[start : start + CHUNK].to(device),)
+            found.append(model.features(images, *told).float().cpu())
     return torch.cat(found).numpy()
 
 

@@ -35,6 +35,11 @@ def load(path: Path, reid: Path | None = None, device: str = "cpu") -> Spaces:
     from viewsynth.reid import encoders
 
     encoder = encoders.load(str(reid), device=device)
+    if encoder.told:
+        raise ValueError(
+            f"reid: {reid} must be told the view of every image, so its features of a view and of "
+            "a photo differ by more than what they show; give another model"
+        )
 
     def encode(images: Sequence[np.ndarray]) -> np.ndarray:
         stacked = np.stack([resized(image, encoder.size) for image in images])

@@ -4,6 +4,8 @@
 `--model.method NAME` uses `viewsynth/reid/methods/NAME.py`; there is no registry. A file defines
 
     NEEDS = ""    # what the training images must have: "views" (more than one view), "" (nothing)
+    TOLD = ""     # what `features` must be told of each image: "view", "" (nothing)
+    KNOWN = ""    # how much of the published method is known: one of `KNOWN` below
     def build(backbone, classes, smoothing, views) -> Method
 
 where the result is an `nn.Module` with the attributes and functions of `Method` below: `losses` of
@@ -23,14 +25,21 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # torch takes a second to import, which `names` and `needs` do not need
     from torch import Tensor, nn
 
+    from viewsynth.records import Sample
     from viewsynth.reid.backbones import Backbone
     from viewsynth.reid.batches import Batch
 
+# How much of a published method is known, from the most to the least: the released code was read,
+# or a description of it, or the paper, its abstract only, its title only. Of the last two, what a
+# method does is our reading of them, and the paper's figures say nothing about it.
+KNOWN = ("released code", "description", "paper", "abstract", "title")
+VIEWS = ("ground", "aerial")
 # Endings of the names of position embeddings and of learned tokens, which get no weight decay.
 NO_DECAY = ("first", "places", "registers", "token", "tokens", "position_embeddings", "table")
 
@@ -61,11 +70,13 @@ class Method(Protocol):
         """
         ...
 
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, views: Tensor | None = None) -> Tensor:
         """Features that retrieval compares, in evaluation mode, not normalised.
 
         Args:
             images: RGB in [0, 1].  float [B, 3, H, W]
+            views: View of each image, only for a method that is `TOLD` it, which must then be
+                given; other methods lack the argument.  int64 [B]
 
         Returns:
             float [B, D]
@@ -90,8 +101,31 @@ def needs(name: str) -> str:
     return _module(name).NEEDS
 
 
+def told(name: str) -> str:
+    """`TOLD` of a method.
+
+    Args:
+        name: One of `names()`.
+    """
+    return _module(name).TOLD
+
+
+def known(name: str) -> str:
+    """`KNOWN` of a method.
+
+    Args:
+        name: One of `names()`.
+    """
+    return _module(name).KNOWN
+
+
 def build(
-    name: str, backbone: Backbone, classes: int, smoothing: float = 0, seed: int = 0, views: int = 2
+    name: str,
+    backbone: Backbone,
+    classes: int,
+    smoothing: float = 0,
+    seed: int = 0,
+    views: Sequence[str] = VIEWS,
 ):
     """A method on a backbone.
 
@@ -101,7 +135,7 @@ def build(
         classes: Number of training identities.
         smoothing: Label smoothing of the identity loss, [0, 1).
         seed: Seed of the weights of the heads.
-        views: Number of views, for methods that distinguish them.
+        views: Names of the views, for methods that distinguish them.
 
     Returns:
         A `Method`, which is an `nn.Module`.
@@ -125,6 +159,41 @@ def name_of(method: nn.Module) -> str:
         method: From `build`.
     """
     return type(method).__module__.rpartition(".")[2]
+
+
+def told_views(method: Method) -> tuple[str, ...]:
+    """Names of the views, one of which `features` must be told of every image; () = it is not told.
+
+    Args:
+        method: From `build`.
+    """
+    return tuple(method.settings["views"]) if told(name_of(method)) else ()
+
+
+def view_numbers(names: Sequence[str], samples: Sequence[Sample]) -> Tensor:
+    """The view of each sample, as an index into some names.
+
+    Args:
+        names: Views of `records.VIEWS`, or platforms.
+        samples: The samples.
+
+    Returns:
+        int64 [N]
+
+    Raises:
+        ValueError: If a sample is of none of them.
+    """
+    import torch
+
+    field = "view" if set(names) <= set(VIEWS) else "platform"
+    found = [getattr(sample, field) for sample in samples]
+    for sample, value in zip(samples, found, strict=True):
+        if value not in names:
+            raise ValueError(
+                f"this model must be told the {field} of every image, one of {', '.join(names)}; "
+                f"{sample.name} has {value!r}; use another model, or images of these {field}s"
+            )
+    return torch.tensor([names.index(value) for value in found])
 
 
 def groups(model: nn.Module, decay: float, head_rate: float | None = None) -> list[dict]:

@@ -13,6 +13,7 @@ after their necks. It runs on any image and any backbone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = ""
+TOLD = ""
 KNOWN = "abstract"
 REACH = 2  # places to each side
 GROUPS = 8  # of channels
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`."""
     return AGID(backbone, classes, smoothing)
 

@@ -13,6 +13,7 @@ Other losses are those of VDT, for both features. Retrieval compares both after 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = "views"
+TOLD = ""
 KNOWN = "description"
 FIXED, CANDIDATES, KEPT = 16, 32, 16  # prototypes
 DELTAS = 1.0, 0.8  # weights of the logarithmic priors, those for CARGO
@@ -36,7 +38,7 @@ SPREAD, TEMPERATURE = 0.01, 1.2  # alpha and beta of the margin loss
 VIEW_WEIGHT = 1e-3
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`."""
     return APAN(require_tokens(backbone, "apan"), classes, smoothing, views)
 
@@ -44,9 +46,11 @@ def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.
 class APAN(nn.Module):
     """The method; see the module docstring and `methods.Method`."""
 
-    def __init__(self, backbone: TokenBackbone, classes: int, smoothing: float, views: int):
+    def __init__(
+        self, backbone: TokenBackbone, classes: int, smoothing: float, views: Sequence[str]
+    ):
         super().__init__()
-        self.settings = {"classes": classes, "smoothing": smoothing, "views": views}
+        self.settings = {"classes": classes, "smoothing": smoothing, "views": list(views)}
         self.backbone = backbone
         width = backbone.width
         self.view_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -55,7 +59,7 @@ class APAN(nn.Module):
         self.read, self.write = (Attention(width, backbone.heads) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.neck, self.local_neck = BNNeck(width, classes), BNNeck(width, classes)
-        self.view_neck = BNNeck(width, views)
+        self.view_neck = BNNeck(width, len(views))
 
     def prototypes(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """The prototypes of each image, and the logarithm of the probability of their choice.

@@ -7,6 +7,7 @@ aerial-ground ReID: no centre loss, no label smoothing by default, a soft margin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = ""
+TOLD = ""
+KNOWN = "released code"
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`."""
     return Baseline(backbone, classes, smoothing)
 

@@ -11,6 +11,7 @@ Retrieval compares both after their necks. It runs on any image and any backbone
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = ""
+TOLD = ""
 KNOWN = "abstract"
 SCALES = (3, 5, 7)  # sizes of the depth-wise convolutions
 SQUEEZE = 4  # channels per hidden unit of a gate
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`."""
     return CVNet(backbone, classes, smoothing)
 

@@ -14,6 +14,7 @@ exact, without noise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = "views"
+TOLD = ""
 KNOWN = "released code"
 VIEW_WEIGHT = 1e-3
 KEPT = 2  # patches
 DRAWS, NOISE = 500, 0.05  # noisy selections, and standard deviation of the noise
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`.
 
     Raises:
@@ -83,16 +85,18 @@ class PerturbedTop(torch.autograd.Function):
 class DTS(nn.Module):
     """The method; see the module docstring and `methods.Method`."""
 
-    def __init__(self, backbone: TokenBackbone, classes: int, smoothing: float, views: int):
+    def __init__(
+        self, backbone: TokenBackbone, classes: int, smoothing: float, views: Sequence[str]
+    ):
         super().__init__()
-        self.settings = {"classes": classes, "smoothing": smoothing, "views": views}
+        self.settings = {"classes": classes, "smoothing": smoothing, "views": list(views)}
         self.backbone = backbone
         width = backbone.width
         self.view_token = nn.Parameter(torch.zeros(1, 1, width))
         self.look = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
         self.attention = Attention(width, 2)
         self.score = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
-        self.neck, self.view_neck = BNNeck(width, classes), BNNeck(width, views)
+        self.neck, self.view_neck = BNNeck(width, classes), BNNeck(width, len(views))
 
     def scores(self, patches: Tensor) -> Tensor:
         """Score of every patch, in [-1, 1].  [B, N, D] -> [B, N]."""

@@ -10,6 +10,7 @@ and triplet. Retrieval compares all of them, each after its neck, with equal nor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = ""
+TOLD = ""
 KNOWN = "title"
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`."""
     return Fusion(backbone, classes, smoothing)
 

@@ -17,6 +17,7 @@ images and query expansion, which `evaluate` does not.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = "views"
+TOLD = ""
 KNOWN = "released code"
 VIEW_WEIGHT = 1e-3
 MIX = 0.1  # share of the straightened map
@@ -38,7 +40,7 @@ ALIGN, ENTROPY, ANGLE = 10.0, 0.1, 0.5  # weights of losses
 CORNER = 0.5  # control points at (+-CORNER, +-CORNER) of a map over [-1, 1]
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`."""
     return GSAlign(require_tokens(backbone, "gsalign"), classes, smoothing, views)
 
@@ -119,9 +121,11 @@ def _bend(places: Tensor, points: Tensor) -> Tensor:
 class GSAlign(nn.Module):
     """The method; see the module docstring and `methods.Method`."""
 
-    def __init__(self, backbone: TokenBackbone, classes: int, smoothing: float, views: int):
+    def __init__(
+        self, backbone: TokenBackbone, classes: int, smoothing: float, views: Sequence[str]
+    ):
         super().__init__()
-        self.settings = {"classes": classes, "smoothing": smoothing, "views": views}
+        self.settings = {"classes": classes, "smoothing": smoothing, "views": list(views)}
         self.backbone = backbone
         width = backbone.width
         self.view_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -131,7 +135,7 @@ class GSAlign(nn.Module):
         self.mask = nn.Sequential(
             nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width)
         )
-        self.neck, self.view_neck = BNNeck(width, classes), BNNeck(width, views)
+        self.neck, self.view_neck = BNNeck(width, classes), BNNeck(width, len(views))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Identity feature, view feature, mean patch, angles.

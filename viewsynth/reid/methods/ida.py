@@ -12,6 +12,7 @@ both features after their necks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = "views"
+TOLD = ""
 KNOWN = "title"
 PARTS = 8  # queries
 ALIGN, APART = 1.0, 0.1  # weights of losses
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`."""
     return IDA(require_tokens(backbone, "ida"), classes, smoothing)
 

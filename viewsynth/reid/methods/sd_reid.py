@@ -17,6 +17,7 @@ image in a batch. The second stage computes exact prototypes unless its mode is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = "views"
+TOLD = ""
+KNOWN = "released code"
 VIEW_WEIGHT = 1e-3  # lambda_view of the release
 MOMENTUM = 0.8  # weight of the current batch in the memory bank, as in the release
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`.
 
     Raises:
@@ -74,14 +77,16 @@ class SDReID(nn.Module):
             float32 [views, D]
     """
 
-    def __init__(self, backbone: TokenBackbone, classes: int, smoothing: float, views: int):
+    def __init__(
+        self, backbone: TokenBackbone, classes: int, smoothing: float, views: Sequence[str]
+    ):
         super().__init__()
-        self.settings = {"classes": classes, "smoothing": smoothing, "views": views}
+        self.settings = {"classes": classes, "smoothing": smoothing, "views": list(views)}
         self.backbone = backbone
         self.view_token = nn.Parameter(0.02 * torch.randn(1, 1, backbone.width))
         self.neck = BNNeck(backbone.width, classes)
-        self.view_neck = BNNeck(backbone.width, views)
-        self.register_buffer("bank", torch.zeros(views, backbone.width))
+        self.view_neck = BNNeck(backbone.width, len(views))
+        self.register_buffer("bank", torch.zeros(len(views), backbone.width))
 
     def encode(self, images: Tensor) -> Encoded:
         """Identity feature, identity condition and view feature.

@@ -16,6 +16,7 @@ release weigh 10 on AG-ReID.v1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = "views"
+TOLD = ""
 KNOWN = "released code"
 PROMPTS = 64  # the release has 128 on AG-ReID.v1
 DEPTH = 2  # two-way blocks
 VIEW_WEIGHT = 1e-3  # lambda of the release
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`."""
     return SeCap(require_tokens(backbone, "secap"), classes, smoothing, views)
 
@@ -44,9 +46,11 @@ def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.
 class SeCap(nn.Module):
     """The method; see the module docstring and `methods.Method`."""
 
-    def __init__(self, backbone: TokenBackbone, classes: int, smoothing: float, views: int):
+    def __init__(
+        self, backbone: TokenBackbone, classes: int, smoothing: float, views: Sequence[str]
+    ):
         super().__init__()
-        self.settings = {"classes": classes, "smoothing": smoothing, "views": views}
+        self.settings = {"classes": classes, "smoothing": smoothing, "views": list(views)}
         self.backbone = backbone
         width, heads = backbone.width, backbone.heads
         self.view_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -57,7 +61,7 @@ class SeCap(nn.Module):
         self.blocks = nn.ModuleList(TwoWayBlock(width, heads, n == 0) for n in range(DEPTH))
         self.final, self.norm = PromptBlock(width, heads), nn.LayerNorm(width)
         self.neck, self.local_neck = BNNeck(width, classes), BNNeck(width, classes)
-        self.view_neck = BNNeck(width, views)
+        self.view_neck = BNNeck(width, len(views))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Identity feature, local feature and view feature.

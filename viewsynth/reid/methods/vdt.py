@@ -13,6 +13,7 @@ sample weights, as all others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = "views"
+TOLD = ""
+KNOWN = "released code"
 VIEW_WEIGHT = 1e-3  # lambda of the paper
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`."""
     return VDT(require_tokens(backbone, "vdt"), classes, smoothing, views)
 
@@ -37,13 +40,15 @@ def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.
 class VDT(nn.Module):
     """The method; see the module docstring and `methods.Method`."""
 
-    def __init__(self, backbone: TokenBackbone, classes: int, smoothing: float, views: int):
+    def __init__(
+        self, backbone: TokenBackbone, classes: int, smoothing: float, views: Sequence[str]
+    ):
         super().__init__()
-        self.settings = {"classes": classes, "smoothing": smoothing, "views": views}
+        self.settings = {"classes": classes, "smoothing": smoothing, "views": list(views)}
         self.backbone = backbone
         self.view_token = nn.Parameter(torch.zeros(1, 1, backbone.width))
         self.neck = BNNeck(backbone.width, classes)
-        self.view_neck = BNNeck(backbone.width, views)
+        self.view_neck = BNNeck(backbone.width, len(views))
 
     def decouple(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Identity feature and view feature.

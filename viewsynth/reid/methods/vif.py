@@ -12,6 +12,7 @@ exponentially. Otherwise it is the baseline. Views are not needed at test time.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 NEEDS = "views"
+TOLD = ""
 KNOWN = "abstract"
 ROTATED = 0.5  # probability that an image has a rotated region
 SIDES = 0.3, 0.9  # side of the region, over the width of the image
 ANGULAR, GROWTH = 0.1, 2.0  # weight of the loss; exponent per radian
 
 
-def build(backbone: Backbone, classes: int, smoothing: float, views: int) -> nn.Module:
+def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:
     """See `methods.build`."""
     return VIF(backbone, classes, smoothing)
 
