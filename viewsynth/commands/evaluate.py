@@ -334,12 +334,15 @@ def _report(
         one["model"] = model
         backbone = config.backbone or maker.get("kind", "")
         one["leaderboard"] = scoring.leaderboard(one, method, backbone)
+        one["told"] = "view" if maker.get("told") else ""
     notes = [WORLD] if dataset.name == "world" else []
     notes += [
         *dataset.warnings,
         *map(data.describe_difference, data.differences(dataset)),
         *remarks,
     ]
+    if told := maker.get("told"):
+        notes.append(f"The model is told the view of every image: {', '.join(told)}.")
     if broken:
         notes.append(f"{broken} pictures could not be read and are left out, see rejects.jsonl.")
     text, output = scoring.table(results, notes), config.folder

@@ -6,6 +6,7 @@
     NEEDS = ""    # what the training images must have: "views" (more than one view), "" (nothing)
     TOLD = ""     # what `features` must be told of each image: "view", "" (nothing)
     KNOWN = ""    # how much of the published method is known: one of `KNOWN` below
+    PUBLISHED = {}  # data set -> protocol -> Rank-1 and mAP, per cent, as published
     def build(backbone, classes, smoothing, views) -> Method
 
 where the result is an `nn.Module` with the attributes and functions of `Method` below: `losses` of
@@ -117,6 +118,15 @@ def known(name: str) -> str:
         name: One of `names()`.
     """
     return _module(name).KNOWN
+
+
+def published(name: str) -> dict[str, dict[str, tuple[float, float]]]:
+    """`PUBLISHED` of a method.
+
+    Args:
+        name: One of `names()`.
+    """
+    return _module(name).PUBLISHED
 
 
 def build(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NEEDS = ""
 TOLD = ""
 KNOWN = "abstract"
+PUBLISHED = {}
 REACH = 2  # places to each side
 GROUPS = 8  # of channels
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NEEDS = ""
 TOLD = ""
 KNOWN = "abstract"
+PUBLISHED = {}
 SCALES = (3, 5, 7)  # sizes of the depth-wise convolutions
 SQUEEZE = 4  # channels per hidden unit of a gate
 

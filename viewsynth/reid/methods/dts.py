@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 NEEDS = "views"
 TOLD = ""
 KNOWN = "released code"
+PUBLISHED = {
+    "cargo": {
+        "ALL": (64.42, 55.73),
+        "G<->G": (78.57, 72.40),
+        "A<->A": (80.00, 63.31),
+        "A<->G": (50.63, 43.39),
+    },
+    "ag_reid_v1": {"A->G": (83.48, 74.51), "G->A": (84.10, 76.05)},
+}
 VIEW_WEIGHT = 1e-3
 KEPT = 2  # patches
 DRAWS, NOISE = 500, 0.05  # noisy selections, and standard deviation of the noise

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NEEDS = ""
 TOLD = ""
 KNOWN = "title"
+PUBLISHED = {}
 
 
 def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[str]) -> nn.Module:

@@ -34,6 +34,22 @@ if TYPE_CHECKING:
 NEEDS = "views"
 TOLD = ""
 KNOWN = "released code"
+# Those of AG-ReID with flipped images and query expansion.
+PUBLISHED = {
+    "cargo": {
+        "ALL": (65.06, 57.95),
+        "G<->G": (83.04, 73.86),
+        "A<->A": (80.00, 65.55),
+        "A->G": (64.89, 61.55),
+    },
+    "ag_reid_v1": {"A->G": (83.75, 75.01), "G->A": (84.10, 77.73)},
+    "ag_reid_v2": {
+        "A->C": (87.86, 81.38),
+        "C->A": (88.02, 81.05),
+        "A->W": (90.63, 83.98),
+        "W->A": (87.31, 80.90),
+    },
+}
 VIEW_WEIGHT = 1e-3
 MIX = 0.1  # share of the straightened map
 ALIGN, ENTROPY, ANGLE = 10.0, 0.1, 0.5  # weights of losses

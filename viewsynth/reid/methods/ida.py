@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 NEEDS = "views"
 TOLD = ""
 KNOWN = "title"
+PUBLISHED = {}
 PARTS = 8  # queries
 ALIGN, APART = 1.0, 0.1  # weights of losses
 

@@ -34,6 +34,23 @@ if TYPE_CHECKING:
 NEEDS = "views"
 TOLD = ""
 KNOWN = "released code"
+# Of both stages.
+PUBLISHED = {
+    "cargo": {
+        "ALL": (65.06, 57.47),
+        "G<->G": (81.25, 74.08),
+        "A<->A": (82.50, 67.70),
+        "A<->G": (53.12, 46.44),
+    },
+    "ag_reid_v1": {"A->G": (85.16, 75.40), "G->A": (85.57, 77.02)},
+    "ag_reid_v2": {
+        "A->C": (87.04, 80.61),
+        "C->A": (86.74, 79.24),
+        "A->W": (90.86, 84.06),
+        "W->A": (86.79, 80.12),
+    },
+    "lagper": {"A->G": (40.15, 29.72), "G->A": (34.47, 32.86), "G->A+G": (22.85, 18.88)},
+}
 VIEW_WEIGHT = 1e-3  # lambda_view of the release
 MOMENTUM = 0.8  # weight of the current batch in the memory bank, as in the release
 

@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 NEEDS = "views"
 TOLD = ""
 KNOWN = "abstract"
+PUBLISHED = {
+    "cargo": {
+        "ALL": (65.71, 57.46),
+        "G<->G": (83.93, 74.19),
+        "A<->A": (82.50, 66.98),
+        "A<->G": (51.25, 44.55),
+    },
+    "ag_reid_v1": {"A->G": (83.75, 75.22), "G->A": (87.32, 79.19)},
+}
 ROTATED = 0.5  # probability that an image has a rotated region
 SIDES = 0.3, 0.9  # side of the region, over the width of the image
 ANGULAR, GROWTH = 0.1, 2.0  # weight of the loss; exponent per radian
