@@ -42,7 +42,7 @@ class Config:
     names: tuple[str, ...] = ()
     """Methods to list; none = all."""
     backbone: str = "small_vit"
-    """Backbone that costs are measured with: hub id, folder, small or small_vit."""
+    """Backbone that costs are measured with: hub id, folder, small, small_vit or small_clip."""
     size: tuple[int, int] = (128, 64)
     """Height and width of the images, pixels."""
     batch: int = 32
@@ -108,10 +108,11 @@ def costs(names: tuple[str, ...], config: Config) -> str:
     built = {}
     for name in dict.fromkeys((BASE, *names)):
         try:
-            backbone = backbones.load(config.backbone, config.size)
+            text = "text" in methods.needs(name)
+            backbone = backbones.load(config.backbone, config.size, text=text)
             built[name] = methods.build(name, backbone, PEOPLE)
         except ValueError as error:
-            if "needs a backbone" not in str(error):
+            if "needs a" not in str(error):
                 raise
     given = _batch(config)
     steps = _timed({n: _step(m, given) for n, m in built.items()}, config.rounds)
@@ -119,7 +120,11 @@ def costs(names: tuple[str, ...], config: Config) -> str:
     flops = {n: _flops(_features(m, given)) / config.batch / 1e9 for n, m in built.items()}
     rows = [[*COLUMNS, *(TIMES if config.rounds else ())]]
     for name in names:
-        facts = [methods.known(name), methods.needs(name) or "-", methods.told(name) or "-"]
+        facts = [
+            methods.known(name),
+            ", ".join(methods.needs(name)) or "-",
+            methods.told(name) or "-",
+        ]
         if name not in built:
             rows.append([name, *facts, *("-" for _ in rows[0][4:])])
             continue

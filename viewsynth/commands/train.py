@@ -17,7 +17,7 @@ import json
 import logging
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 OURS = {
     *("model", "log.jsonl", "config.yaml", "run.json", fingerprint.RECORD),
     *("rejects.jsonl", "diverged.json", "tracker", ".gitkeep"),
+    "prompts",  # checkpoints of the first stage of a method that has two
 }
+PLAIN = Augmentation(pad=0, flip=0, erase=0)
 # Options that do not affect the weights.
 FREE = ("output", "resume", "every", "trackers", "device", "cache")
 
@@ -89,7 +91,8 @@ class Model:
     method: str = "baseline"
     """Method, a module of viewsynth.reid.methods."""
     backbone: str = "small"
-    """Vision model of transformers (hub id or folder); or, from scratch, small or small_vit."""
+    """Vision model of transformers (hub id or folder); or, from scratch, small, small_vit or
+    small_clip."""
     freeze_norms: Literal["yes", "no"] = "no"
     """Whether batch norms of the backbone keep their statistics and weights, for fine-tuning in few
     steps; without effect on backbones that have none."""
@@ -229,7 +232,7 @@ def plan_of(config: Config, train_pool: pool.Pool) -> Plan:
 
 
 def _check_views(config: Config, train_pool: pool.Pool) -> None:
-    if methods.needs(config.model.method) == "views" and len(set(train_pool.views.tolist())) < 2:
+    if "views" in methods.needs(config.model.method) and len(set(train_pool.views.tolist())) < 2:
         raise ValueError(
             f"model.method: {config.model.method} needs ground and aerial images; all images are "
             "of one view: add --data.synthetic, or use the method baseline"
@@ -239,7 +242,8 @@ def _check_views(config: Config, train_pool: pool.Pool) -> None:
 def _backbone(config: Config):
     from viewsynth.reid import backbones
 
-    backbone = backbones.load(config.model.backbone, config.model.size, config.seed)
+    text = "text" in methods.needs(config.model.method)
+    backbone = backbones.load(config.model.backbone, config.model.size, config.seed, text)
     if config.model.freeze_norms == "yes":
         backbone.freeze_norms()
     return backbone
@@ -264,7 +268,7 @@ def _freeze(config: Config, files: dict[str, tuple[Path, dict]], accelerator) ->
     settings["data"] = reading.non_default(settings["data"])
     settings["optim"]["parts"] = config.optim.parts or accelerator.num_processes
     settings["precision"] = accelerator.mixed_precision
-    begun = any(folder.glob("checkpoint-*"))
+    begun = any(folder.glob("checkpoint-*")) or any(folder.glob("*/checkpoint-*"))
     if begun:
         if config.resume == "no":
             raise ValueError(f"output: {folder} holds a run, and --resume is no; give another one")
@@ -298,6 +302,11 @@ def _train(
     if first and checkpoints.newest(folder) is None:
         _check_learns(method, plan, pixels, accelerator.device)
     accelerator.wait_for_everyone()
+    stages = methods.stages(config.model.method)
+    for stage in stages[:-1]:
+        methods.start(method, stage)
+        _prompts(config, stage.name, method, plan, pixels, accelerator)
+    methods.start(method, stages[-1])
     began, log = time.perf_counter(), progress.open_log(folder, config.every, config.steps)
     best = validation.best_so_far(folder, log.rows, method, save, accelerator)
     validate = validation.validator(held, best, config.optim.rate, save)
@@ -316,12 +325,26 @@ def _train(
     accelerator.wait_for_everyone()
 
 
+def _prompts(config: Config, name: str, method, plan: Plan, pixels: Pixels, accelerator) -> None:
+    """A stage before the last, on images without augmentation, from its newest checkpoint."""
+    from viewsynth.reid import training
+    from viewsynth.training import loop, progress
+
+    optim = config.optim
+    plan = replace(plan, steps=optim.prompt_steps or plan.steps)
+    optim = replace(optim, optimizer="adamw", rate=optim.prompt_rate, head_rate=None, average=0.0)
+    folder = config.output / name
+    log = progress.open_log(folder, config.every, plan.steps)
+    with progress.progress(log, accelerator, name) as report:
+        task = training.ReIDTask(plan, pixels, PLAIN, optim)
+        loop.learn(method, task, loop.Run(folder, accelerator, config.every, report))
+
+
 def _check_learns(method, plan: Plan, pixels: Pixels, device) -> None:
     """The start-up check, on images without augmentation."""
     from viewsynth.reid import batches, training
 
-    plain = Augmentation(pad=0, flip=0, erase=0)
-    batch = next(batches.stream(plan, pixels, plain, [0], device=device))
+    batch = next(batches.stream(plan, pixels, PLAIN, [0], device=device))
     before, after = training.check_learns(method.to(device), batch)
     say(f"start-up check: loss {before:.2f} -> {after:.2f} on {training.LEARNS} images")
 

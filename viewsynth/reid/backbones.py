@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from viewsynth.records import seed_of
 from viewsynth.reid import pretrained
+from viewsynth.reid.text_tower import SMALL_WORDS, TextTower, small_tokenizer
 from viewsynth.reid.vit_blocks import Block, LastBlock, Stem, blocks_of, resize_positions
 from viewsynth.runtime.messages import first_names
 
@@ -45,7 +46,26 @@ SMALL_VIT_CONFIG = {
     "layer_norm_eps": 1e-6,
     "stem": "convolutions",
 }
-SCRATCH = {SMALL: SMALL_CONFIG, SMALL_VIT: SMALL_VIT_CONFIG}
+# The same with a text side, for methods with prompts. It never saw a text: for trials of the code.
+SMALL_CLIP = "small_clip"
+SMALL_CLIP_CONFIG = {
+    "model_type": "clip",
+    "projection_dim": 128,
+    "vision_config": {
+        **{key: value for key, value in SMALL_VIT_CONFIG.items() if key != "model_type"},
+        "projection_dim": 128,
+    },
+    "text_config": {
+        "vocab_size": 2 + len(SMALL_WORDS),
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 77,
+        "projection_dim": 128,
+    },
+}
+SCRATCH = {SMALL: SMALL_CONFIG, SMALL_VIT: SMALL_VIT_CONFIG, SMALL_CLIP: SMALL_CLIP_CONFIG}
 # Model types that consist of a class token, a table of positions and blocks, and nothing else.
 VIT_TYPES = ("vit", "clip_vision_model", "dinov2", "dinov2_with_registers")
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -210,12 +230,19 @@ class TokenBackbone(Backbone):
         places: Position embeddings of the class token and of the patches.  float [1, 1 + N, D]
         grid: Height and width of the patch grid.
         heads: Attention heads of a block.
+        text: The text side of a CLIP, if `load` was asked for it.
+        tokenize: Text -> numbers of its words, with `text`; None for a model that was rebuilt.
     """
 
     def _set_up(self, model: nn.Module) -> None:
+        self.text: TextTower | None = None
+        self.tokenize: Callable[[str], list[int]] | None = None
         inner = model.embeddings
         if getattr(model.config, "stem", None):
-            inner.patch_embeddings.projection = Stem(inner.patch_embeddings.projection)
+            if self.kind == "clip_vision_model":
+                inner.patch_embedding = Stem(inner.patch_embedding)
+            else:
+                inner.patch_embeddings.projection = Stem(inner.patch_embeddings.projection)
         if self.kind == "clip_vision_model":
             self.patches, first = inner.patch_embedding, inner.class_embedding
             table, registers = inner.position_embedding.weight, None
@@ -307,7 +334,7 @@ def require_tokens(backbone: Backbone, method: str) -> TokenBackbone:
     return backbone
 
 
-def load(name: str, size: tuple[int, int], seed: int = 0) -> Backbone:
+def load(name: str, size: tuple[int, int], seed: int = 0, text: bool = False) -> Backbone:
     """A backbone with its weights.
 
     Args:
@@ -315,14 +342,19 @@ def load(name: str, size: tuple[int, int], seed: int = 0) -> Backbone:
             one of `SCRATCH`, with random weights, meant for images of 128 x 64 on a CPU.
         size: Height and width of the images, pixels.
         seed: Seed of random weights.
+        text: Whether the backbone shall have the text side of the model.
 
     Raises:
         FileNotFoundError: as `pretrained.load`.
-        ValueError: as `pretrained.load`, and if the model cannot be used as a backbone.
+        ValueError: as `pretrained.load`, if the model cannot be used as a backbone, and if it has
+            no text side, or no tokenizer, that was asked for.
     """
     if name in SCRATCH:
         with seeded(seed, name):
-            return rebuild(SCRATCH[name], size, *IMAGENET)
+            backbone = rebuild(SCRATCH[name], size, *IMAGENET, text)
+        if text:
+            backbone.tokenize = small_tokenizer()
+        return backbone
     loaded = pretrained.load(name, "model.backbone")
     if loaded.missing and _tower(loaded.model).config.model_type not in VIT_TYPES:
         raise ValueError(
@@ -330,14 +362,18 @@ def load(name: str, size: tuple[int, int], seed: int = 0) -> Backbone:
             f"({first_names(sorted(loaded.missing))}); save the whole model with save_pretrained"
         )
     try:
-        backbone = _wrap(loaded.model, size, loaded.mean, loaded.std)
+        backbone = _wrap(loaded.model, size, loaded.mean, loaded.std, text)
+        if text:
+            backbone.tokenize = pretrained.tokenizer(name)
     except ValueError as error:
         raise ValueError(f"model.backbone: {name} cannot be used: {error}") from error
     backbone.loaded = pretrained.loading_report(loaded)
     return backbone
 
 
-def rebuild(config: dict, size: tuple[int, int], mean: tuple, std: tuple) -> Backbone:
+def rebuild(
+    config: dict, size: tuple[int, int], mean: tuple, std: tuple, text: bool = False
+) -> Backbone:
     """A backbone of a given configuration, with random weights; nothing is downloaded.
 
     Args:
@@ -345,6 +381,7 @@ def rebuild(config: dict, size: tuple[int, int], mean: tuple, std: tuple) -> Bac
         size: Height and width of the images, pixels.
         mean: Mean of each channel that pixels in [0, 1] are normalised by.
         std: Standard deviation of each channel.
+        text: Whether the backbone shall have the text side of the model.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -353,7 +390,7 @@ def rebuild(config: dict, size: tuple[int, int], mean: tuple, std: tuple) -> Bac
     osnet.register()
     with pretrained.quiet():
         model = AutoModel.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
-    return _wrap(model, size, mean, std)
+    return _wrap(model, size, mean, std, text)
 
 
 @contextlib.contextmanager
@@ -369,10 +406,19 @@ def seeded(seed: int, *names: str) -> Iterator[None]:
         yield
 
 
-def _wrap(model: nn.Module, size: tuple[int, int], mean: tuple, std: tuple) -> Backbone:
+def _wrap(model: nn.Module, size: tuple[int, int], mean: tuple, std: tuple, text: bool) -> Backbone:
     tower = _tower(model)
     kind = TokenBackbone if tower.config.model_type in VIT_TYPES else Backbone
-    return kind(tower.train(), size, mean, std)
+    if text and (model is tower or not hasattr(model, "text_projection")):
+        raise ValueError(
+            f"a method with prompts needs a CLIP with its text side; got {model.config.model_type}"
+            ", e.g. openai/clip-vit-base-patch16, or small_clip"
+        )
+    backbone = kind(tower.train(), size, mean, std)
+    if text:
+        backbone.config = {k: v for k, v in model.config.to_dict().items() if k != "_name_or_path"}
+        backbone.text = TextTower(model).requires_grad_(False)
+    return backbone
 
 
 def _tower(model: nn.Module) -> nn.Module:

@@ -28,6 +28,10 @@ class ReIDOptimization:
     identity: float = 1.0
     """Weight of the identity loss; 0 = none, for fine-tuning in so few steps that the classifier of
     the new identities, which starts at random, would only disturb the backbone."""
+    prompt_steps: int = 0
+    """Steps of the stage that learns prompts, of methods that have one; 0 = as many as `steps`."""
+    prompt_rate: float = 3.5e-4
+    """Learning rate of that stage, of AdamW."""
     clip: float = 5.0
     """Gradients are clipped to this norm; 0 = no clipping."""
     parts: int = 0
@@ -43,6 +47,8 @@ class ReIDOptimization:
         check_range("optim.decay", self.decay, 0, 1e3)
         check_range("optim.warmup", self.warmup, 0, 10**8, "steps")
         check_range("optim.identity", self.identity, 0, 1e3)
+        check_range("optim.prompt_steps", self.prompt_steps, 0, 10**8, "steps")
+        check_range("optim.prompt_rate", self.prompt_rate, 0, 1e6)
         check_range("optim.clip", self.clip, 0, 1e9)
         check_range("optim.parts", self.parts, 0, 10_000)
         check_range("optim.average", self.average, 0, 0.99999)

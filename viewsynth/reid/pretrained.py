@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,29 @@ def load(path: str, flag: str = "model.path") -> Pretrained:
     return Pretrained(
         model=model, name=name, mean=mean, std=std, missing=frozenset(missing), unused=unused
     )
+
+
+def tokenizer(path: str) -> Callable[[str], list[int]]:
+    """The tokenizer of a model: text -> numbers of its words, from start to end of the text.
+
+    Args:
+        path: As of `load`.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(path).expanduser()
+    try:
+        with quiet():
+            found = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the tokenizer of {path} cannot be loaded: {first_line(error)}; save it beside the "
+            "model with save_pretrained"
+        ) from error
+    return lambda text: found(text)["input_ids"]
 
 
 def loading_report(loaded: Pretrained) -> str:

@@ -53,6 +53,7 @@ def describe(model: nn.Module) -> dict:
             "size": list(backbone.size),
             "mean": list(backbone.mean),
             "std": list(backbone.std),
+            "text": getattr(backbone, "text", None) is not None,
         },
     }
 
@@ -102,7 +103,11 @@ def load(path: str | Path) -> tuple[nn.Module, dict]:
         backbone = config["backbone"]
         with backbones.seeded(0, "rebuild"):  # leave the global random state unchanged
             body = backbones.rebuild(
-                backbone["config"], backbone["size"], backbone["mean"], backbone["std"]
+                backbone["config"],
+                backbone["size"],
+                backbone["mean"],
+                backbone["std"],
+                backbone.get("text", False),
             )
         model = methods.build(config["method"], body, **config["settings"])
         model.load_state_dict(from_bytes((folder / WEIGHTS).read_bytes()))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from viewsynth.records import seed_of
-from viewsynth.reid import methods
+from viewsynth.reid import banks, methods
 from viewsynth.reid.batches import Batch, stream
 from viewsynth.reid.options import Augmentation, ReIDOptimization
 from viewsynth.reid.pixels import Pixels
@@ -68,6 +68,14 @@ class ReIDTask:
         """Augmented images of one part of each batch from step `first` on, read ahead."""
         steps = range(first, self.steps)
         return stream(self.plan, self.pixels, self.augmentation, steps, part, device)
+
+    def before(self, step: int, model: nn.Module, accelerator) -> None:
+        """At the start of an epoch, rebuild the memory bank of a method that has one."""
+        if step % self.plan.epoch or not hasattr(model, "rebuild"):
+            return
+        rows = banks.features(model, model.bank_features, self.pixels, accelerator)
+        columns = self.plan.pool.labels, self.plan.pool.views, self.plan.pool.weights
+        model.rebuild(rows, *(torch.from_numpy(one).to(rows.device) for one in columns))
 
     def losses(
         self, model: nn.Module, average: nn.Module, batch: Batch, step: int, part: slice

@@ -96,6 +96,16 @@ class Task(Protocol):
         """
         ...
 
+    def before(self, step: int, model: nn.Module, accelerator: Accelerator) -> None:
+        """What is done before a step, in every process, e.g. once in an epoch.
+
+        Args:
+            step: Number of the step.
+            model: The model that is trained, not wrapped.
+            accelerator: Of accelerate.
+        """
+        ...
+
     def names(self, step: int) -> list[str]:
         """Names of everything in the batch of a step, for messages."""
         ...
@@ -140,6 +150,7 @@ def learn(model: nn.Module, task: Task, run: Run) -> nn.Module:
     state, accelerator = _State(model, task, run), run.accelerator
     streams = [task.stream(state.done, part, accelerator.device) for part in state.parts]
     for step, batches in enumerate(zip(*streams, strict=True), state.done):
+        task.before(step, model, accelerator)
         found = state.step(step, batches)
         if not math.isfinite(sum(found.values())):
             state.save(step, {})

@@ -113,6 +113,9 @@ class RowTask:
     losses_of: Losses
     unit: str = "pairs"
 
+    def before(self, step: int, model: nn.Module, accelerator) -> None:
+        """Nothing is done before a step."""
+
     @property
     def settings(self) -> Optimization:
         """Learning rate, clipping, parts, moving average."""

@@ -3,9 +3,10 @@
 
 `--model.method NAME` uses `viewsynth/reid/methods/NAME.py`; there is no registry. A file defines
 
-    NEEDS = ""    # what the training images must have: "views" (more than one view), "" (nothing)
+    NEEDS = ()    # any of "views" (training images of several views), "text" (a backbone with it)
     TOLD = ""     # what `features` must be told of each image: "view", "" (nothing)
     KNOWN = ""    # how much of the published method is known: one of `KNOWN` below
+    STAGES = ()   # only of a method that trains in several, see `Stage`
     PUBLISHED = {}  # data set -> protocol -> Rank-1 and mAP, per cent, as published
     def build(backbone, classes, smoothing, views) -> Method
 
@@ -18,7 +19,9 @@ Rules for a method:
 - Initialise weights from torch's global random state, which `methods.build` seeds.
 - Use every parameter that requires a gradient in every step; distributed training waits for it.
 - Apply `batch.weights` in every loss, see reid.losses; an image of weight 0 must have no influence.
-- Keep state that changes in training (memory banks) in buffers, which checkpoints include.
+- Keep state that changes in training (memory banks) in buffers, which checkpoints include. A method
+  with functions `bank_features(images)` and `rebuild(features, labels, views, weights)` is given
+  the features of all training images at the start of every epoch, see reid.banks.
 - Add fields to `Batch` for data that it lacks, e.g. tracklets or texts.
 """
 
@@ -27,6 +30,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # torch takes a second to import, which `names` and `needs` do not need
@@ -43,6 +47,22 @@ KNOWN = ("released code", "description", "paper", "abstract", "title")
 VIEWS = ("ground", "aerial")
 # Endings of the names of position embeddings and of learned tokens, which get no weight decay.
 NO_DECAY = ("first", "places", "registers", "token", "tokens", "position_embeddings", "table")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training run, with an optimizer of its own.
+
+    All stages but the last see images without augmentation, for `--optim.prompt-steps` steps at
+    `--optim.prompt-rate`. A method with stages has a function `begin(name)`, called before each.
+
+    Args:
+        name: Its name.
+        learns: What the names of the weights that learn start with; all others are frozen.
+    """
+
+    name: str
+    learns: tuple[str, ...] = ("",)
 
 
 class Method(Protocol):
@@ -90,7 +110,7 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def needs(name: str) -> str:
+def needs(name: str) -> tuple[str, ...]:
     """`NEEDS` of a method.
 
     Args:
@@ -120,6 +140,29 @@ def known(name: str) -> str:
     return _module(name).KNOWN
 
 
+def stages(name: str) -> tuple[Stage, ...]:
+    """`STAGES` of a method; a single one, in which all weights learn, if it has none.
+
+    Args:
+        name: One of `names()`.
+    """
+    return getattr(_module(name), "STAGES", (Stage("train"),))
+
+
+def start(method: nn.Module, stage: Stage) -> None:
+    """Start a stage: freeze the weights that do not learn in it, and call the method's `begin`.
+
+    Args:
+        method: From `build`.
+        stage: One of `stages` of the method.
+    """
+    for name, parameter in method.named_parameters():
+        learns = name in method.learnable and name.startswith(stage.learns)
+        parameter.requires_grad_(learns)
+    if hasattr(method, "begin"):
+        method.begin(stage.name)
+
+
 def published(name: str) -> dict[str, dict[str, tuple[float, float]]]:
     """`PUBLISHED` of a method.
 
@@ -136,6 +179,7 @@ def build(
     smoothing: float = 0,
     seed: int = 0,
     views: Sequence[str] = VIEWS,
+    **more,
 ):
     """A method on a backbone.
 
@@ -146,6 +190,7 @@ def build(
         smoothing: Label smoothing of the identity loss, [0, 1).
         seed: Seed of the weights of the heads.
         views: Names of the views, for methods that distinguish them.
+        more: Further `settings` of a saved method.
 
     Returns:
         A `Method`, which is an `nn.Module`.
@@ -159,7 +204,10 @@ def build(
     if classes < 2:
         raise ValueError(f"a method needs two or more training identities; got {classes}")
     with seeded(seed, "method", name):
-        return module.build(backbone, classes, smoothing, views)
+        method = module.build(backbone, classes, smoothing, views, **more)
+    method.learnable = {name for name, p in method.named_parameters() if p.requires_grad}
+    start(method, stages(name)[-1])
+    return method
 
 
 def name_of(method: nn.Module) -> str:

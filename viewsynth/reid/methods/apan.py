@@ -28,7 +28,7 @@ from viewsynth.reid.prompts import Attention
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
-NEEDS = "views"
+NEEDS = ("views",)
 TOLD = ""
 KNOWN = "description"
 # Means over seeds.

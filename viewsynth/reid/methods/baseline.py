@@ -18,7 +18,7 @@ from viewsynth.reid.heads import BNNeck, identity_losses
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
-NEEDS = ""
+NEEDS = ()
 TOLD = ""
 KNOWN = "released code"
 # Of a ViT-B/16, as quoted beside other methods.

@@ -23,7 +23,7 @@ from viewsynth.reid.heads import BNNeck, identity_losses
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
-NEEDS = ""
+NEEDS = ()
 TOLD = ""
 KNOWN = "abstract"
 PUBLISHED = {}

@@ -27,7 +27,7 @@ from viewsynth.reid.prompts import PromptBlock
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
-NEEDS = "views"
+NEEDS = ("views",)
 TOLD = ""
 KNOWN = "title"
 PUBLISHED = {}

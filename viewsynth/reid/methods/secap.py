@@ -30,7 +30,7 @@ from viewsynth.reid.prompts import PromptBlock, TwoWayBlock
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
-NEEDS = "views"
+NEEDS = ("views",)
 TOLD = ""
 KNOWN = "released code"
 # A->G of CARGO: which direction the paper means is not certain.

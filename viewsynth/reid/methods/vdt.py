@@ -26,7 +26,7 @@ from viewsynth.reid.heads import BNNeck, identity_losses
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
-NEEDS = "views"
+NEEDS = ("views",)
 TOLD = ""
 KNOWN = "released code"
 PUBLISHED = {

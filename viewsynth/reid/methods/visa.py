@@ -34,7 +34,7 @@ from viewsynth.reid.prompts import Attention, PromptBlock, mlp
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
-NEEDS = "views"
+NEEDS = ("views",)
 TOLD = "view"
 KNOWN = "released code"
 PUBLISHED = {
