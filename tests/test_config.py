@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from viewsynth import commands, config
 from viewsynth.commands import generate, train
+from viewsynth.reid import methods
 
 ROOT = Path(__file__).parents[1]
 
@@ -199,6 +200,18 @@ def test_example_of_the_readme(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_preset_parses(path):
     config.parse(generate.Config, [str(path)], "prog")
+
+
+RECIPES = sorted((ROOT / "configs/methods").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_recipe_is_that_of_its_method(path):
+    asked = config.parse(train.Config, [str(path)], "prog")
+    assert (asked.model.method, asked.data.name) == (path.parent.name, path.stem)
+    text, figures = path.read_text("utf-8"), methods.published(path.parent.name)[path.stem]
+    for protocol, values in figures.items():
+        assert f"{protocol} {values[0]:.2f} / {values[1]:.2f}" in text
 
 
 @pytest.mark.parametrize("name", commands.names())

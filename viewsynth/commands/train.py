@@ -336,7 +336,7 @@ def _prompts(config: Config, name: str, method, plan: Plan, pixels: Pixels, acce
     folder = config.output / name
     log = progress.open_log(folder, config.every, plan.steps)
     with progress.progress(log, accelerator, name) as report:
-        task = training.ReIDTask(plan, pixels, PLAIN, optim)
+        task = training.ReIDTask(plan, pixels, PLAIN, optim, banks=False)
         loop.learn(method, task, loop.Run(folder, accelerator, config.every, report))
 
 

@@ -35,12 +35,14 @@ class ReIDTask:
         pixels: The images.
         augmentation: How images are varied.
         settings: Optimizer, learning rate, moving average.
+        banks: Whether a method's memory bank is rebuilt every epoch: in its last stage.
     """
 
     plan: Plan
     pixels: Pixels
     augmentation: Augmentation
     settings: ReIDOptimization
+    banks: bool = True
     unit: str = "images"
 
     @property
@@ -71,10 +73,12 @@ class ReIDTask:
 
     def before(self, step: int, model: nn.Module, accelerator) -> None:
         """At the start of an epoch, rebuild the memory bank of a method that has one."""
-        if step % self.plan.epoch or not hasattr(model, "rebuild"):
+        plan = self.plan
+        epoch = max(len(plan.pool.samples) // (plan.people * plan.each), 1)
+        if not self.banks or step % epoch or not hasattr(model, "rebuild"):
             return
         rows = banks.features(model, model.bank_features, self.pixels, accelerator)
-        columns = self.plan.pool.labels, self.plan.pool.views, self.plan.pool.weights
+        columns = plan.pool.labels, plan.pool.views, plan.pool.weights
         model.rebuild(rows, *(torch.from_numpy(one).to(rows.device) for one in columns))
 
     def losses(
