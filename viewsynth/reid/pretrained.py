@@ -83,6 +83,9 @@ def tokenizer(path: str) -> Callable[[str], list[int]]:
     try:
         with quiet():
             found = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else path)
+        # Without its files, transformers makes one that knows no word.
+        if len(set(found("photo person")["input_ids"])) < 4:
+            raise ValueError("it knows no words; its files are missing")
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"the tokenizer of {path} cannot be loaded: {first_line(error)}; save it beside the "
