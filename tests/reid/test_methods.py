@@ -15,6 +15,7 @@ from viewsynth.reid.batches import Batch
 
 SIZE = (64, 32)
 CLASSES = 4
+ATTRIBUTES = ["odd", "late", "unknown"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,8 @@ def build(models):
         text = "text" in methods.needs(name)
         where = "small_clip" if text and kind == "vit" else str(models / kind)
         backbone = backbones.load(where, SIZE, text=text)
-        return methods.build(name, backbone, CLASSES, 0.1, seed)
+        more = {"attributes": ATTRIBUTES} if "attributes" in methods.needs(name) else {}
+        return methods.build(name, backbone, CLASSES, 0.1, seed, **more)
 
     return build
 
@@ -52,7 +54,8 @@ def batch(seed: int = 0, pictures: int = 4) -> Batch:
     weights = torch.where(order == 3, 0.5, 1.0)
     views = order % 2
     names = [f"{n}.jpg" for n in range(count)]
-    return Batch(images.clamp(0, 1), labels, order, views, order == 3, weights, names)
+    known = torch.stack([labels % 2, labels // 2, torch.full_like(labels, -1)], 1).to(torch.int8)
+    return Batch(images.clamp(0, 1), labels, order, views, order == 3, weights, known, names)
 
 
 def of(model, images, views):

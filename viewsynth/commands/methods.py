@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
 
 BASE = "baseline"
-PEOPLE, VIEWS = 8, 2  # of the images that costs are measured on
+PEOPLE, VIEWS, ATTRIBUTES = 8, 2, 15  # of the images that costs are measured on
 COLUMNS = ("method", "known from", "needs", "told at test time", "parameters, M", "GFLOPs")
 TIMES = ("step, ms", "x", "features, ms/image", "x", "x of GFLOPs")
 
@@ -110,7 +110,9 @@ def costs(names: tuple[str, ...], config: Config) -> str:
         try:
             text = "text" in methods.needs(name)
             backbone = backbones.load(config.backbone, config.size, text=text)
-            built[name] = methods.build(name, backbone, PEOPLE)
+            told = {"attributes": list(map(str, range(ATTRIBUTES)))}
+            more = told if "attributes" in methods.needs(name) else {}
+            built[name] = methods.build(name, backbone, PEOPLE, **more)
         except ValueError as error:
             if "needs a" not in str(error):
                 raise
@@ -153,6 +155,7 @@ def _batch(config: Config) -> Batch:
         views=number // PEOPLE % VIEWS,
         synthetic=torch.zeros(count, dtype=torch.bool),
         weights=torch.ones(count),
+        attributes=(number[:, None] // 2 ** torch.arange(ATTRIBUTES) % 2).to(torch.int8),
         names=[str(n) for n in range(count)],
     )
 

@@ -27,7 +27,7 @@ from viewsynth.data import Reading, Source, reading
 from viewsynth.manifest import refuse_other_settings
 from viewsynth.records import Sample
 from viewsynth.records import to_dict as to_json
-from viewsynth.reid import methods, pool
+from viewsynth.reid import attributes, methods, pool
 from viewsynth.reid.options import Augmentation, ReIDOptimization
 from viewsynth.reid.sampler import Plan
 from viewsynth.runtime import fingerprint
@@ -157,7 +157,7 @@ def run(config: Config) -> int:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
     train_pool, validated, rejects = pools(config)
     plan_of(config, train_pool)
-    _check_views(config, train_pool)
+    _check_needs(config, train_pool)
     backbone = _backbone(config)
     with accelerator.main_process_first():
         if first:
@@ -231,7 +231,17 @@ def plan_of(config: Config, train_pool: pool.Pool) -> Plan:
     )
 
 
-def _check_views(config: Config, train_pool: pool.Pool) -> None:
+def _check_needs(config: Config, train_pool: pool.Pool) -> None:
+    """Refuse a method whose needs the data do not meet, and name attributes that tell little."""
+    names = train_pool.attribute_names
+    if "attributes" in methods.needs(config.model.method):
+        if not names:
+            raise ValueError(
+                f"model.method: {config.model.method} needs attributes of people, and no training "
+                "image has any: world and folders with a table have them; or use another method"
+            )
+        if few := attributes.nearly_constant(names, train_pool.attributes):
+            say(f"nearly the same for all people: the attributes {', '.join(few)}")
     if "views" in methods.needs(config.model.method) and len(set(train_pool.views.tolist())) < 2:
         raise ValueError(
             f"model.method: {config.model.method} needs ground and aerial images; all images are "
@@ -251,6 +261,9 @@ def _backbone(config: Config):
 
 def _method(config: Config, backbone, train_pool: pool.Pool):
     model = config.model
+    more = {}
+    if "attributes" in methods.needs(model.method):
+        more["attributes"] = list(train_pool.attribute_names)
     return methods.build(
         model.method,
         backbone,
@@ -258,6 +271,7 @@ def _method(config: Config, backbone, train_pool: pool.Pool):
         model.smoothing,
         config.seed,
         train_pool.view_names,
+        **more,
     )
 
 

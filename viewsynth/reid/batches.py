@@ -32,6 +32,7 @@ class Batch:
         views: Index into the pool's `view_names`: 0 ground, 1 aerial, or the platform.  int64 [B]
         synthetic: Whether an image is synthetic.  bool [B]
         weights: Weight in the losses, 1 for real images.  float32 [B]
+        attributes: 1 = yes, 0 = no, -1 = unknown, for the pool's `attribute_names`.  int8 [B, A]
         names: Names of the samples, for messages.
     """
 
@@ -41,6 +42,7 @@ class Batch:
     views: Tensor
     synthetic: Tensor
     weights: Tensor
+    attributes: Tensor
     names: list[str]
 
     def to(self, device: str | torch.device) -> Batch:
@@ -58,6 +60,7 @@ def assemble(pool: Pool, indices: np.ndarray, images: Tensor) -> Batch:
         images: Augmented images.  float32 [B, 3, H, W]
     """
     columns = (pool.labels, pool.cameras, pool.views, pool.synthetic, pool.weights)
+    columns += (pool.attributes,)
     values = [torch.from_numpy(array[indices]).to(images.device) for array in columns]
     return Batch(images, *values, names=[pool.samples[n].name for n in indices.tolist()])
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from viewsynth.data.frames import is_video
 from viewsynth.records import VIEWS, Reject, Sample, seed_of
+from viewsynth.reid import attributes
 from viewsynth.reid.synthetic import (
     Selection,
     check_people,
@@ -51,6 +52,8 @@ class Pool:
         pids: The identities, sorted.
         view_names: ("ground", "aerial"), or the platforms, sorted.
         by: Field of a sample that defines its view.
+        attributes: Of `attributes.table`.  int8 [N, A]
+        attribute_names: Names of the attributes.
     """
 
     samples: list[Sample]
@@ -62,6 +65,8 @@ class Pool:
     pids: list[str]
     view_names: tuple[str, ...]
     by: By
+    attributes: np.ndarray
+    attribute_names: tuple[str, ...]
 
     @property
     def classes(self) -> int:
@@ -277,6 +282,7 @@ def _pool(samples: list[Sample], weights: np.ndarray, by: By, names: tuple[str, 
     # Real cameras first: their numbers do not depend on which synthetic images there are.
     cameras = sorted({(s.source == "synthetic", s.camid) for s in samples})
     camera = {key: number for number, key in enumerate(cameras)}
+    attribute_names, values = attributes.table(samples)
     return Pool(
         samples=samples,
         labels=np.array([label[s.pid] for s in samples], np.int64),
@@ -287,4 +293,6 @@ def _pool(samples: list[Sample], weights: np.ndarray, by: By, names: tuple[str, 
         pids=pids,
         view_names=names,
         by=by,
+        attributes=values,
+        attribute_names=attribute_names,
     )

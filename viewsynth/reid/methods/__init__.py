@@ -3,7 +3,8 @@
 
 `--model.method NAME` uses `viewsynth/reid/methods/NAME.py`; there is no registry. A file defines
 
-    NEEDS = ()    # any of "views" (training images of several views), "text" (a backbone with it)
+    NEEDS = ()    # any of "views" (training images of several views), "attributes" (of people),
+                  # which `build` then takes the names of, and "text" (a backbone with a text side)
     TOLD = ""     # what `features` must be told of each image: "view", "" (nothing)
     KNOWN = ""    # how much of the published method is known: one of `KNOWN` below
     STAGES = ()   # only of a method that trains in several, see `Stage`
