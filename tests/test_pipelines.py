@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from viewsynth import commands, config
+from viewsynth.reid import methods
 
 ROOT = Path(__file__).parents[1]
+SCORES = {"real": 0.20, "views": 0.23, "single": 0.18}
 PRESETS = sorted((ROOT / "configs" / "benchmark").glob("*.yaml"))
 SD_REID = sorted((ROOT / "configs" / "sd_reid").glob("*.yaml"))
 
@@ -24,6 +27,13 @@ def benchmark():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "pipelines"))
         yield importlib.import_module("benchmark")
+
+
+@pytest.fixture(scope="module")
+def of_methods():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "pipelines"))
+        yield importlib.import_module("methods")
 
 
 def planned(benchmark, *argv: str):
@@ -240,3 +250,43 @@ def test_invalid_comparisons_are_refused(sd_reid, capsys):
         with pytest.raises(SystemExit) as ended:
             config.parse(sd_reid.Config, options, "sd_reid.py")
         assert ended.value.code == 2 and "sd_reid.py: error: " in capsys.readouterr().err
+
+
+def test_methods_differ_in_nothing_else(of_methods, tmp_path):
+    preset = ROOT / "configs/methods/small.yaml"
+    first, chains, last = planned(of_methods, preset, "--output", tmp_path)
+    assert [line[0] for line in first] == ["world", "generate"]
+    assert len(chains) == 3 * 3 * len(methods.names()) and len(last) == len(methods.names())
+    for line in [*first, *(line for chain in chains for line in chain), *last]:
+        parsed(line)
+    trained = [parsed(chain[0]) for chain in chains]
+    allowed = {"model.method", "model.backbone", "data.views", "data.synthetic", "output", "seed"}
+    for one in trained:
+        found = config.differences(config.to_dict(trained[0]), config.to_dict(one))
+        assert {key for key, _, _ in found} <= allowed
+        text = "text" in methods.needs(one.model.method)
+        assert one.model.backbone == ("small_clip" if text else "small_vit")
+    views = [one for one in trained if one.data.synthetic]
+    assert {one.data.synthetic for one in views} == {(parsed(first[1]).output,)}
+    assert len({one.output for one in trained}) == len(trained)
+
+
+def test_the_table_of_methods(of_methods, tmp_path):
+    asked = config.parse(of_methods.Config, ["--methods", "vdt", "--output", str(tmp_path)], "m")
+    arms = [{"arm": name, "mAP": [v, v - 0.01, v + 0.01]} for name, v in SCORES.items()]
+    gains = [
+        {"one": one, "other": other, "mAP": [SCORES[one] - SCORES[other], -0.01, 0.02]}
+        for one in SCORES
+        for other in SCORES
+        if one != other
+    ]
+    tasks = [{"protocol": "A->G", "arms": [], "differences": []}]
+    tasks += [{"protocol": "A<->G", "arms": arms, "differences": gains}]
+    (tmp_path / "compare/vdt").mkdir(parents=True)
+    (tmp_path / "compare/vdt/table.json").write_text(json.dumps({"tasks": tasks}))
+    head, rule, row = of_methods.table(asked).splitlines()
+    assert head.count("|") == rule.count("|") == row.count("|")
+    assert row.startswith(
+        "| vdt | released code | 20.0 [19.0, 21.0] | 23.0 [22.0, 24.0] | 3.0 [-1.0"
+    )
+    assert "| 18.0 [17.0, 19.0] | -2.0 [-1.0, 2.0] |" in row
