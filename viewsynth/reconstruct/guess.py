@@ -27,6 +27,7 @@ MOST = np.log(3.0)  # largest change to the tone of a crop
 # Certainty of a colour: log odds, and how they fall with its expected error, so that it is the
 # probability of an error below 10 (CIEDE2000) on the people whom training held out.
 ODDS, SLOPE = -0.39, 2.57
+TYPICAL = -1.0  # stops over neutral light, mean over 2,031 ground crops of the world
 LEAST = 10  # pixels from which a kind has a light of its own
 
 
@@ -45,7 +46,7 @@ class Guess:
         certainty: Of the colours of the back, in (0, 1), see `ODDS`.  float32 [H, W]
         kinds: Of front and back, see `KINDS`.  uint8 [2, H, W]
         mask: Person probability.  float32 [H, W]
-        exposure: How bright the crop's light is, stops over neutral light.
+        exposure: How much brighter the crop's light is than that of a typical crop, stops.
     """
 
     box: np.ndarray
@@ -156,7 +157,7 @@ def _guess(body: Body, canonical: Canonical, one: Canvas, found: Completion, k: 
         certainty=torch.sigmoid(ODDS - found.colour_scale[k, 1] * SLOPE).cpu().numpy(),
         kinds=kinds,
         mask=one.mask,
-        exposure=float(found.light[k].mean()) / np.log(2),
+        exposure=float(found.light[k].mean()) / np.log(2) - TYPICAL,
     )
 
 

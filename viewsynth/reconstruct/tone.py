@@ -75,7 +75,7 @@ def tones(
         images: The whole crops.  uint8 [H, W, 3] each
         atlas: The texels.
         trust: In each crop, on any scale.
-        exposures: Exposure of each crop, stops; 0 = as it should be, or not known.
+        exposures: Exposure of each crop, stops; 0 = that of a typical crop, or not known.
 
     Returns:
         The change of each crop.
