@@ -49,7 +49,11 @@ def encoder(name: str, device) -> nn.Module:
         )
     else:
         body = backbones.load(backbones.SMALL_VIT, (128, 64))
-    return methods.build("sd_reid", body, 100, views=VIEWS).to(device).eval()
+    return (
+        methods.build("sd_reid", body, 100, views=[f"view{n}" for n in range(VIEWS)])
+        .to(device)
+        .eval()
+    )
 
 
 def generator(person: nn.Module, denoiser: str, device) -> Generator:

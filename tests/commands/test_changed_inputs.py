@@ -333,7 +333,7 @@ def test_the_features_of_an_evaluation_depend_on_the_contents(tmp_path):
         samples.append(Sample(paths=(path, tmp_path / "0.png"), pid="a", name=path.name))
 
     def mark() -> str:
-        encoder = SimpleNamespace(fingerprint="of a model")
+        encoder = SimpleNamespace(fingerprint="of a model", views_of=lambda samples: None)
         (block,) = features.blocks(samples, {"1.png"}, tmp_path / "features", encoder, 8)
         return block.mark
 

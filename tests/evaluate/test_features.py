@@ -170,7 +170,7 @@ def test_a_video_has_the_mean_direction_of_its_frames(samples, encoder, tmp_path
 
 def test_a_model_that_returns_nan_is_refused(samples, encoder, tmp_path):
     class Broken(encoders.Encoder):
-        def encode(self, images):
+        def encode(self, images, views=None):
             return torch.full((len(images), 4), float("nan"))
 
     broken = Broken(**encoder.__dict__)

@@ -50,7 +50,7 @@ def person() -> nn.Module:
         patch_size=16,
     )
     body = backbones.TokenBackbone(ViTModel(config), SIZE, (0.5,) * 3, (0.5,) * 3)
-    made = methods.build("sd_reid", body, 4, views=VIEWS)
+    made = methods.build("sd_reid", body, 4, views=[f"view{n}" for n in range(VIEWS)])
     made.neck.norm.running_mean.copy_(noise(WIDTH))
     return made.eval()
 

@@ -51,3 +51,26 @@ def osnet(folder: Path) -> Path:
             model(torch.randn(8, 3, 1, 1) + torch.randn(8, 3, 32, 16))
     model.save_pretrained(folder)
     return folder
+
+
+def clip(folder: Path) -> Path:
+    """A folder with a CLIP of random weights and its tokenizer, of whole words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+    words = ["<s>", "</s>", "a", "photo", "of", "person", "."]
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    small |= {"num_attention_heads": 4, "projection_dim": 24}
+    config = CLIPConfig(
+        projection_dim=24,
+        vision_config={**small, "image_size": 32, "patch_size": 16},
+        text_config={**small, "vocab_size": len(words), "eos_token_id": 1, "bos_token_id": 0},
+    )
+    torch.manual_seed(0)
+    CLIPModel(config).save_pretrained(folder)
+    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, "."))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("<s>", 0), ("</s>", 1)]
+    inner.post_processor = processors.TemplateProcessing("<s> $A </s>", None, ends)
+    PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(folder)
+    return folder

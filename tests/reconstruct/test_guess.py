@@ -134,6 +134,7 @@ def test_the_back_gets_the_light_of_the_crop_kind_by_kind(upper, lower):
         certainty=np.ones(SIZE, np.float32),
         kinds=kinds,
         mask=np.ones(SIZE, np.float32),
+        exposure=0.0,
     )
     expected = srgb(linear(colours[1]) * gain)
     apart = np.abs(one.toned(crop) - expected)

@@ -11,6 +11,7 @@ import torch
 
 from viewsynth import bodies, reconstruct
 from viewsynth.judge import judge_person
+from viewsynth.metrics.colours import linear, srgb
 from viewsynth.reconstruct import complete, facing, fill, fit, posing, quality, targets, texture
 from viewsynth.reconstruct.parse import parse
 from viewsynth.records import Person, Sample
@@ -135,21 +136,28 @@ def from_front(tools, rendered) -> list[Person]:
 
 
 def test_two_exposures_give_a_tone_between_them(tools, rendered, fused):
-    """A light and a dark crop give a texture whose tone lies between them."""
+    """A light and a dark crop give a texture whose tone lies between them.
+
+    By rules. The network knows better how dark a crop is: then they are nearer to each other.
+    """
     front, back = rendered[0, "front"], rendered[0, "back"]
     darker = dataclasses.replace(
         back, photo=dataclasses.replace(back.photo, image=(back.image * 0.6).astype(np.uint8))
     )
-    light = [
-        made(tools, group)[0].texture.reshape(-1, 3)[tools.atlas.texel].mean()
-        for group in ([front], [front, darker], [darker])
-    ]
+    light, known = (
+        [
+            made(used, group)[0].texture.reshape(-1, 3)[tools.atlas.texel].mean()
+            for group in ([front], [front, darker], [darker])
+        ]
+        for used in (dataclasses.replace(tools, completer=None), tools)
+    )
     assert light[2] + 5 < light[1] < light[0] - 5, light
+    assert np.ptp(known) < 0.5 * np.ptp(light), (known, light)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_colours_of_the_parts_survive(tools, rendered, from_front, number):
-    """The rendered body has the colours of the crop, part by part."""
+    """The rendered body has the colours of the crop but for one gain, part by part."""
     person, picture = from_front[number], rendered[number, "front"]
     shot = Shot(0, picture.station.elevation, picture.station.azimuth, "same")
     meshes = posing.meshes([person], tools.poser, "relaxed")
@@ -165,7 +173,9 @@ def test_colours_of_the_parts_survive(tools, rendered, from_front, number):
             ]
         )
 
-    apart = np.abs(thirds(view.image, view.mask) - thirds(picture.image, picture.mask))
+    got, wanted = thirds(view.image, view.mask), thirds(picture.image, picture.mask)
+    gain = np.exp(np.median(np.log(linear(wanted) + 0.01) - np.log(linear(got) + 0.01)))
+    apart = np.abs(srgb(linear(got) * gain) - wanted)
     # The last person's value is 45.3 on one kind of processor and below 45 on another.
     assert apart.mean(1)[1:4].max() < 48, apart.round()
 

@@ -7,19 +7,16 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import tiny_people
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+from transformers import CLIPModel
 
 from viewsynth.reid import backbones, methods
 from viewsynth.reid.methods import cvaf, mvp, pdpa
 from viewsynth.reid.text_tower import Sentence, contrastive, numbers, small_tokenizer
 
 SIZE = (64, 32)
-WORDS = ["<s>", "</s>", "a", "photo", "of", "person", "."]
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-SMALL |= {"num_attention_heads": 4, "projection_dim": 24}
 
 
 @pytest.fixture(autouse=True)
@@ -29,22 +26,7 @@ def _seed():
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """A folder with a CLIP and its tokenizer."""
-    folder = tmp_path_factory.mktemp("clip")
-    config = CLIPConfig(
-        projection_dim=24,
-        vision_config={**SMALL, "image_size": 32, "patch_size": 16},
-        text_config={**SMALL, "vocab_size": len(WORDS), "eos_token_id": 1, "bos_token_id": 0},
-    )
-    torch.manual_seed(0)
-    CLIPModel(config).save_pretrained(folder)
-    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, "."))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.post_processor = processors.TemplateProcessing(
-        "<s> $A </s>", None, [("<s>", 0), ("</s>", 1)]
-    )
-    PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(folder)
-    return folder
+    return tiny_people.clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_features_are_those_of_transformers(clip):
