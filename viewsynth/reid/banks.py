@@ -3,8 +3,9 @@
 
 reid.training -> `features` -> a method's `rebuild`. The images are not augmented and the model is
 in evaluation mode. A chunk of `CHUNK` images is computed by one process, whichever, so that a bank
-does not depend on the number of processes, but for running statistics of a backbone's batch norms; a method keeps what it needs in buffers, which a
-checkpoint includes, so that a run that is resumed within an epoch goes on with the same bank.
+does not depend on the number of processes (but for the running statistics of batch norms in the
+backbone). A method keeps what it needs in buffers, which a checkpoint includes, so that a run that
+is resumed within an epoch goes on with the same bank.
 """
 
 from __future__ import annotations
