@@ -19,7 +19,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import ViTConfig, ViTModel
 
-from viewsynth.reid import backbones, methods
+from viewsynth.reid import backbones, methods, scratch
 from viewsynth.reid.sd_reid import cost, denoisers, fused, sampling, training
 from viewsynth.reid.sd_reid.cache import Cached
 from viewsynth.reid.sd_reid.conditions import Fusion, Pyramid
@@ -48,7 +48,7 @@ def encoder(name: str, device) -> nn.Module:
             ViTModel(ViTConfig(layer_norm_eps=1e-6)), (256, 128), half, half
         )
     else:
-        body = backbones.load(backbones.SMALL_VIT, (128, 64))
+        body = backbones.load(scratch.SMALL_VIT, (128, 64))
     return (
         methods.build("sd_reid", body, 100, views=[f"view{n}" for n in range(VIEWS)])
         .to(device)

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from turns import Row, Stepper, idle_cpu_time, measure, print_rows, timed_items
 
 from viewsynth.records import Sample
-from viewsynth.reid import backbones, batches, methods, pool, training
+from viewsynth.reid import backbones, batches, methods, pool, scratch, training
 from viewsynth.reid.options import Augmentation, ReIDOptimization
 from viewsynth.reid.pixels import Pixels
 from viewsynth.reid.sampler import Plan
@@ -117,7 +117,7 @@ def pictures(folder: Path) -> pool.Pool:
 def networks(options: Options, size: tuple[int, int], folder: Path, classes: int, small: bool):
     """Our method, and a plain network with the same weights."""
     if small:
-        method = methods.build("baseline", backbones.load(backbones.SMALL, size), classes)
+        method = methods.build("baseline", backbones.load(scratch.SMALL, size), classes)
         tower = copy.deepcopy(method.backbone.model).to(memory_format=torch.contiguous_format)
         neck = copy.deepcopy(method.neck)
         return method, plain.Network(tower, lambda out: out.pooler_output.flatten(1), neck)

@@ -20,7 +20,7 @@ from transformers import ConvNextConfig, ConvNextModel, ResNetConfig, ResNetMode
 
 from viewsynth import config
 from viewsynth.commands import train
-from viewsynth.reid import backbones, methods, saved, validation
+from viewsynth.reid import backbones, methods, saved, scratch, validation
 from viewsynth.training import checkpoints, loop
 from viewsynth.training.average import Average
 from viewsynth.training.options import Optimization
@@ -114,7 +114,7 @@ def stopped(whole, output) -> None:
     "backbone", ["small", "small_vit", "basic", "bottleneck", "convnext", "vit"]
 )
 def test_stopped_is_undisturbed(cargo, models, tmp_path, backbone, optimizer, average):
-    name = backbone if backbone in backbones.SCRATCH else models / backbone
+    name = backbone if backbone in scratch.SCRATCH else models / backbone
     options = ["--model.backbone", name, "--optim.optimizer", optimizer]
     options += ["--optim.average", average, "--data.validation", 0]
     run(cargo, models, tmp_path / "whole", *options)

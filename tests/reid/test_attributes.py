@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from viewsynth.records import Sample
-from viewsynth.reid import attributes, backbones, methods
+from viewsynth.reid import attributes, backbones, methods, pool
 from viewsynth.reid.attribute_head import AttributeHead, attribute_loss
 
 
@@ -32,6 +32,17 @@ def test_table_of_yes_no_and_unknown():
 def test_contradictions_are_refused():
     with pytest.raises(ValueError, match="person 1 contradict each other in hat, tall"):
         attributes.table([sample("1", "hat"), sample("1", "tall", number=1)])
+
+
+def test_only_methods_that_need_attributes_read_them():
+    samples = [sample("1", "hat"), sample("1", "tall", number=1), sample("2", "tall")]
+    plain = pool.build(samples)  # attributes of images, not of people
+    assert plain.attributes.shape == (3, 0)
+    with pytest.raises(ValueError, match="contradict each other"):
+        plain.with_attributes()
+    known = pool.build(samples[1:]).with_attributes()
+    kept = known.keep(np.array([False, True]))
+    assert kept.attribute_names == ("tall",) and kept.attributes.tolist() == [[1]]
 
 
 def test_nearly_constant_attributes():

@@ -14,7 +14,7 @@ from transformers import CLIPModel
 
 from viewsynth.reid import backbones, methods
 from viewsynth.reid.methods import cvaf, mvp, pdpa
-from viewsynth.reid.text_tower import Sentence, contrastive, numbers, small_tokenizer
+from viewsynth.reid.text_tower import Sentence, contrastive, sentence_parts, small_tokenizer
 
 SIZE = (64, 32)
 
@@ -42,7 +42,7 @@ def test_features_are_those_of_transformers(clip):
 
 def test_sentences_with_learned_words(clip):
     backbone = backbones.load(str(clip), SIZE, text=True)
-    parts = numbers(backbone.tokenize, "a photo of a", "person .")
+    parts = sentence_parts(backbone.tokenize, "a photo of a", "person .")
     assert parts == [[0, 2, 3, 4, 2], [5, 6, 1]]
     words = torch.randn(3, 4, 32)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def test_sentences_with_learned_words(clip):
             first, last = (backbone.text.words(torch.tensor(part)) for part in parts)
             alone = backbone.text(torch.cat([first, words[n], last])[None])[0]
             torch.testing.assert_close(found[n], alone, rtol=1e-4, atol=1e-5)
-    three = numbers(small_tokenizer(), "a photo of a", "person by", "view.")
+    three = sentence_parts(small_tokenizer(), "a photo of a", "person by", "view.")
     assert [len(part) for part in three] == [5, 2, 3]
 
 

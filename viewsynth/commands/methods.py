@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """List the ReID methods: what is known of each, what it needs, its cost, what was published.
 
-viewsynth methods [--data.published cargo] [--backbone google/vit-base-patch16-224]
+viewsynth methods [--published cargo] [--backbone google/vit-base-patch16-224]
 
 Costs are those of a backbone with the method on it, on this machine; "x" is over the baseline,
 measured in turns in the same run. A method that does not fit the backbone is listed without them.
@@ -113,13 +113,12 @@ def costs(names: tuple[str, ...], config: Config) -> str:
             told = {"attributes": list(map(str, range(ATTRIBUTES)))}
             more = told if "attributes" in methods.needs(name) else {}
             built[name] = methods.build(name, backbone, PEOPLE, **more)
-        except ValueError as error:
-            if "needs a" not in str(error):
-                raise
+        except backbones.UnfitError:  # listed without costs
+            continue
     given = _batch(config)
     steps = _timed({n: _step(m, given) for n, m in built.items()}, config.rounds)
     features = _timed({n: _features(m, given) for n, m in built.items()}, config.rounds)
-    flops = {n: _flops(_features(m, given)) / config.batch / 1e9 for n, m in built.items()}
+    flops = {n: _flops(m, given) / config.batch / 1e9 for n, m in built.items()}
     rows = [[*COLUMNS, *(TIMES if config.rounds else ())]]
     for name in names:
         facts = [
@@ -175,12 +174,9 @@ def _features(model: nn.Module, batch: Batch) -> Callable[[], None]:
     """The features of the batch."""
     import torch
 
-    told = (batch.views,) if methods.told_views(model) else ()
-
     def features() -> None:
-        model.eval()
-        with torch.no_grad():  # the counter of operations cannot follow inference mode
-            model.features(batch.images, *told)
+        with torch.inference_mode():
+            _compute(model, batch)
 
     return features
 
@@ -197,13 +193,18 @@ def _timed(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, float
     return {name: statistics.median(values) for name, values in seconds.items() if values}
 
 
-def _flops(call: Callable[[], None]) -> int:
-    """Floating-point operations of a call: two for each multiplication with addition."""
+def _flops(model: nn.Module, batch: Batch) -> int:
+    """Floating-point operations of the features: two for each multiplication with addition."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
-        call()
+    with FlopCounterMode(display=False) as counter:  # it cannot follow inference mode
+        _compute(model, batch)
     return counter.get_total_flops()
+
+
+def _compute(model: nn.Module, batch: Batch) -> None:
+    told = (batch.views,) if methods.told_views(model) else ()
+    model.eval().features(batch.images, *told)
 
 
 def _table(rows: list[list[str]]) -> str:

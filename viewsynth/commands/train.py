@@ -203,6 +203,8 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
         repeat=config.data.repeat,
         by=config.model.views,
     )
+    if "attributes" in methods.needs(config.model.method):
+        train_pool = train_pool.with_attributes()
     return train_pool, validated, [*dataset.rejects, *videos]
 
 

@@ -18,58 +18,19 @@ from torch import Tensor, nn
 
 from viewsynth.records import seed_of
 from viewsynth.reid import pretrained
-from viewsynth.reid.text_tower import SMALL_WORDS, TextTower, small_tokenizer
+from viewsynth.reid.scratch import SCRATCH
+from viewsynth.reid.text_tower import TextTower, small_tokenizer
 from viewsynth.reid.vit_blocks import Block, LastBlock, Stem, blocks_of, resize_positions
 from viewsynth.runtime.messages import first_names
 
-# The default network trained from scratch: a ResNet-10 of half the width, 1.2 M parameters. In
-# equal time on a CPU it reached better results than two layers a stage or a halved last stage.
-SMALL = "small"
-SMALL_CONFIG = {
-    "model_type": "resnet",
-    "layer_type": "basic",
-    "embedding_size": 32,
-    "hidden_sizes": [32, 64, 128, 256],
-    "depths": [1, 1, 1, 1],
-}
-# Its counterpart for methods that need tokens: a ViT of 2.9 M parameters with 8 x 4 patches at
-# 128 x 64 and a convolutional stem. With patches of 8 x 8 pixels a step takes three times as long.
-SMALL_VIT = "small_vit"
-SMALL_VIT_CONFIG = {
-    "model_type": "vit",
-    "hidden_size": 192,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 6,
-    "intermediate_size": 768,
-    "image_size": 64,
-    "patch_size": 16,
-    "layer_norm_eps": 1e-6,
-    "stem": "convolutions",
-}
-# The same with a text side, for methods with prompts. It never saw a text: for trials of the code.
-SMALL_CLIP = "small_clip"
-SMALL_CLIP_CONFIG = {
-    "model_type": "clip",
-    "projection_dim": 128,
-    "vision_config": {
-        **{key: value for key, value in SMALL_VIT_CONFIG.items() if key != "model_type"},
-        "projection_dim": 128,
-    },
-    "text_config": {
-        "vocab_size": 2 + len(SMALL_WORDS),
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 77,
-        "projection_dim": 128,
-    },
-}
-SCRATCH = {SMALL: SMALL_CONFIG, SMALL_VIT: SMALL_VIT_CONFIG, SMALL_CLIP: SMALL_CLIP_CONFIG}
 # Model types that consist of a class token, a table of positions and blocks, and nothing else.
 VIT_TYPES = ("vit", "clip_vision_model", "dinov2", "dinov2_with_registers")
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class UnfitError(ValueError):
+    """A backbone lacks what a method needs."""
 
 
 class Backbone(nn.Module):
@@ -324,10 +285,10 @@ def require_tokens(backbone: Backbone, method: str) -> TokenBackbone:
         method: Name of the method, for the message.
 
     Raises:
-        ValueError: If the backbone has no tokens.
+        UnfitError: If the backbone has no tokens.
     """
     if not isinstance(backbone, TokenBackbone):
-        raise ValueError(
+        raise UnfitError(
             f"method {method} needs a backbone with tokens ({', '.join(VIT_TYPES)}, small_vit); "
             f"got {backbone.kind}; use another --model.backbone, or --model.method baseline"
         )
@@ -365,6 +326,8 @@ def load(name: str, size: tuple[int, int], seed: int = 0, text: bool = False) ->
         backbone = _wrap(loaded.model, size, loaded.mean, loaded.std, text)
         if text:
             backbone.tokenize = pretrained.tokenizer(name)
+    except UnfitError:
+        raise
     except ValueError as error:
         raise ValueError(f"model.backbone: {name} cannot be used: {error}") from error
     backbone.loaded = pretrained.loading_report(loaded)
@@ -410,7 +373,7 @@ def _wrap(model: nn.Module, size: tuple[int, int], mean: tuple, std: tuple, text
     tower = _tower(model)
     kind = TokenBackbone if tower.config.model_type in VIT_TYPES else Backbone
     if text and (model is tower or not hasattr(model, "text_projection")):
-        raise ValueError(
+        raise UnfitError(
             f"a method with prompts needs a CLIP with its text side; got {model.config.model_type}"
             ", e.g. openai/clip-vit-base-patch16, or small_clip"
         )

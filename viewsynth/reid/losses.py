@@ -92,6 +92,36 @@ def orthogonality(one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
     return weighted(functional.cosine_similarity(one.float(), other.float()).abs(), weights)
 
 
+def cosines(ones: Tensor, others: Tensor) -> Tensor:
+    """Cosines of vectors with others.
+
+    Args:
+        ones: [..., B, D]
+        others: [..., C, D]
+
+    Returns:
+        float32 [..., B, C]
+    """
+    ones, others = (functional.normalize(some.float(), dim=-1) for some in (ones, others))
+    return ones @ others.mT
+
+
+def in_other_views(labels: Tensor, views: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of a mean over the images of the same identity in other views.
+
+    Args:
+        labels: Identity of each sample.  int64 [B]
+        views: View of each sample.  int64 [B]
+        weights: Weight of each sample.  [B]
+
+    Returns:
+        Weights, whose sum is 1 in each row that has such images, [B, B]; and which have, bool [B].
+    """
+    share = (labels[:, None] == labels) * (views[:, None] != views) * weights
+    total = share.sum(1)
+    return share / total.clamp_min(1e-6)[:, None], total > 0
+
+
 def _distance(one: Tensor, other: Tensor) -> Tensor:
     return torch.linalg.vector_norm(one - other, dim=1)  # its gradient at 0 is 0, not NaN
 

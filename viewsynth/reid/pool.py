@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 
 from viewsynth.data.frames import is_video
-from viewsynth.records import VIEWS, Reject, Sample, seed_of
-from viewsynth.reid import attributes
+from viewsynth.records import Reject, Sample, seed_of
+from viewsynth.reid import attributes, methods
 from viewsynth.reid.synthetic import (
     Selection,
     check_people,
@@ -52,7 +52,7 @@ class Pool:
         pids: The identities, sorted.
         view_names: ("ground", "aerial"), or the platforms, sorted.
         by: Field of a sample that defines its view.
-        attributes: Of `attributes.table`.  int8 [N, A]
+        attributes: Of `attributes.table`, with `with_attributes`; else none.  int8 [N, A]
         attribute_names: Names of the attributes.
     """
 
@@ -82,7 +82,18 @@ class Pool:
         if usable.all():
             return self
         kept = [self.samples[n] for n in np.flatnonzero(usable)]
-        return _pool(kept, self.weights[usable], self.by, self.view_names)
+        kept = _pool(kept, self.weights[usable], self.by, self.view_names)
+        own = self.attributes[usable]
+        return replace(kept, attributes=own, attribute_names=self.attribute_names)
+
+    def with_attributes(self) -> Pool:
+        """The pool with the attributes of its people, for methods that learn from them.
+
+        Raises:
+            ValueError: If images of a person contradict each other.
+        """
+        names, values = attributes.table(self.samples)
+        return replace(self, attributes=values, attribute_names=names)
 
 
 # ---- real samples -------------------------------------------------------------------------------
@@ -273,7 +284,7 @@ def _pool(samples: list[Sample], weights: np.ndarray, by: By, names: tuple[str, 
     pids = sorted({sample.pid for sample in samples})
     label = {pid: number for number, pid in enumerate(pids)}
     found = {getattr(sample, by) for sample in samples}
-    names = names or (VIEWS[::-1] if by == "view" else tuple(sorted(found)))
+    names = names or (methods.VIEWS if by == "view" else tuple(sorted(found)))
     if unknown := sorted(found - set(names)):
         raise ValueError(
             f"there are images of {', '.join(unknown)}, but the training images are all of "
@@ -282,7 +293,6 @@ def _pool(samples: list[Sample], weights: np.ndarray, by: By, names: tuple[str, 
     # Real cameras first: their numbers do not depend on which synthetic images there are.
     cameras = sorted({(s.source == "synthetic", s.camid) for s in samples})
     camera = {key: number for number, key in enumerate(cameras)}
-    attribute_names, values = attributes.table(samples)
     return Pool(
         samples=samples,
         labels=np.array([label[s.pid] for s in samples], np.int64),
@@ -293,6 +303,6 @@ def _pool(samples: list[Sample], weights: np.ndarray, by: By, names: tuple[str, 
         pids=pids,
         view_names=names,
         by=by,
-        attributes=values,
-        attribute_names=attribute_names,
+        attributes=np.zeros((len(samples), 0), np.int8),
+        attribute_names=(),
     )

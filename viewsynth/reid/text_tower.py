@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from viewsynth.reid import losses
 
 # Words of the tokenizer of `small_clip`, which never saw a text: those of the methods' sentences.
 SMALL_WORDS = ("a", "photo", "of", "person", "by", "from", "view", "ground", "aerial", ".")
@@ -87,8 +88,8 @@ class Sentence(nn.Module):
         return tower(torch.cat(pieces, 1))
 
 
-def numbers(tokenize: Callable[[str], list[int]], *texts: str) -> list[list[int]]:
-    """Parts of a `Sentence`.
+def sentence_parts(tokenize: Callable[[str], list[int]], *texts: str) -> list[list[int]]:
+    """Numbers of the given words of a `Sentence`, part by part.
 
     Args:
         tokenize: Text -> numbers of its words, from the start to the end of a text.
@@ -128,8 +129,7 @@ def contrastive(
     Returns:
         A scalar.
     """
-    one, other = (functional.normalize(x.float(), dim=-1) for x in (images, texts))
-    logs = (scale * one @ other.T).log_softmax(1)
+    logs = (scale * losses.cosines(images, texts)).log_softmax(1)
     same = (labels[:, None] == others).float()
     terms = -(logs * same).sum(1) / same.sum(1).clamp_min(1)
-    return (terms * weights).mean()
+    return losses.weighted(terms, weights)

@@ -65,6 +65,24 @@ def decoupled(backbone: TokenBackbone, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return identity - view, view
 
 
+def with_patches(
+    backbone: TokenBackbone, token: Tensor, images: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Identity feature, view feature, and the patches before the last block.
+
+    Args:
+        backbone: The transformer.
+        token: See `before_last`.
+        images: RGB in [0, 1].  float [B, 3, H, W]
+
+    Returns:
+        float [B, D], [B, D] and [B, N, D]
+    """
+    tokens = before_last(backbone, token, images)
+    feature, view = decoupled(backbone, tokens)
+    return feature, view, tokens[:, 1 - backbone.places.shape[1] :]
+
+
 def subtracted(tokens: Tensor) -> Tensor:
     """The same tokens, the view token subtracted from the class token.  [B, T, D]."""
     return torch.cat([tokens[:, :1] - tokens[:, 1:2], tokens[:, 1:]], 1)

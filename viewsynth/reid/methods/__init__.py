@@ -34,6 +34,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from viewsynth import records
+
 if TYPE_CHECKING:  # torch takes a second to import, which `names` and `needs` do not need
     from torch import Tensor, nn
 
@@ -41,11 +43,10 @@ if TYPE_CHECKING:  # torch takes a second to import, which `names` and `needs` d
     from viewsynth.reid.backbones import Backbone
     from viewsynth.reid.batches import Batch
 
-# How much of a published method is known, from the most to the least: the released code was read,
-# or a description of it, or the paper, its abstract only, its title only. Of the last two, what a
-# method does is our reading of them, and the paper's figures say nothing about it.
+# What an implementation follows, from the most to the least. Of an abstract or a title, it is our
+# reading, and the figures of the paper say nothing about it.
 KNOWN = ("released code", "description", "paper", "abstract", "title")
-VIEWS = ("ground", "aerial")
+VIEWS = records.VIEWS[::-1]  # ground = 0, aerial = 1
 # Endings of the names of position embeddings and of learned tokens, which get no weight decay.
 NO_DECAY = ("first", "places", "registers", "token", "tokens", "position_embeddings", "table")
 

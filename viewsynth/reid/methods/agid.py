@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viewsynth.reid.backbones import Backbone
+from viewsynth.reid.backbones import Backbone, UnfitError
 from viewsynth.reid.heads import BNNeck, identity_losses
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class AGID(nn.Module):
         self.backbone = backbone
         width = backbone.map_width()
         if width % GROUPS:
-            raise ValueError(
+            raise UnfitError(
                 f"method agid needs a feature map whose channels are a multiple of {GROUPS}; "
                 f"{backbone.kind} has {width}; use another --model.backbone"
             )

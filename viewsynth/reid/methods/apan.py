@@ -87,7 +87,7 @@ class APAN(nn.Module):
         Returns:
             float [B, FIXED + KEPT, D] and [B, FIXED + KEPT]
         """
-        likeness = _cosines(feature[:, None], self.candidate_tokens[None])[:, 0] / SHARP
+        likeness = losses.cosines(feature[:, None], self.candidate_tokens[None])[:, 0] / SHARP
         logs = likeness.log_softmax(-1)
         kept, places = logs.topk(KEPT)
         fixed = self.fixed_tokens.expand(len(feature), -1, -1)
@@ -107,7 +107,7 @@ class APAN(nn.Module):
             float [B, D]
         """
         prototypes, chosen = self.prototypes(feature)
-        prior = (_cosines(feature[:, None], patches) / SHARP).log_softmax(-1)
+        prior = (losses.cosines(feature[:, None], patches) / SHARP).log_softmax(-1)
         found = self.read(prototypes, patches, patches, DELTAS[0] * prior)
         prototypes = self.norms[0](prototypes + found)
         found = self.write(patches, prototypes, prototypes, DELTAS[1] * chosen[:, None])
@@ -115,9 +115,7 @@ class APAN(nn.Module):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Identity feature, local feature and view feature, see `SeCap.encode`."""
-        tokens = view_tokens.before_last(self.backbone, self.view_token, images)
-        feature, view = view_tokens.decoupled(self.backbone, tokens)
-        patches = tokens[:, 1 - self.backbone.places.shape[1] :]
+        feature, view, patches = view_tokens.with_patches(self.backbone, self.view_token, images)
         return feature, self.local(feature, patches), view
 
     def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
@@ -171,9 +169,3 @@ def _moments(values: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     mean = (values * where).sum(1) / count
     spread = ((values - mean[:, None]).square() * where).sum(1) / count
     return mean, spread.sqrt()
-
-
-def _cosines(ones: Tensor, others: Tensor) -> Tensor:
-    """Cosines of vectors with others.  [B, Q, D], [B, K, D] -> [B, Q, K]."""
-    ones, others = (functional.normalize(x.float(), dim=-1) for x in (ones, others))
-    return ones @ others.mT

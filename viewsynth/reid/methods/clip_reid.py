@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from viewsynth.reid import losses
 from viewsynth.reid.backbones import Backbone, TokenBackbone
 from viewsynth.reid.heads import BNNeck, identity_losses
 from viewsynth.reid.methods import Stage
-from viewsynth.reid.text_tower import Sentence, contrastive, numbers
+from viewsynth.reid.text_tower import Sentence, contrastive, sentence_parts
 
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
@@ -56,7 +55,7 @@ def build(
     sentence: Sequence[Sequence[int]] = (),
 ) -> nn.Module:
     """See `methods.build`; `sentence` is that of a saved model, see `text_tower.Sentence`."""
-    sentence = sentence or numbers(backbone.tokenize, BEFORE, AFTER)
+    sentence = sentence or sentence_parts(backbone.tokenize, BEFORE, AFTER)
     return CLIPReID(backbone, classes, smoothing, sentence)
 
 
@@ -111,7 +110,7 @@ class CLIPReID(nn.Module):
 
     def text_losses(self, projected: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Losses of the projected features against the sentences, in the second stage."""
-        likeness = SCALE * cosines(projected, self.described)
+        likeness = SCALE * losses.cosines(projected, self.described)
         text = losses.classification(likeness, batch.labels, batch.weights, SMOOTHING)
         return {"text": text}
 
@@ -133,8 +132,3 @@ class CLIPReID(nn.Module):
         """Class token and projection after their necks, see `Method.features`."""
         first, projected = self.encode(images)
         return torch.cat([self.neck.norm(first), self.second_neck.norm(projected)], 1)
-
-
-def cosines(ones: Tensor, others: Tensor) -> Tensor:
-    """Cosines of vectors with others.  [..., B, D], [..., C, D] -> [..., B, C]."""
-    return functional.normalize(ones.float(), dim=-1) @ functional.normalize(others, dim=-1).mT

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from viewsynth.reid import losses
 from viewsynth.reid.backbones import Backbone
 from viewsynth.reid.methods import clip_reid
-from viewsynth.reid.text_tower import numbers
+from viewsynth.reid.text_tower import sentence_parts
 
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
@@ -44,7 +44,7 @@ def build(
     sentence: Sequence[Sequence[int]] = (),
 ) -> nn.Module:
     """See `methods.build`; `sentence` is that of a saved model, see `text_tower.Sentence`."""
-    sentence = sentence or numbers(backbone.tokenize, clip_reid.BEFORE, clip_reid.AFTER)
+    sentence = sentence or sentence_parts(backbone.tokenize, clip_reid.BEFORE, clip_reid.AFTER)
     return CVAF(backbone, classes, smoothing, sentence)
 
 
@@ -53,7 +53,7 @@ class CVAF(clip_reid.CLIPReID):
 
     def text_losses(self, projected: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Losses of the projected features against the sentences, in the second stage."""
-        logs = (clip_reid.SCALE * clip_reid.cosines(projected, self.described)).log_softmax(1)
+        logs = (clip_reid.SCALE * losses.cosines(projected, self.described)).log_softmax(1)
         apart = divergence(logs, batch.labels, batch.views, batch.weights)
         return {**super().text_losses(projected, batch), "consistency": CONSISTENT * apart}
 
@@ -70,8 +70,7 @@ def divergence(logs: Tensor, labels: Tensor, views: Tensor, weights: Tensor) -> 
     Returns:
         A scalar; images without one of another view add nothing.
     """
-    share = (labels[:, None] == labels) * (views[:, None] != views) * weights
-    total = share.sum(1)
-    mean = (share @ logs.detach().exp()) / total.clamp_min(1e-6)[:, None]
+    share, found = losses.in_other_views(labels, views, weights)
+    mean = share @ logs.detach().exp()
     terms = (mean * (mean.clamp_min(1e-12).log() - logs)).sum(1)
-    return losses.weighted(terms, weights * (total > 0))
+    return losses.weighted(terms, weights * found)

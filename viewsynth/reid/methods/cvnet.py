@@ -87,14 +87,8 @@ class CVNet(nn.Module):
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The pooled feature, float [B, width], and the details, float [B, C]."""
         feature, maps = self.backbone.with_map(images)
-        shallow, deep = (
-            filtered(vector) * vector
-            for filtered, vector in zip(
-                self.filters,
-                (branch(maps).mean((2, 3)) for branch in (self.shallow, self.deep)),
-                strict=True,
-            )
-        )
+        shallow, deep = (branch(maps).mean((2, 3)) for branch in (self.shallow, self.deep))
+        shallow, deep = self.filters[0](shallow) * shallow, self.filters[1](deep) * deep
         share = self.share(torch.cat([shallow, deep], 1))
         return feature, share * shallow + (1 - share) * deep
 

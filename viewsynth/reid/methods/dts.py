@@ -15,19 +15,15 @@ exact, without noise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from viewsynth.reid import view_tokens
-from viewsynth.reid.backbones import Backbone, TokenBackbone, require_tokens
-from viewsynth.reid.heads import BNNeck, identity_losses
+from viewsynth.reid.backbones import Backbone, TokenBackbone, UnfitError, require_tokens
+from viewsynth.reid.methods import vdt
 from viewsynth.reid.prompts import Attention
-
-if TYPE_CHECKING:
-    from viewsynth.reid.batches import Batch
 
 NEEDS = ("views",)
 TOLD = ""
@@ -41,7 +37,6 @@ PUBLISHED = {
     },
     "ag_reid_v1": {"A->G": (83.48, 74.51), "G->A": (84.10, 76.05)},
 }
-VIEW_WEIGHT = 1e-3
 KEPT = 2  # patches
 DRAWS, NOISE = 500, 0.05  # noisy selections, and standard deviation of the noise
 
@@ -50,10 +45,10 @@ def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[st
     """See `methods.build`.
 
     Raises:
-        ValueError: If the backbone has no tokens, or too few blocks.
+        UnfitError: If the backbone has no tokens, or too few blocks.
     """
     if len(require_tokens(backbone, "dts").blocks) < 2:
-        raise ValueError("method dts needs a backbone of two or more blocks; got one")
+        raise UnfitError("method dts needs a backbone of two or more blocks; got one")
     return DTS(backbone, classes, smoothing, views)
 
 
@@ -91,21 +86,17 @@ class PerturbedTop(torch.autograd.Function):
         return (value[..., None] * noise).mean(1) / NOISE, None, None
 
 
-class DTS(nn.Module):
+class DTS(vdt.VDT):
     """The method; see the module docstring and `methods.Method`."""
 
     def __init__(
         self, backbone: TokenBackbone, classes: int, smoothing: float, views: Sequence[str]
     ):
-        super().__init__()
-        self.settings = {"classes": classes, "smoothing": smoothing, "views": list(views)}
-        self.backbone = backbone
+        super().__init__(backbone, classes, smoothing, views)
         width = backbone.width
-        self.view_token = nn.Parameter(torch.zeros(1, 1, width))
         self.look = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
         self.attention = Attention(width, 2)
         self.score = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
-        self.neck, self.view_neck = BNNeck(width, classes), BNNeck(width, len(views))
 
     def scores(self, patches: Tensor) -> Tensor:
         """Score of every patch, in [-1, 1].  [B, N, D] -> [B, N]."""
@@ -137,18 +128,3 @@ class DTS(nn.Module):
 
         tokens = view_tokens.before_last(self.backbone, self.view_token, images, change)
         return view_tokens.decoupled(self.backbone, tokens)
-
-    def losses(self, batch: Batch, mine_synthetic: bool = True) -> dict[str, Tensor]:
-        """Identity, triplet, view and orthogonality loss, see `Method.losses`."""
-        feature, view = self.decouple(batch.images)
-        heads = [(self.neck, feature)]
-        return {
-            **identity_losses(heads, batch, self.settings["smoothing"], mine_synthetic),
-            **view_tokens.view_losses(self.view_neck, feature, view, batch, VIEW_WEIGHT),
-        }
-
-    forward = losses
-
-    def features(self, images: Tensor) -> Tensor:
-        """The identity feature after its neck, see `Method.features`."""
-        return self.neck.norm(self.decouple(images)[0])

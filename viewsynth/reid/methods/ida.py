@@ -89,12 +89,10 @@ def aligned(parts: Tensor, labels: Tensor, views: Tensor, weights: Tensor) -> Te
         A scalar; images without one of another view add nothing.
     """
     parts = functional.normalize(parts.float(), dim=-1)
-    share = (labels[:, None] == labels) * (views[:, None] != views) * weights
-    total = share.sum(1)
-    share = share / total.clamp_min(1e-6)[:, None]
+    share, found = losses.in_other_views(labels, views, weights)
     mean = torch.einsum("bc,cpd->bpd", share, parts.detach())
     apart = (parts - mean).square().sum(-1).mean(1)
-    return losses.weighted(apart, weights * (total > 0))
+    return losses.weighted(apart, weights * found)
 
 
 def _alike(parts: Tensor) -> Tensor:

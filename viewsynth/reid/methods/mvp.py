@@ -24,7 +24,7 @@ from torch.nn import functional
 from viewsynth.reid import losses
 from viewsynth.reid.backbones import Backbone, TokenBackbone
 from viewsynth.reid.methods import Stage, clip_reid
-from viewsynth.reid.text_tower import contrastive, numbers
+from viewsynth.reid.text_tower import contrastive, sentence_parts
 
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
@@ -49,7 +49,7 @@ def build(
     sentence: Sequence[Sequence[int]] = (),
 ) -> nn.Module:
     """See `methods.build`; `sentence` is that of a saved model, see `text_tower.Sentence`."""
-    sentence = sentence or numbers(backbone.tokenize, BEFORE, BETWEEN, AFTER)
+    sentence = sentence or sentence_parts(backbone.tokenize, BEFORE, BETWEEN, AFTER)
     return MVP(backbone, classes, smoothing, views, sentence)
 
 
@@ -103,7 +103,7 @@ class MVP(clip_reid.CLIPReID):
     def text_losses(self, projected: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Losses of the projected features against the sentences, in the second stage."""
         described = self.described[:, batch.views].transpose(0, 1)  # [B, classes, F]
-        likeness = clip_reid.cosines(projected[:, None], described)[:, 0]
+        likeness = losses.cosines(projected[:, None], described)[:, 0]
         text = losses.classification(
             clip_reid.SCALE * likeness, batch.labels, batch.weights, clip_reid.SMOOTHING
         )

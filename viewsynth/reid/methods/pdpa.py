@@ -21,7 +21,7 @@ from torch.nn import functional
 from viewsynth.reid import losses
 from viewsynth.reid.backbones import Backbone, TokenBackbone
 from viewsynth.reid.methods import clip_reid
-from viewsynth.reid.text_tower import numbers
+from viewsynth.reid.text_tower import sentence_parts
 
 if TYPE_CHECKING:
     from viewsynth.reid.batches import Batch
@@ -42,7 +42,7 @@ def build(
     sentence: Sequence[Sequence[int]] = (),
 ) -> nn.Module:
     """See `methods.build`; `sentence` is that of a saved model, see `text_tower.Sentence`."""
-    sentence = sentence or numbers(backbone.tokenize, clip_reid.BEFORE, clip_reid.AFTER)
+    sentence = sentence or sentence_parts(backbone.tokenize, clip_reid.BEFORE, clip_reid.AFTER)
     return PDPA(backbone, classes, smoothing, views, sentence)
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from viewsynth.reid import losses
-from viewsynth.reid.backbones import Backbone, TokenBackbone, require_tokens
+from viewsynth.reid.backbones import Backbone, TokenBackbone, UnfitError, require_tokens
 from viewsynth.reid.heads import BNNeck, identity_losses
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def build(backbone: Backbone, classes: int, smoothing: float, views: Sequence[st
     """See `methods.build`.
 
     Raises:
-        ValueError: If the backbone has no tokens, or too few blocks.
+        UnfitError: If the backbone has no tokens, or too few blocks.
     """
     backbone = require_tokens(backbone, "sd_reid")
     if len(backbone.blocks) < 2:
-        raise ValueError(
+        raise UnfitError(
             "method sd_reid needs a backbone of two or more blocks; got one; use another "
             "--model.backbone"
         )

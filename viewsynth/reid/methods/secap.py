@@ -89,9 +89,8 @@ class SeCap(nn.Module):
         Returns:
             float [B, width] each
         """
-        tokens = view_tokens.before_last(self.backbone, self.view_token, images)
-        feature, view = view_tokens.decoupled(self.backbone, tokens)
-        return feature, self.local(feature, tokens[:, -self.patch_places.shape[1] :]), view
+        feature, view, patches = view_tokens.with_patches(self.backbone, self.view_token, images)
+        return feature, self.local(feature, patches), view
 
     def local(self, feature: Tensor, patches: Tensor) -> Tensor:
         """The local feature.

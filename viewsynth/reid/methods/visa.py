@@ -175,9 +175,8 @@ class ViSA(nn.Module):
             float [B, width] three times; of each bank, float [B, EXPERTS] and which images it
             serves, bool [B]
         """
-        tokens = view_tokens.before_last(self.backbone, self.view_tokens[views], images)
-        feature, view = view_tokens.decoupled(self.backbone, tokens)
-        patches = tokens[:, 1 - self.backbone.places.shape[1] :]
+        token = self.view_tokens[views]
+        feature, view, patches = view_tokens.with_patches(self.backbone, token, images)
         shared, chances = self.shared(feature)
         banks, own = [(chances, torch.ones_like(views, dtype=torch.bool))], 0
         for number, bank in enumerate(self.own):
