@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ import torch
 from scipy.interpolate import RBFInterpolator
 from torch.nn import functional
 
-from viewsynth.reid import backbones
-from viewsynth.reid.methods import agid, apan, dts, gsalign, ida, vif, visa
+from viewsynth.reid import backbones, methods, text_tower
+from viewsynth.reid.methods import agid, apan, dts, gsalign, ida, latex, svpr, vif, visa
 from viewsynth.reid.prompts import Attention, FromOne, PromptBlock, TwoWayBlock
 
 WIDTH, HEADS = 12, 3
@@ -281,3 +282,87 @@ def test_balance_of_experts():
     mixed = torch.cat([even[:2], one[:2]])
     assert visa.balance(mixed, torch.tensor([1.0, 1, 0, 0])).item() == pytest.approx(1)
     assert visa.balance(mixed, torch.zeros(4)).item() == 0
+
+
+def test_attribute_classifiers_of_latex_one_by_one(monkeypatch):
+    monkeypatch.setattr(latex, "HEADS", 2)
+    heads = latex.AttributeClassifiers(8, [2, 3, 4]).eval()
+    with torch.no_grad():
+        heads.shift.normal_()
+        vectors = torch.randn(2, 3, 8)
+        found = heads(vectors)
+        for i in range(3):
+            others = [k for k in range(3) if k != i]
+            block = Attention(8, 2)
+            for name in ("query", "key", "value", "out"):
+                getattr(block, name).load_state_dict(getattr(heads, name).state_dict())
+            rest = vectors[:, others]
+            read = by_hand(block, rest, rest, rest)
+            mixed = sum(heads.share[i, k] * read[:, n] for n, k in enumerate(others))
+            mixed = mixed + heads.shift[i]
+            torch.testing.assert_close(heads.context(vectors)[:, i], mixed, rtol=1e-4, atol=1e-5)
+            mixed = mixed * torch.sigmoid(1.702 * mixed)
+            norm = heads.norm
+            cut = slice(8 * i, 8 * (i + 1))
+            mixed = (mixed - norm.running_mean[cut]) / (norm.running_var[cut] + norm.eps).sqrt()
+            expected = heads.own[i](vectors[:, i]) + heads.others[i](mixed)
+            torch.testing.assert_close(found[i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_loss_of_grouped_attributes_by_hand():
+    groups = [[0, 1], [2]]
+    values = torch.tensor([[1, 0, 1], [1, 1, 0], [0, 0, 0], [-1, -1, -1]], dtype=torch.int8)
+    weights = torch.tensor([1.0, 0.5, 1.0, 1.0])
+    logits = [torch.randn(4, 3), torch.randn(4, 2)]
+    targets = [  # "none", then the values
+        [[0, 1, 0], [0, 0.5, 0.5], [1, 0, 0]],
+        [[0, 1], [1, 0], [1, 0]],
+    ]
+    total = 0.0
+    for n in range(3):  # nothing is known of the fourth
+        for one, target in zip(logits, targets, strict=True):
+            kept = (1 - latex.SMOOTHING) * torch.tensor(target[n]).float()
+            kept = kept + latex.SMOOTHING / len(kept)
+            total -= float(weights[n]) * float(kept @ one[n].log_softmax(0)) / 2
+    given = SimpleNamespace(attributes=values, weights=weights)
+    found = latex.grouped_loss(logits, groups, given)
+    assert found.item() == pytest.approx(total / 4, rel=1e-5)
+
+
+def test_refinement_of_svpr_step_by_step():
+    backbone = backbones.load("small_clip", (64, 32), text=True)
+    model = methods.build("svpr", backbone, 4, attributes=["a", "b"])
+    guide, patches = torch.randn(2, 192), torch.randn(2, 8, 192)
+    with torch.no_grad():
+        found = model.refine(guide, patches)
+        for b in range(2):
+            kept, now = patches[b], guide[b]
+            for step, count in enumerate((4, 2, 1)):
+                scores = kept @ model.gate(now) / 192**0.5
+                best = sorted(range(len(kept)), key=lambda k: -float(scores[k]))[:count]
+                local = sum(scores[k].tanh() * kept[k] for k in best) / count
+                torch.testing.assert_close(found[step][b], local, rtol=1e-4, atol=1e-5)
+                kept, now = kept[best], now + local
+        identity = torch.randn(3, 192)
+        for n, found in enumerate(model.mixed(identity)):
+            chances = model.router(identity[n]).softmax(0)
+            best = chances.topk(svpr.TOP).indices.tolist()
+            expected = sum(chances[k] * model.experts[k](identity[n]) for k in best)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_descriptions_of_svpr_one_by_one():
+    words = text_tower.words_of(["A man, with a red bag."])
+    backbone = backbones.load("small_clip", (64, 32), text=True, words=words)
+    model = methods.build("svpr", backbone, 4)
+    long = " ".join(["red bag"] * 60)
+    with torch.no_grad():
+        found = model.described(["a man", "", "a man with a red bag", long, "a man"])
+        for n, text in enumerate(["a man", svpr.GENERIC, "a man with a red bag"]):
+            ids = torch.tensor(backbone.tokenize(text))
+            given = backbone.text.words(ids)
+            sentence = torch.cat([given[:1], model.learned_tokens, given[1:]])
+            alone = backbone.text(sentence[None])[0]
+            torch.testing.assert_close(found[n], alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[4], found[0])
+    assert found.isfinite().all()

@@ -14,7 +14,7 @@ from transformers import CLIPModel
 
 from viewsynth.reid import backbones, methods
 from viewsynth.reid.methods import cvaf, mvp, pdpa
-from viewsynth.reid.text_tower import Sentence, contrastive, sentence_parts, small_tokenizer
+from viewsynth.reid.text_tower import WORDS, Sentence, contrastive, sentence_parts, word_tokenizer
 
 SIZE = (64, 32)
 
@@ -51,7 +51,7 @@ def test_sentences_with_learned_words(clip):
             first, last = (backbone.text.words(torch.tensor(part)) for part in parts)
             alone = backbone.text(torch.cat([first, words[n], last])[None])[0]
             torch.testing.assert_close(found[n], alone, rtol=1e-4, atol=1e-5)
-    three = sentence_parts(small_tokenizer(), "a photo of a", "person by", "view.")
+    three = sentence_parts(word_tokenizer(WORDS), "a photo of a", "person by", "view.")
     assert [len(part) for part in three] == [5, 2, 3]
 
 

@@ -65,6 +65,8 @@ class Model:
     """auto: the model's pooled output, else its class token, else the mean over patches."""
     batch: int = 64
     """Images per forward pass; affects the last digits of the features."""
+    flip: Literal["yes", "no"] = "no"
+    """Add the features of the mirror image, at twice the time. Some releases do."""
 
     def __post_init__(self):
         for side in self.size:
@@ -90,6 +92,9 @@ class Config:
     """none: matches from the query's own camera count, except its own image."""
     rerank: bool = False
     """Add results with k-reciprocal re-ranking."""
+    expand: int = 0
+    """Average query expansion: features are averaged with those of so many nearest images of the
+    test set, e.g. 5; 0 = none. Some releases do. It uses all queries at once."""
     trained_on: tuple[Path, ...] = ()
     """Training people of the model, to be refused: metadata.jsonl, or files of one pid a line."""
     method: str = ""
@@ -100,6 +105,9 @@ class Config:
     """Folder of the results."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the model; auto = cuda if there is one."""
+
+    def __post_init__(self):
+        check_range("expand", self.expand, 0, 1000)
 
     @property
     def folder(self) -> Path:
@@ -198,7 +206,8 @@ def _extract(
 
     model = config.model
     with accelerator.main_process_first():  # one process downloads it
-        encoder = encoders.load(model.path, model.size, model.pooling, str(accelerator.device))
+        device, flip = str(accelerator.device), model.flip == "yes"
+        encoder = encoders.load(model.path, model.size, model.pooling, device, flip)
     ranks = accelerator.num_processes
     if config.part and config.part not in encoder.parts:
         raise ValueError(
@@ -286,6 +295,7 @@ def _rank(
     import torch
     from accelerate.utils import gather_object
 
+    from viewsynth import metrics
     from viewsynth.evaluate import scoring
 
     torch.set_num_threads(1)  # the last bits of matrix products depend on it
@@ -296,6 +306,8 @@ def _rank(
             found.rows[[order[sample.name] for sample in some]]
             for some in (protocol.query, protocol.gallery)
         )
+        if config.expand:
+            query, gallery = metrics.expand(query, gallery, config.expand)
         left_out = before[protocol.name] - len(_of(protocol))
         for reranking in (False, True) if config.rerank else (False,):
             rows = scoring.rank(
@@ -335,12 +347,20 @@ def _report(
         backbone = config.backbone or maker.get("kind", "")
         one["leaderboard"] = scoring.leaderboard(one, method, backbone)
         one["told"] = "view" if maker.get("told") else ""
+        one["flip"], one["expand"] = bool(maker.get("flip")), config.expand
     notes = [WORLD] if dataset.name == "world" else []
     notes += [
         *dataset.warnings,
         *map(data.describe_difference, data.differences(dataset)),
         *remarks,
     ]
+    if maker.get("flip"):
+        notes.append("Features are those of an image plus those of its mirror image (--model.flip)")
+    if config.expand:
+        notes.append(
+            f"Features are averaged with those of the {config.expand} nearest images of the test "
+            "set (--expand): do not compare with results without."
+        )
     if told := maker.get("told"):
         notes.append(f"The model is told the view of every image: {', '.join(told)}.")
     if broken:

@@ -111,8 +111,9 @@ def costs(names: tuple[str, ...], config: Config) -> str:
             text = "text" in methods.needs(name)
             backbone = backbones.load(config.backbone, config.size, text=text)
             told = {"attributes": list(map(str, range(ATTRIBUTES)))}
-            more = told if "attributes" in methods.needs(name) else {}
-            built[name] = methods.build(name, backbone, PEOPLE, **more)
+            more = told if methods.wants(name, "attributes") else {}
+            classes = PEOPLE if methods.identities(name) else config.batch
+            built[name] = methods.build(name, backbone, classes, **more)
         except backbones.UnfitError:  # listed without costs
             continue
     given = _batch(config)
@@ -155,6 +156,8 @@ def _batch(config: Config) -> Batch:
         synthetic=torch.zeros(count, dtype=torch.bool),
         weights=torch.ones(count),
         attributes=(number[:, None] // 2 ** torch.arange(ATTRIBUTES) % 2).to(torch.int8),
+        indices=number,
+        texts=[f"person {n % PEOPLE}" for n in range(count)],
         names=[str(n) for n in range(count)],
     )
 

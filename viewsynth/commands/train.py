@@ -98,6 +98,9 @@ class Model:
     steps; without effect on backbones that have none."""
     size: tuple[int, int] = (256, 128)
     """Height and width of the images, pixels."""
+    stride: int | None = None
+    """Pixels from one patch to the next of a pretrained transformer: less than a patch, e.g. 12 of
+    16, and they overlap; None = a patch."""
     smoothing: float = 0.0
     """Label smoothing of the identity loss, 0 to 0.99."""
     views: Literal["view", "platform"] = "view"
@@ -106,6 +109,7 @@ class Model:
     def __post_init__(self):
         for side in self.size:
             check_range("model.size", side, 16, 4096, "pixels")
+        check_range("model.stride", self.stride, 1, 4096, "pixels")
         check_range("model.smoothing", self.smoothing, 0, 0.99)
 
 
@@ -158,7 +162,7 @@ def run(config: Config) -> int:
     train_pool, validated, rejects = pools(config)
     plan_of(config, train_pool)
     _check_needs(config, train_pool)
-    backbone = _backbone(config)
+    backbone = _backbone(config, train_pool)
     with accelerator.main_process_first():
         if first:
             ours = OURS | {p.name for p in config.output.glob("checkpoint-*")}
@@ -168,6 +172,8 @@ def run(config: Config) -> int:
         held = open_pixels(validated, config, first)
     files = pool.inputs(train_pool, validated, pixels, held)
     train_pool = train_pool.keep(pixels.usable)
+    if not methods.identities(config.model.method):
+        train_pool = train_pool.without_identities()
     method = _method(config, backbone, train_pool)
     if first:
         _freeze(config, files, accelerator)
@@ -203,7 +209,7 @@ def pools(config: Config) -> tuple[pool.Pool, list[Sample], list]:
         repeat=config.data.repeat,
         by=config.model.views,
     )
-    if "attributes" in methods.needs(config.model.method):
+    if methods.wants(config.model.method, "attributes"):
         train_pool = train_pool.with_attributes()
     return train_pool, validated, [*dataset.rejects, *videos]
 
@@ -221,13 +227,16 @@ def plan_of(config: Config, train_pool: pool.Pool) -> Plan:
     Raises:
         ValueError: if the pool has too few people or images for them.
     """
+    alone = not methods.identities(config.model.method)  # an image is a class of its own
+    if alone:
+        train_pool = train_pool.without_identities()
     return Plan(
         pool=train_pool,
-        people=config.people,
-        pictures=config.pictures,
+        people=config.people * config.pictures if alone else config.people,
+        pictures=1 if alone else config.pictures,
         steps=config.steps,
-        added=config.data.added,
-        synthetic=config.data.share if train_pool.synthetic.any() else 0.0,
+        added=0 if alone else config.data.added,
+        synthetic=config.data.share if train_pool.synthetic.any() and not alone else 0.0,
         until=config.data.until,
         seed=config.seed,
     )
@@ -235,27 +244,35 @@ def plan_of(config: Config, train_pool: pool.Pool) -> Plan:
 
 def _check_needs(config: Config, train_pool: pool.Pool) -> None:
     """Refuse a method whose needs the data do not meet, and name attributes that tell little."""
-    names = train_pool.attribute_names
-    if "attributes" in methods.needs(config.model.method):
-        if not names:
-            raise ValueError(
-                f"model.method: {config.model.method} needs attributes of people, and no training "
-                "image has any: world and folders with a table have them; or use another method"
-            )
-        if few := attributes.nearly_constant(names, train_pool.attributes):
-            say(f"nearly the same for all people: the attributes {', '.join(few)}")
-    if "views" in methods.needs(config.model.method) and len(set(train_pool.views.tolist())) < 2:
+    names, needs = train_pool.attribute_names, methods.needs(config.model.method)
+    if "attributes" in needs and not names:
+        raise ValueError(
+            f"model.method: {config.model.method} needs attributes of people, and no training "
+            "image has any: world, cp2108, AG-ReID with its .mat file and folders with a table "
+            "have them; or use another method"
+        )
+    if few := attributes.nearly_constant(names, train_pool.attributes):
+        say(f"nearly the same for all people: the attributes {', '.join(few)}")
+    if "descriptions" in needs and not any(map(attributes.description, train_pool.samples)):
+        raise ValueError(
+            f"model.method: {config.model.method} needs captions or attributes of people, and no "
+            "training image has any: world, cp2108 and folders with a table have them; or use "
+            "another method"
+        )
+    if "views" in needs and len(set(train_pool.views.tolist())) < 2:
         raise ValueError(
             f"model.method: {config.model.method} needs ground and aerial images; all images are "
             "of one view: add --data.synthetic, or use the method baseline"
         )
 
 
-def _backbone(config: Config):
-    from viewsynth.reid import backbones
+def _backbone(config: Config, train_pool: pool.Pool):
+    from viewsynth.reid import backbones, text_tower
 
-    text = "text" in methods.needs(config.model.method)
-    backbone = backbones.load(config.model.backbone, config.model.size, config.seed, text)
+    text, model = "text" in methods.needs(config.model.method), config.model
+    described = map(attributes.description, train_pool.samples) if text else ()
+    words = text_tower.words_of(described)
+    backbone = backbones.load(model.backbone, model.size, config.seed, text, words, model.stride)
     if config.model.freeze_norms == "yes":
         backbone.freeze_norms()
     return backbone
@@ -264,7 +281,7 @@ def _backbone(config: Config):
 def _method(config: Config, backbone, train_pool: pool.Pool):
     model = config.model
     more = {}
-    if "attributes" in methods.needs(model.method):
+    if methods.wants(model.method, "attributes"):
         more["attributes"] = list(train_pool.attribute_names)
     return methods.build(
         model.method,
@@ -315,7 +332,8 @@ def _train(
             saved.save(model, folder / "model", about)
 
     accelerator.wait_for_everyone()
-    if first and checkpoints.newest(folder) is None:
+    identities = methods.identities(config.model.method)  # without them, nothing is learned yet
+    if first and identities and checkpoints.newest(folder) is None:
         _check_learns(method, plan, pixels, accelerator.device)
     accelerator.wait_for_everyone()
     stages = methods.stages(config.model.method)

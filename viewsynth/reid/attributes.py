@@ -4,6 +4,9 @@
 data -> reid.pool -> this module -> `Batch.attributes`. The names are all that some person of the
 training set has. A person with any attribute lacks those that are not named; of a person without
 any, none is known. Synthetic images have the attributes of the real images of the same person.
+
+A name of the form "group:value" belongs to a group, of which a person has one value, none or
+several, e.g. "hair:long"; any other name is a group of its own.
 """
 
 from __future__ import annotations
@@ -46,6 +49,27 @@ def table(samples: Sequence[Sample]) -> tuple[tuple[str, ...], np.ndarray]:
     unknown = np.full(len(names), UNKNOWN, np.int8)
     found = [rows.get((sample.pid, sample.outfit), unknown) for sample in samples]
     return names, np.stack(found) if found else np.zeros((0, len(names)), np.int8)
+
+
+def groups(names: Sequence[str]) -> dict[str, list[int]]:
+    """The groups of attributes: name of the group -> indices of its attributes.
+
+    Args:
+        names: Names of the attributes.
+    """
+    found: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        found.setdefault(name.partition(":")[0], []).append(number)
+    return found
+
+
+def description(sample: Sample) -> str:
+    """A text on a person: the caption of the sample, else its attributes as words; "" = none.
+
+    Args:
+        sample: The sample.
+    """
+    return sample.caption or ", ".join(sample.attributes).replace(":", " ")
 
 
 def nearly_constant(names: Sequence[str], values: np.ndarray) -> list[str]:

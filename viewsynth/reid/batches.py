@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from viewsynth.reid.attributes import description
 from viewsynth.reid.augment import augment
 from viewsynth.reid.options import Augmentation
 from viewsynth.reid.pixels import Pixels
@@ -33,6 +34,8 @@ class Batch:
         synthetic: Whether an image is synthetic.  bool [B]
         weights: Weight in the losses, 1 for real images.  float32 [B]
         attributes: 1 = yes, 0 = no, -1 = unknown, for the pool's `attribute_names`.  int8 [B, A]
+        indices: Index of each image into the pool.  int64 [B]
+        texts: A description of each person, "" = none, see `attributes.description`.
         names: Names of the samples, for messages.
     """
 
@@ -43,6 +46,8 @@ class Batch:
     synthetic: Tensor
     weights: Tensor
     attributes: Tensor
+    indices: Tensor
+    texts: list[str]
     names: list[str]
 
     def to(self, device: str | torch.device) -> Batch:
@@ -60,9 +65,11 @@ def assemble(pool: Pool, indices: np.ndarray, images: Tensor) -> Batch:
         images: Augmented images.  float32 [B, 3, H, W]
     """
     columns = (pool.labels, pool.cameras, pool.views, pool.synthetic, pool.weights)
-    columns += (pool.attributes,)
+    columns += (pool.attributes, np.arange(len(pool.samples)))
     values = [torch.from_numpy(array[indices]).to(images.device) for array in columns]
-    return Batch(images, *values, names=[pool.samples[n].name for n in indices.tolist()])
+    samples = [pool.samples[n] for n in indices.tolist()]
+    texts, names = [description(one) for one in samples], [one.name for one in samples]
+    return Batch(images, *values, texts=texts, names=names)
 
 
 def stream(

@@ -42,6 +42,7 @@ class Encoder:
         parts: Parts of a feature: name -> first index, and last index plus one.
         ordered: Whether features depend on the order of the images.
         told: Names of the views, one of which the model must be told for every image; () = none.
+        flip: Whether features of an image are those of itself plus those of its mirror image.
     """
 
     model: nn.Module
@@ -55,6 +56,7 @@ class Encoder:
     parts: dict[str, tuple[int, int]] = field(default_factory=dict)
     ordered: bool = False
     told: tuple[str, ...] = ()
+    flip: bool = False
 
     def views_of(self, samples: Sequence[Sample]) -> Tensor | None:
         """What `encode` must be told of images: numbers of their views; None = nothing.
@@ -83,11 +85,19 @@ class Encoder:
         mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
         with torch.inference_mode():
             told = () if views is None else (views.to(device),)
-            return _pooled(self.model, (pixels - mean) / std, self.pooling, *told).float().cpu()
+            pixels = (pixels - mean) / std
+            found = _pooled(self.model, pixels, self.pooling, *told).float()
+            if self.flip:
+                found = found + _pooled(self.model, pixels.flip(3), self.pooling, *told).float()
+            return found.cpu()
 
 
 def load(
-    path: str, size: tuple[int, int] = (256, 128), pooling: str = "auto", device: str = "cpu"
+    path: str,
+    size: tuple[int, int] = (256, 128),
+    pooling: str = "auto",
+    device: str = "cpu",
+    flip: bool = False,
 ) -> Encoder:
     """Load a trained method, or a vision model of `transformers`.
 
@@ -99,6 +109,7 @@ def load(
             of the last layer; "mean": the mean over its patch tokens; "auto": the first of these
             that the model and its checkpoint have.
         device: Device of the model.
+        flip: See `Encoder`.
 
     Raises:
         FileNotFoundError: if there is no such folder, and it cannot be downloaded.
@@ -107,7 +118,7 @@ def load(
     if pooling not in POOLINGS:
         raise ValueError(f"model.pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
     if saved.is_ours(path):
-        return _trained(path, pooling, device)
+        return _trained(path, pooling, device, flip)
     loaded = pretrained.load(path)
     model = loaded.model.eval().requires_grad_(False).to(device)
     poolers = set(pretrained.POOLERS)
@@ -120,13 +131,14 @@ def load(
         pooling=pooling,
         mean=loaded.mean,
         std=loaded.std,
+        flip=flip,
     )
     encoder = replace(encoder, pooling=_choose(encoder, own_pooler))
     config = model.config.to_diff_dict()
     return replace(encoder, fingerprint=_fingerprint(encoder, config, loaded.missing))
 
 
-def _trained(path: str, pooling: str, device: str) -> Encoder:
+def _trained(path: str, pooling: str, device: str, flip: bool) -> Encoder:
     """A model that viewsynth trained, which defines its own features and size."""
     if pooling != "auto":
         raise ValueError(
@@ -149,6 +161,7 @@ def _trained(path: str, pooling: str, device: str) -> Encoder:
         parts=getattr(model, "parts", {}),
         ordered=getattr(model, "ordered", False),
         told=methods.told_views(model) if module is saved else (),
+        flip=flip,
     )
     return replace(encoder, fingerprint=_fingerprint(encoder, module.describe(model), frozenset()))
 
@@ -178,6 +191,7 @@ def _fingerprint(encoder: Encoder, config: dict, missing: frozenset[str]) -> str
     """Hash of everything that changes features: weights, configuration, image size, pooling."""
     config = {k: v for k, v in config.items() if k not in IGNORED}
     settings = [encoder.size, encoder.pooling, encoder.mean, encoder.std, config]
+    settings += ["flip"] if encoder.flip else []
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for key, value in sorted(encoder.model.state_dict().items()):
         if key not in missing:  # missing weights are initialised at random by each load

@@ -22,7 +22,10 @@ class ReIDOptimization:
     head_rate: float | None = None
     """Likewise, of all weights outside the backbone, which start at random; None = `rate`."""
     decay: float = 1e-4
-    """Weight decay; normalisations, biases, position embeddings and tokens have none."""
+    """Weight decay; normalisations and biases have none."""
+    decay_tokens: Literal["yes", "no"] = "no"
+    """Whether position embeddings and learned tokens, as that of the view, get weight decay: some
+    releases have it for a part of them, by an oversight."""
     warmup: int = 2000
     """Warm-up steps, from a hundredth of the learning rate to the learning rate."""
     identity: float = 1.0

@@ -95,6 +95,11 @@ class Pool:
         names, values = attributes.table(self.samples)
         return replace(self, attributes=values, attribute_names=names)
 
+    def without_identities(self) -> Pool:
+        """The pool with a label of its own for every image, for methods that learn without them."""
+        names = [sample.name for sample in self.samples]
+        return replace(self, labels=np.arange(len(names)), pids=names)
+
 
 # ---- real samples -------------------------------------------------------------------------------
 

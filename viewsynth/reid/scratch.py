@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from viewsynth.reid.text_tower import SMALL_WORDS
+from collections.abc import Sequence
+
+from viewsynth.reid.text_tower import LONGEST, UNKNOWN, WORDS
 
 # The default network trained from scratch: a ResNet-10 of half the width, 1.2 M parameters. In
 # equal time on a CPU it reached better results than two layers a stage or a halved last stage.
@@ -29,23 +31,33 @@ SMALL_VIT_CONFIG = {
     "layer_norm_eps": 1e-6,
     "stem": "convolutions",
 }
-# The same with a text side, for methods with prompts. It never saw a text: for trials of the code.
+# The same with a text side, for methods with prompts. It never saw pairs of images and texts.
 SMALL_CLIP = "small_clip"
-SMALL_CLIP_CONFIG = {
-    "model_type": "clip",
-    "projection_dim": 128,
-    "vision_config": {
-        **{key: value for key, value in SMALL_VIT_CONFIG.items() if key != "model_type"},
+SCRATCH = (SMALL, SMALL_VIT, SMALL_CLIP)
+
+
+def config_of(name: str, words: Sequence[str] = WORDS) -> dict:
+    """The configuration of a network, for `backbones.rebuild`.
+
+    Args:
+        name: One of `SCRATCH`.
+        words: Words of the tokenizer of `SMALL_CLIP`, of `text_tower.words_of`.
+    """
+    if name != SMALL_CLIP:
+        return {SMALL: SMALL_CONFIG, SMALL_VIT: SMALL_VIT_CONFIG}[name]
+    vision = {key: value for key, value in SMALL_VIT_CONFIG.items() if key != "model_type"}
+    return {
+        "model_type": "clip",
         "projection_dim": 128,
-    },
-    "text_config": {
-        "vocab_size": 2 + len(SMALL_WORDS),
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 77,
-        "projection_dim": 128,
-    },
-}
-SCRATCH = {SMALL: SMALL_CONFIG, SMALL_VIT: SMALL_VIT_CONFIG, SMALL_CLIP: SMALL_CLIP_CONFIG}
+        "words": list(words),
+        "vision_config": {**vision, "projection_dim": 128},
+        "text_config": {
+            "vocab_size": UNKNOWN + 1 + len(words),
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": LONGEST,
+            "projection_dim": 128,
+        },
+    }

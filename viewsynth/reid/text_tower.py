@@ -8,15 +8,19 @@ al., CoOp, IJCV 2022 (arXiv 2109.01134).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from viewsynth.reid import losses
 
-# Words of the tokenizer of `small_clip`, which never saw a text: those of the methods' sentences.
-SMALL_WORDS = ("a", "photo", "of", "person", "by", "from", "view", "ground", "aerial", ".")
+# Words that a tokenizer made of training texts has in any case: those of the methods' sentences.
+WORDS = ("a", "photo", "of", "person", "by", "from", "view", "ground", "aerial", "drone", "cctv")
+WORDS += ("wearable", "handheld", "unknown", "attributes", ".")
+START, END, UNKNOWN = range(3)  # numbers of the marks of such a tokenizer, before those of words
+LONGEST = 77  # tokens of a text, as CLIP has
 
 
 class TextTower(nn.Module):
@@ -39,11 +43,13 @@ class TextTower(nn.Module):
         self.project, self.project_image = model.text_projection, model.visual_projection
         self.width, self.features = self.words.embedding_dim, self.project.out_features
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Features of sentences, the last word of each of which is the end.
+    def forward(self, vectors: Tensor, last: Tensor | None = None) -> Tensor:
+        """Features of sentences.
 
         Args:
             vectors: Words, without their positions.  float [B, T, width]
+            last: Index of the end of each sentence, which only the words before it affect; None =
+                the last word.  int64 [B]
 
         Returns:
             float [B, features], not normalised
@@ -54,7 +60,8 @@ class TextTower(nn.Module):
         for block in self.blocks:
             out = block(tokens, mask[None, None].to(tokens.dtype))
             tokens = out[0] if isinstance(out, tuple) else out
-        return self.project(self.norm(tokens[:, -1]))
+        ends = tokens[:, -1] if last is None else tokens[torch.arange(len(tokens)), last]
+        return self.project(self.norm(ends))
 
 
 class Sentence(nn.Module):
@@ -101,14 +108,35 @@ def sentence_parts(tokenize: Callable[[str], list[int]], *texts: str) -> list[li
     return [start + inner[0], *inner[1:-1], inner[-1] + end]
 
 
-def small_tokenizer() -> Callable[[str], list[int]]:
-    """The tokenizer of `small_clip`: whole words, 0 = the start, 1 = the end of a text."""
-    index = {word: 2 + number for number, word in enumerate(SMALL_WORDS)}
+def words_of(texts: Iterable[str]) -> list[str]:
+    """The words of a tokenizer for some texts: `WORDS`, then all others, sorted.
+
+    Args:
+        texts: The training texts.
+    """
+    return [*WORDS, *sorted({word for text in texts for word in _split(text)} - set(WORDS))]
+
+
+def word_tokenizer(words: Sequence[str]) -> Callable[[str], list[int]]:
+    """A tokenizer of whole words, for a CLIP that is trained from scratch.
+
+    Args:
+        words: Of `words_of`.
+
+    Returns:
+        Text -> numbers of its words, from `START` to `END`, at most `LONGEST`.
+    """
+    index = {word: UNKNOWN + 1 + number for number, word in enumerate(words)}
 
     def tokenize(text: str) -> list[int]:
-        return [0, *(index[word] for word in text.lower().replace(".", " .").split()), 1]
+        found = [index.get(word, UNKNOWN) for word in _split(text)]
+        return [START, *found[: LONGEST - 2], END]
 
     return tokenize
+
+
+def _split(text: str) -> list[str]:
+    return re.findall(r"[\w+-]+|[.,]", text.lower())
 
 
 def contrastive(

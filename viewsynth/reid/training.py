@@ -57,7 +57,12 @@ class ReIDTask:
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """SGD with momentum, or AdamW."""
-        groups = methods.groups(model, self.settings.decay, self.settings.head_rate)
+        groups = methods.groups(
+            model,
+            self.settings.decay,
+            self.settings.head_rate,
+            self.settings.decay_tokens == "yes",
+        )
         if self.settings.optimizer == "adamw":
             return torch.optim.AdamW(groups, lr=self.settings.rate, fused=True)
         return torch.optim.SGD(groups, lr=self.settings.rate, momentum=MOMENTUM, fused=True)

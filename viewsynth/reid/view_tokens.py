@@ -22,7 +22,7 @@ from torch import Tensor
 from viewsynth.reid import losses
 
 if TYPE_CHECKING:
-    from viewsynth.reid.backbones import TokenBackbone
+    from viewsynth.reid.backbone_modules import TokenBackbone
     from viewsynth.reid.batches import Batch
     from viewsynth.reid.heads import BNNeck
 

@@ -60,30 +60,33 @@ HAIR_FAMILIES = {
 HEIGHTS = {True: (1.55, 1.68), False: (1.68, 1.82)}
 BULKS = {True: (19.0, 24.5), False: (21.3, 27.5)}
 
-ATTRIBUTES = (
-    "female",
-    *(f"age {name}" for name, _ in AGES),
-    *("short", "medium height", "tall"),
-    *("slim", "average build", "heavy"),
-    *(f"hair {name}" for name in ("hidden", "black", "brown", "blond", "red", "grey", "dyed")),
-    *("bald", "short hair", "long hair", "tied hair", "curly hair", "beard"),
-    *("glasses", "sunglasses"),
-    *HEADWEAR,
-    *TOPS,
-    *OUTERS,
-    "open outer",
-    *("sleeveless", "short sleeves", "long sleeves"),
-    *(f"upper {name}" for name in colours.FAMILIES),
-    *("upper striped", "upper checked", "upper floral or dots"),
-    *("upper camouflage", "upper two-tone"),
-    *("print in front", "print on the back"),
-    *BOTTOMS,
-    *(f"lower {name}" for name in colours.FAMILIES),
-    "lower short",
-    *SHOES,
-    *(f"feet {name}" for name in colours.FAMILIES),
-    *CARRIED,
-)
+# group -> names. A person has at most one of a group, but for the groups of `SEVERAL`.
+GROUPS = {
+    "sex": ("female",),
+    "age": tuple(name for name, _ in AGES),
+    "height": ("short", "medium", "tall"),
+    "build": ("slim", "average", "heavy"),
+    "hair colour": ("hidden", "black", "brown", "blond", "red", "grey", "dyed"),
+    "hair": ("bald", "short", "long", "tied", "curly"),
+    "beard": ("yes",),
+    "glasses": ("clear", "sunglasses"),
+    "headwear": HEADWEAR,
+    "top": TOPS,
+    "outer": OUTERS,
+    "front": ("open",),
+    "sleeves": ("none", "short", "long"),
+    "upper colour": colours.FAMILIES,
+    "upper pattern": ("striped", "checked", "floral or dots", "camouflage", "two-tone"),
+    "print": ("front", "back"),
+    "bottom": BOTTOMS,
+    "lower colour": colours.FAMILIES,
+    "lower": ("short",),
+    "shoes": SHOES,
+    "shoe colour": colours.FAMILIES,
+    "carried": CARRIED,
+}
+SEVERAL = ("upper colour", "lower colour", "print", "carried")
+ATTRIBUTES = tuple(f"{group}:{name}" for group, names in GROUPS.items() for name in names)
 
 
 def words(identity: Identity) -> list[str]:
@@ -149,51 +152,61 @@ def attributes(identity: Identity) -> np.ndarray:
         1 = yes, 0 = no.  uint8 [len(ATTRIBUTES)]
     """
     outfit, upper = identity.outfit, _outermost(identity)
-    yes = {"female"} if identity.female else set()
-    yes.add(next(f"age {name}" for name, end in AGES if identity.years < end))
-    yes.add(_grade(identity.stature, HEIGHTS[identity.female], ("short", "medium height", "tall")))
-    yes.add(_grade(identity.bulk, BULKS[identity.female], ("slim", "average build", "heavy")))
-    yes |= _hair_attributes(identity)
-    yes |= {garment.kind for garment in _visible(identity)}
-    if outfit.headwear:
-        yes.add(outfit.headwear.kind)
-    if outfit.outer and outfit.outer.open:
-        yes.add("open outer")
+    yes = {"sex:female"} if identity.female else set()
+    yes.add("age:" + next(name for name, end in AGES if identity.years < end))
     sleeve = max(g.sleeve for g in (outfit.top, outfit.outer) if g)
-    yes.add(_grade(sleeve, (0.15, 0.7), ("sleeveless", "short sleeves", "long sleeves")))
-    yes |= {f"upper {family}" for family in _families(upper)}
-    match PATTERNS.get(upper.fabric.kind):
-        case "floral" | "polka-dot":
-            yes.add("upper floral or dots")
-        case str(pattern):
-            yes.add(f"upper {pattern}")
-    if upper.fabric.kind in ("block", "raglan", "gradient"):
-        yes.add("upper two-tone")
-    yes |= {"print in front"} if upper.fabric.front and upper.open < 0.02 else set()
-    yes |= {"print on the back"} if upper.fabric.back else set()
-    lower = outfit.bottom or outfit.top
-    yes |= {f"lower {family}" for family in _families(lower)}
-    yes |= {"lower short"} if lower.length < 0.62 else set()
-    yes.add(f"feet {colours.family(outfit.shoes.fabric.colours[0])}")
+    for group, value, limits in (
+        ("height", identity.stature, HEIGHTS[identity.female]),
+        ("build", identity.bulk, BULKS[identity.female]),
+        ("sleeves", sleeve, (0.15, 0.7)),
+    ):
+        yes.add(f"{group}:{_grade(value, limits, GROUPS[group])}")
+    yes |= _hair_attributes(identity)
     if outfit.glasses:
-        yes.add("glasses" if outfit.glasses == "clear" else "sunglasses")
+        yes.add("glasses:clear" if outfit.glasses == "clear" else "glasses:sunglasses")
+    visible = {garment.kind for garment in _visible(identity)}
+    visible |= {outfit.headwear.kind} if outfit.headwear else set()
+    for group in ("headwear", "top", "outer", "bottom", "shoes", "carried"):
+        yes |= {f"{group}:{kind}" for kind in visible & set(GROUPS[group])}
+    if outfit.outer and outfit.outer.open:
+        yes.add("front:open")
+    lower = outfit.bottom or outfit.top
+    yes |= {f"upper colour:{family}" for family in _families(upper)}
+    yes |= {f"lower colour:{family}" for family in _families(lower)}
+    yes |= {"lower:short"} if lower.length < 0.62 else set()
+    yes.add(f"shoe colour:{colours.family(outfit.shoes.fabric.colours[0])}")
+    yes |= _pattern_attributes(upper)
     return np.array([name in yes for name in ATTRIBUTES], np.uint8)
 
 
+def _pattern_attributes(upper: Garment) -> set[str]:
+    yes = {"print:front"} if upper.fabric.front and upper.open < 0.02 else set()
+    yes |= {"print:back"} if upper.fabric.back else set()
+    if upper.fabric.kind in ("block", "raglan", "gradient"):
+        yes.add("upper pattern:two-tone")
+    match PATTERNS.get(upper.fabric.kind):
+        case "floral" | "polka-dot":
+            yes.add("upper pattern:floral or dots")
+        case str(pattern):
+            yes.add(f"upper pattern:{pattern}")
+    return yes
+
+
 def _hair_attributes(identity: Identity) -> set[str]:
-    yes = {"beard"} if identity.hair.beard >= 0.5 else set()
+    yes = {"beard:yes"} if identity.hair.beard >= 0.5 else set()
     if _bald(identity):
-        return yes | {"bald"}
+        return yes | {"hair:bald"}
     if not _hair(identity):
-        return yes | {"hair hidden"}
+        return yes | {"hair colour:hidden"}
     style = {
-        "long": "long hair",
-        "ponytail": "tied hair",
-        "bun": "tied hair",
-        "curly": "curly hair",
-        "afro": "curly hair",
-    }.get(identity.hair.kind, "short hair")
-    return yes | {style, f"hair {HAIR_FAMILIES[colours.hair_name(identity.hair.colour)]}"}
+        "long": "long",
+        "ponytail": "tied",
+        "bun": "tied",
+        "curly": "curly",
+        "afro": "curly",
+    }.get(identity.hair.kind, "short")
+    colour = HAIR_FAMILIES[colours.hair_name(identity.hair.colour)]
+    return yes | {f"hair:{style}", f"hair colour:{colour}"}
 
 
 def _grade(value: float, limits: tuple[float, float], names: tuple[str, str, str]) -> str:

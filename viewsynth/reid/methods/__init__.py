@@ -4,10 +4,13 @@
 `--model.method NAME` uses `viewsynth/reid/methods/NAME.py`; there is no registry. A file defines
 
     NEEDS = ()    # any of "views" (training images of several views), "attributes" (of people),
-                  # which `build` then takes the names of, and "text" (a backbone with a text side)
+                  # which `build` then takes the names of, "descriptions" (captions or attributes),
+                  # and "text" (a backbone with a text side)
     TOLD = ""     # what `features` must be told of each image: "view", "" (nothing)
     KNOWN = ""    # how much of the published method is known: one of `KNOWN` below
+    USES = ()     # likewise, what it uses if it is there, e.g. "attributes"; may be left out
     STAGES = ()   # only of a method that trains in several, see `Stage`
+    IDENTITIES = True  # False: it learns without them, and every image is a class of its own
     PUBLISHED = {}  # data set -> protocol -> Rank-1 and mAP, per cent, as published
     def build(backbone, classes, smoothing, views) -> Method
 
@@ -23,7 +26,7 @@ Rules for a method:
 - Keep state that changes in training (memory banks) in buffers, which checkpoints include. A method
   with functions `bank_features(images)` and `rebuild(features, labels, views, weights)` is given
   the features of all training images at the start of every epoch, see reid.banks.
-- Add fields to `Batch` for data that it lacks, e.g. tracklets or texts.
+- Add fields to `Batch` for data that it lacks, e.g. tracklets or the geometry of the camera.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ if TYPE_CHECKING:  # torch takes a second to import, which `names` and `needs` d
     from torch import Tensor, nn
 
     from viewsynth.records import Sample
-    from viewsynth.reid.backbones import Backbone
+    from viewsynth.reid.backbone_modules import Backbone
     from viewsynth.reid.batches import Batch
 
 # What an implementation follows, from the most to the least. Of an abstract or a title, it is our
@@ -122,6 +125,25 @@ def needs(name: str) -> tuple[str, ...]:
         ValueError: If there is no such method.
     """
     return _module(name).NEEDS
+
+
+def wants(name: str, what: str) -> bool:
+    """Whether a method needs something of its training data, or uses it if it is there.
+
+    Args:
+        name: One of `names()`.
+        what: e.g. "attributes".
+    """
+    return what in needs(name) or what in getattr(_module(name), "USES", ())
+
+
+def identities(name: str) -> bool:
+    """`IDENTITIES` of a method.
+
+    Args:
+        name: One of `names()`.
+    """
+    return getattr(_module(name), "IDENTITIES", True)
 
 
 def told(name: str) -> str:
@@ -256,7 +278,9 @@ def view_numbers(names: Sequence[str], samples: Sequence[Sample]) -> Tensor:
     return torch.tensor([names.index(value) for value in found])
 
 
-def groups(model: nn.Module, decay: float, head_rate: float | None = None) -> list[dict]:
+def groups(
+    model: nn.Module, decay: float, head_rate: float | None = None, decay_tokens: bool = False
+) -> list[dict]:
     """Parameter groups for an optimizer: with and without weight decay.
 
     One-dimensional parameters (biases, normalisations, scales), position embeddings and learned
@@ -267,11 +291,13 @@ def groups(model: nn.Module, decay: float, head_rate: float | None = None) -> li
         decay: Weight decay of the other parameters.
         head_rate: Learning rate of all parameters outside `model.backbone`, which then are groups
             of their own, after the others, with it as "rate"; None = no such groups.
+        decay_tokens: Whether position embeddings and learned tokens get weight decay.
     """
     parts: tuple[list, ...] = [], [], [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            free = parameter.ndim < 2 or name.endswith((*NO_DECAY, "position_embedding.weight"))
+            token = name.endswith((*NO_DECAY, "position_embedding.weight"))
+            free = parameter.ndim < 2 or (token and not decay_tokens)
             head = head_rate is not None and not name.startswith("backbone.")
             parts[2 * head + free].append(parameter)
     own = {"rate": head_rate}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viewsynth.reid.backbones import Backbone, UnfitError
+from viewsynth.reid.backbone_modules import Backbone, UnfitError
 from viewsynth.reid.heads import BNNeck, identity_losses
 
 if TYPE_CHECKING:

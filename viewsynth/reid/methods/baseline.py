@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from viewsynth.reid.backbones import Backbone
+from viewsynth.reid.backbone_modules import Backbone
 from viewsynth.reid.heads import BNNeck, identity_losses
 
 if TYPE_CHECKING:

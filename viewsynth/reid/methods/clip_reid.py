@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from viewsynth.reid import losses
-from viewsynth.reid.backbones import Backbone, TokenBackbone
+from viewsynth.reid.backbone_modules import Backbone, TokenBackbone
 from viewsynth.reid.heads import BNNeck, identity_losses
 from viewsynth.reid.methods import Stage
 from viewsynth.reid.text_tower import Sentence, contrastive, sentence_parts

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from viewsynth.reid import losses
-from viewsynth.reid.backbones import Backbone
+from viewsynth.reid.backbone_modules import Backbone
 from viewsynth.reid.methods import clip_reid
 from viewsynth.reid.text_tower import sentence_parts
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from viewsynth.reid import view_tokens
-from viewsynth.reid.backbones import Backbone, TokenBackbone, UnfitError, require_tokens
+from viewsynth.reid.backbone_modules import Backbone, TokenBackbone, UnfitError, require_tokens
 from viewsynth.reid.methods import vdt
 from viewsynth.reid.prompts import Attention
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viewsynth.reid.backbones import Backbone
+from viewsynth.reid.backbone_modules import Backbone
 from viewsynth.reid.heads import BNNeck, identity_losses
 
 if TYPE_CHECKING:

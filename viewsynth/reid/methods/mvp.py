@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from viewsynth.reid import losses
-from viewsynth.reid.backbones import Backbone, TokenBackbone
+from viewsynth.reid.backbone_modules import Backbone, TokenBackbone
 from viewsynth.reid.methods import Stage, clip_reid
 from viewsynth.reid.text_tower import contrastive, sentence_parts
 

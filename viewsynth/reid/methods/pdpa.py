@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from viewsynth.reid import losses
-from viewsynth.reid.backbones import Backbone, TokenBackbone
+from viewsynth.reid.backbone_modules import Backbone, TokenBackbone
 from viewsynth.reid.methods import clip_reid
 from viewsynth.reid.text_tower import sentence_parts
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from viewsynth.reid import losses
-from viewsynth.reid.backbones import Backbone, TokenBackbone, UnfitError, require_tokens
+from viewsynth.reid.backbone_modules import Backbone, TokenBackbone, UnfitError, require_tokens
 from viewsynth.reid.heads import BNNeck, identity_losses
 
 if TYPE_CHECKING:

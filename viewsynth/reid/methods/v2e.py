@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from viewsynth.reid.attribute_head import attribute_loss
-from viewsynth.reid.backbones import Backbone
+from viewsynth.reid.backbone_modules import Backbone
 from viewsynth.reid.heads import BNNeck, identity_losses
 from viewsynth.reid.methods import explain
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from viewsynth.reid import losses
-from viewsynth.reid.backbones import Backbone
+from viewsynth.reid.backbone_modules import Backbone
 from viewsynth.reid.heads import BNNeck, identity_losses
 
 if TYPE_CHECKING:

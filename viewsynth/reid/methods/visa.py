@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from viewsynth.reid import view_tokens
-from viewsynth.reid.backbones import Backbone, TokenBackbone, require_tokens
+from viewsynth.reid.backbone_modules import Backbone, TokenBackbone, require_tokens
 from viewsynth.reid.heads import BNNeck, identity_losses
 from viewsynth.reid.prompts import Attention, PromptBlock, mlp
 
