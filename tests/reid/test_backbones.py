@@ -250,3 +250,28 @@ def test_the_small_vit_has_a_convolutional_stem():
     again.load_state_dict(body.state_dict())
     images = random_images((128, 64))
     torch.testing.assert_close(again.eval()(images), body.eval()(images))
+
+
+@pytest.mark.parametrize("name", ["vit", "clip"])
+def test_overlapping_patches(saved, name):
+    """With patches at multiples of 12 pixels: equal to a convolution with that stride."""
+    backbone = backbones.load(str(saved / name), (64, 40), stride=12)
+    assert backbone.grid == (5, 3) and backbone.places.shape[1] == 16
+    pixels = backbone.normalise(random_images((64, 40)))
+    weights, bias = backbone.patches.weight, backbone.patches.bias
+    cut = pixels[:, :, 24:40, 12:28]  # the patch in row 2 and column 1
+    expected = torch.einsum("bchw,dchw->bd", cut, weights) + (0 if bias is None else bias)
+    torch.testing.assert_close(backbone.patches(pixels)[:, :, 2, 1], expected, rtol=1e-3, atol=1e-4)
+    again = backbones.rebuild(backbone.config, (64, 40), backbone.mean, backbone.std)
+    again.load_state_dict(backbone.state_dict())
+    images = random_images((64, 40))
+    torch.testing.assert_close(again.eval()(images), backbone.eval()(images))
+    assert backbones.load(str(saved / name), (64, 40)).grid == (4, 2)
+
+
+def test_patches_that_cannot_overlap(saved):
+    for name, stride in (("vit", 17), ("resnet", 8)):
+        with pytest.raises(ValueError, match=f"model.stride must be from 1 .* got {stride}"):
+            backbones.load(str(saved / name), SIZE, stride=stride)
+    with pytest.raises(ValueError, match="the patches of small_vit cannot overlap"):
+        backbones.load("small_vit", SIZE, stride=8)

@@ -85,6 +85,15 @@ def test_a_row_depends_on_its_image_only(saved, name):
     assert (rows[0] - rows[1]).abs().max() > 1e-3  # features do depend on the image
 
 
+def test_features_with_the_mirror_image(saved):
+    images = random_images()
+    plain = encoders.load(str(saved / "vit"), SIZE)
+    both = encoders.load(str(saved / "vit"), SIZE, flip=True)
+    expected = plain.encode(images) + plain.encode(images.flip(2))
+    torch.testing.assert_close(both.encode(images), expected)
+    assert both.fingerprint != plain.fingerprint
+
+
 def test_equal_to_transformers(saved):
     model = ViTModel.from_pretrained(saved / "vit").eval()
     images = random_images()

@@ -12,9 +12,20 @@ import torch
 from torch.nn import functional
 from transformers import CLIPModel
 
-from viewsynth.reid import backbones, methods
+from viewsynth.reid import backbones, methods, saved
 from viewsynth.reid.methods import cvaf, mvp, pdpa
-from viewsynth.reid.text_tower import WORDS, Sentence, contrastive, sentence_parts, word_tokenizer
+from viewsynth.reid.text_tower import (
+    END,
+    LONGEST,
+    START,
+    UNKNOWN,
+    WORDS,
+    Sentence,
+    contrastive,
+    sentence_parts,
+    word_tokenizer,
+    words_of,
+)
 
 SIZE = (64, 32)
 
@@ -134,3 +145,32 @@ def test_prototypes_of_pdpa_against_a_loop():
     ]
     found = pdpa.pulled(features, model.prototypes, given)
     assert found.item() == pytest.approx(sum(terms) / 2, rel=1e-4)
+
+
+def test_words_of_training_texts(tmp_path):
+    words = words_of(["A man wears a T-shirt, 2 bags.", "", "upper colour red"])
+    assert words[: len(WORDS)] == list(WORDS)
+    assert words[len(WORDS) :] == sorted(
+        ["man", "wears", "t-shirt", ",", "2", "bags", "upper"] + ["colour", "red"]
+    )
+    tokenize = word_tokenizer(words)
+    numbers = tokenize("a RED t-shirt, unheard")
+    assert [words[n - 3] for n in numbers[1:-2]] == ["a", "red", "t-shirt", ","]
+    assert (numbers[0], numbers[-2], numbers[-1]) == (START, UNKNOWN, END)
+    assert len(tokenize("red " * 100)) == LONGEST and tokenize("red " * 100)[-1] == END
+    backbone = backbones.load("small_clip", SIZE, text=True, words=words)
+    model = methods.build("clip_reid", backbone, 3)
+    saved.save(model, tmp_path, {})
+    again, _ = saved.load(tmp_path)  # the words are saved with the model
+    assert again.backbone.tokenize("a red man") == tokenize("a red man")
+
+
+def test_padded_sentences_are_those_alone(clip):
+    backbone = backbones.load(str(clip), SIZE, text=True)
+    words = torch.randn(3, 9, 32)
+    last = torch.tensor([8, 3, 5])
+    with torch.no_grad():
+        found = backbone.text(words, last)
+        for n, end in enumerate(last.tolist()):
+            alone = backbone.text(words[n : n + 1, : end + 1])[0]
+            torch.testing.assert_close(found[n], alone, rtol=1e-4, atol=1e-5)

@@ -2,7 +2,7 @@
 """Metrics on arrays; no metric reads a file.
 
 - `images` and `colours`: similarity of two images.
-- `distances`, optionally `reranking`, then `ranking`: retrieval by features.
+- `distances`, optionally `expansion` or `reranking`, then `ranking`: retrieval by features.
 - `kernel_distance`: distance between two sets of images (KID).
 - `intervals`: confidence interval of a mean.
 
@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "colours": ["delta_e", "lab"],
         "distances": ["BLOCK", "blocks", "cosine_distances", "normalise"],
+        "expansion": ["expand"],
         "images": ["BEST_PSNR", "WINDOW", "iou", "psnr", "ssim", "ssim_map"],
         "intervals": ["difference", "interval"],
         "kernel_distance": ["kid", "kid_difference", "kid_floor"],
