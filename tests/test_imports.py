@@ -73,6 +73,7 @@ COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("[a-z]*.py")
         ("import viewsynth", "numpy torch PIL tyro"),
         ("from viewsynth import cli; cli.overview()", "numpy torch PIL tyro"),
         ("from viewsynth import config; from viewsynth.runtime import files", "numpy torch PIL"),
+        ("import viewsynth.reid.attributes", HEAVY),  # `viewsynth data` uses it
         *((f"import viewsynth.commands.{name}", HEAVY) for name in COMMANDS),
         *((f"import {package}", HEAVY) for package in PACKAGES),
     ],

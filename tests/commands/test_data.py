@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import releases
 from PIL import Image
 from tiny_videos import video
 
@@ -98,6 +99,19 @@ def test_small_images_are_no_fault(tmp_path, capsys):
         Image.new("RGB", (9, 21), "red").save(tmp_path / "in" / pid / "1.png")
     status, out, _ = look(capsys, "folder", tmp_path / "in")
     assert status == 0 and "no protocol" in out and "rejects" not in out
+
+
+def test_attributes_that_are_the_same_for_nearly_all_people_are_a_warning(release, capsys):
+    root = release("ag_reid_challenge")
+    _, out, _ = look(capsys, "ag_reid_challenge", root)
+    assert "attributes are the same" not in out
+    pids = {s.pid.rpartition("/")[2] for s in data.load("ag_reid_challenge", root).samples}
+    rows = {pid: [2, 1, 1, *releases.row_of(n)[3:]] for n, pid in enumerate(sorted(pids))}
+    releases.put_attributes(root / "qut_attribute_v8.mat", rows)
+    _, out, _ = look(capsys, "ag_reid_challenge", root)
+    (line,) = (line for line in out.splitlines() if "attributes are the same" in line)
+    assert line.startswith("warning: 1 of ") and line.endswith(": gender:a")
+    assert "nearly all of 5 people" in line
 
 
 def test_wrong_roots_give_one_line(release, tmp_path, capsys):

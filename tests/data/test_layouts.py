@@ -136,7 +136,7 @@ def test_ag_reid_v1(release):
     assert air.pid == ground.pid == "ag_reid_v1/P0002T0404A1"
     assert (air.camid, air.platform, air.view, air.session) == ("0", "drone", "aerial", "0404")
     assert (ground.camid, ground.platform, ground.view) == ("3", "cctv", "ground")
-    assert air.attributes == ("altitude_level:1",) and not ground.attributes
+    assert not air.attributes and not ground.attributes  # the altitude level is in the pid
     assert air.altitude is None  # the metres are not published
     gallery = dataset.protocols["A->G"].gallery
     assert {s.name.partition("/")[0] for s in gallery} == {"bounding_box_test_all_c3"}

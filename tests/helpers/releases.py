@@ -15,8 +15,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+from scipy.io import savemat
 
-from viewsynth.data import ag_reid_v2, g2aps_reid, lagper
+from viewsynth.data import (
+    ag_reid_challenge,
+    ag_reid_v2,
+    cp2108,
+    g2aps_reid,
+    lagper,
+    qut_attributes,
+)
 from viewsynth.records import Dataset
 from viewsynth.runtime.images import jpeg
 
@@ -93,6 +101,81 @@ def _ag_reid_v2(root: Path) -> None:
         LISTS["ag_reid_v2"], ((0, 3), (0, 2), (3, 0), (2, 0)), strict=True
     ):
         put_list(inner.parent, file, *rows["query", asked], *rows["gallery", searched])
+
+
+def _ag_reid_challenge(root: Path) -> None:
+    train = ("P0001T04041A0", "P0001T04040A0")
+    test = ("P0101T04041A1", "P0102T04041A2")
+    for pid in train:
+        put(root, *(f"bounding_box_train/{pid}C{camera}F1.jpg" for camera in (0, 2, 3)))
+    for folder, asked, searched in (
+        ("exp3_aerial_to_ground", (0,), (2, 3)),
+        ("exp6_ground_to_aerial", (2, 3), (0,)),
+    ):
+        for pid in test:
+            put(root, *(f"{folder}/query/{pid}C{camera}F5.jpg" for camera in asked))
+            put(root, *(f"{folder}/bounding_box_test/{pid}C{camera}F7.jpg" for camera in searched))
+        put(root, f"gallery_add_on/{folder}/P0201T04041A1C{searched[0]}F9.jpg")
+    attributes = {pid: row_of(n) for n, pid in enumerate((*train, *test, "P0201T04041A1"))}
+    put_attributes(root / ag_reid_challenge.ATTRIBUTES, attributes)
+
+
+def row_of(seed: int) -> list[int]:
+    """88 values of an attribute file, one 2 (yes) in each group."""
+    groups = [count for _, count in qut_attributes.GROUPS.values()]
+    return [2 if n == seed % count else 1 for count in groups for n in range(count)]
+
+
+def fields() -> list[str]:
+    """Names of the columns as the file of AG-ReID has them: their group, and more."""
+    groups = qut_attributes.GROUPS.items()
+    return [f"{key}{'abcdefghijklm'[n]}" for key, (_, count) in groups for n in range(count)]
+
+
+def put_attributes(path: Path, rows: dict[str, list[int]]) -> None:
+    """Create an attribute file of AG-ReID: half of the identities in train, half in test."""
+    parts = {}
+    for number, split in enumerate(qut_attributes.SPLITS):
+        some = dict(list(rows.items())[number::2])
+        columns = dict(zip(fields(), zip(*some.values(), strict=True), strict=True))
+        parts[split] = columns | {"image_index": [index_of(pid) for pid in some]}
+    savemat(path, {"qut_attribute": parts})
+
+
+def index_of(pid: str) -> int:
+    """An identity as the attribute files write it."""
+    return int("".join(letter for letter in pid if letter.isdigit()))
+
+
+def _cp2108(root: Path) -> None:
+    rows: dict[str, list[str]] = {}
+    for split, places in {
+        "train": [(1, 3), (1, 25), (2, 4), (2, 39)],
+        "query": [(11, 1), (11, 23), (12, 22), (12, 24)],
+        "gallery": [(11, 2), (11, 30), (12, 5), (12, 31), (13, 6)],
+    }.items():
+        for index, (pid, camera) in enumerate(places):
+            name = f"{pid:04d}_{camera}_{index % 2}_5_{index:06d}.jpg"
+            put(root, f"{cp2108.IMAGES}/{name}")
+            rows.setdefault(split, []).append(name)
+    put(root, f"{cp2108.IMAGES}/-1_7_0_5_000001.jpg", f"{cp2108.IMAGES}/0099_7_0_5_000001.jpg")
+    (root / "split_v100").mkdir()
+    for split, file in cp2108.LISTS.items():
+        put_list(root, file, *rows[split])
+    traits = {"Upper Color": "Black", "View": "ground"}
+    (root / cp2108.TRAITS).write_text(
+        json.dumps({"0001_0_0": traits, "0001_1_0": {"Upper Color": "blue"}, "2_1_1": ["hat"]})
+    )
+    (root / cp2108.CAPTIONS).write_text(json.dumps({"0001_0_0": "A man.", "0001_1_1": "Seen."}))
+
+
+def vehicles_release(root: Path) -> None:
+    """AGID or CVPair in the layout of `viewsynth.data.vehicles`."""
+    for split, numbers in {"train": (1, 2), "query": (3, 4), "gallery": (3, 4, 5)}.items():
+        for number in numbers:
+            shift = split == "query"  # its cameras differ from those of the gallery
+            put(root, f"{split}/aerial/v{number:04d}_c{1 + shift}_000001.jpg")
+            put(root, f"{split}/ground/v{number:04d}_c{3 + shift}_000001.jpg")
 
 
 def lagper_release(root: Path, missing: int = 10) -> None:
@@ -203,9 +286,13 @@ def _below(root: Path, folder: str) -> list[str]:
 
 
 WRITERS = {
+    "ag_reid_challenge": _ag_reid_challenge,
     "ag_reid_v1": _ag_reid_v1,
     "ag_reid_v2": _ag_reid_v2,
+    "agid": vehicles_release,
     "cargo": _cargo,
+    "cp2108": _cp2108,
+    "cvpair": vehicles_release,
     "folder": _folder,
     "g2aps_reid": _g2aps_reid,
     "lagper": lagper_release,
@@ -213,9 +300,13 @@ WRITERS = {
     "world": _world,
 }
 IMAGES = {
+    "ag_reid_challenge": 20,
     "ag_reid_v1": 18,
     "ag_reid_v2": 22,
+    "agid": 14,
     "cargo": 18,
+    "cp2108": 13,
+    "cvpair": 14,
     "folder": 4,
     "g2aps_reid": 14,
     "lagper": 22,

@@ -157,9 +157,26 @@ def describe(dataset: Dataset) -> dict:
             {"what": p.what, "published": p.count, "found": found, "source": p.source}
             for p, found in data.differences(dataset)
         ],
-        "warnings": dataset.warnings,
+        "warnings": [*dataset.warnings, *_constant_attributes(dataset.samples)],
         "rejects": dict(rejects),
     }
+
+
+def _constant_attributes(samples: list[Sample]) -> list[str]:
+    """A warning, as a list, if attributes tell no people apart; else empty."""
+    from viewsynth.reid import attributes
+
+    people = {(s.pid, s.outfit, s.attributes): s for s in samples if s.attributes}
+    try:
+        names, values = attributes.table(list(people.values()))
+    except ValueError as error:
+        return [str(error)]
+    if not (constant := attributes.nearly_constant(names, values)):
+        return []
+    return [
+        f"{len(constant)} of {len(names)} attributes are the same for nearly all of {len(values)} "
+        f"people, so that nothing can be learnt from them: {', '.join(constant)}"
+    ]
 
 
 def _sorted(counts: Counter) -> dict[str, int]:

@@ -9,9 +9,11 @@ day, half of the day), altitude level, camera (0 drone, 3 CCTV), frame.
 Person numbers restart in other sessions, so P, T and A together form an identity. The authors write
 it as the integer int(P || T || A). Here it is the string `ag_reid_v1/P0001T04041A0`, which keeps
 every digit, so that two identities never collide (releases have a T of four and of five digits).
-Each identity therefore has one outfit. Altitude levels are 0 low, 1 medium, 2 high (15 to 45 m
-overall; the metres of each level are not published); drone images have the attribute
-"altitude_level:0" and so on.
+Each identity therefore has one outfit. Its part A is the altitude level: 0 low, 1 medium, 2 high
+(15 to 45 m overall; the metres of each level are not published).
+
+Attributes come from `ATTRIBUTES`, see `qut_attributes`, if that file lies in the root or one folder
+above it.
 
 The query and the gallery of a direction have different cameras, so the camera rule removes nothing.
 """
@@ -21,7 +23,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from viewsynth.data import layout
+from viewsynth.data import layout, qut_attributes
 from viewsynth.records import Dataset, Protocol, Published
 
 FOLDERS = {  # folder: split, its only camera (None = several)
@@ -32,9 +34,10 @@ FOLDERS = {  # folder: split, its only camera (None = several)
     "bounding_box_test_all_c3": ("gallery", 3),
 }
 PARTS = tuple(FOLDERS)
+ATTRIBUTES = "qut_attribute_v4_88_attributes.mat"
 EXAMPLE = "P0001T04041A0C3F31.jpg"
 NAME = re.compile(r"P(\d+)T(\d+)A(\d+)C(\d+)F(\d+)\.", re.ASCII)
-PLATEXAMPLE = {0: ("drone", "aerial"), 2: ("wearable", "ground"), 3: ("cctv", "ground")}
+PLATFORM = {0: ("drone", "aerial"), 2: ("wearable", "ground"), 3: ("cctv", "ground")}
 AUTHOR = "author, issue 4 of huynguyen792/AG-ReID"
 # The paper prints 1,701 queries A->G and 3,331 gallery images; neither fits the author's sums,
 # 2,033 = 1,071 + 962 and 10,429 = 3,225 + 7,204. The paper's 21,983 images are those of training
@@ -66,8 +69,9 @@ def load(root: str | Path) -> Dataset:
         layout.LayoutError: if `root` does not hold this data set.
     """
     root = layout.find_root(root, PARTS)
-    tree = layout.scan(root, PARTS)
-    samples = layout.samples(tree, _parse, EXAMPLE)
+    table, warnings = layout.beside(root, ATTRIBUTES), []
+    tree = layout.scan(root, PARTS, [table])
+    samples = qut_attributes.add(layout.samples(tree, _parse, EXAMPLE), table, warnings)
     protocols = {}
     for name, query_view, gallery_view in (
         ("A->G", "aerial", "ground"),
@@ -83,6 +87,7 @@ def load(root: str | Path) -> Dataset:
         samples=samples,
         protocols=protocols,
         rejects=tree.rejects,
+        warnings=warnings,
         published=PUBLISHED,
         fingerprint=layout.fingerprint(tree.sizes),
     )
@@ -113,17 +118,16 @@ def parse_name(file: str, dataset: str, cameras: tuple[int, ...]) -> tuple[dict,
     person, time, level, camera, _ = layout.match_name(NAME, file, EXAMPLE).groups()
     number = int(camera)
     if number not in cameras:
-        known = ", ".join(f"{c} ({PLATEXAMPLE[c][0]})" for c in cameras)
+        known = ", ".join(f"{c} ({PLATFORM[c][0]})" for c in cameras)
         raise layout.FileNameError(
             f"camera {number} is none of {known}; the first archive of v1 had images of camera 2, "
             "the authors' current archive does not"
         )
-    platform, view = PLATEXAMPLE[number]
+    platform, view = PLATFORM[number]
     return {
         "pid": f"{dataset}/P{person}T{time}A{level}",
         "camid": str(number),
         "session": time,
         "platform": platform,
         "view": view,
-        "attributes": (f"altitude_level:{int(level)}",) if view == "aerial" else (),
     }, number

@@ -3,8 +3,9 @@
 
 Source: Nguyen et al., AG-ReID.v2, TIFS 2024 (arXiv 2401.02634). Layout:
 `{train_all,query,gallery}/<P..T..A..>/P0001T04041A0C3F31.jpg`, with names and identities as in
-`ag_reid_v1`. Cameras: 0 drone, 2 wearable, 3 CCTV. The protocol lists of `LISTS` lie next to these
-folders or, as in the archive, one folder above them.
+`ag_reid_v1`. Cameras: 0 drone, 2 wearable, 3 CCTV. The protocol lists of `LISTS` and the
+attributes, `ATTRIBUTES` (see `qut_attributes`), lie next to these folders or, as in the archive,
+one folder above them.
 
 The query and the gallery of a direction have different cameras, so the camera rule removes nothing.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from viewsynth.data import ag_reid_v1, layout
+from viewsynth.data import ag_reid_v1, layout, qut_attributes
 from viewsynth.records import Dataset, Published
 
 SPLITS = {"train_all": "train", "query": "query", "gallery": "gallery"}
@@ -25,6 +26,7 @@ LISTS = {
     "C->A": "exp4_cctv_to_aerial.txt",
     "W->A": "exp5_wearable_to_aerial.txt",
 }
+ATTRIBUTES = "qut_attribute_v8.mat"
 PAPER, DISK = "paper", "users' counts of the archive (sum as in the paper)"
 ISSUE = "issue {} of huynguyen792/AG-ReID.v2"
 PUBLISHED = (
@@ -56,9 +58,10 @@ def load(root: str | Path) -> Dataset:
         layout.LayoutError: if `root` does not hold this data set.
     """
     root = layout.find_root(root, PARTS)
-    lists = {name: _find_list(root, file) for name, file in LISTS.items()}
-    tree, warnings = layout.scan(root, PARTS, lists.values()), []
-    samples = layout.samples(tree, _parse, EXAMPLE)
+    lists = {name: layout.beside(root, file) for name, file in LISTS.items()}
+    table, warnings = layout.beside(root, ATTRIBUTES), []
+    tree = layout.scan(root, PARTS, [*lists.values(), table])
+    samples = qut_attributes.add(layout.samples(tree, _parse, EXAMPLE), table, warnings)
     return Dataset(
         name="ag_reid_v2",
         root=root,
@@ -69,11 +72,6 @@ def load(root: str | Path) -> Dataset:
         published=PUBLISHED,
         fingerprint=layout.fingerprint(tree.sizes),
     )
-
-
-def _find_list(root: Path, file: str) -> Path:
-    above = root.parent / file
-    return above if above.is_file() and not (root / file).is_file() else root / file
 
 
 def _parse(name: str, file: str) -> dict:

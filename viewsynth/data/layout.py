@@ -120,8 +120,7 @@ def looks_like(root: str | Path, parts: tuple[str, ...], name: re.Pattern, depth
         root = find_root(root, parts, depth)
     except ValueError:
         return False
-    files = (file for _, _, files in os.walk(root) for file in files)
-    images = (file for file in files if file.lower().endswith(EXTENSIONS))
+    images = (f for _, _, files in os.walk(root) for f in files if f.lower().endswith(EXTENSIONS))
     return any(name.match(file) for file in itertools.islice(images, LOOK))
 
 
@@ -133,7 +132,7 @@ def scan(root: Path, folders: Iterable[str], lists: Iterable[Path] = ()) -> Tree
     Args:
         root: Folder of the data set.
         folders: Names of folders in `root`; missing ones are ignored.
-        lists: Protocol lists, which become part of the fingerprint.
+        lists: Protocol lists and tables, which become part of the fingerprint.
     """
     tree, skipped = Tree(root), Counter()
     for folder in folders:
@@ -178,6 +177,11 @@ def _walk(tree: Tree, folder: Path, name: str, skipped: Counter) -> None:
                 tree.files.append(own)
             else:
                 tree.rejects.append(bad(own, "the file is empty (0 bytes)"))
+
+
+def beside(root: Path, file: str) -> Path:
+    """A file of the root or, if it is only there, as in some archives, of the folder above it."""
+    return next((p for p in (root / file, root.parent / file) if p.is_file()), root / file)
 
 
 def fingerprint(sizes: Iterable[tuple[str, int]]) -> str:

@@ -23,7 +23,8 @@ from viewsynth.records import Dataset, Published
 # Modules of this folder that are not data sets.
 HELPERS = {
     *("cells", "columns", "formats", "forms", "frames", "images"),
-    *("layout", "listing", "loading", "profiles", "reading", "table"),
+    *("layout", "listing", "loading", "profiles", "qut_attributes", "reading", "table"),
+    "vehicles",
 }
 
 logger = logging.getLogger("viewsynth.data")
@@ -153,10 +154,11 @@ def counts(dataset: Dataset) -> dict[str, int]:
         dataset: The data set.
 
     Returns:
-        Counts by name, e.g. "train images", "query identities", "test identities" (of all
-        protocols), "A->G query", "A->G gallery", "A->G valid queries".
+        Counts by name, e.g. "train images", "identities", "query identities", "test
+        identities" (of all protocols), "A->G query", "A->G gallery", "A->G valid queries".
     """
     found: dict[str, int] = {"images": len(dataset.samples)}
+    found["identities"] = len({sample.pid for sample in dataset.samples})
     groups: dict[str, list] = {}
     for sample in dataset.samples:
         groups.setdefault(sample.split, []).append(sample)
