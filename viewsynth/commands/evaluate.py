@@ -6,10 +6,11 @@
     viewsynth evaluate ... --protocols "A->G" "A<->G" --rerank
 
 The quotes are needed: the shell takes an unquoted > for a redirection. Protocols without a valid
-query are reported and left out. The formats of a features file are described in
-viewsynth/evaluate/feature_files.py. The output folder gets `table.md` (printed as well),
-`results.json`, `leaderboard.csv`, `rejects.jsonl`, `config.yaml`, the features, and
-`queries.jsonl`, one row per protocol, re-ranking and query (see `scoring.queries`), which
+query are reported and left out; if the test images of the AG-ReID challenge tell no identities,
+features are computed all the same, for `viewsynth export submission`. The formats of a features
+file are described in viewsynth/evaluate/feature_files.py. The output folder gets `table.md`
+(printed as well), `results.json`, `leaderboard.csv`, `rejects.jsonl`, `config.yaml`, the features,
+and `queries.jsonl`, one row per protocol, re-ranking and query (see `scoring.queries`), which
 `viewsynth compare` reads. Run the same command again to continue after a stop: finished features
 are kept.
 """
@@ -40,11 +41,14 @@ if TYPE_CHECKING:
 BROKEN = 0.01  # largest share of unreadable images in a run that succeeds
 OURS = {
     *("features", "features.safetensors", "table.md", "results.json", "queries.jsonl"),
-    *("leaderboard.csv", "rejects.jsonl", "config.yaml", ".gitkeep"),
+    *("leaderboard.csv", "rejects.jsonl", "config.yaml", "export", ".gitkeep"),
 }
 WORLD = (
     "The data set is our own rendered world: these numbers compare methods on it, and say nothing "
     "of real pictures."
+)
+UNLABELLED = (
+    "no query has a known match, so there are no scores; next: viewsynth export submission OUTPUT"
 )
 
 
@@ -133,7 +137,10 @@ def run(config: Config) -> int:
         logging.getLogger("viewsynth").setLevel(logging.ERROR)  # each warning once
     dataset = data.load(config.data.name, config.data.root, config.data)
     trained_on = protocols.training_identities(config.trained_on, dataset.name)
-    chosen, notes = protocols.select(dataset, config.protocols, config.camera_rule, trained_on)
+    if hidden := protocols.unlabelled(dataset, config.protocols):
+        chosen, notes = hidden, [UNLABELLED]
+    else:
+        chosen, notes = protocols.select(dataset, config.protocols, config.camera_rule, trained_on)
     if first:
         _print_notes(dataset.name, notes)
     with accelerator.main_process_first():
@@ -147,7 +154,10 @@ def run(config: Config) -> int:
         every = [*dataset.rejects, *rejects]
         write(config.folder / "rejects.jsonl", to_jsonl([to_json(reject) for reject in every]))
     failed = len(rejects) > BROKEN * count
-    if not failed:
+    if hidden and not failed:
+        if first:
+            write(config.folder / "config.yaml", dump(config).encode())
+    elif not failed:
         kept, more = _left(dataset, chosen, have, trained_on)
         found, order = _features(config, dataset, kept)
         results, queries = _rank(config, dataset, chosen, kept, found, order, accelerator)

@@ -2,6 +2,7 @@
 """Export a run: 3D bodies, contact sheets, or its images in the layout of another data set.
 
 viewsynth export body|sheet|market|cargo|webdataset outputs/demo [--output DIR or URL]
+viewsynth export submission outputs/evaluate [--output DIR or URL]
 
 - body: `<person>.glb`, textured, standing, facing +z; your own meshes as they were drawn.
 - sheet: `<person>.png`, all views, one row per elevation.
@@ -10,6 +11,8 @@ viewsynth export body|sheet|market|cargo|webdataset outputs/demo [--output DIR o
 - cargo: `train/Cam2/Cam2_day_1_900001.jpg` (CARGO), cameras 1 to 5, which its readers take as
   aerial.
 - webdataset: `000000.tar`, ... with `<key>.jpg` and `<key>.json`; equal runs give equal bytes.
+- submission: `submission.csv` of the AG-ReID 2023 challenge, from the output of `viewsynth
+  evaluate`, see `viewsynth.evaluate.submission`; `sources.jsonl` has the image behind each answer.
 
 For market and cargo: if there are more virtual cameras than numbers, cameras of similar elevation
 share a number, and the command prints which. Synthetic images are for training only, so the query
@@ -54,10 +57,12 @@ EXPECTED = "expected the metadata.jsonl that `viewsynth generate` wrote"
 class Config:
     """Bodies as GLB files, or the images of a run in the layout of another data set."""
 
-    kind: tyro.conf.Positional[Literal["body", "sheet", "market", "cargo", "webdataset"]]
+    kind: tyro.conf.Positional[
+        Literal["body", "sheet", "market", "cargo", "webdataset", "submission"]
+    ]
     """What to export."""
     run: tyro.conf.Positional[Path]
-    """Folder of a finished run."""
+    """Folder of a finished run; for submission, that of `viewsynth evaluate`."""
     output: str | None = None
     """New or empty folder, or a URL for fsspec; None = <run>/export/<kind>, which is replaced."""
     shard: int = 1000
@@ -102,7 +107,7 @@ class Target:
 
 def run(config: Config) -> int:
     """Export, and print what was written where; returns 0."""
-    rows = read_rows(config.run, config.kind)
+    rows = _answers(config) if config.kind == "submission" else read_rows(config.run, config.kind)
     form = FORMS.get(config.kind)
     entries = renamed(form, rows) if form else []
     own = config.run / "export" / config.kind
@@ -112,8 +117,7 @@ def run(config: Config) -> int:
     if form:
         written = _copied(config.run, form, entries, target)
     else:
-        write = {"body": _bodies, "sheet": _sheets, "webdataset": _webdataset}[config.kind]
-        written = write(config, rows, target)
+        written = WRITERS[config.kind](config, rows, target)
     target.put("sources.jsonl", to_jsonl(written))
     sys.stderr.write(f"wrote {len(written)} {config.kind} entries to {target.url}\n")
     for note in notes(form, entries, target.root) if form else ():
@@ -208,6 +212,22 @@ def _webdataset(config: Config, rows: list[dict], target: Target) -> list[dict]:
     return written
 
 
+def _answers(config: Config) -> list[dict]:
+    from viewsynth.evaluate import submission
+
+    rows = submission.answers(config.run)
+    if len(rows) != submission.QUERIES:
+        sys.stderr.write(f"{len(rows)} answers; the challenge has {submission.QUERIES} queries\n")
+    return rows
+
+
+def _submission(config: Config, rows: list[dict], target: Target) -> list[dict]:
+    from viewsynth.evaluate import submission
+
+    target.put("submission.csv", submission.to_csv(rows))
+    return rows
+
+
 def _people(config: Config, rows: list[dict]) -> Iterator[tuple[str, list[dict]]]:
     """Person files of the run, sorted, with the rows of each."""
     groups: dict[str, list[dict]] = {}
@@ -252,3 +272,11 @@ def _sheets(config: Config, rows: list[dict], target: Target) -> list[dict]:
         target.put(name, sheet.draw(titles))
         written.append({"file_name": name, "pid": views[0]["pid"], "views": len(views)})
     return written
+
+
+WRITERS = {
+    "body": _bodies,
+    "sheet": _sheets,
+    "webdataset": _webdataset,
+    "submission": _submission,
+}

@@ -4,6 +4,7 @@
 - `features`: features of a data set, extracted by an encoder or read from a file.
 - `protocols`: which retrieval tasks a data set offers.
 - `scoring`: results of a protocol, tables and leaderboard rows.
+- `submission`: the answers of the AG-ReID 2023 challenge.
 - `probe`: a linear probe that tries to distinguish synthetic from real images.
 - `compare`: training arms against each other over seeds, with intervals.
 - `fidelity`: synthetic views against the true ones of a world.

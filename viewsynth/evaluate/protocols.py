@@ -14,6 +14,7 @@ from pathlib import Path
 from viewsynth.records import Dataset, Protocol, Sample
 from viewsynth.runtime.files import sha256
 
+HIDDEN = "ag_reid_challenge"  # data set whose release may hide the identities of its queries
 UNKNOWN_CAMERA = Sample.camid  # camera id of images without one in the data
 NO_RULE = (
     "No camera rule (--camera-rule none): matches from the query's own camera count, the query's "
@@ -82,6 +83,20 @@ def named(dataset: Dataset, names: Sequence[str]) -> list[Protocol]:
                 f"protocols: {dataset.name} has no protocol {name!r}; there are {known}{hint}"
             )
     return [dataset.protocols[name] for name in dict.fromkeys(names or dataset.protocols)]
+
+
+def unlabelled(dataset: Dataset, names: Sequence[str]) -> list[Protocol]:
+    """The named protocols of `HIDDEN`, if no query has a known match; else empty.
+
+    Their features can be computed, for `submission`, but not scored.
+
+    Args:
+        dataset: Data set.
+        names: Names of protocols; empty = all.
+    """
+    if dataset.name != HIDDEN or any(p.valid_queries for p in dataset.protocols.values()):
+        return []
+    return named(dataset, names)
 
 
 def one_view(dataset: Dataset) -> list[str]:

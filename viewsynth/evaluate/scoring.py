@@ -49,6 +49,10 @@ PRINTED = {
     "lagper": "LAGPeR",
     "g2aps_reid": "G2APS-ReID",
     "market1501": "Market-1501",
+    "ag_reid_challenge": "AG-ReID 2023",
+    "cp2108": "CP2108",
+    "agid": "AGID",
+    "cvpair": "CVPair",
 }
 
 
