@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train ReID methods on equal terms, without and with synthetic views, and compare them.
 
-python pipelines/methods.py configs/benchmark/small_methods.yaml [--options]
+python pipelines/methods.py configs/methods/small.yaml [--options]
 
 Every method has the same data, steps, batches and seeds, and a backbone of the same size. Settings
 are real images of both views, the same with views of `generate` added, and ground images with
-views. Writes <output>/table.md: mAP of each, and what views add, with intervals over people and
+views. Writes <output>/table.md and table.png: mAP of each, and what views add, with intervals over people and
 seeds. Give your data with --train.data.name and .root. Rerun to resume.
 """
 
@@ -15,11 +15,13 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from chains import follow, follow_all
 
 from viewsynth import config
 from viewsynth.commands import evaluate, generate, piped, train, world
+from viewsynth.evaluate.compare import plots
 from viewsynth.reid import methods
 from viewsynth.runtime.files import write
 
@@ -28,8 +30,6 @@ SETTINGS = {
     "views": "--data.views both --data.synthetic {made}",
     "single": "--data.views ground --data.synthetic {made}",
 }
-FLOOR = "real"  # what the others are compared with
-HEAD = "| method | known from | real | + views | gain | ground + views | against real |"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Config:
     """Methods to train; none = all."""
     text: str = "small_clip"
     """Backbone of the methods that need a text side; all others have --train.model.backbone."""
+    settings: tuple[Literal["real", "views", "single"], ...] = ("real", "views", "single")
+    """Settings to train; the first one is what the others are compared with."""
     protocol: str = "A<->G"
     """Protocol of the table."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -70,7 +72,8 @@ def plan(asked: Config) -> tuple[list, list, list]:
     chains, last = [], []
     for method in asked.methods or methods.names():
         for seed in asked.seeds:
-            for setting, options in SETTINGS.items():
+            for setting in asked.settings:
+                options = SETTINGS[setting]
                 run = f"{method}/{setting}/seed{seed}"
                 fit = ["train", *own(asked.train), *real, "--model.method", method]
                 if "text" in methods.needs(method):
@@ -80,26 +83,38 @@ def plan(asked: Config) -> tuple[list, list, list]:
                 test = ["evaluate", *own(asked.evaluate), *real, "--method", method]
                 test += ["--model.path", f"{out}/train/{run}/model"]
                 chains.append([fit, [*test, "--output", f"{out}/evaluate/{run}"]])
-        words = ["compare", f"{out}/evaluate/{method}", "--floor", FLOOR, "--ceiling", ""]
+        words = ["compare", f"{out}/evaluate/{method}", "--floor", asked.settings[0]]
+        words += ["--ceiling", ""]
         last.append([*words, "--protocol", asked.protocol, "--output", f"{out}/compare/{method}"])
     return first, chains, last
 
 
-def table(asked: Config) -> str:
-    """The table, from the outputs of `compare`."""
-    rows = [HEAD, "|---" * HEAD.count(" | ") + "|---|"]
+def found(asked: Config) -> dict[str, dict]:
+    """What `compare` found of each method, with the arms and differences of one protocol."""
+    every = {}
     for method in asked.methods or methods.names():
-        found = json.loads((asked.output / f"compare/{method}/table.json").read_text("utf-8"))
-        [task] = [one for one in found["tasks"] if one["protocol"] == asked.protocol]
+        read = json.loads((asked.output / f"compare/{method}/table.json").read_text("utf-8"))
+        [task] = [one for one in read["tasks"] if one["protocol"] == asked.protocol]
+        every[method] = task | {"seeds": len(read["seeds"])}
+    return every
+
+
+def table(asked: Config, every: dict[str, dict]) -> str:
+    """The table, of mAP in per cent, from `found`."""
+    floor, *others = asked.settings
+    head = ["method", "known from", "seeds", floor]
+    for setting in others:
+        head += [setting, f"{setting} - {floor}"]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for method, task in every.items():
         arms = {one["arm"]: one["mAP"] for one in task["arms"]}
-        gains = {one["one"]: one["mAP"] for one in task["differences"] if one["other"] == FLOOR}
-        values = [arms[FLOOR]]
-        for setting in list(SETTINGS)[1:]:
+        gains = {one["one"]: one["mAP"] for one in task["differences"] if one["other"] == floor}
+        values = [arms[floor]]
+        for setting in others:
             values += [arms[setting], gains[setting]]
-        cells = [
-            " ".join([f"{100 * v:.1f}", f"[{100 * a:.1f}, {100 * b:.1f}]"]) for v, a, b in values
-        ]
-        rows.append(f"| {' | '.join([method, methods.known(method), *cells])} |")
+        cells = [f"{100 * v:.1f} [{100 * a:.1f}, {100 * b:.1f}]" for v, a, b in values]
+        about = [method, methods.known(method), str(task["seeds"])]
+        rows.append(f"| {' | '.join([*about, *cells])} |")
     return "\n".join(rows) + "\n"
 
 
@@ -109,8 +124,10 @@ def main(argv: list[str] | None = None) -> int:
     first, chains, last = plan(asked)
     status = follow(first) or follow_all(chains, asked.jobs) or follow(last)
     if not status:
-        text = table(asked)
+        every = found(asked)
+        text = table(asked, every)
         write(asked.output / "table.md", text.encode())
+        write(asked.output / "table.png", plots.rows(every, asked.settings))
         sys.stdout.write(text)
     return status
 

@@ -283,10 +283,13 @@ def test_the_table_of_methods(of_methods, tmp_path):
     tasks = [{"protocol": "A->G", "arms": [], "differences": []}]
     tasks += [{"protocol": "A<->G", "arms": arms, "differences": gains}]
     (tmp_path / "compare/vdt").mkdir(parents=True)
-    (tmp_path / "compare/vdt/table.json").write_text(json.dumps({"tasks": tasks}))
-    head, rule, row = of_methods.table(asked).splitlines()
+    told = json.dumps({"tasks": tasks, "seeds": [0, 1]})
+    (tmp_path / "compare/vdt/table.json").write_text(told)
+    every = of_methods.found(asked)
+    assert of_methods.plots.rows(every, asked.settings).startswith(b"\x89PNG")
+    head, rule, row = of_methods.table(asked, every).splitlines()
     assert head.count("|") == rule.count("|") == row.count("|")
     assert row.startswith(
-        "| vdt | released code | 20.0 [19.0, 21.0] | 23.0 [22.0, 24.0] | 3.0 [-1.0"
+        "| vdt | released code | 2 | 20.0 [19.0, 21.0] | 23.0 [22.0, 24.0] | 3.0 [-1.0"
     )
     assert "| 18.0 [17.0, 19.0] | -2.0 [-1.0, 2.0] |" in row

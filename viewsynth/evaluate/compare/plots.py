@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from viewsynth.evaluate.compare.table import SHOWN
 from viewsynth.evaluate.scoring import bin_words
@@ -87,6 +88,40 @@ def elevations(found: dict, words: dict[str, str]) -> bytes | None:
     every[0].set_ylim(bottom=0)  # for all axes; setting it earlier would fix the upper limit too
     every[0].set_ylabel("mAP, %")
     return _png(figure, every[0])
+
+
+def rows(found: dict[str, dict], arms: Sequence[str]) -> bytes:
+    """A row of bars for each of some comparisons, by the mAP of the first arm.
+
+    Args:
+        found: Name -> a task of `summary.summarise`.
+        arms: The arms to show.
+
+    Returns:
+        PNG.
+    """
+    values = {
+        name: {one["arm"]: one["mAP"] for one in task["arms"]} for name, task in found.items()
+    }
+    names = sorted(values, key=lambda name: values[name][arms[0]][0])
+    figure = _figure(7.0, 1.5 + 0.14 * (len(arms) + 0.6) * len(names))
+    axes = figure.subplots()
+    for n, arm in enumerate(arms):
+        at = [k - WIDTH * ((n + 0.5) / len(arms) - 0.5) for k in range(len(names))]
+        lengths, errors = _errors([values[name][arm] for name in names])
+        axes.barh(
+            at,
+            lengths,
+            WIDTH / len(arms),
+            color=_colour(n),
+            label=arm,
+            xerr=errors,
+            error_kw={"elinewidth": 1, "capsize": 2},
+        )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("mAP, %")
+    axes.grid(axis="x", alpha=0.3)
+    return _png(figure, axes)
 
 
 def _figure(width: float, height: float):
