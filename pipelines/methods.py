@@ -5,8 +5,9 @@ python pipelines/methods.py configs/methods/small.yaml [--options]
 
 Every method has the same data, steps, batches and seeds, and a backbone of the same size. Settings
 are real images of both views, the same with views of `generate` added, and ground images with
-views. Writes <output>/table.md and table.png: mAP of each, and what views add, with intervals over people and
-seeds. Give your data with --train.data.name and .root. Rerun to resume.
+views. Writes <output>/table.md and table.png: mAP of each, and what views add, with intervals over
+people and seeds. Give your data with --train.data.name and .root. Rerun to resume; a later run with
+more seeds goes on from the runs that are there.
 """
 
 from __future__ import annotations

@@ -105,9 +105,7 @@ class ReIDTask:
 
 
 def _attention(device: torch.device):
-    """Attention by matrix products in bfloat16 on a CPU: torch's fused one takes 1.4 times a step
-    there, most of it in its backward pass.
-    """
+    """Attention by matrix products in bfloat16 on a CPU, where torch's fused one is slower."""
     slow = device.type == "cpu" and torch.is_autocast_enabled("cpu")
     return sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext()
 
