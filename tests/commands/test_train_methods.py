@@ -117,3 +117,52 @@ def test_one_process_equals_two(folder, models, tmp_path):
                 continue
             same = torch.allclose(one[key].float(), two[key].float(), rtol=2e-3, atol=2e-4)
             assert same, f"{name}: {key}"
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+def table(folder, output, change) -> Path:
+    """A copy of the data set whose rows are as `change` makes them."""
+    shutil.copytree(folder, output)
+    head, *rows = (folder / "metadata.csv").read_text().splitlines()
+    (output / "metadata.csv").write_text("\n".join([head, *map(change, rows)]) + "\n")
+    return output
+
+
+def test_a_test_set_without_platforms_is_refused(folder, models, tmp_path):
+    platform = ("--model.views", "platform")
+    whole = run(folder, models, "visa", tmp_path / "run", *platform)
+    other = table(folder, tmp_path / "other", lambda row: row.replace(",cctv,", ",unknown,"))
+    words = ["--data.name", "folder", "--data.root", other, "--model.path", whole / "model"]
+    words += ["--output", tmp_path / "evaluate", "--device", "cpu"]
+    asked = config.parse(evaluate.Config, [str(word) for word in words], "evaluate")
+    told = "must be told the platform of every image, one of cctv, drone; .* has 'unknown'"
+    with pytest.raises(ValueError, match=told):
+        evaluate.run(asked)
+    assert not list((tmp_path / "evaluate").glob("features/*.safetensors"))
+
+
+def test_needs_that_the_data_do_not_meet(folder, models, tmp_path, capsys):
+    def bare(row: str) -> str:
+        return ",".join([*row.split(",")[:6], "", ""])
+
+    other = table(folder, tmp_path / "bare", bare)
+    for name in ("explain", "v2e"):
+        with pytest.raises(ValueError, match=f"{name} needs attributes of people"):
+            run(other, models, name, tmp_path / name)
+    for name in ("latex", "svpr"):  # they use attributes only if there are some
+        run(other, models, name, tmp_path / name)
+    many = table(
+        folder,
+        tmp_path / "many",
+        lambda row: row.replace("tone:", ";".join(f"own{n}" for n in range(60)) + ";tone:"),
+    )
+    with pytest.raises(ValueError, match="for each of 62 groups .* name attributes of one kind"):
+        run(many, models, "latex", tmp_path / "groups")
+    assert "nearly the same for all people: the attributes own0" in capsys.readouterr().err
+    for name in ("clip_reid", "latex", "svpr"):
+        with pytest.raises(ValueError, match="needs a CLIP with its text side; got vit"):
+            run(folder, models, name, tmp_path / "no", "--model.backbone", models / "vit")
+    with pytest.raises(ValueError, match="needs ground and aerial images; all images are of one"):
+        run(folder, models, "uagrpg", tmp_path / "no", "--data.views", "ground")
