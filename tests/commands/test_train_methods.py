@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -84,6 +86,35 @@ def test_trained_stopped_resumed_and_evaluated(folder, models, tmp_path, name):
     assert {one["protocol"] for one in results} >= {"A->G", "G->A"}
     assert {one["told"] for one in results} == {methods.told(name)}
     assert all(0 < one["mAP"][0] <= 1 for one in results)
+
+
+@pytest.fixture(scope="module")
+def views(folder, tmp_path_factory) -> Path:
+    """A run with two aerial views of each training person: drone images in place of drawn ones."""
+    root = tmp_path_factory.mktemp("views")
+    rows = []
+    for source in sorted((folder / "train" / "Cam7").glob("*_0.png")):
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        for number in range(2):
+            pid, name = source.stem.split("_")[2], f"{source.stem}-{number}.png"
+            own = folder / "train" / "Cam1" / f"Cam1_day_{pid}_{number}.png"
+            shutil.copy(own, root / name)
+            files = [{"file": source.relative_to(folder).as_posix(), "sha256": digest}]
+            about = {"platform": "drone", "view": "aerial", "split": "train", "outfit": ""}
+            about |= {"source": "synthetic", "elevation": 40.0, "seen_ratio": 0.5, "weight": 0.5}
+            rows.append({"file_name": name, "pid": pid, "camid": "e40", "sources": files} | about)
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return root
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_ground_images_with_views(folder, models, views, tmp_path, name):
+    """The single-view setting: what a method needs of aerial images comes from the views."""
+    options = ("--data.views", "ground", "--data.synthetic", views, "--steps", 2)
+    whole = run(folder, models, name, tmp_path / "run", *options)
+    logged = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(value) for row in logged for value in row.values())
+    assert (whole / "model" / "model.safetensors").is_file()
 
 
 def every(folder, models, output, names) -> None:
