@@ -271,6 +271,15 @@ def test_methods_differ_in_nothing_else(of_methods, tmp_path):
     assert len({one.output for one in trained}) == len(trained)
 
 
+def test_methods_on_a_pretrained_backbone(of_methods, tmp_path):
+    preset = ROOT / "configs/methods/small_osnet.yaml"
+    _, chains, _ = planned(of_methods, preset, "--train.model.backbone", "osnet")
+    trained = [parsed(chain[0]) for chain in chains]
+    assert len(trained) == 2 * len({one.model.method for one in trained})
+    assert {one.model.backbone for one in trained} == {"osnet"}
+    assert all("text" not in methods.needs(one.model.method) for one in trained)
+
+
 def test_the_table_of_methods(of_methods, tmp_path):
     asked = config.parse(of_methods.Config, ["--methods", "vdt", "--output", str(tmp_path)], "m")
     arms = [{"arm": name, "mAP": [v, v - 0.01, v + 0.01]} for name, v in SCORES.items()]
