@@ -253,12 +253,6 @@ def _check_needs(config: Config, train_pool: pool.Pool) -> None:
         )
     if few := attributes.nearly_constant(names, train_pool.attributes):
         say(f"nearly the same for all people: the attributes {', '.join(few)}")
-    if "descriptions" in needs and not any(map(attributes.description, train_pool.samples)):
-        raise ValueError(
-            f"model.method: {config.model.method} needs captions or attributes of people, and no "
-            "training image has any: world, cp2108 and folders with a table have them; or use "
-            "another method"
-        )
     if "views" in needs and len(set(train_pool.views.tolist())) < 2:
         raise ValueError(
             f"model.method: {config.model.method} needs ground and aerial images; all images are "

@@ -60,7 +60,11 @@ class TextTower(nn.Module):
         for block in self.blocks:
             out = block(tokens, mask[None, None].to(tokens.dtype))
             tokens = out[0] if isinstance(out, tuple) else out
-        ends = tokens[:, -1] if last is None else tokens[torch.arange(len(tokens)), last]
+        ends = (
+            tokens[:, -1]
+            if last is None
+            else tokens[torch.arange(len(tokens), device=tokens.device), last]
+        )
         return self.project(self.norm(ends))
 
 

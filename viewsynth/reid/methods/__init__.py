@@ -4,8 +4,7 @@
 `--model.method NAME` uses `viewsynth/reid/methods/NAME.py`; there is no registry. A file defines
 
     NEEDS = ()    # any of "views" (training images of several views), "attributes" (of people),
-                  # which `build` then takes the names of, "descriptions" (captions or attributes),
-                  # and "text" (a backbone with a text side)
+                  # which `build` then takes the names of, and "text" (a backbone with a text side)
     TOLD = ""     # what `features` must be told of each image: "view", "" (nothing)
     KNOWN = ""    # how much of the published method is known: one of `KNOWN` below
     USES = ()     # likewise, what it uses if it is there, e.g. "attributes"; may be left out
