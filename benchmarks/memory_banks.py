@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from viewsynth import config
+import tyro
+
 from viewsynth.reid import methods
 
 PER_PERSON = 10  # images of a person, half of them in each view
@@ -79,7 +80,7 @@ def _size(key: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     """Print the table; returns 0."""
-    asked = config.parse(Config, argv, "memory_banks.py")
+    asked = tyro.cli(Config, args=argv)
     lines = ["| method | kept, MB | growth, MB | seconds |", "|---|---|---|---|"]
     for name in asked.methods:
         with get_context("spawn").Pool(1) as pool:  # the largest size is that of a process
