@@ -184,6 +184,24 @@ def test_every_query_has_a_row(cargo, undisturbed):
     assert [row[key] for key in ("valid", "ap", "inp", "rank")] == [False, None, None, None]
 
 
+def test_expanded_and_mirrored_results_say_so(cargo, model, tmp_path, capsys):
+    options = (*of_model(model), "--protocols", "A->G", "--rerank")
+    assert run(cargo, tmp_path / "plain", *options) == 0
+    assert run(cargo, tmp_path / "more", *options, "--model.flip", "yes", "--expand", 3) == 0
+    assert "averaged with those of the 3 nearest images" in capsys.readouterr().out
+    told = {}
+    for name in ("plain", "more"):
+        with (tmp_path / name / "leaderboard.csv").open() as file:
+            told[name] = [row["reranking"] for row in csv.DictReader(file)]
+    assert told["plain"] == ["no", "yes"]
+    added = "expansion by 3 + mirror images"
+    assert told["more"] == [added, f"yes + {added}"]
+    one, two = (
+        json.loads((tmp_path / name / "results.json").read_text())["results"] for name in told
+    )
+    assert (two[0]["flip"], two[0]["expand"]) == (True, 3) and one[0]["mAP"] != two[0]["mAP"]
+
+
 def test_leaderboard_rows(undisturbed):
     with (undisturbed / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -342,6 +360,7 @@ def test_options(cargo, model, tmp_path, capsys):
         ((), "give either --model.path .* or --features .*; got neither"),
         ((*of_model(model), "--features", "x.safetensors"), "got both"),
         (("--features", tmp_path / "x.safetensors"), "features: there is no file"),
+        (("--features", __file__, "--model.flip", "yes"), "mirror images need a model"),
         ((*of_model(model), "--protocols", "A-"), "quote the names"),
         ((*of_model(model), "--trained-on", tmp_path / "x.txt"), "trained_on: there is no file"),
     ):

@@ -191,7 +191,7 @@ def test_needs_that_the_data_do_not_meet(folder, models, tmp_path, capsys):
     )
     with pytest.raises(ValueError, match="for each of 62 groups .* name attributes of one kind"):
         run(many, models, "latex", tmp_path / "groups")
-    assert "nearly the same for all people: the attributes own0" in capsys.readouterr().err
+    assert "nearly the same in all images: the attributes own0" in capsys.readouterr().err
     for name in ("clip_reid", "latex", "svpr"):
         with pytest.raises(ValueError, match="needs a CLIP with its text side; got vit"):
             run(folder, models, name, tmp_path / "no", "--model.backbone", models / "vit")

@@ -192,6 +192,8 @@ def check(config: Config) -> None:
         raise FileNotFoundError(
             f"features: there is no file {config.features}; give a .safetensors, .npy, .npz or .pt"
         )
+    if config.features is not None and config.model.flip == "yes":
+        raise ValueError("model.flip: mirror images need a model; got --features (a file)")
     if config.names is not None and config.features is None:
         raise ValueError("names: a file of names is for --features only; got --model.path")
     if config.names is not None and not config.names.is_file():
@@ -355,9 +357,9 @@ def _report(
     for one in results:
         one["model"] = model
         backbone = config.backbone or maker.get("kind", "")
-        one["leaderboard"] = scoring.leaderboard(one, method, backbone)
         one["told"] = "view" if maker.get("told") else ""
         one["flip"], one["expand"] = bool(maker.get("flip")), config.expand
+        one["leaderboard"] = scoring.leaderboard(one, method, backbone)
     notes = [WORLD] if dataset.name == "world" else []
     notes += [
         *dataset.warnings,

@@ -50,7 +50,8 @@ class Config:
     rounds: int = 5
     """Rounds in which each method is timed once; the median counts. 0 = no times."""
     published: str = ""
-    """List the published figures of a data set instead: cargo, ag_reid_v1, ag_reid_v2, lagper."""
+    """List the published figures of a data set instead: cargo, ag_reid_v1, ag_reid_v2, lagper,
+    cp2108."""
     output: Path | None = None
     """File that the table is also written to."""
 

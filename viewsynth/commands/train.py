@@ -252,7 +252,7 @@ def _check_needs(config: Config, train_pool: pool.Pool) -> None:
             "have them; or use another method"
         )
     if few := attributes.nearly_constant(names, train_pool.attributes):
-        say(f"nearly the same for all people: the attributes {', '.join(few)}")
+        say(f"nearly the same in all images: the attributes {', '.join(few)}")
     if "views" in needs and len(set(train_pool.views.tolist())) < 2:
         raise ValueError(
             f"model.method: {config.model.method} needs ground and aerial images; all images are "

@@ -254,6 +254,13 @@ def direction(protocol: Protocol) -> str:
     return f"one-way: {query} queries, {gallery} gallery{free}"
 
 
+def _after(found: dict) -> str:
+    """What was done to features and ranking besides comparing: "no" if nothing."""
+    done = ["yes"] if found["reranking"] else []
+    done += [f"expansion by {found['expand']}"] if found.get("expand") else []
+    return " + ".join([*done, *(["mirror images"] if found.get("flip") else [])]) or "no"
+
+
 def leaderboard(found: dict, method: str, backbone: str) -> dict:
     """Format a result as a leaderboard row.
 
@@ -279,7 +286,7 @@ def leaderboard(found: dict, method: str, backbone: str) -> dict:
         backbone,
         f"{100 * found['rank1'][0]:.2f}",
         f"{100 * found['mAP'][0]:.2f}",
-        "yes" if found["reranking"] else "no",
+        _after(found),
         "reproduced",
         "",
     )

@@ -19,7 +19,7 @@ from viewsynth.records import Sample
 from viewsynth.runtime.messages import first_names
 
 UNKNOWN = -1
-RARE = 0.02  # share of people on either side from which an attribute is nearly the same for all
+RARE = 0.02  # share of images on either side from which an attribute is nearly the same for all
 
 
 def table(samples: Sequence[Sample]) -> tuple[tuple[str, ...], np.ndarray]:

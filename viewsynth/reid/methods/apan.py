@@ -7,7 +7,7 @@ and attention were not described in full: what follows is our reading. The encod
 similar to its identity feature. The prototypes read the patches before the last block, whose
 logarithmic prior is their similarity to the identity feature (`DELTAS[0]`); then the patches read
 the prototypes, whose prior is the probability of their choice (`DELTAS[1]`); the mean patch is the
-local feature. Its triplet loss has a margin that adapts to the spread of distances in the batch.
+local feature, with a further loss whose margin adapts to the spread of distances in the batch.
 Other losses are those of VDT, for both features. Retrieval compares both after their necks.
 """
 

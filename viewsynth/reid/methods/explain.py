@@ -4,9 +4,9 @@
 Source: Nguyen et al., Aerial-ground person re-ID, ICME 2023 (arXiv 2303.08597), which introduces
 AG-ReID; known from its abstract: what follows is our reading. The explaining stream has an
 attention map and a short vector for each attribute, trained with cross entropy on the labels and
-CE + triplet on all vectors together; between two images the attention of either is multiplied
-(transferred) in `explain`, so that a distance is a sum over attributes that both show. Retrieval
-compares both streams. Attributes are needed in training only.
+CE + triplet on all vectors together; between two images, `explain` weighs the distance in each
+attribute by the chance that both show it or both lack it, so that a distance is a sum over
+attributes. Retrieval compares both streams. Attributes are needed in training only.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ not used in retrieval. Loss: CE + triplet, 0.001 (CE_view + mean |cos|), 10 (mea
 + 0.1 entropy of the mask), and 0.5 times the mean |angle|, summed over blocks.
 
 Differences from the release, besides those of `reid.view_tokens`: the angle starts at 0. The weight
-of the angles is 0 in its configuration for CARGO. Its configurations for AG-ReID test with flipped
-images and query expansion, which `evaluate` does not.
+of the angles is 0 in its configuration for CARGO. Its configurations for AG-ReID test with mirrored
+images and query expansion, which `evaluate` does only if it is asked for.
 """
 
 from __future__ import annotations
@@ -189,11 +189,14 @@ class GSAlign(nn.Module):
 
     def _alignment(self, patch: Tensor, batch: Batch) -> Tensor:
         """Distance of the masked patches from the masked mean of their identities, and entropy."""
-        mask = self.mask(patch).sigmoid().float()
+        logits = self.mask(patch).float()
+        mask = logits.sigmoid()
         same = (batch.labels[:, None] == batch.labels) * batch.weights
         centre = same @ patch / same.sum(1, keepdim=True).clamp_min(1e-6)
         apart = (mask * (patch - centre)).square().mean(1)
-        entropy = functional.binary_cross_entropy(mask, mask, reduction="none").mean(1)
+        entropy = functional.binary_cross_entropy_with_logits(logits, mask, reduction="none").mean(
+            1
+        )
         return losses.weighted(apart + ENTROPY * entropy, batch.weights)
 
     def features(self, images: Tensor) -> Tensor:

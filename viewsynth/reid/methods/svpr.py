@@ -5,12 +5,13 @@ Source: the repository of SVPR-ReID (AAAI 2026), which introduces CP2108; known 
 of its released code. The text of the image's view is a token of the image side, so the method is
 told the view of every image. Identity and view token are decoupled: what either says of the other
 is estimated and subtracted with a learned weight. Experts read attributes from the identity. Three
-steps with the same weights choose half of the patches each, and sum them with weights. Learned
+steps with the same weights choose half of the patches each, and average them with weights. Learned
 words and a description of the person (its caption, else its attributes) guide the choice in
 training; at test time that is "attributes unknown", so that no label is used. Losses: 0.25 CE and
 triplet of the four features, CE of the view, 0.05 x attributes. Retrieval compares all four.
 
-Differences from the release: the triplet loss has a soft margin, as with the other methods here.
+Differences from the release: the triplet loss has a soft margin, as with the other methods here;
+local features are means of weighted patches, not sums, so that they do not shrink with the patches.
 Not described, so our reading: how text and experts enter the choice of patches (their sum with the
 identity is what patches are compared with), and a linear layer between text and image side. Images
 without a description have the sentence of test time; without attributes that loss is left out.
