@@ -102,6 +102,8 @@ def _view(person, outfit, name, job, tools, put):
         "height": 40,
         "fallback": "",
         "sources": [{k: s[k] for k in ("file", "sha256")} for s in person.sources],
+        "seed": job.config.seed,
+        "licences": job.licences,
     }
 
 

@@ -196,7 +196,7 @@ def test_the_model_of_a_user_is_loaded_by_the_workers(tmp_path, rendered):
     torch.manual_seed(0)
     ResNetModel(small).save_pretrained(tmp_path / "reid")
     given = generate.Weights(identity=str(tmp_path / "reid"))
-    models, revisions, _ = generate._prepare(generate.Config(weights=given))
+    models, revisions, _ = generate.models_of(generate.Config(weights=given))
     assert models["identity"] == given.identity and len(revisions["identity"]) == 64
     job = Job(tmp_path, tmp_path, generate.Config(weights=given), "cpu", models, revisions, {})
     alike = chunk.load_tools(job).alike
@@ -207,7 +207,7 @@ def test_the_model_of_a_user_is_loaded_by_the_workers(tmp_path, rendered):
     assert odds[0, 1] == odds[0].max() > 0  # the same image twice
     missing = generate.Config(weights=generate.Weights(identity=str(tmp_path / "none")))
     with pytest.raises(FileNotFoundError, match="none"):
-        generate._prepare(missing)
+        generate.models_of(missing)
 
 
 def test_another_camera_is_not_taken_for_another_person():

@@ -40,7 +40,7 @@ FAULTS = 0.01  # largest share of people lost to faults in a run that succeeds
 OURS = {
     *("images", "seen", "people", "parts", "report", ranks.FOLDER),
     *("run.json", "config.yaml", "metadata.jsonl", "rejects.jsonl", "contact_sheet.png"),
-    ".gitkeep",
+    *("SHA256SUMS", ".gitkeep"),
 }
 
 
@@ -147,7 +147,7 @@ def run(
             _claim(folder, settings)
             root, samples, rejects = _input(config)
             people = manifest.entries(samples)
-        models, revisions, licences = (prepare or _prepare)(config)
+        models, revisions, licences = (prepare or models_of)(config)
         if first:
             settings["models"] = revisions
             manifest.freeze(folder, settings, root, people, rejects, config.chunk)
@@ -255,6 +255,7 @@ def _claim(folder: Path, settings: dict) -> None:
         old = manifest.read(folder).settings
         manifest.refuse_other_settings(folder, old, settings | {"models": old.get("models")})
     clean(folder)
+    (folder / manifest.SUMS).unlink(missing_ok=True)  # until the run is finished again
     shutil.rmtree(folder / ranks.FOLDER, ignore_errors=True)
 
 
@@ -297,7 +298,7 @@ def _input(config: Config) -> tuple[Path, list, list]:
     return dataset.root, samples, dataset.rejects
 
 
-def _prepare(config: Config) -> tuple[dict, dict, dict]:
+def models_of(config: Config) -> tuple[dict, dict, dict]:
     """Fetch and build what the workers load: models, revisions and licences by name."""
     from viewsynth import bodies
     from viewsynth.diffusion import refine
@@ -350,6 +351,7 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     manifest.save(folder, frozen)
     if config.report == "yes":
         sheet.write_report(folder)
+    manifest.write_sums(folder, frozen, rows)
     speed = f", {people / seconds:.2f} people/s, {views / seconds:.1f} views/s" if people else ""
     made, asked = len({row["person"] for row in rows}), len(frozen.people)
     kept = f"{len(rows)} views kept, {len(rejects)} rejects"

@@ -80,12 +80,12 @@ def make_chunk(task: manifest.Task, job: Job, tools: Tools, put: Callable) -> Ch
     else:
         subjects, rejects = _loaded(task, job, tools.synthesizer)
     refiner = tools.synthesizer.refiner
-    made, rows = [], []
+    made, rows, earlier = [], [], {one["file"]: one for one in task.made}
     kind = refine.digital_source_type(job.config.refine) if refiner else COMPOSITE
     for subject in subjects:
         person, outfit = subject.person, subject.outfit
         file = f"people/{stem_of(person.pid, outfit)}.safetensors"
-        made.append({"pid": person.pid, "outfit": outfit, "file": file})
+        made.append({"pid": person.pid, "outfit": outfit, "file": file} | earlier.get(file, {}))
         if task.entries:
             put(file, person.to_bytes)
     for subject, name, view in _views(subjects, task.views, job, tools.synthesizer):

@@ -66,13 +66,28 @@ def _do(task: manifest.Task, job: Job, tools, make: Callable) -> None:
         writer = Writer(job.run, pool)
         try:
             made, rows, rejects = make(task, job, tools, writer.put)
-            writer.finish()
+            add_digests(made, rows, writer.finish())
         except WriteError:
             raise
         except Exception as error:  # costs the chunk, not the run
             writer.discard()
             made, rows, rejects = [], [], all_failed(task, job, describe_error(error))
     manifest.write_part(job.run, task, made, rows, [to_dict(reject) for reject in rejects])
+
+
+def add_digests(made: list[dict], rows: list[dict], digests: dict[str, str]) -> None:
+    """Add the SHA-256 of the files to people and rows, as `sha256` and `seen_sha256`.
+
+    Args:
+        made: People; those of an earlier session have it already.
+        rows: Rows of `metadata.jsonl`.
+        digests: Of the files that were written, by name.
+    """
+    for one in made:
+        one["sha256"] = digests.get(one["file"]) or one["sha256"]
+    for row in rows:
+        row["sha256"] = digests[row["file_name"]]
+        row["seen_sha256"] = digests[row["seen_file_name"]]
 
 
 def all_failed(task: manifest.Task, job: Job, why: str) -> list[Reject]:

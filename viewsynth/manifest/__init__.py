@@ -4,6 +4,8 @@
 - `frozen`: `run.json`, the frozen input list of people and their chunks.
 - `parts`: `parts/<chunk>.jsonl`, one part per finished chunk, joined to `metadata.jsonl` and
   `rejects.jsonl`.
+- `sums`: `SHA256SUMS`, the hashes of all files, written last.
+- `verification`: what of a run differs from what was written.
 - `renaming`: names for the images of a run in the layouts of other data sets.
 
 A chunk is computed whole and leaves one part, which is written last: a chunk without a part is not
@@ -21,6 +23,17 @@ __getattr__, __dir__, __all__ = lazy(
             *("Entry", "Frozen", "entries", "freeze", "random_subset", "read", "save"),
             *("refuse_other_settings", "refuse_same_folder"),
         ],
-        "parts": ["Task", "join", "read_rows", "sweep", "tasks", "write_part"],
+        "parts": [
+            "Task",
+            "heads",
+            "join",
+            "made_people",
+            "read_rows",
+            "sweep",
+            "tasks",
+            "write_part",
+        ],
+        "sums": ["SUMS", "read_sums", "write_sums"],
+        "verification": ["Problem", "verify"],
     },
 )

@@ -8,6 +8,7 @@ new chunks.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from viewsynth.records import Reject, Sample, seed_of, to_dict
 from viewsynth.runtime.files import folder_of, ignores_case, sha256, stem_of, write
 
 FORMAT = 1
+DECIDES = ("format", "settings", "root", "chunks", "rejects", "people")
 
 
 @dataclass(frozen=True)
@@ -242,11 +244,22 @@ def save(run: Path, frozen: Frozen) -> None:
         for e in frozen.people
     ]
     tree = {"format": FORMAT, "settings": frozen.settings, "root": frozen.root.as_posix()}
-    text = json.dumps(tree | {"facts": frozen.facts}, indent=1)[:-2]
     lists = {"chunks": frozen.chunks, "rejects": frozen.rejects, "people": people}
+    own = {"sha256": digest(tree | lists), "facts": frozen.facts}
+    text = json.dumps(tree | own, indent=1)[:-2]
     for key, values in lists.items():  # one line each, for readers of the file
         text += f',\n "{key}": [\n' + ",\n".join(f"  {json.dumps(v)}" for v in values) + "\n ]"
     write(run / "run.json", (text + "\n}\n").encode())
+
+
+def digest(tree: dict) -> str:
+    """SHA-256 of what decides a run, in hex: all of `run.json` but the facts, and the hash itself.
+
+    Args:
+        tree: Contents of `run.json`, as JSON types.
+    """
+    decides = {key: tree[key] for key in DECIDES}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def read(run: Path) -> Frozen:

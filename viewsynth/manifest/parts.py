@@ -2,9 +2,9 @@
 """Parts: what each finished chunk of a run leaves, and how they are joined to `metadata.jsonl`.
 
 A part is a file of JSON lines with one key each: first {"part": {chunk, views, people, faults}},
-where `people` are the reconstructed ones, then {"row": ...} for every view and {"reject": ...} for
-every reject. Further views of known people are a further part, `<chunk>-1.jsonl`, rendered from
-their saved bodies.
+where `people` are the reconstructed ones with the hashes of their files, then {"row": ...} for
+every view and {"reject": ...} for every reject. Further views of known people are a further part,
+`<chunk>-1.jsonl`, rendered from their saved bodies.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Task:
         part: Name of the part to be written, without suffix.
         chunk: Name of the chunk.
         entries: The people to reconstruct; empty if `made` is given.
-        made: People of an earlier part that only need new views: {pid, outfit, file}.
+        made: People of an earlier part that only need new views: {pid, outfit, file, sha256}.
         views: Names of the wanted views.
     """
 
@@ -77,7 +77,7 @@ def write_part(
     Args:
         run: Folder of the run.
         task: The task.
-        made: The reconstructed people: {pid, outfit, file}.
+        made: The reconstructed people: {pid, outfit, file, sha256}.
         rows: Rows of `metadata.jsonl`.
         rejects: Rows of `rejects.jsonl`.
     """
@@ -140,6 +140,26 @@ def read_rows(run: Path, frozen: Frozen) -> tuple[list[dict], list[dict]]:
     return sorted(rows, key=lambda row: row["file_name"]), _sorted(rejects)
 
 
+def made_people(run: Path, frozen: Frozen) -> list[dict]:
+    """The people of the finished parts: {pid, outfit, file, sha256}.
+
+    Args:
+        run: Folder of the run.
+        frozen: Its input list.
+    """
+    return [made for head in heads(run, frozen) for made in head["people"]]
+
+
+def heads(run: Path, frozen: Frozen) -> list[dict]:
+    """The first lines of the finished parts: {chunk, views, people, faults}.
+
+    Args:
+        run: Folder of the run.
+        frozen: Its input list.
+    """
+    return [head for chunk, _, _ in frozen.chunks for head, _ in _parts(run, chunk)]
+
+
 def join(run: Path, frozen: Frozen, lost: list[dict]) -> tuple[list[dict], list[dict]]:
     """Join the parts into `metadata.jsonl` and `rejects.jsonl`.
 
@@ -172,8 +192,7 @@ def sweep(run: Path, frozen: Frozen, rows: list[dict]) -> int:
         Number of removed files.
     """
     keep = {row[key] for row in rows for key in ("file_name", "seen_file_name")}
-    heads = [head for chunk, _, _ in frozen.chunks for head, _ in _parts(run, chunk)]
-    keep.update(made["file"] for head in heads for made in head["people"])
+    keep.update(made["file"] for made in made_people(run, frozen))
     kinds = {"images": ".jpg", "seen": ".png", "people": ".safetensors"}
     stray = [
         path

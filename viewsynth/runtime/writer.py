@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,12 @@ def describe_error(error: Exception) -> str:
     """One-line description of an exception: type, message and the line that raised it."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+
+
+def _write(path: Path, encode: Callable[..., bytes], args: tuple) -> str:
+    data = encode(*args)
+    write(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 class Writer:
@@ -40,13 +47,20 @@ class Writer:
         """
         path = self.run / name
         assert path not in self.files, f"{name} is written twice"
-        self.files[path] = self.pool.submit(lambda: write(path, encode(*args)))
+        self.files[path] = self.pool.submit(_write, path, encode, args)
 
-    def finish(self) -> None:
-        """Wait until all queued files are on disk."""
-        for future in self.files.values():
-            future.result()
+    def finish(self) -> dict[str, str]:
+        """Wait until all queued files are on disk.
+
+        Returns:
+            Path of each file, relative to the run -> SHA-256 of what was written, in hex.
+        """
+        digests = {
+            path.relative_to(self.run).as_posix(): future.result()
+            for path, future in self.files.items()
+        }
         sync_folders({path.parent for path in self.files})
+        return digests
 
     def discard(self, kept: int = 0) -> None:
         """Remove all files but the first `kept`, which no row will refer to."""
