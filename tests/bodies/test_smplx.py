@@ -83,7 +83,7 @@ def test_atlas_of_the_file_is_used(tmp_path, path):
 def test_notice_and_errors(tmp_path, path, monkeypatch):
     with pytest.warns(UserWarning, match="non-commercial"):
         body = bodies.load("smplx", path=path)
-    assert "non-commercial" in body.licence and "surveillance" in NOTICE
+    assert "non-commercial" in body.passport.licence and "surveillance" in NOTICE
     monkeypatch.delenv("VIEWSYNTH_SMPLX", raising=False)
     with pytest.raises(ValueError, match="VIEWSYNTH_SMPLX"):
         bodies.load("smplx")

@@ -72,7 +72,7 @@ def test_the_bundled_network_says_what_made_it():
     preset = command.Config()
     assert about["examples"].endswith(f"of the world of seed {preset.world_seed}")
     assert about["steps"] == f"{preset.optim.steps} steps of {preset.optim.batch} examples"
-    assert weights.licence(weights.COMPLETION) == "Apache-2.0"
+    assert weights.passport(weights.COMPLETION).licence == "Apache-2.0"
 
 
 def test_settings_of_a_begun_run_stay(asked, tmp_path):

@@ -26,10 +26,12 @@ from viewsynth.generate.worker import relative
 from viewsynth.records import Person, Reject
 from viewsynth.runtime.files import folder_of, stem_of
 from viewsynth.runtime.images import filmstrip, jpeg, png
+from viewsynth.runtime.licences import Passport
 
 
 def prepare(config):
-    return {}, {"pose": "0" * 64}, {"data": config.data.licence, "body": "CC0-1.0"}
+    passports = {"data": Passport("drawn", config.data.licence), "body": Passport("b", "CC0-1.0")}
+    return {}, {"pose": "0" * 64}, passports
 
 
 def load(job):

@@ -107,7 +107,7 @@ def test_file_given_by_the_user(tmp_path, caplog):
     path.write_bytes(CONTENT["POSE"])
     assert weights.pose_model(str(path)) == path
     assert "differs from the pose_landmark_full.tflite that viewsynth was" in caplog.text
-    assert weights.licence(path) == "unknown"
+    assert weights.passport(path).licence == "unknown"
 
 
 def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # torch takes a second to import, which `names` alone does no
     import torch
     from torch import Tensor
 
+    from viewsynth.runtime.licences import Passport
+
 # The COCO body points, then toes and heels; "left" is the person's left.
 KEYPOINTS = (
     *("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
@@ -45,7 +47,7 @@ class Body(Protocol):
 
     Attributes:
         name: Module name in `viewsynth.bodies`.
-        licence: Licence of the model data, an SPDX identifier or "non-commercial".
+        passport: Rights in the model and its data.
         faces: Vertex indices, counter-clockwise seen from outside.  int64 [F, 3]
         uvs: Texture coordinates in [0, 1], v up; None = the file has no atlas.  float32 [U, 2]
         face_uvs: Indices into `uvs`, or None.  int64 [F, 3]
@@ -61,7 +63,7 @@ class Body(Protocol):
     """
 
     name: str
-    licence: str
+    passport: Passport
     faces: Tensor
     uvs: Tensor | None
     face_uvs: Tensor | None

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from viewsynth.bodies import KEYPOINTS, PARTS, poses
 from viewsynth.runtime import weights
+from viewsynth.runtime.licences import Passport
 
 TO_WORLD = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # Anny is z up and faces -y
 
@@ -108,7 +109,12 @@ class AnnyBody:
     """
 
     name = "anny"
-    licence = "Apache-2.0 AND CC0-1.0"
+    passport = Passport(
+        name="Anny",
+        licence="Apache-2.0 AND CC0-1.0",
+        redistribute="yes",
+        citation="Brégier et al., Human Mesh Modeling for Anny Body, 2025 (arXiv 2511.03589)",
+    )
 
     def __init__(self, model, device: torch.device):
         self.device = device

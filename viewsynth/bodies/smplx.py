@@ -24,6 +24,7 @@ from torch import Tensor
 
 from viewsynth.bodies import KEYPOINTS, PARTS, poses
 from viewsynth.bodies.anny import mirrored
+from viewsynth.runtime.licences import Passport
 
 NOTICE = (
     "SMPL-X: model and code are licensed by the Max Planck Society for non-commercial scientific "
@@ -141,7 +142,14 @@ class SmplxBody:
     """
 
     name = "smplx"
-    licence = "non-commercial (SMPL-X model and code licence, Max Planck Society; no surveillance)"
+    passport = Passport(
+        name="SMPL-X",
+        licence=(
+            "non-commercial (SMPL-X model and code licence, Max Planck Society; no surveillance)"
+        ),
+        redistribute="no",
+        citation="Pavlakos et al., Expressive Body Capture, CVPR 2019",
+    )
 
     def __init__(self, model, joints: list[str], marks: dict, atlas: list, device: torch.device):
         self.device = device

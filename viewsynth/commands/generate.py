@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +28,7 @@ from viewsynth.generate import ranks, worker
 from viewsynth.generate.options import Pose, Reconstruct, Views, Weights
 from viewsynth.render.options import Scene, Sensor
 from viewsynth.runtime.files import claim_folder, clean, write
-from viewsynth.runtime.licences import require_commercial
+from viewsynth.runtime.licences import VIEWSYNTH, Passport, licences_of, require_commercial
 from viewsynth.runtime.provenance import facts
 from viewsynth.runtime.workers import make_accelerator
 
@@ -126,7 +126,7 @@ def run(
 
     Args:
         config: The options.
-        prepare: `prepare(config) -> (models, revisions, licences)`, which fetches what the workers
+        prepare: `prepare(config) -> (models, revisions, passports)`, which fetches what the workers
             load; None = the default.
         load: Passed to `worker.start`; None = `chunk.load_tools`.
         make: Passed to `worker.start`; None = `chunk.make_chunk`.
@@ -147,7 +147,7 @@ def run(
             _claim(folder, settings)
             root, samples, rejects = _input(config)
             people = manifest.entries(samples)
-        models, revisions, licences = (prepare or models_of)(config)
+        models, revisions, passports = (prepare or models_of)(config)
         if first:
             settings["models"] = revisions
             manifest.freeze(folder, settings, root, people, rejects, config.chunk)
@@ -156,12 +156,13 @@ def run(
     todo = manifest.tasks(folder, frozen, config.views.names(), config.retry_failed)
     accelerator.wait_for_everyone()  # all ranks list the same tasks before one is computed
     device = str(accelerator.device)
+    licences = licences_of(passports)
     job = worker.Job(folder, frozen.root, config, device, models, revisions, licences)
     load, make = load or chunk.load_tools, make or chunk.make_chunk
     rank, count = accelerator.process_index, accelerator.num_processes
     lost, status = ranks.compute(todo, job, load, make, rank, count), 0
     if first:
-        status = _finish(config, frozen, todo, lost, licences, time.perf_counter() - started)
+        status = _finish(config, frozen, todo, lost, passports, time.perf_counter() - started)
     accelerator.end_training()
     return status
 
@@ -207,7 +208,7 @@ def check(config: Config) -> None:
     if found and config.data.meshes and not config.data.root:
         raise ValueError("refine.engine needs photos of the people of data.meshes: give data.root")
     if config.commercial:
-        require_commercial(_licences(config, found))
+        require_commercial(licences_of(_passports(config, found)))
 
 
 def _check_input(key: str, given: Path, output: Path) -> None:
@@ -224,11 +225,16 @@ def _check_input(key: str, given: Path, output: Path) -> None:
         raise ValueError(f"output must not be inside {key}, {why}; got {output} in {root}")
 
 
-def _licences(config: Config, found: refine.Found | None) -> dict[str, str]:
-    """Licences of the images and the refiner; rendered people have the licence of viewsynth."""
+def _passports(config: Config, found: refine.Found | None) -> dict[str, Passport]:
+    """Rights in the images and the refiner; rendered people are those of viewsynth."""
+    from viewsynth import data
+
     given = config.data.root or config.data.meshes
-    data = {"data": config.data.licence if given else "Apache-2.0"}
-    return data | ({"refiner": found.licence} if found else {})
+    images = data.passport(config.data.name) if given else VIEWSYNTH
+    if given and config.data.licence != "unknown":
+        images = replace(images, licence=config.data.licence)
+    refiner = {"refiner": Passport(found.folder.name, found.licence)} if found else {}
+    return {"data": images} | refiner
 
 
 def settings_of(config: Config, device: str) -> dict:
@@ -298,8 +304,8 @@ def _input(config: Config) -> tuple[Path, list, list]:
     return dataset.root, samples, dataset.rejects
 
 
-def models_of(config: Config) -> tuple[dict, dict, dict]:
-    """Fetch and build what the workers load: models, revisions and licences by name."""
+def models_of(config: Config) -> tuple[dict, dict, dict[str, Passport]]:
+    """Fetch and build what the workers load: models, revisions and passports by name."""
     from viewsynth import bodies
     from viewsynth.diffusion import refine
     from viewsynth.runtime import weights
@@ -320,23 +326,25 @@ def models_of(config: Config) -> tuple[dict, dict, dict]:
     _say(f"loading the body model {config.body} (built at the first use: about a minute)")
     body = bodies.load(config.body)
     revisions = {name: weights.sha256(path) for name, path in models.items()}
-    licences = _licences(config, found) | {"body": body.licence, "viewsynth": "Apache-2.0"}
-    licences |= {name: weights.licence(path) for name, path in models.items()}
+    passports = _passports(config, found) | {"body": body.passport, "viewsynth": VIEWSYNTH}
+    passports |= {name: weights.passport(path) for name, path in models.items()}
     if identity:
         models["identity"], revisions["identity"] = config.weights.identity, identity
-        licences["identity"] = "unknown"
+        passports["identity"] = Passport(Path(config.weights.identity).name)
     if found:
         models["refine"] = found.folder
         revisions["refine"] = refine.revision(found, config.refine)
     if config.commercial:
-        require_commercial(licences)
-    return models, revisions, licences
+        require_commercial(licences_of(passports))
+    return models, revisions, passports
 
 
 # ---- afterwards ------------------------------------------------------------------------------
 
 
-def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) -> int:
+def _finish(
+    config: Config, frozen, todo, lost, passports: dict[str, Passport], seconds: float
+) -> int:
     """Join the parts, write the report, print a summary; returns the exit status."""
     from viewsynth.report import sheet
 
@@ -347,7 +355,8 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     people = sum(task.people for task in todo)
     views = sum(task.people * len(task.views) for task in todo)
     session = {"people": people, "views": views, "seconds": round(seconds, 2)}
-    frozen.facts = facts() | {"licences": licences, "last_session": session}
+    told = {part: one.to_dict() for part, one in passports.items()}
+    frozen.facts = facts() | {"passports": told, "last_session": session}
     manifest.save(folder, frozen)
     if config.report == "yes":
         sheet.write_report(folder)
@@ -361,7 +370,7 @@ def _finish(config: Config, frozen, todo, lost, licences: dict, seconds: float) 
     reasons = sheet.reasons(rejects)
     for reason, count in reasons[:8]:
         _say(f"  {count} x {reason}")
-    _say("licences: " + ", ".join(f"{part} {text}" for part, text in licences.items()))
+    _say("licences: " + ", ".join(f"{part} {one.licence}" for part, one in passports.items()))
     if config.report == "yes":
         _say(f"look at {folder / 'report' / 'index.html'} or {folder / 'contact_sheet.png'}")
     if broken := (faults := _faults(rows, rejects)) > FAULTS * asked:

@@ -23,6 +23,7 @@ from viewsynth import config as configs
 from viewsynth import manifest
 from viewsynth.config import check_range
 from viewsynth.manifest import Problem
+from viewsynth.runtime.licences import licences_of
 
 SHOWN = 50  # problems that are printed
 
@@ -77,7 +78,8 @@ def _again(folder: Path, config: Config) -> tuple[list[Problem], int]:
     heads = [head for head in manifest.heads(folder, frozen) if head["people"]]
     rng = np.random.default_rng(config.seed)
     chosen = rng.permutation(len(heads))[: config.chunks].tolist()
-    models, revisions, licences = generate.models_of(made)
+    models, revisions, passports = generate.models_of(made)
+    licences = licences_of(passports)
     job = worker.Job(folder, frozen.root, made, made.device, models, revisions, licences)
     tools = chunk.load_tools(job)
     problems, count = [], 0

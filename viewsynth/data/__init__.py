@@ -16,7 +16,10 @@ from viewsynth.runtime.lazy import lazy
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
-        "loading": ["count_by", "counts", "differences", "load", "names", "describe_difference"],
+        "loading": [
+            *("count_by", "counts", "describe_difference", "differences"),
+            *("load", "names", "passport"),
+        ],
         "reading": ["Reading", "Source"],
     },
 )

@@ -23,6 +23,17 @@ from pathlib import Path
 
 from viewsynth.data import ag_reid_v1, layout, qut_attributes
 from viewsynth.records import Dataset, Protocol, Published
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="AG-ReID 2023 challenge",
+    licence="unknown",
+    redistribute="unknown",
+    citation=(
+        "Nguyen et al., AG-ReID 2023: Aerial-Ground Person Re-identification "
+        "Challenge Results, IJCB 2023"
+    ),
+)
 
 TRAIN, ADD_ON = "bounding_box_train", "gallery_add_on"
 DIRECTIONS = {"A->G": "exp3_aerial_to_ground", "G->A": "exp6_ground_to_aerial"}

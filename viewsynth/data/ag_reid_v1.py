@@ -25,6 +25,14 @@ from pathlib import Path
 
 from viewsynth.data import layout, qut_attributes
 from viewsynth.records import Dataset, Protocol, Published
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="AG-ReID",
+    licence="unknown",
+    redistribute="unknown",
+    citation="Nguyen et al., Aerial-Ground Person Re-ID, ICME 2023",
+)
 
 FOLDERS = {  # folder: split, its only camera (None = several)
     "bounding_box_train": ("train", None),

@@ -16,6 +16,17 @@ from pathlib import Path
 
 from viewsynth.data import ag_reid_v1, layout, qut_attributes
 from viewsynth.records import Dataset, Published
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="AG-ReID.v2",
+    licence="unknown",
+    redistribute="unknown",
+    citation=(
+        "Nguyen et al., AG-ReID.v2: Bridging Aerial and Ground Views for Person Re- "
+        "identification, TIFS 2024"
+    ),
+)
 
 SPLITS = {"train_all": "train", "query": "query", "gallery": "gallery"}
 PARTS = tuple(SPLITS)

@@ -11,6 +11,14 @@ from pathlib import Path
 
 from viewsynth.data import vehicles
 from viewsynth.records import Dataset, Published
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="AGID",
+    licence="unknown",
+    redistribute="unknown",
+    citation="Remote Sensing 17(15) 2653, 2025",
+)
 
 PARTS, EXAMPLE, NAME = vehicles.PARTS, vehicles.EXAMPLE, vehicles.NAME
 SOURCE = "paper, second hand and unverified"

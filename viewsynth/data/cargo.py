@@ -14,6 +14,17 @@ from pathlib import Path
 
 from viewsynth.data import layout
 from viewsynth.records import Dataset, Published
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="CARGO",
+    licence="academic use only",
+    redistribute="unknown",
+    citation=(
+        "Zhang et al., View-decoupled Transformer for Person Re-identification under "
+        "Aerial-ground Camera Network, CVPR 2024"
+    ),
+)
 
 PARTS = ("train", "query", "gallery")
 EXAMPLE = "Cam2_day_2519_320.jpg"

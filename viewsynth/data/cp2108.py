@@ -27,6 +27,14 @@ from pathlib import Path
 
 from viewsynth.data import layout
 from viewsynth.records import Dataset, Published
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="CP2108",
+    licence="unknown",
+    redistribute="unknown",
+    citation="SVPR-ReID, AAAI 2026",
+)
 
 IMAGES = "images_v100"
 LISTS = {split: f"split_v100/{split}_v100.txt" for split in ("train", "query", "gallery")}

@@ -10,6 +10,14 @@ from pathlib import Path
 
 from viewsynth.data import vehicles
 from viewsynth.records import Dataset, Published
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="CVPair",
+    licence="unknown",
+    redistribute="unknown",
+    citation="Yin et al., CVNet, Sensors 25, 2809, 2025",
+)
 
 PARTS, EXAMPLE, NAME = vehicles.PARTS, vehicles.EXAMPLE, vehicles.NAME
 SOURCE = "paper"

@@ -34,6 +34,14 @@ from viewsynth.data.images import EXTENSIONS
 from viewsynth.data.listing import Folder, Found, quoted
 from viewsynth.data.reading import Reading
 from viewsynth.records import Dataset, Reject, Sample
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="images of the user",
+    licence="unknown",
+    redistribute="unknown",
+    citation="",
+)
 
 PARTS = ()  # no file or folder is required
 

@@ -18,6 +18,14 @@ from pathlib import Path
 
 from viewsynth.data import layout
 from viewsynth.records import Dataset, Published
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="G2APS-ReID",
+    licence="unknown",
+    redistribute="no",
+    citation="Wang et al., SeCap, CVPR 2025; images of G2APS",
+)
 
 TRAIN = "bounding_box_train"
 PARTS = (TRAIN,)

@@ -20,6 +20,17 @@ from pathlib import Path
 
 from viewsynth.data import layout
 from viewsynth.records import Dataset, Published
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="LAGPeR",
+    licence="research only, by signed form",
+    redistribute="no",
+    citation=(
+        "Wang et al., SeCap: Self-Calibrating and Adaptive Prompts for Cross-view "
+        "Person Re-Identification in Aerial-Ground Networks, CVPR 2025"
+    ),
+)
 
 TRAIN = "bounding_box_train"
 PARTS = (TRAIN,)

@@ -19,6 +19,7 @@ from pathlib import Path
 from viewsynth.data import layout, listing
 from viewsynth.data.reading import Reading
 from viewsynth.records import Dataset, Published
+from viewsynth.runtime.licences import Passport
 
 # Modules of this folder that are not data sets.
 HELPERS = {
@@ -89,6 +90,15 @@ def _without_garbage_collection():
     finally:
         if was_on:
             gc.enable()
+
+
+def passport(name: str) -> Passport:
+    """Rights in a data set, as its authors state them.
+
+    Args:
+        name: One of `names()`.
+    """
+    return _module(name).PASSPORT
 
 
 def _module(name: str):

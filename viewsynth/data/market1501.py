@@ -14,6 +14,14 @@ from pathlib import Path
 
 from viewsynth.data import layout
 from viewsynth.records import Dataset, Protocol, Published
+from viewsynth.runtime.licences import Passport
+
+PASSPORT = Passport(
+    name="Market-1501",
+    licence="unknown",
+    redistribute="no",
+    citation="Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015",
+)
 
 SPLITS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
 PARTS = tuple(SPLITS)

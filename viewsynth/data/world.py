@@ -18,6 +18,9 @@ from pathlib import Path
 from viewsynth.data import layout
 from viewsynth.records import SPLITS, Dataset, Published, Reject, Sample
 from viewsynth.runtime.files import path_inside
+from viewsynth.runtime.licences import VIEWSYNTH
+
+PASSPORT = VIEWSYNTH
 
 TRUTH, PEOPLE, WORLD = "truth.jsonl", "people.jsonl", "world.json"
 PARTS = (TRUTH, WORLD)

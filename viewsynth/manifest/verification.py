@@ -116,7 +116,8 @@ def _lines(path: Path, expected: list[dict], key: str) -> Iterator[Problem]:
 def _rows(rows: list[dict], frozen: Frozen) -> Iterator[Problem]:
     """Rows that contradict their file names, the input list, or the licences of the run."""
     people = {(entry.pid, entry.outfit): set(entry.sha256) for entry in frozen.people}
-    licences = frozen.facts.get("licences")
+    told = frozen.facts.get("passports", {})
+    licences = {part: one["licence"] for part, one in told.items()}
     for row in rows:
         name, pid, outfit = row["file_name"], row["pid"], row["outfit"]
         entry = people.get((pid, outfit), people.get((pid.rpartition("#")[0], outfit)))

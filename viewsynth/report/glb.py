@@ -51,7 +51,7 @@ def write(person: Person, poser, mode: str = "relaxed") -> bytes:
         metadata={
             "pid": person.pid,
             "body": person.body,
-            "licence": poser.body.licence if poser else "that of the mesh",
+            "licence": poser.body.passport.licence if poser else "that of the mesh",
             "digitalSourceType": SYNTHETIC,
             "fingerprint": person.fingerprint,
         },

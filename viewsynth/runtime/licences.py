@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 # SPDX identifiers that allow commercial use.
 FREE = frozenset(
@@ -29,6 +30,37 @@ FREE = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Passport:
+    """What is known of the rights in a part of a run: a data set, body, model or program.
+
+    Args:
+        name: Its name.
+        licence: SPDX identifiers joined by AND, or the terms in words; "unknown" if its source
+            states none.
+        redistribute: Whether its files may be passed on: "yes", "no" or "unknown".
+        citation: What to cite; "" = nothing.
+    """
+
+    name: str
+    licence: str = "unknown"
+    redistribute: str = "unknown"
+    citation: str = ""
+
+    @property
+    def commercial(self) -> str:
+        """Whether it may be used commercially: "yes", "no" or "unknown"."""
+        return commercial(self.licence)
+
+    def to_dict(self) -> dict[str, str]:
+        """All of it as JSON types."""
+        own = {"name": self.name, "licence": self.licence, "commercial": self.commercial}
+        return own | {"redistribute": self.redistribute, "citation": self.citation}
+
+
+VIEWSYNTH = Passport("viewsynth", "Apache-2.0", "yes", "see CITATION.cff of viewsynth")
+
+
 def commercial(licence: str) -> str:
     """Whether a licence allows commercial use.
 
@@ -42,6 +74,15 @@ def commercial(licence: str) -> str:
         return "no"
     known = all(part.strip(" ()") in FREE for part in licence.split(" AND "))
     return "yes" if known else "unknown"
+
+
+def licences_of(passports: dict[str, Passport]) -> dict[str, str]:
+    """Part of a run -> its licence.
+
+    Args:
+        passports: Part of the run -> its rights.
+    """
+    return {part: one.licence for part, one in passports.items()}
 
 
 def require_commercial(licences: dict[str, str]) -> None:

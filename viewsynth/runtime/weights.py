@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from viewsynth.runtime.files import sha256
+from viewsynth.runtime.licences import VIEWSYNTH, Passport
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class ModelFile:
         flag: Command-line option with which a user gives another file.
         licence: SPDX identifier.
         origin: Source of the model, for the licence list of a run.
+        citation: What to cite.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ModelFile:
     flag: str
     licence: str = "Apache-2.0"
     origin: str = "MediaPipe 0.10.21, Google"
+    citation: str = "Bazarevsky et al., BlazePose, CVPRW 2020 (arXiv 2006.10204)"
 
 
 POSE = ModelFile(
@@ -191,12 +194,15 @@ def cached(model: ModelFile) -> Path | None:
     return path if path.is_file() and sha256(path) == model.sha256 else None
 
 
-def licence(path: Path) -> str:
-    """Licence of a model file, identified by its checksum; "unknown" for other files."""
+def passport(path: Path) -> Passport:
+    """Rights in a model file, identified by its checksum; nothing is known of other files."""
     if path == COMPLETION:
-        return "Apache-2.0"
+        return Passport("completion network of viewsynth", "Apache-2.0", "yes", VIEWSYNTH.citation)
     digest = sha256(path)
-    return next((m.licence for m in (POSE, DETECTOR) if m.sha256 == digest), "unknown")
+    for model in (POSE, DETECTOR):
+        if model.sha256 == digest:
+            return Passport(f"{model.name} ({model.origin})", model.licence, "yes", model.citation)
+    return Passport(path.name)
 
 
 def _given(path: Path, model: ModelFile) -> Path:
