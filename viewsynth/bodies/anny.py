@@ -27,6 +27,7 @@ from viewsynth.bodies import KEYPOINTS, PARTS, poses
 from viewsynth.runtime import weights
 from viewsynth.runtime.licences import Passport
 
+CITATION = "Brégier et al., Human Mesh Modeling for Anny Body, 2025 (arXiv 2511.03589)"
 TO_WORLD = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # Anny is z up and faces -y
 
 # bone: (part of the vertices that follow it, std of the prior about x, y, z, degrees)
@@ -109,12 +110,7 @@ class AnnyBody:
     """
 
     name = "anny"
-    passport = Passport(
-        name="Anny",
-        licence="Apache-2.0 AND CC0-1.0",
-        redistribute="yes",
-        citation="Brégier et al., Human Mesh Modeling for Anny Body, 2025 (arXiv 2511.03589)",
-    )
+    passport = Passport("Anny", "Apache-2.0 AND CC0-1.0", "yes", CITATION)
 
     def __init__(self, model, device: torch.device):
         self.device = device
