@@ -24,6 +24,7 @@ from transformers import ResNetConfig, ResNetModel
 from viewsynth import config, data
 from viewsynth.commands import evaluate
 from viewsynth.evaluate import features, scoring
+from viewsynth.metrics import distances, expansion, ranking, reranking
 from viewsynth.records import Protocol
 
 PEOPLE, CAMERAS = 12, (1, 3, 7, 9)  # two of the cameras are drones
@@ -69,8 +70,9 @@ def small_blocks():
     """Blocks so small that several processes share them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "BLOCK", 8)
-        for module in ("distances", "ranking", "reranking"):
-            patch.setattr(f"viewsynth.metrics.{module}.BLOCK", 4)
+        # Imported before the first one is patched: each copies the size at its import.
+        for module in (distances, expansion, ranking, reranking):
+            patch.setattr(module, "BLOCK", 4)
         yield
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`train` of methods with several stages and memory banks: stopped anywhere, any processes."""
+"""`train` of methods with several stages and memory banks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import pytest
 import tiny_people
 import torch
 from safetensors.torch import load_file
-from two_processes import launch
 
 from viewsynth import config
 from viewsynth.commands import train
 from viewsynth.reid import banks, encoders
 from viewsynth.training import checkpoints
 
-ROOT = Path(__file__).parents[2]
 OPTIONS = {
     "data": {"name": "cargo", "validation": 0},
     "model": {"method": "pdpa", "backbone": "small_clip", "size": (32, 16)},
@@ -74,40 +72,6 @@ def test_both_stages_learn_what_they_should(undisturbed):
     assert final["prototypes"].norm(dim=-1).min() > 0.99
     encoder = encoders.load(str(undisturbed / "model"))  # needs no tokenizer
     assert encoder.encode(torch.zeros(1, 32, 16, 3, dtype=torch.uint8)).shape == (1, 192 + 128)
-
-
-@pytest.mark.parametrize("stage", ["prompts", "encoder"])
-def test_resumed_equals_undisturbed(cargo, undisturbed, tmp_path, monkeypatch, stage):
-    output, real = tmp_path / "run", checkpoints.write_checkpoint
-
-    def stop_after(folder, step, *rest):
-        made = real(folder, step, *rest)
-        if step == 2 and (folder.name == "prompts") == (stage == "prompts"):
-            raise KeyboardInterrupt
-        return made
-
-    monkeypatch.setattr(checkpoints, "write_checkpoint", stop_after)
-    with pytest.raises(KeyboardInterrupt):
-        run(cargo, output)
-    monkeypatch.setattr(checkpoints, "write_checkpoint", real)
-    assert run(cargo, output) == 0
-    one, other = weights(output), weights(undisturbed)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
-
-
-@pytest.mark.slow
-def test_one_process_equals_two(cargo, tmp_path):
-    # AdamW would turn the rounding of gradients near 0 into whole steps, and the batch norms of
-    # small_clip have the running statistics of the first part, on which a memory bank depends.
-    clip = tiny_people.clip(tmp_path / "clip")
-    options = ("--optim.parts", 2, "--optim.optimizer", "sgd", "--model.backbone", clip)
-    assert run(cargo, tmp_path / "one" / "run", *options) == 0
-    launch([str(ROOT / "train.py")], argv(cargo, tmp_path / "two" / "run", *options))
-    one, two = weights(tmp_path / "one/run"), weights(tmp_path / "two/run")
-    for key in one:  # running statistics are those of the first part
-        if "running" not in key and "num_batches" not in key:
-            torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-4, msg=key)
 
 
 @pytest.mark.parametrize("processes", [2, 3, 5])

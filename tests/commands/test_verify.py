@@ -197,12 +197,9 @@ def test_the_hash_of_the_input_list_is_of_what_decides(whole):
 @pytest.mark.slow
 def test_views_rendered_again(tools, tmp_path, capsys):
     output = tmp_path / "run"
-    argv = ["--data.people", 2, "--output", output, "--workers", 1, *VIEWS, "--report", "no"]
+    argv = ["--data.people", 1, "--output", output, "--workers", 1, *VIEWS, "--report", "no"]
     parsed = config.parse(generate.Config, [str(word) for word in argv], "generate")
     assert generate.run(parsed) == 0
-    asked = config.parse(verify.Config, [str(output)], "verify")
-    assert verify.run(asked) == 0
-    assert "4 views rendered again: no difference" in capsys.readouterr().err
     # A picture that was replaced, with its hash in rows, parts and sums.
     name = rows(output)[0]["file_name"]
     old = rows(output)[0]["sha256"]
@@ -213,5 +210,7 @@ def test_views_rendered_again(tools, tmp_path, capsys):
     own = manifest.read(output)
     joined, _ = manifest.read_rows(output, own)
     manifest.write_sums(output, own, joined)
-    assert verify.run(asked) == 1
-    assert f"{name}: rendered again, it differs: sha256" in capsys.readouterr().out
+    assert verify.run(config.parse(verify.Config, [str(output)], "verify")) == 1
+    told = capsys.readouterr()
+    assert told.out == f"{name}: rendered again, it differs: sha256\n"  # the other one is equal
+    assert "2 views rendered again: 1 differences" in told.err
