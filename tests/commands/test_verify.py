@@ -213,4 +213,4 @@ def test_views_rendered_again(tools, tmp_path, capsys):
     assert verify.run(config.parse(verify.Config, [str(output)], "verify")) == 1
     told = capsys.readouterr()
     assert told.out == f"{name}: rendered again, it differs: sha256\n"  # the other one is equal
-    assert "2 views rendered again: 1 differences" in told.err
+    assert "2 views rendered again: differences: 1" in told.err

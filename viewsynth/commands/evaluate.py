@@ -367,7 +367,7 @@ def _report(
         *remarks,
     ]
     if maker.get("flip"):
-        notes.append("Features are those of an image plus those of its mirror image (--model.flip)")
+        notes.append("Features of an image and of its mirror image are added (--model.flip).")
     if config.expand:
         notes.append(
             f"Features are averaged with those of the {config.expand} nearest images of the test "

@@ -61,7 +61,7 @@ def run(config: Config) -> int:
         sys.stderr.write(f"{note}\n")
     files = len(manifest.read_sums(folder))
     again = f", {rendered} views rendered again" if rendered else ""
-    result = f"{len(problems)} differences" if problems else "no difference"
+    result = f"differences: {len(problems)}" if problems else "no difference"
     sys.stderr.write(f"{folder}: {files} files{again}: {result}\n")
     return int(bool(problems))
 

@@ -23,8 +23,8 @@ PASSPORT = Passport(
     licence="unknown",
     redistribute="unknown",
     citation=(
-        "Nguyen et al., AG-ReID.v2: Bridging Aerial and Ground Views for Person Re- "
-        "identification, TIFS 2024"
+        "Nguyen et al., AG-ReID.v2: Bridging Aerial and Ground Views for Person "
+        "Re-identification, TIFS 2024"
     ),
 )
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from viewsynth import manifest
 from viewsynth.generate import chunk, worker
-from viewsynth.manifest import Problem
+from viewsynth.manifest import Problem, differing
 
 
 def differences(head: dict, rows: list[dict], job: worker.Job, tools: chunk.Tools) -> list[Problem]:
@@ -34,8 +34,7 @@ def differences(head: dict, rows: list[dict], job: worker.Job, tools: chunk.Tool
     _, again, rejects = chunk.make_chunk(task, job, tools, put)
     worker.add_digests([], again, digests)
     files = {made["file"] for made in people}
-    views = {name.rpartition("+")[2] for name in head["views"]}
-    old = {r["file_name"]: r for r in rows if r["person"] in files and _view(r) in views}
+    old = {r["file_name"]: r for r in rows if r["person"] in files and _view(r) in head["views"]}
     new = {row["file_name"]: row for row in again}
     found = [
         Problem(reject.source, f"cannot be rendered again: {reject.reason}")
@@ -48,12 +47,8 @@ def differences(head: dict, rows: list[dict], job: worker.Job, tools: chunk.Tool
         elif name not in old:
             found.append(Problem(name, "its person, rendered again, gives this view, but no row"))
         elif old[name] != new[name]:
-            keys = sorted(
-                k
-                for k in old[name].keys() | new[name].keys()
-                if old[name].get(k) != new[name].get(k)
-            )
-            found.append(Problem(name, f"rendered again, it differs: {', '.join(keys)}"))
+            what = f"rendered again, it differs: {differing(old[name], new[name])}"
+            found.append(Problem(name, what))
     return found
 
 

@@ -34,6 +34,6 @@ __getattr__, __dir__, __all__ = lazy(
             "write_part",
         ],
         "sums": ["SUMS", "read_sums", "write_sums"],
-        "verification": ["Problem", "verify"],
+        "verification": ["Problem", "differing", "verify"],
     },
 )

@@ -100,8 +100,7 @@ def _lines(path: Path, expected: list[dict], key: str) -> Iterator[Problem]:
     if [row.get(key) for row in rows] == [row[key] for row in expected]:
         for number, (row, old) in enumerate(zip(rows, expected, strict=True), 1):
             if row != old:
-                keys = sorted(k for k in row.keys() | old.keys() if row.get(k) != old.get(k))
-                what = f"was edited: {', '.join(keys)} differ from its part"
+                what = f"was edited: {differing(row, old)} differ from its part"
                 yield Problem(f"{name}:{number} ({row[key]})", what)
         return
     there, wanted = {str(row.get(key)) for row in rows}, {str(row[key]) for row in expected}
@@ -111,6 +110,12 @@ def _lines(path: Path, expected: list[dict], key: str) -> Iterator[Problem]:
         yield Problem(f"{name} ({added})", "no part has this row")
     if there == wanted:
         yield Problem(name, "its rows are in another order, or repeated")
+
+
+def differing(one: dict, other: dict) -> str:
+    """The keys whose values differ between two rows, joined by commas."""
+    keys = sorted(k for k in one.keys() | other.keys() if one.get(k) != other.get(k))
+    return ", ".join(keys)
 
 
 def _rows(rows: list[dict], frozen: Frozen) -> Iterator[Problem]:
